@@ -1,0 +1,1 @@
+//! Loop nests to machine code, memory plan to entry function, object files and archives

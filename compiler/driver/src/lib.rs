@@ -1,0 +1,1 @@
+//! onnxc, the ahead-of-time neural network compiler

@@ -1,0 +1,1 @@
+//! The intermediate representations of onnxc: graph, loop nests, text form, verifier, operator record

@@ -1,0 +1,1 @@
+//! Every operator of onnxc, one file each

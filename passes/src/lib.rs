@@ -1,0 +1,1 @@
+//! The passes of onnxc, one file each

@@ -1,0 +1,1 @@
+//! Targets: features, tilings and microkernel emitters

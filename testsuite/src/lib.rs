@@ -1,0 +1,1 @@
+//! Tests across crates, ONNX node runner, fuzzing, benchmarks, tidy checks
