@@ -1,0 +1,10 @@
+#!/bin/sh
+# Run all tests: install what they need, build, test every crate.  Exit code 0 when everything passed.
+# Arguments go to cargo test:  testsuite/run-tests.sh -p onnxc-testsuite --test tidy
+set -eu
+cd "$(dirname "$0")/.."
+testsuite/setup.sh
+if [ $# -eq 0 ]; then set -- --workspace; fi
+# insta must only compare here, never write.
+export CI=1
+exec cargo test --no-fail-fast "$@"
