@@ -1,1 +1,16 @@
-//! Tests across crates, ONNX node runner, fuzzing, benchmarks, tidy checks
+//! Helpers shared by the integration tests: where the data is, how tensors are read and compared, how commands and
+//! foreign targets are run.  The tests themselves are in `testsuite/tests/`.
+//!
+//! The helpers know files and processes only, never the compiler's own types: a mistake in the compiler's tensor code
+//! cannot hide itself by being used on both sides of a comparison.
+
+pub mod bad_models;
+pub mod compare;
+pub mod data;
+pub mod harness;
+pub mod npy;
+pub mod pb;
+pub mod run;
+pub mod target;
+pub mod tensor;
+pub mod wire;

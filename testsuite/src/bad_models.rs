@@ -1,0 +1,1 @@
+//! Models that must be refused.

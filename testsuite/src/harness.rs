@@ -1,0 +1,85 @@
+//! Linking a compiled model with a C main program, for any target.
+
+use crate::run::{self, Output};
+use crate::target::Target;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What to compile: one C file that finds the model through `MODEL_HEADER` and `MODEL`.
+#[derive(Clone, Debug)]
+pub struct Program<'a> {
+    /// The C file with `main`.
+    pub main: &'a Path,
+    /// Header that `onnxc compile` wrote.
+    pub header: &'a Path,
+    /// Archive or object of the model.
+    pub archive: &'a Path,
+    /// The model's descriptor symbol, `NAME_model`.
+    pub symbol: &'a str,
+    /// Further compiler and linker flags, such as `-pie`.
+    pub flags: &'a [&'a str],
+}
+
+impl Program<'_> {
+    /// The compiler's command line; `out` is the program to write.
+    pub fn command(&self, target: &Target, out: &Path) -> Command {
+        let mut cc = Command::new(target.cc);
+        cc.args([
+            "-std=gnu11",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-pthread",
+        ]);
+        cc.arg(format!("-DMODEL_HEADER=\"{}\"", self.header.display()))
+            .arg(format!("-DMODEL={}", self.symbol));
+        cc.args(self.flags)
+            .arg(self.main)
+            .arg(self.archive)
+            .arg("-o")
+            .arg(out);
+        cc
+    }
+
+    /// Compiles and links into `folder`; returns the program's path.
+    ///
+    /// # Panics
+    /// When the compiler or the linker complains.
+    #[track_caller]
+    pub fn build(&self, target: &Target, folder: &Path) -> PathBuf {
+        let out = folder.join(format!(
+            "{}-{}",
+            self.main.file_stem().expect("a file").to_string_lossy(),
+            target.name
+        ));
+        run::run(&mut self.command(target, &out), Duration::from_secs(120)).expect_ok("C compiler");
+        out
+    }
+}
+
+/// Compiles `model` with `onnxc` into `folder/NAME.a` (header and report beside it); returns what `onnxc` said.
+pub fn compile(
+    model: &Path,
+    target: &Target,
+    name: &str,
+    folder: &Path,
+    flags: &[String],
+) -> Output {
+    let mut c = Command::new(run::onnxc());
+    c.arg("compile")
+        .arg(model)
+        .arg("-o")
+        .arg(folder.join(format!("{name}.a")));
+    c.args([
+        "--target",
+        target.triple,
+        "--cpu",
+        target.cpu,
+        "--name",
+        name,
+    ])
+    .args(flags);
+    run::run(&mut c, Duration::from_secs(600))
+}
