@@ -59,7 +59,10 @@ pub fn close(got: &Tensor, want: &Tensor, tolerance: f64) -> Result<f64, String>
 /// Operator rule, that of the ONNX runner: `|a-b| <= atol + rtol * |b|` for each element, NaN equal to NaN.
 pub fn all_close(got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<(), String> {
     for (i, (a, b)) in pairs(got, want)?.into_iter().enumerate() {
-        if a != b && !(a.is_nan() && b.is_nan()) && !((a - b).abs() <= atol + rtol * b.abs()) {
+        if a != b
+            && !(a.is_nan() && b.is_nan())
+            && ((a - b).abs() > atol + rtol * b.abs() || (a - b).is_nan())
+        {
             return Err(format!("element {i}: got {a}, wanted {b}"));
         }
     }

@@ -1,1 +1,0 @@
-//! Models that must be refused.
