@@ -1,1 +1,19 @@
-//! The intermediate representations of onnxc: graph, loop nests, text form, verifier, operator record
+//! The intermediate representations of onnxc: tensors, graph, operator record, scalar programs, loop nests.
+//!
+//! This crate knows no operator by name, no target by name, no file and no clock.
+
+pub mod dim;
+pub mod dtype;
+pub mod graph;
+pub mod kernel;
+pub mod lir;
+pub mod lower;
+pub mod op;
+pub mod scalar;
+pub mod target;
+pub mod tensor;
+
+pub use dim::{Dim, DimBindings};
+pub use dtype::DType;
+pub use graph::{Attr, Attrs, Graph, Node, TensorType, Value, ValueId};
+pub use tensor::Tensor;

@@ -1,0 +1,302 @@
+//! Dimensions: constants, named symbols, and arithmetic over them.
+//!
+//! A dimension expression is kept in a normal form good enough to see that two shapes are equal: constants are folded,
+//! sums and products are flattened and ordered. It is not a decision procedure: two equal expressions may print
+//! differently, and a condition that cannot tell answers "unknown".
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// One extent of a shape, or a size derived from extents. Never negative.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Dim {
+    /// A known extent.
+    Const(u64),
+    /// A named extent, as `dim_param` of ONNX; unnamed unknown extents get a generated name that starts with `?`.
+    Sym(Arc<str>),
+    /// An expression over other extents.
+    Expr(Arc<DimExpr>),
+}
+
+/// Arithmetic over dimensions. Build it with the methods of [`Dim`], which normalise.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum DimExpr {
+    /// Sum of terms with integer coefficients, plus a constant; never a single bare term.
+    Sum(Vec<(Dim, i64)>, i64),
+    /// Product of two or more factors, none constant.
+    Product(Vec<Dim>),
+    /// Floor division.
+    Div(Dim, Dim),
+    /// Larger of two.
+    Max(Dim, Dim),
+    /// Smaller of two.
+    Min(Dim, Dim),
+}
+
+/// Values of symbols.
+pub type DimBindings = BTreeMap<String, u64>;
+
+impl Dim {
+    /// A named symbol.
+    pub fn sym(name: &str) -> Dim {
+        Dim::Sym(name.into())
+    }
+
+    /// The extent if it is known.
+    pub fn as_const(&self) -> Option<u64> {
+        match self {
+            Dim::Const(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// True when the extent is known to be 1.
+    pub fn is_one(&self) -> bool {
+        *self == Dim::Const(1)
+    }
+
+    fn terms(&self) -> (Vec<(Dim, i64)>, i64) {
+        match self {
+            Dim::Const(n) => (vec![], i64::try_from(*n).unwrap_or(i64::MAX)),
+            Dim::Expr(e) => match &**e {
+                DimExpr::Sum(terms, c) => (terms.clone(), *c),
+                _ => (vec![(self.clone(), 1)], 0),
+            },
+            Dim::Sym(_) => (vec![(self.clone(), 1)], 0),
+        }
+    }
+
+    fn from_terms(mut terms: Vec<(Dim, i64)>, constant: i64) -> Dim {
+        terms.sort();
+        let mut merged: Vec<(Dim, i64)> = Vec::new();
+        for (dim, k) in terms {
+            match merged.last_mut() {
+                Some((last, sum)) if *last == dim => *sum = sum.saturating_add(k),
+                _ => merged.push((dim, k)),
+            }
+        }
+        merged.retain(|(_, k)| *k != 0);
+        match (&merged[..], constant) {
+            ([], c) => Dim::Const(c.max(0) as u64),
+            ([(dim, 1)], 0) => dim.clone(),
+            _ => Dim::Expr(Arc::new(DimExpr::Sum(merged, constant))),
+        }
+    }
+
+    /// `self + other`.
+    pub fn add(&self, other: &Dim) -> Dim {
+        let ((mut a, ca), (b, cb)) = (self.terms(), other.terms());
+        a.extend(b);
+        Dim::from_terms(a, ca.saturating_add(cb))
+    }
+
+    /// `self + n`, for positive or negative n; a negative constant result becomes 0.
+    pub fn offset(&self, n: i64) -> Dim {
+        let (terms, c) = self.terms();
+        Dim::from_terms(terms, c.saturating_add(n))
+    }
+
+    /// `self - other`; a negative constant result becomes 0.
+    pub fn sub(&self, other: &Dim) -> Dim {
+        let ((mut a, ca), (b, cb)) = (self.terms(), other.terms());
+        a.extend(b.into_iter().map(|(d, k)| (d, -k)));
+        Dim::from_terms(a, ca.saturating_sub(cb))
+    }
+
+    /// `self * other`; constants saturate.
+    pub fn mul(&self, other: &Dim) -> Dim {
+        match (self, other) {
+            (Dim::Const(a), Dim::Const(b)) => Dim::Const(a.saturating_mul(*b)),
+            (Dim::Const(k), d) | (d, Dim::Const(k)) => {
+                let k = i64::try_from(*k).unwrap_or(i64::MAX);
+                let (terms, c) = d.terms();
+                Dim::from_terms(terms.into_iter().map(|(d, n)| (d, n.saturating_mul(k))).collect(), c.saturating_mul(k))
+            }
+            (a, b) => {
+                let mut factors = a.factors();
+                factors.extend(b.factors());
+                factors.sort();
+                Dim::Expr(Arc::new(DimExpr::Product(factors)))
+            }
+        }
+    }
+
+    fn factors(&self) -> Vec<Dim> {
+        match self {
+            Dim::Expr(e) => match &**e {
+                DimExpr::Product(f) => f.clone(),
+                _ => vec![self.clone()],
+            },
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// `self / other`, rounded down. A zero divisor gives 0 (callers refuse it before).
+    pub fn div(&self, other: &Dim) -> Dim {
+        match (self, other) {
+            (_, Dim::Const(0)) => Dim::Const(0),
+            (_, Dim::Const(1)) => self.clone(),
+            (Dim::Const(a), Dim::Const(b)) => Dim::Const(a / b),
+            (a, b) if a == b => Dim::Const(1),
+            (a, b) => a.exact_div(b).unwrap_or_else(|| Dim::Expr(Arc::new(DimExpr::Div(a.clone(), b.clone())))),
+        }
+    }
+
+    /// `self / other` where the normal form shows that nothing remains.
+    pub fn exact_div(&self, other: &Dim) -> Option<Dim> {
+        if let Dim::Const(k) = other {
+            let k = i64::try_from(*k).ok().filter(|k| *k > 0)?;
+            let (terms, c) = self.terms();
+            if c % k != 0 || terms.iter().any(|(_, n)| n % k != 0) {
+                return None;
+            }
+            return Some(Dim::from_terms(terms.into_iter().map(|(d, n)| (d, n / k)).collect(), c / k));
+        }
+        let mut left = self.factors();
+        let mut coefficient = 1;
+        if let (&[(ref d, k)], 0) = (&self.terms().0[..], self.terms().1) {
+            left = d.factors();
+            coefficient = k;
+        }
+        for f in other.factors() {
+            left.remove(left.iter().position(|d| *d == f)?);
+        }
+        let product = left.iter().fold(Dim::Const(1), |a, b| a.mul(b));
+        u64::try_from(coefficient).ok().map(|k| product.mul(&Dim::Const(k)))
+    }
+
+    /// `self / other`, rounded up.
+    pub fn div_ceil(&self, other: &Dim) -> Dim {
+        self.add(&other.offset(-1)).div(other)
+    }
+
+    /// The larger of both.
+    pub fn max_of(&self, other: &Dim) -> Dim {
+        match (self, other) {
+            (Dim::Const(a), Dim::Const(b)) => Dim::Const(*a.max(b)),
+            (a, b) if a == b => a.clone(),
+            (a, b) => Dim::Expr(Arc::new(DimExpr::Max(a.clone(), b.clone()))),
+        }
+    }
+
+    /// The smaller of both.
+    pub fn min_of(&self, other: &Dim) -> Dim {
+        match (self, other) {
+            (Dim::Const(a), Dim::Const(b)) => Dim::Const(*a.min(b)),
+            (a, b) if a == b => a.clone(),
+            (a, b) => Dim::Expr(Arc::new(DimExpr::Min(a.clone(), b.clone()))),
+        }
+    }
+
+    /// The same with the symbols that `bindings` names replaced.
+    pub fn bind(&self, bindings: &DimBindings) -> Dim {
+        match self {
+            Dim::Const(_) => self.clone(),
+            Dim::Sym(name) => bindings.get(&**name).map_or_else(|| self.clone(), |n| Dim::Const(*n)),
+            Dim::Expr(e) => match &**e {
+                DimExpr::Sum(terms, c) => {
+                    let mut all = Vec::new();
+                    let mut constant = *c;
+                    for (d, k) in terms {
+                        let (inner, c) = d.bind(bindings).terms();
+                        all.extend(inner.into_iter().map(|(d, n)| (d, n.saturating_mul(*k))));
+                        constant = constant.saturating_add(c.saturating_mul(*k));
+                    }
+                    Dim::from_terms(all, constant)
+                }
+                DimExpr::Product(f) => f.iter().fold(Dim::Const(1), |a, d| a.mul(&d.bind(bindings))),
+                DimExpr::Div(a, b) => a.bind(bindings).div(&b.bind(bindings)),
+                DimExpr::Max(a, b) => a.bind(bindings).max_of(&b.bind(bindings)),
+                DimExpr::Min(a, b) => a.bind(bindings).min_of(&b.bind(bindings)),
+            },
+        }
+    }
+
+    /// Adds the symbols that occur to `out`, in order of occurrence, without repeats.
+    pub fn symbols(&self, out: &mut Vec<Arc<str>>) {
+        match self {
+            Dim::Const(_) => {}
+            Dim::Sym(s) => {
+                if !out.contains(s) {
+                    out.push(s.clone());
+                }
+            }
+            Dim::Expr(e) => match &**e {
+                DimExpr::Sum(terms, _) => terms.iter().for_each(|(d, _)| d.symbols(out)),
+                DimExpr::Product(f) => f.iter().for_each(|d| d.symbols(out)),
+                DimExpr::Div(a, b) | DimExpr::Max(a, b) | DimExpr::Min(a, b) => {
+                    a.symbols(out);
+                    b.symbols(out);
+                }
+            },
+        }
+    }
+}
+
+impl From<u64> for Dim {
+    fn from(n: u64) -> Dim {
+        Dim::Const(n)
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Const(n) => write!(f, "{n}"),
+            Dim::Sym(s) if is_plain(s) => f.write_str(s),
+            Dim::Sym(s) => write!(f, "{:?}", &**s),
+            Dim::Expr(e) => match &**e {
+                DimExpr::Sum(terms, c) => {
+                    f.write_str("(")?;
+                    for (i, (d, k)) in terms.iter().enumerate() {
+                        let plus = if i > 0 { " + " } else { "" };
+                        if *k == 1 { write!(f, "{plus}{d}")? } else { write!(f, "{plus}{k}*{d}")? }
+                    }
+                    if *c != 0 {
+                        write!(f, " + {c}")?;
+                    }
+                    f.write_str(")")
+                }
+                DimExpr::Product(factors) => {
+                    let parts: Vec<String> = factors.iter().map(|d| d.to_string()).collect();
+                    write!(f, "({})", parts.join("*"))
+                }
+                DimExpr::Div(a, b) => write!(f, "div({a}, {b})"),
+                DimExpr::Max(a, b) => write!(f, "max({a}, {b})"),
+                DimExpr::Min(a, b) => write!(f, "min({a}, {b})"),
+            },
+        }
+    }
+}
+
+/// A symbol that text IR prints without quotes.
+fn is_plain(s: &str) -> bool {
+    let mut chars = s.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || c == '?')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '?')
+        && !matches!(s, "div" | "max" | "min")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_products_normalise() {
+        let (n, h) = (Dim::sym("N"), Dim::sym("H"));
+        assert_eq!(n.add(&h).sub(&n), h);
+        assert_eq!(n.mul(&Dim::Const(2)).add(&n), n.mul(&Dim::Const(3)));
+        assert_eq!(n.mul(&h).div(&h), n);
+        assert_eq!(n.mul(&Dim::Const(6)).div(&Dim::Const(3)), n.mul(&Dim::Const(2)));
+        assert_eq!(h.offset(2).offset(-2), h);
+    }
+
+    #[test]
+    fn binding_evaluates_everything() {
+        let h = Dim::sym("H");
+        let out = h.offset(2 - 3).div(&Dim::Const(2)).offset(1);
+        let bound = out.bind(&DimBindings::from([("H".to_string(), 224)]));
+        assert_eq!(bound, Dim::Const(112));
+    }
+}

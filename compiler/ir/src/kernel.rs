@@ -1,0 +1,86 @@
+//! Microkernels as data: what lowering asks for and targets know how to emit.
+
+use crate::dtype::DType;
+use crate::scalar::ScalarProgram;
+
+/// A microkernel with everything that is constant in it. Equal kernels share code.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Kernel {
+    /// A matmul or direct convolution tile.
+    Tile(TileKernel),
+    /// A row of depthwise convolution outputs.
+    Depthwise(DepthwiseKernel),
+}
+
+/// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
+///
+/// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand; no integers.
+/// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
+/// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
+/// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
+/// columns are written (masked tail), and the columns of epilogue operands and bias beyond `cols` are never read.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TileKernel {
+    /// f32 * f32 -> f32, or u8 * s8 -> i32, or s8 * s8 -> i32: types of A and B.
+    pub a_dtype: DType,
+    /// Type of B.
+    pub b_dtype: DType,
+    /// Rows of the tile.
+    pub mr: u32,
+    /// Columns of the packed panel (a multiple of the target's f32 lanes).
+    pub nr: u32,
+    /// Columns written; `nr - lanes < cols <= nr` is usual, any `1..=nr` is allowed.
+    pub cols: u32,
+    /// Bytes between rows of A.
+    pub a_row: i64,
+    /// (count, byte step of a), outermost first.
+    pub nest: Vec<(u32, i64)>,
+    /// Bytes between rows of C.
+    pub c_row: i64,
+    /// Element type of C after the epilogue.
+    pub c_dtype: DType,
+    /// Starts from the values in C (f32, i32) instead of zero or bias.
+    pub accumulate: bool,
+    /// A vector of nr initial values follows as pointer 3 (f32 or i32 as the accumulator).
+    pub bias: bool,
+    /// Program over: argument 0 = accumulator (f32 or i32), argument 1.. = operands. Identity when only `a0`.
+    pub epilogue: ScalarProgram,
+    /// How each operand (argument 1..) is read.
+    pub operands: Vec<EpilogueOperand>,
+}
+
+/// How an epilogue operand is indexed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct EpilogueOperand {
+    /// Element type in memory.
+    pub dtype: DType,
+    /// Bytes between rows of the tile (0: the same for all rows).
+    pub row: i64,
+    /// True: one element per column; false: one element for the whole row.
+    pub per_column: bool,
+}
+
+/// One row of depthwise convolution, NHWC, f32: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
+/// for channels `0..channels`.
+///
+/// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs. `x` already points at tap 0 of output 0. Weights are
+/// `[taps][w_stride]` f32 with channels neighbouring.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DepthwiseKernel {
+    /// Channels handled by one call.
+    pub channels: u32,
+    /// Byte offset in x of each tap.
+    pub taps: Vec<i64>,
+    /// Bytes between the x of neighbouring outputs.
+    pub x_step: i64,
+    /// Bytes between neighbouring outputs.
+    pub y_step: i64,
+    /// Bytes between taps in w.
+    pub w_step: i64,
+    /// Bias of `channels` f32.
+    pub bias: bool,
+    /// As in [`TileKernel`]; operand `row` is the byte step per output.
+    pub epilogue: ScalarProgram,
+    /// Operands of the epilogue.
+    pub operands: Vec<EpilogueOperand>,
+}

@@ -1,0 +1,210 @@
+//! Lowering context: what an operator's `lower` sees, and helpers that build loop nests over strided views.
+
+use crate::dtype::DType;
+use crate::graph::Attrs;
+use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
+use crate::op::View;
+use crate::scalar::{ScalarOp, ScalarProgram};
+use crate::target::TargetDesc;
+use crate::tensor::Tensor;
+
+/// An operand or result: a buffer seen through a view.
+#[derive(Clone, Debug)]
+pub struct Arg {
+    /// Buffer of the function.
+    pub buf: BufId,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, strides, offset in elements.
+    pub view: View,
+    /// The value, when it is a constant of the graph.
+    pub constant: Option<Tensor>,
+}
+
+impl Arg {
+    /// Element index of a coordinate.
+    pub fn index(&self, at: &[Expr]) -> Expr {
+        let start = Expr::Int(self.view.offset);
+        at.iter().zip(&self.view.strides).fold(start, |sum, (e, stride)| sum.add(e.clone().times(*stride)))
+    }
+}
+
+/// What `Lower::Nest` functions work on. Statements go to the innermost open block.
+pub struct LowerCx<'a> {
+    /// Attributes of the node.
+    pub attrs: &'a Attrs,
+    /// Operands.
+    pub inputs: Vec<Option<Arg>>,
+    /// Results.
+    pub outputs: Vec<Arg>,
+    /// The machine.
+    pub target: &'a TargetDesc,
+    /// The function being built.
+    pub func: Func,
+    blocks: Vec<Vec<Stmt>>,
+}
+
+impl<'a> LowerCx<'a> {
+    /// A context for a node; operand and result buffers are created here.
+    pub fn new(
+        name: &str,
+        attrs: &'a Attrs,
+        inputs: &[Option<(DType, View, Option<Tensor>)>],
+        outputs: &[(DType, View)],
+        target: &'a TargetDesc,
+    ) -> LowerCx<'a> {
+        let mut func = Func { name: name.to_string(), ..Func::default() };
+        let inputs = inputs.iter().enumerate().map(|(i, input)| {
+            input.clone().map(|(dtype, view, constant)| Arg { buf: func.buf(dtype, BufKind::Input(i)), dtype, view, constant })
+        });
+        let inputs = inputs.collect();
+        let outputs = outputs.iter().enumerate();
+        let outputs = outputs.map(|(i, (dtype, view))| Arg {
+            buf: func.buf(*dtype, BufKind::Output(i)),
+            dtype: *dtype,
+            view: view.clone(),
+            constant: None,
+        });
+        let outputs = outputs.collect();
+        LowerCx { attrs, inputs, outputs, target, func, blocks: vec![Vec::new()] }
+    }
+
+    /// Operand `i`, which inference has shown to be there.
+    pub fn input(&self, i: usize) -> Arg {
+        self.opt(i).expect("internal: inference accepts a missing operand")
+    }
+
+    /// Operand `i` if present.
+    pub fn opt(&self, i: usize) -> Option<Arg> {
+        self.inputs.get(i).cloned().flatten()
+    }
+
+    /// Result `i`.
+    pub fn output(&self, i: usize) -> Arg {
+        self.outputs[i].clone()
+    }
+
+    /// Appends a statement.
+    pub fn push(&mut self, stmt: Stmt) {
+        self.blocks.last_mut().expect("internal: no open block").push(stmt);
+    }
+
+    /// The statements that `f` appends, as a block of their own.
+    pub fn block(&mut self, f: impl FnOnce(&mut Self)) -> Vec<Stmt> {
+        self.blocks.push(Vec::new());
+        f(self);
+        self.blocks.pop().expect("internal: unbalanced blocks")
+    }
+
+    /// A new variable set to `e`.
+    pub fn let_(&mut self, e: Expr) -> Var {
+        let var = self.func.var(self.func.dtype(&e));
+        self.push(Stmt::Set(var, e));
+        var
+    }
+
+    /// Overwrites a variable.
+    pub fn set(&mut self, var: Var, e: Expr) {
+        self.push(Stmt::Set(var, e));
+    }
+
+    /// `for i in 0..n` with a body that gets `i`. A loop of one iteration is not a loop.
+    pub fn for_(&mut self, kind: LoopKind, n: u64, body: impl FnOnce(&mut Self, Expr)) {
+        if n == 1 && kind != LoopKind::Parallel {
+            return body(self, Expr::Int(0));
+        }
+        self.for_range(kind, Expr::Int(0), Expr::Int(n as i64), 1, body);
+    }
+
+    /// `for i in lo..hi step step`.
+    pub fn for_range(&mut self, kind: LoopKind, lo: Expr, hi: Expr, step: i64, body: impl FnOnce(&mut Self, Expr)) {
+        let var = self.func.var(DType::I64);
+        let body = self.block(|cx| body(cx, Expr::Var(var)));
+        self.push(Stmt::For { var, lo, hi, step, kind, body });
+    }
+
+    /// `if cond { then } else { otherwise }`.
+    pub fn if_(&mut self, cond: Expr, then: impl FnOnce(&mut Self), otherwise: impl FnOnce(&mut Self)) {
+        let (a, b) = (self.block(then), self.block(otherwise));
+        self.push(Stmt::If(cond, a, b));
+    }
+
+    /// The element of `arg` at a coordinate.
+    pub fn load(&self, arg: &Arg, at: &[Expr]) -> Expr {
+        Expr::Load(arg.buf, Box::new(arg.index(at)))
+    }
+
+    /// Writes the element of `arg` at a coordinate.
+    pub fn store(&mut self, arg: &Arg, at: &[Expr], value: Expr) {
+        let index = arg.index(at);
+        self.push(Stmt::Store(arg.buf, index, value));
+    }
+
+    /// Loops over all coordinates of `shape`, the dimension in which `order_by` is densest innermost and vectorised, the outermost one parallel
+    /// when nothing is open yet; calls `body` with the coordinate in the order of `shape`.
+    pub fn for_each(&mut self, shape: &[u64], order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+        order.sort_by_key(|d| std::cmp::Reverse((order_by[*d].unsigned_abs(), shape.len() - d)));
+        let mut at = vec![Expr::Int(0); shape.len()];
+        let outer_parallel = self.blocks.len() == 1 && order.len() > 1;
+        self.nest(shape, &order, outer_parallel, &mut at, body);
+    }
+
+    fn nest(
+        &mut self,
+        shape: &[u64],
+        order: &[usize],
+        parallel: bool,
+        at: &mut Vec<Expr>,
+        body: impl FnOnce(&mut Self, &[Expr]),
+    ) {
+        let Some((&d, rest)) = order.split_first() else { return body(self, at) };
+        let kind = match (parallel, rest.is_empty()) {
+            (true, _) => LoopKind::Parallel,
+            (false, true) => LoopKind::Vector,
+            (false, false) => LoopKind::Serial,
+        };
+        self.for_(kind, shape[d], |cx, i| {
+            at[d] = i;
+            cx.nest(shape, rest, false, at, body);
+        });
+    }
+
+    /// Evaluates a scalar program on expressions; shared nodes become variables.
+    pub fn program(&mut self, program: &ScalarProgram, args: &[Expr]) -> Expr {
+        let mut values: Vec<Expr> = Vec::with_capacity(program.nodes.len());
+        let mut uses = vec![0u32; program.nodes.len()];
+        program.nodes.iter().for_each(|n| n.op.operands().for_each(|o| uses[o as usize] += 1));
+        for (i, node) in program.nodes.iter().enumerate() {
+            let get = |n: u16| Box::new(values[n as usize].clone());
+            let e = match node.op {
+                ScalarOp::Arg(n) => args[n as usize].clone(),
+                ScalarOp::Const(bits) => Expr::Const(node.dtype, bits),
+                ScalarOp::Un(op, a) => Expr::Un(op, get(a)),
+                ScalarOp::Bin(op, a, b) => Expr::Bin(op, get(a), get(b)),
+                ScalarOp::Fma(a, b, c) => Expr::Fma(get(a), get(b), get(c)),
+                ScalarOp::Select(c, a, b) => Expr::Select(get(c), get(a), get(b)),
+                ScalarOp::Cast(a) => Expr::Cast(node.dtype, get(a)),
+            };
+            let simple = matches!(e, Expr::Const(..) | Expr::Var(_) | Expr::Int(_));
+            values.push(if uses[i] > 1 && !simple { Expr::Var(self.let_(e)) } else { e });
+        }
+        values.pop().expect("internal: empty scalar program")
+    }
+
+    /// A constant table of bytes, for packed weights and index tables.
+    pub fn const_buf(&mut self, dtype: DType, bytes: Vec<u8>) -> BufId {
+        self.func.buf(dtype, BufKind::Const(std::sync::Arc::new(bytes)))
+    }
+
+    /// Memory for the time of the function.
+    pub fn scratch(&mut self, dtype: DType, elements: u64, per_worker: bool) -> BufId {
+        self.func.buf(dtype, BufKind::Scratch { bytes: elements * dtype.bytes(), per_worker })
+    }
+
+    /// The finished function.
+    pub fn finish(mut self) -> Func {
+        self.func.body = self.blocks.pop().expect("internal: unbalanced blocks");
+        self.func
+    }
+}

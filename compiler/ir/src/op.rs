@@ -1,0 +1,293 @@
+//! The operator record: everything that onnxc knows of an operator, defined once, in one file of `compiler/ops`.
+
+use std::fmt;
+
+use crate::dim::Dim;
+use crate::dtype::DType;
+use crate::graph::{Attrs, Graph, TensorType, ValueId};
+use crate::lower::LowerCx;
+use crate::scalar::ScalarProgram;
+use crate::tensor::Tensor;
+
+/// Why an operator refuses its operands; becomes an error on the ONNX node.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct OpError {
+    /// What is wrong, in terms of the ONNX operator.
+    pub reason: String,
+    /// What the user can do.
+    pub help: Option<String>,
+}
+
+impl OpError {
+    /// An error without a remedy.
+    pub fn new(reason: impl Into<String>) -> OpError {
+        OpError { reason: reason.into(), help: None }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> OpError {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// What operators' functions return.
+pub type OpResult<T> = Result<T, OpError>;
+
+/// How one ONNX operator becomes nodes of the graph.
+pub struct Import {
+    /// `""` for ai.onnx, `"com.microsoft"`, `"ai.onnx.ml"`.
+    pub domain: &'static str,
+    /// ONNX operator type.
+    pub name: &'static str,
+    /// First and last opset version (of the domain) whose meaning `build` implements. Leave the last at [`NEWEST`] where later opsets only add types.
+    pub opsets: (i64, i64),
+    /// Adds nodes and returns one value per ONNX output (absent trailing ones may be left out).
+    pub build: fn(&mut dyn ImportCx) -> OpResult<Vec<ValueId>>,
+}
+
+/// "And all later opsets".
+pub const NEWEST: i64 = i64::MAX;
+
+/// What an [`Import`] sees: the ONNX node and the graph so far. Types of all operands are inferred already.
+pub trait ImportCx {
+    /// Version of the node's opset.
+    fn opset(&self) -> i64;
+    /// Attributes as the model gives them (defaults are not filled in: they depend on the opset, which `build` knows).
+    fn attrs(&self) -> &Attrs;
+    /// Operands; `None` for absent ones. Shorter than the schema when trailing ones are absent.
+    fn inputs(&self) -> &[Option<ValueId>];
+    /// Number of outputs that the node names (including empty names before the last named one).
+    fn n_outputs(&self) -> usize;
+    /// The graph built so far.
+    fn graph(&self) -> &Graph;
+    /// Adds a node of the operator called `op`, infers its result types, folds it if all operands are constants (and folding is
+    /// within its limits), and returns its results.
+    fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>>;
+    /// Adds a constant.
+    fn constant(&mut self, tensor: Tensor) -> ValueId;
+}
+
+impl dyn ImportCx + '_ {
+    /// Operand `i`, which must be present.
+    pub fn input(&self, i: usize) -> OpResult<ValueId> {
+        self.opt_input(i).ok_or_else(|| OpError::new(format!("input {i} is missing")))
+    }
+
+    /// Operand `i` if present.
+    pub fn opt_input(&self, i: usize) -> Option<ValueId> {
+        self.inputs().get(i).copied().flatten()
+    }
+
+    /// Type of operand `i`.
+    pub fn ty(&self, i: usize) -> OpResult<TensorType> {
+        Ok(self.graph().ty(self.input(i)?).clone())
+    }
+
+    /// Operand `i` as a constant, if it is present and one.
+    pub fn const_input(&self, i: usize) -> Option<Tensor> {
+        self.opt_input(i).and_then(|id| self.graph().constant(id).cloned())
+    }
+
+    /// A node with one result whose operands are all present.
+    pub fn node1(&mut self, op: &str, inputs: &[ValueId], attrs: Attrs) -> OpResult<ValueId> {
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        Ok(self.node(op, &inputs, attrs)?[0])
+    }
+
+    /// The common case: the same operands and attributes under our operator's name.
+    pub fn forward(&mut self, op: &str) -> OpResult<Vec<ValueId>> {
+        let (inputs, attrs) = (self.inputs().to_vec(), self.attrs().clone());
+        self.node(op, &inputs, attrs)
+    }
+}
+
+/// What shape inference sees.
+pub struct InferCx<'a> {
+    /// Attributes.
+    pub attrs: &'a Attrs,
+    /// Operand types.
+    pub inputs: &'a [Option<TensorType>],
+    /// Operand values where they are constants.
+    pub constants: &'a [Option<Tensor>],
+    /// Operand values as dimensions, where an integer operand was computed from shapes (`shape`, `gather`, `concat`, ...).
+    pub dims: &'a [Option<Vec<Dim>>],
+    /// Number of results wanted.
+    pub n_outputs: usize,
+}
+
+impl InferCx<'_> {
+    /// Type of operand `i`, which must be present.
+    pub fn input(&self, i: usize) -> OpResult<&TensorType> {
+        self.opt(i).ok_or_else(|| OpError::new(format!("input {i} is missing")))
+    }
+
+    /// Type of operand `i` if present.
+    pub fn opt(&self, i: usize) -> Option<&TensorType> {
+        self.inputs.get(i).and_then(Option::as_ref)
+    }
+
+    /// Constant value of operand `i`.
+    pub fn constant(&self, i: usize) -> Option<&Tensor> {
+        self.constants.get(i).and_then(Option::as_ref)
+    }
+
+    /// Integer operand `i` as dimensions: from a constant or from shapes.
+    pub fn as_dims(&self, i: usize) -> Option<Vec<Dim>> {
+        self.dims.get(i).cloned().flatten()
+    }
+}
+
+/// Evaluation in the reference interpreter.
+pub struct EvalCx<'a> {
+    /// Attributes.
+    pub attrs: &'a Attrs,
+    /// Operands.
+    pub inputs: &'a [Option<&'a Tensor>],
+    /// Result types with constant extents, as inferred.
+    pub outputs: &'a [TensorType],
+}
+
+impl EvalCx<'_> {
+    /// Operand `i`; inference has shown that it is there.
+    pub fn input(&self, i: usize) -> &Tensor {
+        self.opt(i).expect("internal: inference accepts a missing operand")
+    }
+
+    /// Operand `i` if present.
+    pub fn opt(&self, i: usize) -> Option<&Tensor> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    /// Extents of result `i`.
+    pub fn out_shape(&self, i: usize) -> Vec<u64> {
+        self.outputs[i].const_shape().expect("internal: evaluation with unknown extents")
+    }
+}
+
+/// A strided view of an operand: how a data movement becomes no movement. Strides and offset are in elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Extents.
+    pub shape: Vec<u64>,
+    /// Elements between neighbours along each dimension; may be 0 (broadcast) or negative.
+    pub strides: Vec<i64>,
+    /// Elements from the start of the buffer.
+    pub offset: i64,
+}
+
+impl View {
+    /// Row-major.
+    pub fn contiguous(shape: &[u64]) -> View {
+        let mut strides = vec![1i64; shape.len()];
+        for d in (1..shape.len()).rev() {
+            strides[d - 1] = strides[d] * shape[d].max(1) as i64;
+        }
+        View { shape: shape.to_vec(), strides, offset: 0 }
+    }
+
+    /// True when elements lie row-major without gaps (extents of 1 do not matter).
+    pub fn is_contiguous(&self) -> bool {
+        let dense = View::contiguous(&self.shape);
+        self.shape.iter().zip(&self.strides).zip(&dense.strides).all(|((n, a), b)| *n <= 1 || a == b)
+    }
+}
+
+/// How an operator becomes code.
+#[derive(Clone, Copy)]
+pub enum Lower {
+    /// One scalar program per result element over operands broadcast together; fused into `map` and epilogues.
+    Elementwise(fn(&Attrs, &[DType]) -> OpResult<ScalarProgram>),
+    /// The result is a view of operand 0 if the function can express it for the operand's strides; otherwise a strided copy is made
+    /// from what it answers for a contiguous operand (for which it must answer).
+    View(fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>),
+    /// A loop nest.
+    Nest(fn(&mut LowerCx) -> OpResult<()>),
+    /// Always expanded into other operators on import or by a pass; or control flow that the planner handles itself.
+    None,
+}
+
+/// How far compiled results may be from the interpreter's: `|a-b| <= abs + rel*|b|`, with the reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Relative part.
+    pub rel: f64,
+    /// Absolute part.
+    pub abs: f64,
+    /// Why it is not zero.
+    pub why: &'static str,
+}
+
+impl Tolerance {
+    /// Bit for bit (NaN payloads aside).
+    pub const EXACT: Tolerance = Tolerance { rel: 0.0, abs: 0.0, why: "exact" };
+    /// Sums in another order.
+    pub const SUMS: Tolerance = Tolerance { rel: 1e-4, abs: 1e-5, why: "order of summation" };
+    /// Polynomial approximations of a few ulp.
+    pub const POLY: Tolerance = Tolerance { rel: 4e-6, abs: 1e-6, why: "polynomial approximation" };
+}
+
+/// A small valid application of an operator, for tests: attributes, operand types (or constants), number of results.
+pub struct Sample {
+    /// Attributes.
+    pub attrs: Attrs,
+    /// Operands.
+    pub inputs: Vec<Option<SampleInput>>,
+    /// Number of results.
+    pub n_outputs: usize,
+}
+
+/// An operand of a [`Sample`].
+pub enum SampleInput {
+    /// Passed at run time; the harness fills random values between the bounds.
+    Data(TensorType, f64, f64),
+    /// A graph constant.
+    Const(Tensor),
+}
+
+/// The record of an operator.
+pub struct OpDef {
+    /// Mnemonic in text IR and rules, snake_case.
+    pub name: &'static str,
+    /// ONNX operators that `build` maps here.
+    pub onnx: &'static [Import],
+    /// Result types; called with symbolic extents too.
+    pub infer: fn(&InferCx) -> OpResult<Vec<TensorType>>,
+    /// Values of an integer result as dimensions, for operators that compute shapes. `None` where it cannot tell.
+    pub infer_dims: Option<fn(&InferCx) -> Option<Vec<Dim>>>,
+    /// Reference semantics: plain loops, never optimised.
+    pub eval: fn(&EvalCx) -> OpResult<Vec<Tensor>>,
+    /// Code.
+    pub lower: Lower,
+    /// Distance allowed between `eval` and compiled code.
+    pub tolerance: Tolerance,
+    /// Small valid cases covering dtypes, attributes, tails and edge shapes.
+    pub samples: fn() -> Vec<Sample>,
+}
+
+impl fmt::Debug for OpDef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for OpDef {
+    fn eq(&self, other: &OpDef) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for OpDef {}
+
+/// All operators, for the crates that must not know them (parser, importer, e-graph).
+#[derive(Clone, Copy)]
+pub struct OpSet(pub &'static [&'static OpDef]);
+
+impl OpSet {
+    /// The operator called `name`.
+    pub fn get(&self, name: &str) -> Option<&'static OpDef> {
+        self.0.iter().copied().find(|op| op.name == name)
+    }
+}
