@@ -33,7 +33,7 @@ def measure(path, a):
 def row(model, path, a):
     res, said = measure(path, a); f = figures(model, a.threads); own = res.get("cmd:" + OWN, {}); ref = res.get(a.engines.split(",")[0], {})
     show = lambda v, form: format(v, form) if isinstance(v, (int, float)) else "-"
-    ms = lambda r: ("~" if r.get("noisy") else "") + show(r.get("median_ms"), ".3f")
+    ms = lambda r: ("~" if r.get("noisy") else "") + show(r.get("median_ms"), ".3f" if (r.get("median_ms") or 0) >= 1 else ".4f")
     ratio = own["median_ms"] / ref["median_ms"] if own.get("median_ms") and ref.get("median_ms") else None
     line = [model, show(f.get("compile_s"), ".2f"), show(f.get("object_bytes"), ",d"), show(f.get("arena_bytes"), ",d"), ms(own), ms(ref), show(ratio, ".2f"), str(own.get("diff") or own.get("err") or said)[:60]]
     return line, dict(model=model, threads=a.threads, ratio=ratio, own=own, reference=ref, **{k: f.get(k) for k in ("compile_s", "object_bytes", "arena_bytes")})
