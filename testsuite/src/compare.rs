@@ -6,23 +6,16 @@ use crate::tensor::{Tensor, code};
 const SUBNORMAL: f64 = 1.2e-38;
 
 fn flushed(t: &Tensor) -> Result<Vec<f64>, String> {
-    let mut v = t
-        .to_f64()
-        .ok_or_else(|| format!("element type {} has no numeric comparison", t.elem_type))?;
+    let mut v = t.to_f64().ok_or_else(|| format!("element type {} has no numeric comparison", t.elem_type))?;
     if t.elem_type == code::F32 {
-        v.iter_mut()
-            .filter(|x| x.abs() < SUBNORMAL)
-            .for_each(|x| *x = 0.0);
+        v.iter_mut().filter(|x| x.abs() < SUBNORMAL).for_each(|x| *x = 0.0);
     }
     Ok(v)
 }
 
 fn pairs(got: &Tensor, want: &Tensor) -> Result<Vec<(f64, f64)>, String> {
     if got.elem_type != want.elem_type || got.dims != want.dims {
-        return Err(format!(
-            "got type {} {:?}, wanted type {} {:?}",
-            got.elem_type, got.dims, want.elem_type, want.dims
-        ));
+        return Err(format!("got type {} {:?}, wanted type {} {:?}", got.elem_type, got.dims, want.elem_type, want.dims));
     }
     Ok(flushed(got)?.into_iter().zip(flushed(want)?).collect())
 }
@@ -47,22 +40,13 @@ pub fn relative_error(got: &Tensor, want: &Tensor) -> Result<f64, String> {
 pub fn close(got: &Tensor, want: &Tensor, tolerance: f64) -> Result<f64, String> {
     let error = relative_error(got, want)?;
     // Written so that a NaN error fails.
-    if error <= tolerance {
-        Ok(error)
-    } else {
-        Err(format!(
-            "relative error {error:.3e} is above {tolerance:.0e}"
-        ))
-    }
+    if error <= tolerance { Ok(error) } else { Err(format!("relative error {error:.3e} is above {tolerance:.0e}")) }
 }
 
 /// Operator rule, that of the ONNX runner: `|a-b| <= atol + rtol * |b|` for each element, NaN equal to NaN.
 pub fn all_close(got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<(), String> {
     for (i, (a, b)) in pairs(got, want)?.into_iter().enumerate() {
-        if a != b
-            && !(a.is_nan() && b.is_nan())
-            && ((a - b).abs() > atol + rtol * b.abs() || (a - b).is_nan())
-        {
+        if a != b && !(a.is_nan() && b.is_nan()) && ((a - b).abs() > atol + rtol * b.abs() || (a - b).is_nan()) {
             return Err(format!("element {i}: got {a}, wanted {b}"));
         }
     }
@@ -85,13 +69,7 @@ mod tests {
     fn special_values_must_match() {
         let want = Tensor::f32(&[3], &[f32::NAN, f32::INFINITY, 1.0]);
         assert_eq!(relative_error(&want, &want).unwrap(), 0.0);
-        assert!(
-            relative_error(
-                &Tensor::f32(&[3], &[f32::NAN, f32::NEG_INFINITY, 1.0]),
-                &want
-            )
-            .is_err()
-        );
+        assert!(relative_error(&Tensor::f32(&[3], &[f32::NAN, f32::NEG_INFINITY, 1.0]), &want).is_err());
         assert!(relative_error(&Tensor::f32(&[3], &[0.0, f32::INFINITY, 1.0]), &want).is_err());
         assert!(all_close(&want, &want, 0.0, 0.0).is_ok());
         let (zero, tiny) = (Tensor::f32(&[1], &[0.0]), Tensor::f32(&[1], &[1e-39]));

@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Root folder of the repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("testsuite has a parent")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testsuite has a parent").to_path_buf()
 }
 
 /// The data folder: `$ONNXC_DATA`, else `target/` of the repository.
@@ -25,11 +22,7 @@ pub fn folder() -> PathBuf {
 #[track_caller]
 pub fn require(name: &str) -> PathBuf {
     let path = folder().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run testsuite/setup.sh",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run testsuite/setup.sh", path.display());
     path
 }
 
@@ -58,28 +51,15 @@ impl Model {
     /// `--shape NAME=d,d,..` arguments that fix every input to the shape of its stored value.
     pub fn shape_args(&self) -> Vec<String> {
         let model = fs::read(&self.path).unwrap_or_else(|e| panic!("{}: {e}", self.path.display()));
-        shape_args(
-            &pb::model_inputs(&model).expect("zoo models are well-formed"),
-            &self.inputs(),
-        )
+        shape_args(&pb::model_inputs(&model).expect("zoo models are well-formed"), &self.inputs())
     }
 }
 
 /// `--shape` arguments for these inputs.
 pub fn shape_args(names: &[String], inputs: &[Tensor]) -> Vec<String> {
     assert_eq!(names.len(), inputs.len(), "inputs {names:?}");
-    let dims = |t: &Tensor| {
-        t.dims
-            .iter()
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    names
-        .iter()
-        .zip(inputs)
-        .map(|(n, t)| format!("--shape={n}={}", dims(t)))
-        .collect()
+    let dims = |t: &Tensor| t.dims.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    names.iter().zip(inputs).map(|(n, t)| format!("--shape={n}={}", dims(t))).collect()
 }
 
 /// `<stem>_0.npy`, `<stem>_1.npy`, ... (or `.pb`) of a folder, up to the first that is missing.
@@ -88,20 +68,10 @@ pub fn shape_args(names: &[String], inputs: &[Tensor]) -> Vec<String> {
 /// When one cannot be read.
 pub fn numbered(folder: &Path, stem: &str) -> Vec<Tensor> {
     let one = |i: usize| {
-        let (npy, pb) = (
-            folder.join(format!("{stem}_{i}.npy")),
-            folder.join(format!("{stem}_{i}.pb")),
-        );
-        if npy.exists() {
-            Some(npy::read(&npy))
-        } else {
-            pb.exists().then(|| pb::read(&pb))
-        }
+        let (npy, pb) = (folder.join(format!("{stem}_{i}.npy")), folder.join(format!("{stem}_{i}.pb")));
+        if npy.exists() { Some(npy::read(&npy)) } else { pb.exists().then(|| pb::read(&pb)) }
     };
-    (0..)
-        .map_while(one)
-        .collect::<Result<_, _>>()
-        .unwrap_or_else(|e| panic!("{e}"))
+    (0..).map_while(one).collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The trained models of the zoo, by `testsuite/zoo/zoo_manifest.json`.
@@ -109,16 +79,10 @@ pub fn numbered(folder: &Path, stem: &str) -> Vec<Tensor> {
 /// # Panics
 /// When one is missing from the data folder.
 pub fn zoo() -> Vec<Model> {
-    let manifest =
-        fs::read(repository().join("testsuite/zoo/zoo_manifest.json")).expect("manifest");
+    let manifest = fs::read(repository().join("testsuite/zoo/zoo_manifest.json")).expect("manifest");
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("manifest is JSON");
     let id = |m: &serde_json::Value| m["id"].as_str().expect("id").to_owned();
-    manifest
-        .as_array()
-        .expect("list")
-        .iter()
-        .map(|m| model("zoo", &id(m)))
-        .collect()
+    manifest.as_array().expect("list").iter().map(|m| model("zoo", &id(m))).collect()
 }
 
 /// One model of the zoo.
@@ -128,9 +92,5 @@ pub fn zoo_model(id: &str) -> Model {
 
 #[track_caller]
 fn model(kind: &str, id: &str) -> Model {
-    Model {
-        id: id.to_owned(),
-        path: require(&format!("{kind}/{id}.onnx")),
-        data: require(&format!("{kind}/data/{id}")),
-    }
+    Model { id: id.to_owned(), path: require(&format!("{kind}/{id}.onnx")), data: require(&format!("{kind}/data/{id}")) }
 }

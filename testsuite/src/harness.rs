@@ -2,8 +2,10 @@
 
 use crate::run::{self, Output};
 use crate::target::Target;
+use crate::tensor::Tensor;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What to compile: one C file that finds the model through `MODEL_HEADER` and `MODEL`.
@@ -25,21 +27,9 @@ impl Program<'_> {
     /// The compiler's command line; `out` is the program to write.
     pub fn command(&self, target: &Target, out: &Path) -> Command {
         let mut cc = Command::new(target.cc);
-        cc.args([
-            "-std=gnu11",
-            "-O2",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-pthread",
-        ]);
-        cc.arg(format!("-DMODEL_HEADER=\"{}\"", self.header.display()))
-            .arg(format!("-DMODEL={}", self.symbol));
-        cc.args(self.flags)
-            .arg(self.main)
-            .arg(self.archive)
-            .arg("-o")
-            .arg(out);
+        cc.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]);
+        cc.arg(format!("-DMODEL_HEADER=\"{}\"", self.header.display())).arg(format!("-DMODEL={}", self.symbol));
+        cc.args(self.flags).arg(self.main).arg(self.archive).arg("-o").arg(out);
         cc
     }
 
@@ -49,37 +39,36 @@ impl Program<'_> {
     /// When the compiler or the linker complains.
     #[track_caller]
     pub fn build(&self, target: &Target, folder: &Path) -> PathBuf {
-        let out = folder.join(format!(
-            "{}-{}",
-            self.main.file_stem().expect("a file").to_string_lossy(),
-            target.name
-        ));
+        let out = folder.join(format!("{}-{}", self.main.file_stem().expect("a file").to_string_lossy(), target.name));
         run::run(&mut self.command(target, &out), Duration::from_secs(120)).expect_ok("C compiler");
         out
     }
 }
 
 /// Compiles `model` with `onnxc` into `folder/NAME.a` (header and report beside it); returns what `onnxc` said.
-pub fn compile(
-    model: &Path,
-    target: &Target,
-    name: &str,
-    folder: &Path,
-    flags: &[String],
-) -> Output {
+pub fn compile(model: &Path, target: &Target, name: &str, folder: &Path, flags: &[String]) -> Output {
     let mut c = Command::new(run::onnxc());
-    c.arg("compile")
-        .arg(model)
-        .arg("-o")
-        .arg(folder.join(format!("{name}.a")));
-    c.args([
-        "--target",
-        target.triple,
-        "--cpu",
-        target.cpu,
-        "--name",
-        name,
-    ])
-    .args(flags);
+    c.arg("compile").arg(model).arg("-o").arg(folder.join(format!("{name}.a")));
+    c.args(["--target", target.triple, "--cpu", target.cpu, "--name", name]).args(flags);
     run::run(&mut c, Duration::from_secs(600))
+}
+
+/// Runs a program made from `adapters/bench_main.c` once on `inputs/input_<i>.npy`, one thread; reads back its outputs.
+///
+/// # Panics
+/// When the program fails or leaves an output out.
+#[track_caller]
+pub fn infer(program: &Path, target: &Target, inputs: &Path, outputs: &Path) -> Vec<Tensor> {
+    std::fs::create_dir_all(outputs).expect("output folder");
+    let mut command = target.command(program);
+    command.arg(inputs).arg("1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let mut ask = child.stdin.take().expect("piped");
+    // A program that has died already breaks the pipe; what it said is reported below.
+    let _ = writeln!(ask, "out {}", outputs.display());
+    drop(ask);
+    let done = child.wait_with_output().expect("wait");
+    let (said, complained) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && said.ends_with("ok\n"), "{command:?}: {}\n{said}{complained}", done.status);
+    crate::data::numbered(outputs, "output")
 }

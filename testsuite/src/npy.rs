@@ -31,82 +31,35 @@ pub fn read(path: &Path) -> io::Result<Tensor> {
 
 /// Parses the bytes of an `.npy` file.
 pub fn parse(bytes: &[u8]) -> io::Result<Tensor> {
-    let rest = bytes
-        .strip_prefix(b"\x93NUMPY")
-        .ok_or_else(|| bad("not an npy file"))?;
+    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(|| bad("not an npy file"))?;
     let (version, rest) = rest.split_at_checked(2).ok_or_else(|| bad("truncated"))?;
     let length_bytes = if version[0] == 1 { 2 } else { 4 };
-    let (length, rest) = rest
-        .split_at_checked(length_bytes)
-        .ok_or_else(|| bad("truncated"))?;
-    let length = length
-        .iter()
-        .rev()
-        .fold(0usize, |n, b| n << 8 | usize::from(*b));
-    let (header, data) = rest
-        .split_at_checked(length)
-        .ok_or_else(|| bad("truncated"))?;
+    let (length, rest) = rest.split_at_checked(length_bytes).ok_or_else(|| bad("truncated"))?;
+    let length = length.iter().rev().fold(0usize, |n, b| n << 8 | usize::from(*b));
+    let (header, data) = rest.split_at_checked(length).ok_or_else(|| bad("truncated"))?;
     let header = std::str::from_utf8(header).map_err(|_| bad("header is not text"))?;
-    let value = |key: &str| {
-        header
-            .split_once(&format!("'{key}':"))
-            .map(|(_, v)| v.trim_start())
-    };
+    let value = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, v)| v.trim_start());
     let quoted = |v: &str| v.split('\'').nth(1).map(str::to_owned);
-    let descr = value("descr")
-        .and_then(quoted)
-        .ok_or_else(|| bad("no descr"))?;
-    if !value("fortran_order")
-        .ok_or_else(|| bad("no fortran_order"))?
-        .starts_with("False")
-    {
+    let descr = value("descr").and_then(quoted).ok_or_else(|| bad("no descr"))?;
+    if !value("fortran_order").ok_or_else(|| bad("no fortran_order"))?.starts_with("False") {
         return Err(bad("column-major array"));
     }
-    let shape = value("shape")
-        .and_then(|v| v.strip_prefix('(')?.split_once(')'))
-        .ok_or_else(|| bad("no shape"))?
-        .0;
-    let dims = shape
-        .split(',')
-        .map(str::trim)
-        .filter(|d| !d.is_empty())
-        .map(str::parse)
-        .collect::<Result<Vec<usize>, _>>();
-    let elem_type = TYPES
-        .iter()
-        .find(|t| t.0 == descr)
-        .ok_or_else(|| bad(format!("type {descr}")))?
-        .1;
-    let t = Tensor {
-        elem_type,
-        dims: dims.map_err(|e| bad(e.to_string()))?,
-        bytes: data.to_vec(),
-    };
+    let shape = value("shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).ok_or_else(|| bad("no shape"))?.0;
+    let dims = shape.split(',').map(str::trim).filter(|d| !d.is_empty()).map(str::parse).collect::<Result<Vec<usize>, _>>();
+    let elem_type = TYPES.iter().find(|t| t.0 == descr).ok_or_else(|| bad(format!("type {descr}")))?.1;
+    let t = Tensor { elem_type, dims: dims.map_err(|e| bad(e.to_string()))?, bytes: data.to_vec() };
     if Some(data.len()) != t.expected_bytes() {
-        return Err(bad(format!(
-            "{} bytes for {descr} {:?}",
-            data.len(),
-            t.dims
-        )));
+        return Err(bad(format!("{} bytes for {descr} {:?}", data.len(), t.dims)));
     }
     Ok(t)
 }
 
 /// The bytes of an `.npy` file (version 1, header padded to 64 bytes as NumPy does).
 pub fn encode(t: &Tensor) -> io::Result<Vec<u8>> {
-    let descr = TYPES
-        .iter()
-        .find(|x| x.1 == t.elem_type)
-        .ok_or_else(|| bad(format!("npy has no type {}", t.elem_type)))?
-        .0;
+    let descr = TYPES.iter().find(|x| x.1 == t.elem_type).ok_or_else(|| bad(format!("npy has no type {}", t.elem_type)))?.0;
     let dims: String = t.dims.iter().map(|d| format!("{d}, ")).collect();
-    let shape = if t.dims.len() == 1 {
-        dims.trim_end()
-    } else {
-        dims.trim_end_matches(", ")
-    };
-    let mut header =
-        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let shape = if t.dims.len() == 1 { dims.trim_end() } else { dims.trim_end_matches(", ") };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
     let padded = (10 + header.len() + 1).next_multiple_of(64);
     header.extend(std::iter::repeat_n(' ', padded - 10 - header.len() - 1));
     header.push('\n');

@@ -6,28 +6,17 @@ use std::{fs, io, path::Path};
 
 /// Reads a `.pb` file that holds one `TensorProto`; the error names the file.
 pub fn read(path: &Path) -> io::Result<Tensor> {
-    let named = |e| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: {e}", path.display()),
-        )
-    };
+    let named = |e| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", path.display()));
     parse(&fs::read(path)?).map_err(named)
 }
 
 /// Parses a serialized `TensorProto`: `raw_data` or the typed fields; strings and external data are refused.
 pub fn parse(bytes: &[u8]) -> Result<Tensor, String> {
-    let mut t = Tensor {
-        elem_type: 0,
-        dims: vec![],
-        bytes: vec![],
-    };
+    let mut t = Tensor { elem_type: 0, dims: vec![], bytes: vec![] };
     let (mut raw, mut ints, mut fixed) = (None, Vec::new(), Vec::new());
     for (field, value) in wire::fields(bytes)? {
         match (field, value) {
-            (1, v) => t
-                .dims
-                .extend(wire::integers(v)?.into_iter().map(|d| d as usize)),
+            (1, v) => t.dims.extend(wire::integers(v)?.into_iter().map(|d| d as usize)),
             (2, Value::Varint(v)) => t.elem_type = v as i32,
             // float_data and double_data are packed fixed-width numbers: already the bytes wanted.
             (4 | 10, Value::Bytes(b)) => fixed.extend_from_slice(b),
@@ -43,21 +32,10 @@ pub fn parse(bytes: &[u8]) -> Result<Tensor, String> {
     let bits = elem_bits(t.elem_type).ok_or_else(|| format!("element type {}", t.elem_type))?;
     let width = bits.div_ceil(8).min(8);
     t.bytes = raw.unwrap_or_else(|| {
-        if fixed.is_empty() {
-            ints.iter()
-                .flat_map(|v| v.to_le_bytes()[..width].to_vec())
-                .collect()
-        } else {
-            fixed
-        }
+        if fixed.is_empty() { ints.iter().flat_map(|v| v.to_le_bytes()[..width].to_vec()).collect() } else { fixed }
     });
     if Some(t.bytes.len()) != t.expected_bytes() {
-        return Err(format!(
-            "{} bytes for element type {} and dims {:?}",
-            t.bytes.len(),
-            t.elem_type,
-            t.dims
-        ));
+        return Err(format!("{} bytes for element type {} and dims {:?}", t.bytes.len(), t.elem_type, t.dims));
     }
     Ok(t)
 }
@@ -66,10 +44,7 @@ pub fn parse(bytes: &[u8]) -> Result<Tensor, String> {
 pub fn encode(t: &Tensor, name: &str) -> Vec<u8> {
     assert_ne!(t.elem_type, code::STRING, "string tensors have no raw form");
     let m = t.dims.iter().fold(Msg::new(), |m, d| m.int(1, *d as i64));
-    m.int(2, t.elem_type.into())
-        .bytes(8, name)
-        .bytes(9, &t.bytes)
-        .0
+    m.int(2, t.elem_type.into()).bytes(8, name).bytes(9, &t.bytes).0
 }
 
 /// Writes a tensor as a `.pb` file.
@@ -81,10 +56,7 @@ pub fn write(path: &Path, t: &Tensor, name: &str) -> io::Result<()> {
 pub fn model_inputs(model: &[u8]) -> Result<Vec<String>, String> {
     let graph = bytes_of(model, 7)?.pop().ok_or("the model has no graph")?;
     let name = |message, field| -> Result<String, String> {
-        Ok(bytes_of(message, field)?
-            .pop()
-            .map(|n| String::from_utf8_lossy(n).into_owned())
-            .unwrap_or_default())
+        Ok(bytes_of(message, field)?.pop().map(|n| String::from_utf8_lossy(n).into_owned()).unwrap_or_default())
     };
     let mut initialisers = Vec::new();
     for tensor in bytes_of(graph, 5)? {
@@ -108,10 +80,7 @@ fn bytes_of(message: &[u8], field: u32) -> Result<Vec<&[u8]>, String> {
         Value::Bytes(b) if f == field => Some(b),
         _ => None,
     };
-    Ok(wire::fields(message)?
-        .into_iter()
-        .filter_map(only)
-        .collect())
+    Ok(wire::fields(message)?.into_iter().filter_map(only).collect())
 }
 
 #[cfg(test)]
@@ -132,10 +101,7 @@ mod tests {
     #[test]
     fn initialisers_are_not_inputs() {
         let tensor = Msg::new().bytes(8, "w");
-        let graph = Msg::new()
-            .msg(5, &tensor)
-            .msg(11, &Msg::new().bytes(1, "w"))
-            .msg(11, &Msg::new().bytes(1, "x"));
+        let graph = Msg::new().msg(5, &tensor).msg(11, &Msg::new().bytes(1, "w")).msg(11, &Msg::new().bytes(1, "x"));
         assert_eq!(model_inputs(&Msg::new().msg(7, &graph).0).unwrap(), ["x"]);
     }
 }

@@ -44,11 +44,7 @@ impl Output {
 /// When the program cannot be started.
 pub fn run(command: &mut Command, limit: Duration) -> Output {
     let start = Instant::now();
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|e| panic!("{command:?}: {e}"));
     // Both pipes are drained by threads: a child that fills one of them would otherwise wait for ever.
     let out = drain(child.stdout.take().expect("piped"));
@@ -62,11 +58,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
             timed_out = true;
             child.kill().expect("kill");
         }
-        std::thread::sleep(Duration::from_millis(if start.elapsed().as_millis() < 50 {
-            1
-        } else {
-            10
-        }));
+        std::thread::sleep(Duration::from_millis(if start.elapsed().as_millis() < 50 { 1 } else { 10 }));
     };
     Output {
         code: if timed_out { None } else { status.code() },
@@ -88,8 +80,7 @@ fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String
 
 /// True when `program` is found on `PATH`.
 pub fn has(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
 }
 
 /// Path of the `onnxc` binary: `$ONNXC` when set, else built from the workspace, in the profile of the running test.
@@ -102,27 +93,12 @@ pub fn onnxc() -> &'static Path {
 
 fn build_onnxc() -> PathBuf {
     let test = std::env::current_exe().expect("own path");
-    let folder = test
-        .parent()
-        .filter(|d| d.ends_with("deps"))
-        .and_then(Path::parent)
-        .unwrap_or_else(|| test.parent().expect("folder"));
+    let folder =
+        test.parent().filter(|d| d.ends_with("deps")).and_then(Path::parent).unwrap_or_else(|| test.parent().expect("folder"));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Both packages are named so that cargo unifies features as it did for the test, and rebuilds nothing.
-    cargo
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "onnxc",
-            "-p",
-            "onnxc-testsuite",
-            "--bins",
-        ])
-        .current_dir(crate::data::repository());
-    cargo
-        .arg("--target-dir")
-        .arg(folder.parent().expect("target folder"));
+    cargo.args(["build", "--quiet", "-p", "onnxc", "-p", "onnxc-testsuite", "--bins"]).current_dir(crate::data::repository());
+    cargo.arg("--target-dir").arg(folder.parent().expect("target folder"));
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
@@ -136,14 +112,8 @@ mod tests {
 
     #[test]
     fn output_exit_code_and_time_limit() {
-        let o = run(
-            Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"]),
-            Duration::from_secs(10),
-        );
-        assert_eq!(
-            (o.code, o.stdout.as_str(), o.stderr.as_str()),
-            (Some(3), "a\n", "b\n")
-        );
+        let o = run(Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"]), Duration::from_secs(10));
+        assert_eq!((o.code, o.stdout.as_str(), o.stderr.as_str()), (Some(3), "a\n", "b\n"));
         let o = run(Command::new("sleep").arg("20"), Duration::from_millis(50));
         assert!(o.timed_out && o.code.is_none() && o.time < Duration::from_secs(10));
     }

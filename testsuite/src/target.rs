@@ -19,23 +19,11 @@ pub struct Target {
 }
 
 const fn x86(name: &'static str, cpu: &'static str) -> Target {
-    Target {
-        name,
-        triple: "x86_64-unknown-linux-gnu",
-        cpu,
-        cc: "gcc",
-        emulator: &[],
-    }
+    Target { name, triple: "x86_64-unknown-linux-gnu", cpu, cc: "gcc", emulator: &[] }
 }
 
 const fn riscv(name: &'static str, cpu: &'static str, emulator: &'static [&'static str]) -> Target {
-    Target {
-        name,
-        triple: "riscv64gc-unknown-linux-gnu",
-        cpu,
-        cc: "riscv64-linux-gnu-gcc",
-        emulator,
-    }
+    Target { name, triple: "riscv64gc-unknown-linux-gnu", cpu, cc: "riscv64-linux-gnu-gcc", emulator }
 }
 
 /// Every configuration: x86-64 at three levels, AArch64, RISC-V with V at two vector lengths and without V.
@@ -48,47 +36,19 @@ pub const ALL: &[Target] = &[
         triple: "aarch64-unknown-linux-gnu",
         cpu: "armv8-a",
         cc: "aarch64-linux-gnu-gcc",
-        emulator: &[
-            "qemu-aarch64",
-            "-cpu",
-            "max",
-            "-L",
-            "/usr/aarch64-linux-gnu",
-        ],
+        emulator: &["qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu"],
     },
     riscv(
         "riscv64-v128",
         "rv64gcv",
-        &[
-            "qemu-riscv64",
-            "-cpu",
-            "rv64,v=true,vlen=128,vext_spec=v1.0",
-            "-L",
-            "/usr/riscv64-linux-gnu",
-        ],
+        &["qemu-riscv64", "-cpu", "rv64,v=true,vlen=128,vext_spec=v1.0", "-L", "/usr/riscv64-linux-gnu"],
     ),
     riscv(
         "riscv64-v256",
         "rv64gcv",
-        &[
-            "qemu-riscv64",
-            "-cpu",
-            "rv64,v=true,vlen=256,vext_spec=v1.0",
-            "-L",
-            "/usr/riscv64-linux-gnu",
-        ],
+        &["qemu-riscv64", "-cpu", "rv64,v=true,vlen=256,vext_spec=v1.0", "-L", "/usr/riscv64-linux-gnu"],
     ),
-    riscv(
-        "riscv64",
-        "rv64gc",
-        &[
-            "qemu-riscv64",
-            "-cpu",
-            "rv64",
-            "-L",
-            "/usr/riscv64-linux-gnu",
-        ],
-    ),
+    riscv("riscv64", "rv64gc", &["qemu-riscv64", "-cpu", "rv64", "-L", "/usr/riscv64-linux-gnu"]),
 ];
 
 /// The configuration of that name.
@@ -96,9 +56,7 @@ pub const ALL: &[Target] = &[
 /// # Panics
 /// When there is none.
 pub fn by_name(name: &str) -> &'static Target {
-    ALL.iter()
-        .find(|t| t.name == name)
-        .unwrap_or_else(|| panic!("no target {name}"))
+    ALL.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no target {name}"))
 }
 
 impl Target {
@@ -153,18 +111,9 @@ mod tests {
         std::fs::write(&source, "int main(void) { return sizeof(void *); }").unwrap();
         for t in ALL {
             let program = folder.path().join(t.name);
-            run(
-                Command::new(t.cc).arg(&source).arg("-o").arg(&program),
-                Duration::from_secs(60),
-            )
-            .expect_ok(t.cc);
+            run(Command::new(t.cc).arg(&source).arg("-o").arg(&program), Duration::from_secs(60)).expect_ok(t.cc);
             if t.can_run() {
-                assert_eq!(
-                    run(&mut t.command(&program), Duration::from_secs(60)).code,
-                    Some(8),
-                    "{}",
-                    t.name
-                );
+                assert_eq!(run(&mut t.command(&program), Duration::from_secs(60)).code, Some(8), "{}", t.name);
             }
         }
     }

@@ -49,33 +49,17 @@ pub fn elem_bits(elem_type: i32) -> Option<usize> {
 impl Tensor {
     /// An `f32` tensor; panics when the number of values is not the product of the dims.
     pub fn f32(dims: &[usize], values: &[f32]) -> Self {
-        Self::from_le(
-            code::F32,
-            dims,
-            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        )
+        Self::from_le(code::F32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
     /// An `i64` tensor; panics when the number of values is not the product of the dims.
     pub fn i64(dims: &[usize], values: &[i64]) -> Self {
-        Self::from_le(
-            code::I64,
-            dims,
-            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        )
+        Self::from_le(code::I64, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
     fn from_le(elem_type: i32, dims: &[usize], bytes: Vec<u8>) -> Self {
-        let t = Self {
-            elem_type,
-            dims: dims.to_vec(),
-            bytes,
-        };
-        assert_eq!(
-            Some(t.bytes.len()),
-            t.expected_bytes(),
-            "number of values against dims {dims:?}"
-        );
+        let t = Self { elem_type, dims: dims.to_vec(), bytes };
+        assert_eq!(Some(t.bytes.len()), t.expected_bytes(), "number of values against dims {dims:?}");
         t
     }
 
@@ -113,25 +97,15 @@ impl Tensor {
             code::U32 => each(b, |c| u32::from_le_bytes(c).into()),
             code::I64 => each(b, |c| i64::from_le_bytes(c) as f64),
             code::U64 => each(b, |c| u64::from_le_bytes(c) as f64),
-            21 | 22 => self
-                .nibbles()
-                .map(|n| {
-                    if self.elem_type == 22 && n > 7 {
-                        f64::from(n) - 16.0
-                    } else {
-                        f64::from(n)
-                    }
-                })
-                .collect(),
+            21 | 22 => {
+                self.nibbles().map(|n| if self.elem_type == 22 && n > 7 { f64::from(n) - 16.0 } else { f64::from(n) }).collect()
+            }
             _ => return None,
         })
     }
 
     fn nibbles(&self) -> impl Iterator<Item = u8> + '_ {
-        self.bytes
-            .iter()
-            .flat_map(|b| [b & 15, b >> 4])
-            .take(self.len())
+        self.bytes.iter().flat_map(|b| [b & 15, b >> 4]).take(self.len())
     }
 }
 
@@ -141,16 +115,9 @@ mod tests {
 
     #[test]
     fn numbers_come_out_as_they_went_in() {
-        assert_eq!(
-            Tensor::f32(&[3], &[1.5, -0.0, 7.0]).to_f64().unwrap(),
-            [1.5, 0.0, 7.0]
-        );
+        assert_eq!(Tensor::f32(&[3], &[1.5, -0.0, 7.0]).to_f64().unwrap(), [1.5, 0.0, 7.0]);
         assert_eq!(Tensor::i64(&[], &[-9]).to_f64().unwrap(), [-9.0]);
-        let int4 = Tensor {
-            elem_type: 22,
-            dims: vec![3],
-            bytes: vec![0xf1, 0x08],
-        };
+        let int4 = Tensor { elem_type: 22, dims: vec![3], bytes: vec![0xf1, 0x08] };
         assert_eq!(int4.expected_bytes(), Some(2));
         assert_eq!(int4.to_f64().unwrap(), [1.0, -1.0, -8.0]);
     }

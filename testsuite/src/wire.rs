@@ -26,23 +26,16 @@ pub fn fields(bytes: &[u8]) -> Result<Vec<(u32, Value<'_>)>, String> {
         let number = u32::try_from(key >> 3).map_err(|_| bad("field number out of range"))?;
         let value = match key & 7 {
             0 => Value::Varint(varint(bytes, &mut at).ok_or_else(|| bad("truncated varint"))?),
-            1 => Value::Fixed64(u64::from_le_bytes(
-                take(bytes, &mut at).ok_or_else(|| bad("truncated fixed64"))?,
-            )),
+            1 => Value::Fixed64(u64::from_le_bytes(take(bytes, &mut at).ok_or_else(|| bad("truncated fixed64"))?)),
             2 => {
                 let len = varint(bytes, &mut at).ok_or_else(|| bad("truncated length"))?;
-                let end = usize::try_from(len)
-                    .ok()
-                    .and_then(|n| at.checked_add(n))
-                    .filter(|e| *e <= bytes.len());
+                let end = usize::try_from(len).ok().and_then(|n| at.checked_add(n)).filter(|e| *e <= bytes.len());
                 let end = end.ok_or_else(|| bad("length beyond the end"))?;
                 let v = Value::Bytes(&bytes[at..end]);
                 at = end;
                 v
             }
-            5 => Value::Fixed32(u32::from_le_bytes(
-                take(bytes, &mut at).ok_or_else(|| bad("truncated fixed32"))?,
-            )),
+            5 => Value::Fixed32(u32::from_le_bytes(take(bytes, &mut at).ok_or_else(|| bad("truncated fixed32"))?)),
             t => return Err(bad(&format!("wire type {t}"))),
         };
         out.push((number, value));
@@ -159,11 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let m = Msg::new()
-            .int(1, -2)
-            .bytes(3, "abc")
-            .float(4, 1.0)
-            .msg(5, &Msg::new().int(1, 300));
+        let m = Msg::new().int(1, -2).bytes(3, "abc").float(4, 1.0).msg(5, &Msg::new().int(1, 300));
         let f = fields(&m.0).unwrap();
         assert_eq!(f[0], (1, Value::Varint(-2i64 as u64)));
         assert_eq!(f[1], (3, Value::Bytes(b"abc")));
@@ -173,16 +162,8 @@ mod tests {
 
     #[test]
     fn wrong_bytes_are_refused() {
-        assert!(
-            fields(&Msg::new().bytes_claiming(1, 9, "ab").0)
-                .unwrap_err()
-                .contains("beyond the end")
-        );
-        assert!(
-            fields(&Msg::new().tag(1, 3).0)
-                .unwrap_err()
-                .contains("wire type 3")
-        );
+        assert!(fields(&Msg::new().bytes_claiming(1, 9, "ab").0).unwrap_err().contains("beyond the end"));
+        assert!(fields(&Msg::new().tag(1, 3).0).unwrap_err().contains("wire type 3"));
         assert!(fields(&[0x80; 11]).is_err());
     }
 }

@@ -19,21 +19,16 @@ pub(super) mod tag {
 
 /// A `ValueInfoProto` of tensor type.
 pub(super) fn value(name: &str, elem_type: i64, dims: &[i64]) -> Msg {
-    let shape = dims
-        .iter()
-        .fold(Msg::new(), |m, d| m.msg(1, &Msg::new().int(1, *d)));
+    let shape = dims.iter().fold(Msg::new(), |m, d| m.msg(1, &Msg::new().int(1, *d)));
     let tensor = Msg::new().int(1, elem_type).msg(2, &shape);
-    Msg::new()
-        .bytes(1, name)
-        .msg(2, &Msg::new().msg(1, &tensor))
+    Msg::new().bytes(1, name).msg(2, &Msg::new().msg(1, &tensor))
 }
 
 /// A `NodeProto`, named after its first output.
 pub(super) fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Msg {
     let m = inputs.iter().fold(Msg::new(), |m, i| m.bytes(1, i));
     let m = outputs.iter().fold(m, |m, o| m.bytes(2, o));
-    m.bytes(3, format!("the_{}", outputs.first().unwrap_or(&"node")))
-        .bytes(4, op)
+    m.bytes(3, format!("the_{}", outputs.first().unwrap_or(&"node"))).bytes(4, op)
 }
 
 fn attribute(name: &str, type_tag: i64) -> Msg {
@@ -48,11 +43,7 @@ impl Msg {
 
     /// On a node: a list of integers.
     pub(super) fn attr_ints(self, name: &str, all: &[i64]) -> Self {
-        self.msg(
-            5,
-            &all.iter()
-                .fold(attribute(name, tag::INTS), |m, v| m.int(8, *v)),
-        )
+        self.msg(5, &all.iter().fold(attribute(name, tag::INTS), |m, v| m.int(8, *v)))
     }
 
     /// On a node: a string.
@@ -73,19 +64,12 @@ impl Msg {
 
 /// A `TensorProto` without data.
 pub(super) fn tensor(name: &str, elem_type: i64, dims: &[i64]) -> Msg {
-    dims.iter()
-        .fold(Msg::new(), |m, d| m.int(1, *d))
-        .int(2, elem_type)
-        .bytes(8, name)
+    dims.iter().fold(Msg::new(), |m, d| m.int(1, *d)).int(2, elem_type).bytes(8, name)
 }
 
 /// An `f32` initialiser of ones.
 pub(super) fn ones(name: &str, dims: &[i64]) -> Msg {
-    tensor(name, FLOAT, dims).bytes(
-        9,
-        1f32.to_le_bytes()
-            .repeat(dims.iter().product::<i64>() as usize),
-    )
+    tensor(name, FLOAT, dims).bytes(9, 1f32.to_le_bytes().repeat(dims.iter().product::<i64>() as usize))
 }
 
 /// An `i64` vector initialiser.
@@ -107,10 +91,7 @@ impl Graph {
     /// `y = Add(Relu(x), w)`, everything `f32[2,3]`.
     pub(super) fn good() -> Self {
         Self {
-            nodes: vec![
-                node("Relu", &["x"], &["h"]),
-                node("Add", &["h", "w"], &["y"]),
-            ],
+            nodes: vec![node("Relu", &["x"], &["h"]), node("Add", &["h", "w"], &["y"])],
             inputs: vec![value("x", FLOAT, &[2, 3])],
             outputs: vec![value("y", FLOAT, &[2, 3])],
             weights: vec![ones("w", &[2, 3])],
@@ -119,11 +100,7 @@ impl Graph {
 
     /// Nodes from `x: f32[2,3]` to `y: f32[2,3]`.
     pub(super) fn of(nodes: impl Into<Vec<Msg>>) -> Self {
-        Self {
-            nodes: nodes.into(),
-            weights: vec![],
-            ..Self::good()
-        }
+        Self { nodes: nodes.into(), weights: vec![], ..Self::good() }
     }
 
     /// Adds initialisers.
@@ -145,10 +122,7 @@ impl Graph {
     }
 
     pub(super) fn msg(&self) -> Msg {
-        let m = Msg::new()
-            .msgs(1, &self.nodes)
-            .bytes(2, "g")
-            .msgs(5, &self.weights);
+        let m = Msg::new().msgs(1, &self.nodes).bytes(2, "g").msgs(5, &self.weights);
         m.msgs(11, &self.inputs).msgs(12, &self.outputs)
     }
 
@@ -175,18 +149,13 @@ pub fn good_model() -> Vec<u8> {
 
 /// A valid model whose `If` takes either of two one-node graphs.
 pub fn with_subgraph() -> Vec<u8> {
-    let branch = |op: &str, out: &str| {
-        Graph::of([node(op, &["x"], &[out])])
-            .inputs([])
-            .outputs([value(out, FLOAT, &[2, 3])])
-    };
+    let branch = |op: &str, out: &str| Graph::of([node(op, &["x"], &[out])]).inputs([]).outputs([value(out, FLOAT, &[2, 3])]);
     if_node(&branch("Relu", "t"), &branch("Neg", "e")).model()
 }
 
 /// `y = If(c, then, else)` with `x: f32[2,3]` and `c: bool[]`.
 pub(super) fn if_node(then_branch: &Graph, else_branch: &Graph) -> Graph {
-    let n = node("If", &["c"], &["y"])
-        .attr_graph("then_branch", &then_branch.msg())
-        .attr_graph("else_branch", &else_branch.msg());
+    let n =
+        node("If", &["c"], &["y"]).attr_graph("then_branch", &then_branch.msg()).attr_graph("else_branch", &else_branch.msg());
     Graph::of([n]).inputs([value("x", FLOAT, &[2, 3]), value("c", BOOL, &[])])
 }

@@ -40,12 +40,7 @@ pub enum File {
 
 impl Case {
     fn new(name: &'static str, says: &'static [&'static str], model: impl Into<Vec<u8>>) -> Self {
-        Self {
-            name,
-            says,
-            model: model.into(),
-            files: vec![],
-        }
+        Self { name, says, model: model.into(), files: vec![] }
     }
 
     fn with(mut self, path: &'static str, file: File) -> Self {
@@ -72,11 +67,7 @@ impl Case {
     /// The words of [`Case::says`] that `message` lacks.
     pub fn missing_from(&self, message: &str) -> Vec<&'static str> {
         let message = message.to_lowercase();
-        let said = |words: &&str| {
-            words
-                .split('|')
-                .any(|w| message.contains(&w.to_lowercase()))
-        };
+        let said = |words: &&str| words.split('|').any(|w| message.contains(&w.to_lowercase()));
         self.says.iter().filter(|w| !said(w)).copied().collect()
     }
 }
@@ -106,8 +97,7 @@ mod tests {
         assert_eq!(names.len(), cases.len());
         assert!(cases.len() >= 45, "{} cases", cases.len());
         assert!(cases.iter().all(|c| !c.says.is_empty()));
-        let models: std::collections::BTreeSet<_> =
-            cases.iter().map(|c| (&c.model, c.files.len())).collect();
+        let models: std::collections::BTreeSet<_> = cases.iter().map(|c| (&c.model, c.files.len())).collect();
         assert_eq!(models.len(), cases.len(), "two cases have the same bytes");
     }
 

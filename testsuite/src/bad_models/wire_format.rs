@@ -10,77 +10,22 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::new("empty-file", &["empty|no graph"], vec![]),
         Case::new("one-byte", &["truncated"], vec![0x08]),
-        Case::new(
-            "web-page",
-            &["not an onnx|protobuf|wire"],
-            b"<!DOCTYPE html><html><body>404</body></html>".as_slice(),
-        ),
-        Case::new(
-            "zero-bytes",
-            &["field number 0|not an onnx|protobuf|wire"],
-            vec![0; 64],
-        ),
-        Case::new(
-            "noise",
-            &["not an onnx|protobuf|wire|truncated|group"],
-            noise(4096),
-        ),
-        Case::new(
-            "truncated-in-opset-import",
-            &["truncated"],
-            good[..5].to_vec(),
-        ),
+        Case::new("web-page", &["not an onnx|protobuf|wire"], b"<!DOCTYPE html><html><body>404</body></html>".as_slice()),
+        Case::new("zero-bytes", &["field number 0|not an onnx|protobuf|wire"], vec![0; 64]),
+        Case::new("noise", &["not an onnx|protobuf|wire|truncated|group"], noise(4096)),
+        Case::new("truncated-in-opset-import", &["truncated"], good[..5].to_vec()),
         Case::new("truncated-in-graph", &["truncated"], part(1, 2)),
-        Case::new(
-            "truncated-in-last-field",
-            &["truncated"],
-            good[..good.len() - 1].to_vec(),
-        ),
-        Case::new(
-            "length-beyond-end",
-            &["truncated"],
-            Msg::new().int(1, 8).bytes_claiming(7, 1 << 20, b"abc").0,
-        ),
-        Case::new(
-            "length-near-2-to-64",
-            &["truncated|length"],
-            Msg::new()
-                .int(1, 8)
-                .bytes_claiming(7, u64::MAX - 2, b"abc")
-                .0,
-        ),
-        Case::new(
-            "varint-without-end",
-            &["varint|truncated"],
-            Msg::new().raw_after_tag(1, 0, &[0xff; 16]).0,
-        ),
+        Case::new("truncated-in-last-field", &["truncated"], good[..good.len() - 1].to_vec()),
+        Case::new("length-beyond-end", &["truncated"], Msg::new().int(1, 8).bytes_claiming(7, 1 << 20, b"abc").0),
+        Case::new("length-near-2-to-64", &["truncated|length"], Msg::new().int(1, 8).bytes_claiming(7, u64::MAX - 2, b"abc").0),
+        Case::new("varint-without-end", &["varint|truncated"], Msg::new().raw_after_tag(1, 0, &[0xff; 16]).0),
         Case::new("group", &["group"], Msg(good.clone()).tag(7, 3).tag(7, 4).0),
-        Case::new(
-            "group-never-opened",
-            &["group"],
-            Msg(good.clone()).tag(30, 4).0,
-        ),
-        Case::new(
-            "groups-100000-deep",
-            &["group"],
-            (0..100_000).fold(Msg(good.clone()), |m, _| m.tag(100, 3)).0,
-        ),
-        Case::new(
-            "reserved-wire-type",
-            &["wire type"],
-            Msg(good.clone()).tag(30, 6).0,
-        ),
-        Case::new(
-            "graph-as-number",
-            &["wire type|graph"],
-            Msg::new().int(1, 8).int(7, 5).0,
-        ),
+        Case::new("group-never-opened", &["group"], Msg(good.clone()).tag(30, 4).0),
+        Case::new("groups-100000-deep", &["group"], (0..100_000).fold(Msg(good.clone()), |m, _| m.tag(100, 3)).0),
+        Case::new("reserved-wire-type", &["wire type"], Msg(good.clone()).tag(30, 6).0),
+        Case::new("graph-as-number", &["wire type|graph"], Msg::new().int(1, 8).int(7, 5).0),
         Case::new("op-type-as-fixed64", &["wire type"], op_type_as_fixed64()),
-        Case::new(
-            "name-not-utf8",
-            &["utf-8"],
-            Graph::of([node("Relu", &["x"], &["y"]).bytes(3, [0xff, 0xfe])]).model(),
-        ),
+        Case::new("name-not-utf8", &["utf-8"], Graph::of([node("Relu", &["x"], &["y"]).bytes(3, [0xff, 0xfe])]).model()),
         Case::new("graphs-20000-deep", &["deep|nest"], graphs_deep(20_000)),
         Case::new("types-20000-deep", &["deep|nest"], types_deep(20_000)),
     ];
@@ -88,11 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     // The length of the graph's own field: its tag is the first byte 0x3a after the opset import.
     let at = flipped.iter().position(|b| *b == 0x3a).expect("field 7") + 1;
     flipped[at] ^= 0x08;
-    cases.push(Case::new(
-        "one-bit-of-a-length",
-        &["truncated|wire|protobuf|field|group|varint"],
-        flipped,
-    ));
+    cases.push(Case::new("one-bit-of-a-length", &["truncated|wire|protobuf|field|group|varint"], flipped));
     cases
 }
 
@@ -109,10 +50,7 @@ fn noise(n: usize) -> Vec<u8> {
 }
 
 fn op_type_as_fixed64() -> Vec<u8> {
-    let spoiled = Msg::new()
-        .bytes(1, "x")
-        .bytes(2, "y")
-        .raw_after_tag(4, 1, b"Relu\0\0\0\0");
+    let spoiled = Msg::new().bytes(1, "x").bytes(2, "y").raw_after_tag(4, 1, b"Relu\0\0\0\0");
     Graph::of([spoiled]).model()
 }
 
@@ -128,12 +66,7 @@ fn graphs_deep(depth: usize) -> Vec<u8> {
         attribute.extend(Msg::new().bytes_claiming(6, inner, []).0);
         prepend(&mut reversed, Msg(attribute));
         let attribute_length = reversed.len() as u64;
-        prepend(
-            &mut reversed,
-            Msg::new()
-                .bytes(4, "If")
-                .bytes_claiming(5, attribute_length, []),
-        );
+        prepend(&mut reversed, Msg::new().bytes(4, "If").bytes_claiming(5, attribute_length, []));
         let node_length = reversed.len() as u64;
         prepend(&mut reversed, Msg::new().bytes_claiming(1, node_length, []));
     }
@@ -153,7 +86,5 @@ fn types_deep(depth: usize) -> Vec<u8> {
     }
     reversed.reverse();
     let input = Msg::new().bytes(1, "x").bytes(2, reversed);
-    Graph::of([node("Relu", &["x"], &["y"])])
-        .inputs([input])
-        .model()
+    Graph::of([node("Relu", &["x"], &["y"])]).inputs([input]).model()
 }

@@ -18,10 +18,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["conformance", model, inputs, outputs] => conformance(model, inputs, outputs),
         ["bench", model, inputs, threads] => bench(Path::new(model), Path::new(inputs), threads),
-        _ => Err(
-            "usage: onnxc-adapter conformance MODEL IN_DIR OUT_DIR | bench MODEL IN_DIR THREADS"
-                .into(),
-        ),
+        _ => Err("usage: onnxc-adapter conformance MODEL IN_DIR OUT_DIR | bench MODEL IN_DIR THREADS".into()),
     };
     done.unwrap_or_else(|e| {
         eprintln!("onnxc-adapter: {e}");
@@ -31,18 +28,12 @@ fn main() -> ExitCode {
 
 /// `$ONNXC`, or the binary beside this one.
 fn onnxc() -> PathBuf {
-    let beside = || {
-        std::env::current_exe()
-            .expect("own path")
-            .with_file_name("onnxc")
-    };
+    let beside = || std::env::current_exe().expect("own path").with_file_name("onnxc");
     std::env::var_os("ONNXC").map_or_else(beside, PathBuf::from)
 }
 
 fn conformance(model: &str, inputs: &str, outputs: &str) -> Result<ExitCode, String> {
-    let done = Command::new(onnxc())
-        .args(["run", model, "--inputs", inputs, "--outputs", outputs])
-        .output();
+    let done = Command::new(onnxc()).args(["run", model, "--inputs", inputs, "--outputs", outputs]).output();
     let done = done.map_err(|e| format!("onnxc: {e}"))?;
     if done.status.success() {
         return Ok(ExitCode::SUCCESS);
@@ -50,72 +41,39 @@ fn conformance(model: &str, inputs: &str, outputs: &str) -> Result<ExitCode, Str
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     eprint!("{said}");
     // Exit code 1 means that the model is at fault for onnxc; of these, "not supported" is an answer and the rest are errors.
-    let refused = done.status.code() == Some(1)
-        && (said.contains("not supported") || said.contains("unsupported"));
-    Ok(ExitCode::from(if refused {
-        UNSUPPORTED
-    } else {
-        done.status.code().map_or(4, |c| c.clamp(1, 70) as u8)
-    }))
+    let refused = done.status.code() == Some(1) && (said.contains("not supported") || said.contains("unsupported"));
+    Ok(ExitCode::from(if refused { UNSUPPORTED } else { done.status.code().map_or(4, |c| c.clamp(1, 70) as u8) }))
 }
 
 fn bench(model: &Path, inputs: &Path, threads: &str) -> Result<ExitCode, String> {
-    let stem = model
-        .file_stem()
-        .ok_or("the model has no name")?
-        .to_string_lossy()
-        .into_owned();
-    let folder = data::repository()
-        .join("target/bench-adapter")
-        .join(format!("{stem}-t{threads}"));
+    let stem = model.file_stem().ok_or("the model has no name")?.to_string_lossy().into_owned();
+    let folder = data::repository().join("target/bench-adapter").join(format!("{stem}-t{threads}"));
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let archive = folder.join("model.a");
 
     let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
     let mut compile = Command::new(onnxc());
-    compile
-        .arg("compile")
-        .arg(model)
-        .arg("-o")
-        .arg(&archive)
-        .args([
-            "--name",
-            "model",
-            "--cpu",
-            "native",
-            "--max-threads",
-            threads,
-        ]);
-    compile.args(data::shape_args(
-        &pb::model_inputs(&bytes)?,
-        &data::numbered(inputs, "input"),
-    ));
-    compile.args(
-        std::env::var("ONNXC_BENCH_FLAGS")
-            .unwrap_or_default()
-            .split_whitespace(),
-    );
+    compile.arg("compile").arg(model).arg("-o").arg(&archive).args([
+        "--name",
+        "model",
+        "--cpu",
+        "native",
+        "--max-threads",
+        threads,
+    ]);
+    compile.args(data::shape_args(&pb::model_inputs(&bytes)?, &data::numbered(inputs, "input")));
+    compile.args(std::env::var("ONNXC_BENCH_FLAGS").unwrap_or_default().split_whitespace());
     let start = Instant::now();
     succeed(&mut compile)?;
     let facts = serde_json::json!({ "compile_s": start.elapsed().as_secs_f64(), "command": format!("{compile:?}") });
     std::fs::write(folder.join("bench.json"), format!("{facts:#}\n")).map_err(|e| e.to_string())?;
 
     let main = data::repository().join("testsuite/adapters/bench_main.c");
-    let program = Program {
-        main: &main,
-        header: &folder.join("model.h"),
-        archive: &archive,
-        symbol: "model_model",
-        flags: &[],
-    };
+    let program = Program { main: &main, header: &folder.join("model.h"), archive: &archive, symbol: "model_model", flags: &[] };
     let binary = folder.join("bench");
     succeed(&mut program.command(target::by_name("x86-64"), &binary))?;
     // The benchmark reads CPU time and memory of the process it started, so this process becomes the program.
-    Err(Command::new(&binary)
-        .arg(inputs)
-        .arg(threads)
-        .exec()
-        .to_string())
+    Err(Command::new(&binary).arg(inputs).arg(threads).exec().to_string())
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {
