@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod lir;
 pub mod lower;
 pub mod op;
+pub mod plan;
 pub mod scalar;
 pub mod target;
 pub mod tensor;

@@ -1,0 +1,73 @@
+//! The plan: lowered functions in order, every buffer with its place. What the planner (passes) hands to code generation.
+
+use crate::dim::Dim;
+use crate::graph::TensorType;
+use crate::lir::Func;
+
+/// Where a buffer lives. Offsets are in bytes from the start of the region, multiples of 64 except inside caller's buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// In the shared part of the arena.
+    Arena(u64),
+    /// In the part of the arena that each worker has for itself.
+    WorkerScratch(u64),
+    /// In the weight blob.
+    Weights(u64),
+    /// In the caller's input buffer n.
+    Input(u32),
+    /// In the caller's output buffer n.
+    Output(u32),
+}
+
+/// One step of an inference.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Runs a function.
+    Call {
+        /// The code; one place per buffer of it follows.
+        func: Func,
+        /// `places[b]` is where `func.bufs[b]` lives.
+        places: Vec<Place>,
+        /// ONNX nodes that this step does the work of.
+        origins: Vec<String>,
+        /// The operator's mnemonic, for profiles.
+        op: String,
+    },
+    /// Runs one of two lists of steps, by the bool at a place.
+    If {
+        /// Where the condition is (one byte, 0 or 1).
+        cond: Place,
+        /// Steps when it is 1.
+        then: Vec<Step>,
+        /// Steps when it is 0.
+        otherwise: Vec<Step>,
+    },
+}
+
+/// An input or output of the model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Io {
+    /// ONNX name.
+    pub name: String,
+    /// Type with constant extents.
+    pub ty: TensorType,
+}
+
+/// A planned model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// Inputs in graph order.
+    pub inputs: Vec<Io>,
+    /// Outputs in graph order.
+    pub outputs: Vec<Io>,
+    /// The work.
+    pub steps: Vec<Step>,
+    /// Weight blob parts: (offset, bytes), ascending, not overlapping, 64-byte aligned.
+    pub weights: Vec<(u64, std::sync::Arc<Vec<u8>>)>,
+    /// Size of the weight blob.
+    pub weights_bytes: u64,
+    /// Shared arena bytes (an expression over dynamic dimensions; constant today).
+    pub arena_shared: Dim,
+    /// Scratch bytes of each worker.
+    pub scratch_per_worker: Dim,
+}
