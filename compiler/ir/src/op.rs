@@ -282,7 +282,7 @@ impl PartialEq for OpDef {
 impl Eq for OpDef {}
 
 /// All operators, for the crates that must not know them (parser, importer, e-graph).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct OpSet(pub &'static [&'static OpDef]);
 
 impl OpSet {

@@ -1,0 +1,107 @@
+//! What the e-graph knows of a class: types, constant value, origins, and how often the input graph used it.
+
+use egg::{Analysis, DidMerge, EGraph, Id};
+use onnxc_ir::op::{InferCx, OpDef, OpResult};
+use onnxc_ir::{Attrs, Tensor, TensorType};
+
+use crate::lang::{ENode, Tables};
+
+/// The e-graph of onnxc.
+pub type Graph = EGraph<ENode, Facts>;
+
+/// Facts about a class.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Types of the results (one for everything but operators with several results; none for an absent operand).
+    pub types: Vec<TensorType>,
+    /// Id of the constant that the class equals.
+    pub constant: Option<u32>,
+    /// ONNX nodes whose work the class does, sorted.
+    pub origins: Vec<String>,
+    /// Uses in the graph from which the e-graph was made, graph outputs included; 0 for classes that rules made.
+    pub uses: u32,
+    /// A name for the value, from the model.
+    pub name: Option<String>,
+}
+
+/// The analysis: holds the tables and what new classes inherit.
+#[derive(Debug)]
+pub struct Facts {
+    /// Interned attributes and constants.
+    pub tables: Tables,
+    /// Types of the graph inputs.
+    pub inputs: Vec<TensorType>,
+    /// Origins that classes made from now on get.
+    pub origins: Vec<String>,
+}
+
+impl Analysis<ENode> for Facts {
+    type Data = Class;
+
+    fn make(egraph: &mut Graph, enode: &ENode, _id: Id) -> Class {
+        let facts = &egraph.analysis;
+        let mut class = Class { types: Vec::new(), constant: None, origins: Vec::new(), uses: 0, name: None };
+        match enode {
+            ENode::Absent => {}
+            ENode::Input(n) => class.types.push(facts.inputs[*n as usize].clone()),
+            ENode::Const(id) => {
+                let tensor = facts.tables.constant(*id);
+                class.types.push(TensorType::fixed(tensor.dtype(), tensor.shape()));
+                class.constant = Some(*id);
+            }
+            ENode::Proj(n, [child]) => {
+                class.types.push(egraph[*child].data.types[*n as usize].clone());
+                class.origins.clone_from(&egraph[*child].data.origins);
+            }
+            ENode::Op { op, attrs, results, children } => {
+                let (op, attrs) = (facts.tables.op(*op), facts.tables.attrs(*attrs));
+                class.types = infer(egraph, op, attrs, children, *results as usize)
+                    .unwrap_or_else(|e| panic!("internal: {}: inference refuses a node in the e-graph: {e}", op.name));
+                class.origins.clone_from(&facts.origins);
+            }
+        }
+        class
+    }
+
+    fn merge(&mut self, a: &mut Class, b: Class) -> DidMerge {
+        assert!(compatible(&a.types, &b.types), "internal: a rule joined {:?} and {:?}", a.types, b.types);
+        let mut did = DidMerge(false, false);
+        match (a.constant, b.constant) {
+            (None, Some(_)) => (a.constant, did.0) = (b.constant, true),
+            (Some(_), None) => did.1 = true,
+            _ => {}
+        }
+        a.uses = a.uses.max(b.uses);
+        if a.name.is_none() {
+            a.name = b.name;
+        }
+        for origin in b.origins {
+            if let Err(at) = a.origins.binary_search(&origin) {
+                a.origins.insert(at, origin);
+            }
+        }
+        did
+    }
+}
+
+/// Equal element types and no two known extents that differ.
+pub fn compatible(a: &[TensorType], b: &[TensorType]) -> bool {
+    let dims = |a: &TensorType, b: &TensorType| {
+        a.shape.iter().zip(&b.shape).all(|(x, y)| x == y || x.as_const().is_none() || y.as_const().is_none())
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.dtype == b.dtype && a.rank() == b.rank() && dims(a, b))
+}
+
+/// Result types of an operator over classes.
+pub fn infer(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results: usize) -> OpResult<Vec<TensorType>> {
+    let class = |id: &Id| &egraph[*id].data;
+    let inputs: Vec<Option<TensorType>> = children.iter().map(|c| class(c).types.first().cloned()).collect();
+    let constant = |id: &Id| class(id).constant.map(|n| egraph.analysis.tables.constant(n).clone());
+    let constants: Vec<Option<Tensor>> = children.iter().map(constant).collect();
+    let dims = constants.iter().map(|c| {
+        let ints = c.as_ref().filter(|t| t.dtype().is_int())?.to_i64s()?;
+        ints.into_iter().map(|n| u64::try_from(n).ok().map(onnxc_ir::Dim::Const)).collect()
+    });
+    let dims: Vec<_> = dims.collect();
+    (op.infer)(&InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results })
+}

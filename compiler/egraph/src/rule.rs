@@ -1,0 +1,268 @@
+//! Rules: Rust functions that look at the e-nodes of a class and add equal ones.
+//!
+//! A rule names the operators at its root; for every e-node with such an operator it may build other e-nodes, which are then united with the
+//! class. Conditions that cannot tell answer "no". Saturation is bounded by iterations and e-nodes, never by time.
+
+use egg::{Id, Language, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst, Var};
+use onnxc_ir::op::{EvalCx, OpDef, OpSet};
+use onnxc_ir::{Attrs, Tensor, TensorType};
+
+use crate::analysis::{self, Facts, Graph};
+use crate::lang::{ENode, Head, Tables};
+
+/// What a rule may do to numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RuleClass {
+    /// Same bits.
+    Exact,
+    /// Same real-number value, other rounding.
+    Reassociates,
+    /// Rounding grows by a stated bound (Winograd, polynomials).
+    Bounded,
+    /// Changes the function by a contract; only in compression.
+    Lossy,
+}
+
+/// Operators at which a rule looks.
+#[derive(Clone, Copy)]
+pub enum Roots {
+    /// These.
+    Named(&'static [&'static str]),
+    /// All that a predicate accepts.
+    Where(fn(&OpDef) -> bool),
+}
+
+impl Roots {
+    fn heads(self, tables: &Tables) -> Vec<Head> {
+        match self {
+            Roots::Named(names) => names.iter().filter_map(|n| tables.op_index(n)).map(Head::Op).collect(),
+            Roots::Where(accepts) => tables.indices().filter(|i| accepts(tables.op(*i))).map(Head::Op).collect(),
+        }
+    }
+}
+
+/// A rewrite rule.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// kebab-case, says the equation.
+    pub name: &'static str,
+    /// Effect on numbers.
+    pub class: RuleClass,
+    /// Operators at the root.
+    pub roots: Roots,
+    /// Returns a class that equals the matched node, or `None`.
+    pub apply: fn(&mut RuleCx, &Match) -> Option<Id>,
+}
+
+/// An operator e-node that a rule looks at.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Its class.
+    pub id: Id,
+    /// The operator.
+    pub op: &'static OpDef,
+    /// Its attributes.
+    pub attrs: Attrs,
+    /// Operands; `None` where absent.
+    pub inputs: Vec<Option<Id>>,
+    /// Number of results.
+    pub results: usize,
+}
+
+impl Match {
+    /// Operand `i` if present.
+    pub fn input(&self, i: usize) -> Option<Id> {
+        self.inputs.get(i).copied().flatten()
+    }
+}
+
+/// What a rule works on.
+pub struct RuleCx<'a> {
+    egraph: &'a mut Graph,
+    /// Nodes whose work new nodes do, besides the root's.
+    origins: Vec<String>,
+}
+
+impl RuleCx<'_> {
+    /// The operator e-nodes of a class with this operator, in a fixed order.
+    pub fn find(&self, id: Id, op: &str) -> Vec<Match> {
+        let head = self.egraph.analysis.tables.op_index(op).map(Head::Op);
+        self.find_heads(id, head.as_slice())
+    }
+
+    fn find_heads(&self, id: Id, heads: &[Head]) -> Vec<Match> {
+        let nodes = self.egraph[id].nodes.iter().filter(|n| heads.contains(&n.discriminant()));
+        let mut nodes: Vec<&ENode> = nodes.collect();
+        nodes.sort();
+        nodes.into_iter().filter_map(|n| self.as_match(self.egraph.find(id), n)).collect()
+    }
+
+    fn as_match(&self, id: Id, node: &ENode) -> Option<Match> {
+        let ENode::Op { op, attrs, results, children } = node else { return None };
+        let tables = &self.egraph.analysis.tables;
+        let present = |c: &Id| (!self.egraph[*c].data.types.is_empty()).then(|| self.egraph.find(*c));
+        Some(Match {
+            id,
+            op: tables.op(*op),
+            attrs: tables.attrs(*attrs).clone(),
+            inputs: children.iter().map(present).collect(),
+            results: *results as usize,
+        })
+    }
+
+    /// Type of a class (its first result's).
+    pub fn ty(&self, id: Id) -> &TensorType {
+        &self.egraph[id].data.types[0]
+    }
+
+    /// The constant that a class equals.
+    pub fn constant(&self, id: Id) -> Option<&Tensor> {
+        self.egraph[id].data.constant.map(|n| self.egraph.analysis.tables.constant(n))
+    }
+
+    /// The single f32/f64/f16/integer value of a constant with one element, as f64.
+    pub fn scalar(&self, id: Id) -> Option<f64> {
+        let tensor = self.constant(id).filter(|t| t.len() == 1)?;
+        tensor.to_f64s().map(|v| v[0])
+    }
+
+    /// True when at most one node of the input graph used the class, so that absorbing it duplicates no work.
+    pub fn single_use(&self, id: Id) -> bool {
+        self.egraph[id].data.uses <= 1
+    }
+
+    /// Same class?
+    pub fn same(&self, a: Id, b: Id) -> bool {
+        self.egraph.find(a) == self.egraph.find(b)
+    }
+
+    /// New nodes also do the work of this class's origins (call it for nodes that the rule absorbs).
+    pub fn absorb(&mut self, id: Id) {
+        let more = self.egraph[id].data.origins.clone();
+        self.origins.extend(more);
+    }
+
+    /// Adds an operator with one result; `None` when its inference refuses the operands.
+    pub fn node(&mut self, op: &str, inputs: &[Option<Id>], attrs: Attrs) -> Option<Id> {
+        let index = self.egraph.analysis.tables.op_index(op)?;
+        let absent = self.egraph.add(ENode::Absent);
+        let children: Box<[Id]> = inputs.iter().map(|i| i.unwrap_or(absent)).collect();
+        analysis::infer(self.egraph, self.egraph.analysis.tables.op(index), &attrs, &children, 1).ok()?;
+        let attrs = self.egraph.analysis.tables.intern_attrs(attrs);
+        self.origins.sort();
+        self.origins.dedup();
+        self.egraph.analysis.origins.clone_from(&self.origins);
+        let id = self.egraph.add(ENode::Op { op: index, attrs, results: 1, children });
+        self.egraph.analysis.origins.clear();
+        Some(id)
+    }
+
+    /// [`RuleCx::node`] with all operands present.
+    pub fn node_of(&mut self, op: &str, inputs: &[Id], attrs: Attrs) -> Option<Id> {
+        let inputs: Vec<Option<Id>> = inputs.iter().copied().map(Some).collect();
+        self.node(op, &inputs, attrs)
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, tensor: Tensor) -> Id {
+        let constant = self.egraph.analysis.tables.intern_const(tensor);
+        self.egraph.add(ENode::Const(constant))
+    }
+
+    /// Applies an operator to constants by its reference evaluation.
+    pub fn fold(&mut self, op: &str, inputs: &[Tensor], attrs: &Attrs) -> Option<Tensor> {
+        let index = self.egraph.analysis.tables.op_index(op)?;
+        let op = self.egraph.analysis.tables.op(index);
+        let ids: Vec<Id> = inputs.iter().map(|t| self.add_constant(t.clone())).collect();
+        let types = analysis::infer(self.egraph, op, attrs, &ids, 1).ok()?;
+        let refs: Vec<Option<&Tensor>> = inputs.iter().map(Some).collect();
+        (op.eval)(&EvalCx { attrs, inputs: &refs, outputs: &types }).ok()?.into_iter().next()
+    }
+}
+
+/// Bounds of a saturation.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Iterations over all rules.
+    pub iterations: usize,
+    /// E-nodes.
+    pub nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { iterations: 24, nodes: 200_000 }
+    }
+}
+
+/// Runs rules until nothing is added or a limit is reached; says whether it saturated.
+pub fn saturate(egraph: Graph, rules: &[Rule], limits: Limits) -> (Graph, bool) {
+    let rewrites: Vec<Rewrite<ENode, Facts>> = rules
+        .iter()
+        .map(|rule| Rewrite::new(rule.name, Search(*rule), Apply(*rule)).expect("internal: rules bind no pattern variables"))
+        .collect();
+    // A runner starts with an e-graph of its own, which is replaced at once.
+    let empty = Facts { tables: Tables::new(OpSet(&[])), inputs: Vec::new(), origins: Vec::new() };
+    let runner: Runner<ENode, Facts> = Runner::new(empty)
+        .with_egraph(egraph)
+        .with_scheduler(SimpleScheduler)
+        .with_iter_limit(limits.iterations)
+        .with_node_limit(limits.nodes)
+        .with_time_limit(std::time::Duration::from_secs(u64::from(u32::MAX)))
+        .run(&rewrites);
+    let saturated = matches!(runner.stop_reason, Some(egg::StopReason::Saturated));
+    (runner.egraph, saturated)
+}
+
+struct Search(Rule);
+
+impl Searcher<ENode, Facts> for Search {
+    fn search_eclass_with_limit(&self, egraph: &Graph, eclass: Id, _limit: usize) -> Option<SearchMatches<'_, ENode>> {
+        let heads = self.0.roots.heads(&egraph.analysis.tables);
+        let hit = egraph[eclass].nodes.iter().any(|n| heads.contains(&n.discriminant()));
+        hit.then(|| SearchMatches { eclass, substs: vec![Subst::default()], ast: None })
+    }
+
+    fn search_with_limit(&self, egraph: &Graph, _limit: usize) -> Vec<SearchMatches<'_, ENode>> {
+        let heads = self.0.roots.heads(&egraph.analysis.tables);
+        let classes = heads.iter().flat_map(|h| egraph.classes_for_op(h).into_iter().flatten());
+        let mut classes: Vec<Id> = classes.collect();
+        classes.sort();
+        classes.dedup();
+        classes.into_iter().map(|eclass| SearchMatches { eclass, substs: vec![Subst::default()], ast: None }).collect()
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        Vec::new()
+    }
+}
+
+struct Apply(Rule);
+
+impl egg::Applier<ENode, Facts> for Apply {
+    fn apply_one(
+        &self,
+        egraph: &mut Graph,
+        eclass: Id,
+        _: &Subst,
+        _: Option<&egg::PatternAst<ENode>>,
+        name: egg::Symbol,
+    ) -> Vec<Id> {
+        let root_origins = egraph[eclass].data.origins.clone();
+        let heads = self.0.roots.heads(&egraph.analysis.tables);
+        let mut cx = RuleCx { egraph, origins: Vec::new() };
+        let matches = cx.find_heads(eclass, &heads);
+        let mut changed = Vec::new();
+        for found in matches {
+            cx.origins.clone_from(&root_origins);
+            let Some(equal) = (self.0.apply)(&mut cx, &found) else { continue };
+            let (root, new) = (cx.egraph.find(eclass), cx.egraph.find(equal));
+            let (a, b) = (&cx.egraph[root].data.types, &cx.egraph[new].data.types);
+            assert!(analysis::compatible(a, b), "internal: rule {name} made {b:?} from {a:?}");
+            if cx.egraph.union(root, new) {
+                changed.push(cx.egraph.find(root));
+            }
+        }
+        changed
+    }
+}
