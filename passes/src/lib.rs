@@ -1,1 +1,45 @@
-//! The passes of onnxc, one file each
+//! The passes of onnxc, one file each, grouped by phase: `canonicalize`, `fuse`, then layout, lowering and memory.
+//!
+//! Rewriting phases export `rules()`; all rules of a phase share one e-graph, which is extracted once.
+
+pub mod canonicalize;
+pub mod cost;
+pub mod fuse;
+
+use onnxc_egraph::{Limits, Outcome, Rule};
+use onnxc_ir::Graph;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::target::TargetDesc;
+
+/// A rewriting phase.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Exact and reassociating simplification, recognition of decomposed operators, folding into weights.
+    Canonicalize,
+    /// Elementwise chains into maps and epilogues.
+    Fuse,
+}
+
+impl Phase {
+    /// Name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Canonicalize => "canonicalize",
+            Phase::Fuse => "fuse",
+        }
+    }
+
+    /// Rules of the phase.
+    pub fn rules(self) -> Vec<Rule> {
+        match self {
+            Phase::Canonicalize => canonicalize::rules(),
+            Phase::Fuse => fuse::rules(),
+        }
+    }
+}
+
+/// Runs a phase. The result computes the same function and costs no more under the target's model.
+pub fn run(phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
+    let ops = OpSet(onnxc_ops::ALL);
+    onnxc_egraph::rewrite(graph, ops, &phase.rules(), &cost::TargetCost::new(target), Limits::default())
+}

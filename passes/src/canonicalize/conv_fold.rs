@@ -1,0 +1,140 @@
+//! Scales and shifts per channel fold into the weights of the convolution or matrix product before them.
+//!
+//! What   `batch_normalization(conv(x, w, b))` = `conv(x, w', b')`; `conv(x, w, b) * s` and `conv(x, w, b) + t` for constants per output channel;
+//!        `matmul(x, w) * s` for constants per column; other batch normalisations become `x*a + c`.
+//! When   canonicalize phase: before fusion and before anything that looks at weights.
+//! Why    one pass over memory less, and weights that quantise as they are used.
+//! Class  reassociates: one more rounding per weight.
+//! Misses convolutions whose result others use too.
+
+use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
+use onnxc_ir::{Attrs, DType, Tensor};
+
+/// The rules of this file.
+pub fn rules() -> Vec<Rule> {
+    let rule = |name, roots, apply| Rule { name, class: RuleClass::Reassociates, roots: Roots::Named(roots), apply };
+    vec![
+        rule("batch-norm-to-affine", &["batch_normalization"], batch_norm),
+        rule("fold-mul-into-conv", &["mul"], fold_mul),
+        rule("fold-add-into-conv", &["add"], fold_add),
+        rule("fold-mul-into-matmul", &["mul"], fold_mul_matmul),
+    ]
+}
+
+fn f32s(cx: &RuleCx, id: Id) -> Option<Vec<f32>> {
+    cx.constant(id).filter(|t| t.dtype() == DType::F32).map(Tensor::to_vec)
+}
+
+/// `x * a + c` with `a = scale / sqrt(var + eps)`, `c = bias - mean * a`, computed in f64.
+fn batch_norm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if m.attrs.int("training_mode").unwrap_or(0) != 0 {
+        return None;
+    }
+    let x = m.input(0)?;
+    let ty = cx.ty(x).clone();
+    let parts: Option<Vec<Vec<f32>>> = (1..5).map(|i| f32s(cx, m.input(i)?)).collect();
+    let [scale, bias, mean, var] = <[Vec<f32>; 4]>::try_from(parts?).ok()?;
+    let eps = f64::from(m.attrs.float("epsilon").unwrap_or(1e-5));
+    let a: Vec<f64> = scale.iter().zip(&var).map(|(s, v)| f64::from(*s) / (f64::from(*v) + eps).sqrt()).collect();
+    let c = bias.iter().zip(&mean).zip(&a).map(|((b, m), a)| (f64::from(*b) - f64::from(*m) * a) as f32);
+    let c: Vec<f32> = c.collect();
+    let mut shape = vec![1u64; ty.rank().max(2)];
+    shape[1] = scale.len() as u64;
+    if ty.dtype != DType::F32 || ty.rank() < 2 {
+        return None;
+    }
+    let a = cx.add_constant(Tensor::from_vec(&shape, a.iter().map(|a| *a as f32).collect()));
+    let c = cx.add_constant(Tensor::from_vec(&shape, c));
+    let scaled = cx.node_of("mul", &[x, a], Attrs::default())?;
+    cx.node_of("add", &[scaled, c], Attrs::default())
+}
+
+/// The operand that is a constant per channel (`[1, C, 1, ...]`, or one element), spread to C values, and the other operand.
+fn per_channel(cx: &RuleCx, m: &Match, channels: impl Fn(&RuleCx, Id) -> Option<(usize, usize)>) -> Option<(Id, Vec<f32>)> {
+    for (x, s) in [(m.input(0)?, m.input(1)?), (m.input(1)?, m.input(0)?)] {
+        let Some(values) = f32s(cx, s) else { continue };
+        let (axis, count) = channels(cx, x)?;
+        let rank = cx.ty(x).rank();
+        let shape = cx.constant(s)?.shape().to_vec();
+        if shape.len() > rank {
+            continue;
+        }
+        let lead = rank - shape.len();
+        let only_channels = shape.iter().enumerate().all(|(d, n)| *n == 1 || d + lead == axis);
+        if only_channels && values.len() == count {
+            return Some((x, values));
+        }
+        if values.len() == 1 {
+            return Some((x, vec![values[0]; count]));
+        }
+    }
+    None
+}
+
+/// A convolution with constant f32 weights, without epilogue, that only the matched node uses.
+fn foldable_conv(cx: &RuleCx, x: Id) -> Option<Match> {
+    if !cx.single_use(x) {
+        return None;
+    }
+    let conv = cx.find(x, "conv").into_iter().next()?;
+    let constant_bias = conv.input(2).is_none_or(|b| cx.constant(b).is_some());
+    (conv.inputs.len() <= 3 && conv.attrs.get("epilogue").is_none() && f32s(cx, conv.input(1)?).is_some() && constant_bias)
+        .then_some(conv)
+}
+
+fn conv_channels(cx: &RuleCx, x: Id) -> Option<(usize, usize)> {
+    let conv = foldable_conv(cx, x)?;
+    Some((1, cx.constant(conv.input(1)?)?.shape()[0] as usize))
+}
+
+fn fold_mul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    let (x, scale) = per_channel(cx, m, conv_channels)?;
+    let conv = foldable_conv(cx, x)?;
+    let (w, b) = (conv.input(1)?, conv.input(2));
+    let shape = cx.constant(w)?.shape().to_vec();
+    let per_filter = shape[1..].iter().product::<u64>() as usize;
+    let scaled: Vec<f32> = f32s(cx, w)?.iter().enumerate().map(|(i, w)| w * scale[i / per_filter.max(1)]).collect();
+    let bias = match b {
+        Some(b) => Some(f32s(cx, b)?.iter().zip(&scale).map(|(b, s)| b * s).collect::<Vec<f32>>()),
+        None => None,
+    };
+    let w = cx.add_constant(Tensor::from_vec(&shape, scaled));
+    let b = bias.map(|b| cx.add_constant(Tensor::from_vec(&[scale.len() as u64], b)));
+    cx.absorb(x);
+    same_type(cx, m.id, |cx| cx.node("conv", &[conv.input(0), Some(w), b], conv.attrs.clone()))
+}
+
+fn fold_add(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    let (x, shift) = per_channel(cx, m, conv_channels)?;
+    let conv = foldable_conv(cx, x)?;
+    let bias: Vec<f32> = match conv.input(2) {
+        Some(b) => f32s(cx, b)?.iter().zip(&shift).map(|(b, s)| b + s).collect(),
+        None => shift,
+    };
+    let b = cx.add_constant(Tensor::from_vec(&[bias.len() as u64], bias));
+    cx.absorb(x);
+    same_type(cx, m.id, |cx| cx.node("conv", &[conv.input(0), conv.input(1), Some(b)], conv.attrs.clone()))
+}
+
+fn fold_mul_matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    let columns = |cx: &RuleCx, x: Id| {
+        let matmul = cx.find(x, "matmul").into_iter().next().filter(|mm| mm.inputs.len() == 2 && cx.single_use(x))?;
+        let w = cx.constant(matmul.input(1)?).filter(|w| w.shape().len() == 2)?;
+        Some((cx.ty(x).rank().checked_sub(1)?, w.shape()[1] as usize))
+    };
+    let (x, scale) = per_channel(cx, m, columns)?;
+    let matmul = cx.find(x, "matmul").into_iter().next()?;
+    let w = matmul.input(1)?;
+    let shape = cx.constant(w)?.shape().to_vec();
+    let scaled: Vec<f32> = f32s(cx, w)?.iter().enumerate().map(|(i, w)| w * scale[i % scale.len()]).collect();
+    let w = cx.add_constant(Tensor::from_vec(&shape, scaled));
+    cx.absorb(x);
+    same_type(cx, m.id, |cx| cx.node_of("matmul", &[matmul.input(0)?, w], matmul.attrs.clone()))
+}
+
+/// The class that `build` makes, if it has the type of `like` (a scalar of higher rank would have widened the shape).
+fn same_type(cx: &mut RuleCx, like: Id, build: impl FnOnce(&mut RuleCx) -> Option<Id>) -> Option<Id> {
+    let ty = cx.ty(like).clone();
+    let id = build(cx)?;
+    (*cx.ty(id) == ty).then_some(id)
+}

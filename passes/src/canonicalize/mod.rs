@@ -1,0 +1,14 @@
+//! Canonicalisation: remove what does nothing, fold constants into weights, recognise decomposed operators.
+
+pub mod conv_fold;
+pub mod identity;
+pub mod movement;
+pub mod pad_fold;
+pub mod recognize;
+
+use onnxc_egraph::Rule;
+
+/// All rules of the phase; they share one e-graph.
+pub fn rules() -> Vec<Rule> {
+    [identity::rules(), movement::rules(), conv_fold::rules(), pad_fold::rules(), recognize::rules()].concat()
+}

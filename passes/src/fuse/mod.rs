@@ -1,0 +1,11 @@
+//! Fusion: elementwise chains into maps, maps into the epilogues of kernels.
+
+pub mod epilogue;
+pub mod map;
+
+use onnxc_egraph::Rule;
+
+/// All rules of the phase; they share one e-graph.
+pub fn rules() -> Vec<Rule> {
+    [map::rules(), epilogue::rules()].concat()
+}
