@@ -5,6 +5,7 @@
 pub mod dim;
 pub mod dtype;
 pub mod graph;
+pub mod interp;
 pub mod kernel;
 pub mod lir;
 pub mod lower;
@@ -13,6 +14,8 @@ pub mod plan;
 pub mod scalar;
 pub mod target;
 pub mod tensor;
+pub mod text;
+pub mod verify;
 
 pub use dim::{Dim, DimBindings};
 pub use dtype::DType;
