@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod lir;
 pub mod lower;
 pub mod op;
+pub mod parse;
 pub mod plan;
 pub mod scalar;
 pub mod target;

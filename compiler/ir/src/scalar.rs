@@ -89,6 +89,87 @@ impl BinOp {
     }
 }
 
+impl UnOp {
+    /// Every operation.
+    pub const ALL: &[UnOp] = &[
+        UnOp::Neg,
+        UnOp::Abs,
+        UnOp::Sqrt,
+        UnOp::Recip,
+        UnOp::Exp,
+        UnOp::Log,
+        UnOp::Sin,
+        UnOp::Cos,
+        UnOp::Tan,
+        UnOp::Asin,
+        UnOp::Acos,
+        UnOp::Atan,
+        UnOp::Sinh,
+        UnOp::Cosh,
+        UnOp::Tanh,
+        UnOp::Asinh,
+        UnOp::Acosh,
+        UnOp::Atanh,
+        UnOp::Erf,
+        UnOp::Sigmoid,
+        UnOp::Floor,
+        UnOp::Ceil,
+        UnOp::Trunc,
+        UnOp::Round,
+        UnOp::Sign,
+        UnOp::Not,
+        UnOp::IsNan,
+        UnOp::IsInf,
+        UnOp::Bitcast,
+    ];
+
+    /// The name in text IR: lower case.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// The operation with this name.
+    pub fn from_name(name: &str) -> Option<UnOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+}
+
+impl BinOp {
+    /// Every operation.
+    pub const ALL: &[BinOp] = &[
+        BinOp::Add,
+        BinOp::Sub,
+        BinOp::Mul,
+        BinOp::Div,
+        BinOp::Mod,
+        BinOp::Rem,
+        BinOp::Pow,
+        BinOp::Min,
+        BinOp::Max,
+        BinOp::And,
+        BinOp::Or,
+        BinOp::Xor,
+        BinOp::Shl,
+        BinOp::Shr,
+        BinOp::Eq,
+        BinOp::Ne,
+        BinOp::Lt,
+        BinOp::Le,
+        BinOp::Gt,
+        BinOp::Ge,
+    ];
+
+    /// The name in text IR: lower case.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// The operation with this name.
+    pub fn from_name(name: &str) -> Option<BinOp> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+}
+
 /// The operation of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ScalarOp {
@@ -266,8 +347,8 @@ impl fmt::Display for ScalarProgram {
                 ScalarOp::Arg(n) => write!(f, "a{n}")?,
                 ScalarOp::Const(bits) if node.dtype.is_float() => write!(f, "{:?}", f64::from_bits(bits))?,
                 ScalarOp::Const(bits) => write!(f, "{}", bits as i64)?,
-                ScalarOp::Un(o, a) => write!(f, "{} %{a}", format!("{o:?}").to_lowercase())?,
-                ScalarOp::Bin(o, a, b) => write!(f, "{} %{a} %{b}", format!("{o:?}").to_lowercase())?,
+                ScalarOp::Un(o, a) => write!(f, "{} %{a}", o.name())?,
+                ScalarOp::Bin(o, a, b) => write!(f, "{} %{a} %{b}", o.name())?,
                 ScalarOp::Fma(a, b, c) => write!(f, "fma %{a} %{b} %{c}")?,
                 ScalarOp::Select(c, a, b) => write!(f, "select %{c} %{a} %{b}")?,
                 ScalarOp::Cast(a) => write!(f, "cast %{a}")?,
