@@ -5,6 +5,9 @@
 pub mod canonicalize;
 pub mod cost;
 pub mod fuse;
+pub mod layout;
+pub mod memory;
+pub mod plan;
 
 use onnxc_egraph::{Limits, Outcome, Rule};
 use onnxc_ir::Graph;

@@ -1,0 +1,108 @@
+//! Elementwise operators and maps as loop nests over strided operands.
+//!
+//! Dimensions are ordered by the result's strides and merged where all operands allow it, so that a dense chain is one loop; the innermost loop is
+//! a vector loop; large nests are split over threads.
+
+use onnxc_ir::lir::{Expr, LoopKind};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+
+/// Elements from which a nest is worth more than one thread.
+const PARALLEL_ELEMENTS: u64 = 32 * 1024;
+/// Elements of one task of a nest that is a single loop.
+const CHUNK: u64 = 8 * 1024;
+
+/// Lowers `program` over all operands of `cx` into its result 0.
+pub fn lower(cx: &mut LowerCx, program: &ScalarProgram) {
+    let out = cx.output(0);
+    let args: Vec<Arg> = cx.inputs.iter().flatten().cloned().collect();
+    let space = Space::new(&out, &args);
+    if space.extents.contains(&0) {
+        return;
+    }
+    space.emit(cx, program, &out, &args);
+}
+
+/// The iteration space: extents, and per operand (result first) one stride for each extent.
+struct Space {
+    extents: Vec<u64>,
+    strides: Vec<Vec<i64>>,
+}
+
+impl Space {
+    fn new(out: &Arg, args: &[Arg]) -> Space {
+        let rank = out.view.shape.len();
+        let broadcast = |arg: &Arg| -> Vec<i64> {
+            let lead = rank - arg.view.shape.len();
+            let stride = |d: usize| if d < lead || arg.view.shape[d - lead] == 1 { 0 } else { arg.view.strides[d - lead] };
+            (0..rank).map(stride).collect()
+        };
+        let all: Vec<Vec<i64>> = std::iter::once(out).chain(args).map(broadcast).collect();
+        let mut order: Vec<usize> = (0..rank).filter(|d| out.view.shape[*d] != 1).collect();
+        order.sort_by_key(|d| (std::cmp::Reverse(all[0][*d].unsigned_abs()), *d));
+        let mut space = Space { extents: Vec::new(), strides: vec![Vec::new(); all.len()] };
+        for d in order {
+            let n = out.view.shape[d];
+            let merges = !space.extents.is_empty()
+                && space.strides.iter().zip(&all).all(|(s, a)| s.last().is_some_and(|last| *last == a[d] * n as i64));
+            if merges {
+                *space.extents.last_mut().expect("internal: a dimension to merge into") *= n;
+                space.strides.iter_mut().zip(&all).for_each(|(s, a)| *s.last_mut().expect("internal: a stride") = a[d]);
+            } else {
+                space.extents.push(n);
+                space.strides.iter_mut().zip(&all).for_each(|(s, a)| s.push(a[d]));
+            }
+        }
+        space
+    }
+
+    fn emit(&self, cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg]) {
+        let total: u64 = self.extents.iter().product();
+        let parallel = total >= PARALLEL_ELEMENTS;
+        let starts: Vec<Expr> = std::iter::once(out).chain(args).map(|a| Expr::Int(a.view.offset)).collect();
+        if parallel && self.extents.len() == 1 {
+            return self.chunks(cx, program, out, args, &starts);
+        }
+        self.level(cx, 0, parallel, &starts, &mut |cx, at| body(cx, program, out, args, at));
+    }
+
+    fn level(&self, cx: &mut LowerCx, d: usize, parallel: bool, at: &[Expr], f: &mut dyn FnMut(&mut LowerCx, &[Expr])) {
+        if d == self.extents.len() {
+            return f(cx, at);
+        }
+        let kind = if d + 1 == self.extents.len() {
+            LoopKind::Vector
+        } else if parallel && d == 0 {
+            LoopKind::Parallel
+        } else {
+            LoopKind::Serial
+        };
+        cx.for_(kind, self.extents[d], |cx, i| {
+            let next = self.advance(at, d, &i);
+            self.level(cx, d + 1, parallel, &next, f);
+        });
+    }
+
+    fn advance(&self, at: &[Expr], d: usize, i: &Expr) -> Vec<Expr> {
+        at.iter().zip(&self.strides).map(|(e, s)| e.clone().add(i.clone().times(s[d]))).collect()
+    }
+
+    /// One long loop, in chunks that tasks share.
+    fn chunks(&self, cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg], starts: &[Expr]) {
+        let n = self.extents[0];
+        cx.for_(LoopKind::Parallel, n.div_ceil(CHUNK), |cx, chunk| {
+            let lo = cx.let_(chunk.times(CHUNK as i64));
+            let hi = cx.let_(Expr::bin(BinOp::Min, Expr::Var(lo).add(Expr::Int(CHUNK as i64)), Expr::Int(n as i64)));
+            cx.for_range(LoopKind::Vector, Expr::Var(lo), Expr::Var(hi), 1, |cx, i| {
+                let at = self.advance(starts, 0, &i);
+                body(cx, program, out, args, &at);
+            });
+        });
+    }
+}
+
+fn body(cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg], at: &[Expr]) {
+    let loads: Vec<Expr> = args.iter().zip(&at[1..]).map(|(arg, index)| Expr::Load(arg.buf, Box::new(index.clone()))).collect();
+    let value = cx.program(program, &loads);
+    cx.push(onnxc_ir::lir::Stmt::Store(out.buf, at[0].clone(), value));
+}

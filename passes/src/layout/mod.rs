@@ -1,0 +1,106 @@
+//! Layout: the order of dimensions in memory of every value.
+//!
+//! A value keeps the shape that ONNX gives it; its layout is only the strides of the buffer in which it lives. Image operators write channels
+//! last, elementwise operators follow their operands, everything else is row-major.
+
+pub mod elementwise;
+
+use onnxc_ir::graph::{Graph, Node};
+use onnxc_ir::op::{Lower, View};
+
+/// Dimensions from outermost to innermost in memory.
+pub type Order = Vec<usize>;
+
+/// Operators over batch, channels and space whose kernels write neighbouring channels to neighbouring addresses.
+const CHANNELS_LAST: &[&str] = &[
+    "conv",
+    "conv_transpose",
+    "conv_integer",
+    "qlinear_conv",
+    "max_pool",
+    "average_pool",
+    "lp_pool",
+    "global_average_pool",
+    "global_max_pool",
+    "global_lp_pool",
+    "resize",
+    "instance_normalization",
+    "group_normalization",
+    "lrn",
+];
+
+/// Outermost first, as ONNX writes shapes.
+pub fn row_major(rank: usize) -> Order {
+    (0..rank).collect()
+}
+
+/// Batch, space, channels.
+pub fn channels_last(rank: usize) -> Order {
+    if rank < 3 {
+        return row_major(rank);
+    }
+    let mut order = vec![0];
+    order.extend(2..rank);
+    order.push(1);
+    order
+}
+
+/// The layout of every value of a graph whose extents are all known.
+pub fn choose(graph: &Graph) -> Vec<Order> {
+    let mut orders: Vec<Order> = graph.values.iter().map(|v| row_major(v.ty.rank())).collect();
+    for node in &graph.nodes {
+        let order = node_order(graph, node, &orders);
+        for id in &node.outputs {
+            if graph.ty(*id).rank() == order.len() {
+                orders[id.0 as usize].clone_from(&order);
+            }
+        }
+    }
+    orders
+}
+
+fn node_order(graph: &Graph, node: &Node, orders: &[Order]) -> Order {
+    let rank = graph.ty(node.outputs[0]).rank();
+    let shape = &graph.ty(node.outputs[0]).shape;
+    if CHANNELS_LAST.contains(&node.op.name) {
+        return channels_last(rank);
+    }
+    match node.op.lower {
+        Lower::Elementwise(_) => {
+            // All operands of the result's own shape vote; the first of the most frequent orders wins.
+            let votes =
+                node.inputs.iter().flatten().filter(|id| graph.constant(**id).is_none() && graph.ty(**id).shape == *shape);
+            let votes: Vec<&Order> = votes.map(|id| &orders[id.0 as usize]).collect();
+            let count = |o: &Order| votes.iter().filter(|v| **v == o).count();
+            let best = votes.iter().rev().max_by_key(|o| count(o));
+            best.map_or_else(|| row_major(rank), |o| (*o).clone())
+        }
+        Lower::View(_) if node.op.name == "transpose" => {
+            let perm = node.attrs.ints("perm").unwrap_or_default();
+            let inner = node.inputs[0].map(|id| &orders[id.0 as usize]);
+            let position = |d: &usize| perm.iter().position(|p| *p as usize == *d);
+            inner
+                .and_then(|o| o.iter().map(position).collect::<Option<Order>>())
+                .filter(|o| o.len() == rank)
+                .unwrap_or_else(|| row_major(rank))
+        }
+        Lower::View(_) | Lower::Nest(_)
+            if matches!(node.op.name, "slice" | "split" | "expand" | "identity" | "concat" | "pad") =>
+        {
+            let first = node.inputs.iter().flatten().find(|id| graph.constant(**id).is_none() && graph.ty(**id).rank() == rank);
+            first.map_or_else(|| row_major(rank), |id| orders[id.0 as usize].clone())
+        }
+        _ => row_major(rank),
+    }
+}
+
+/// A dense view of `shape` with its dimensions in memory in this order.
+pub fn dense(shape: &[u64], order: &Order) -> View {
+    let mut strides = vec![0i64; shape.len()];
+    let mut step = 1i64;
+    for d in order.iter().rev() {
+        strides[*d] = step;
+        step *= shape[*d].max(1) as i64;
+    }
+    View { shape: shape.to_vec(), strides, offset: 0 }
+}

@@ -1,0 +1,192 @@
+//! One node to one function.
+
+use std::sync::Arc;
+
+use onnxc_ir::graph::Node;
+use onnxc_ir::lir::{BufKind, Expr, Func, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{Lower, View};
+use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
+
+use super::storage::{Level, Region, Storage, constants_of};
+use super::{Draft, PlanError, Planner, regions_of};
+use crate::layout::elementwise;
+
+type ViewFn = fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>;
+
+/// Lowers a node whose results have storage.
+pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<Draft, PlanError> {
+    let operand = |id: &Option<ValueId>| {
+        id.map(|id| {
+            let storage = level.storage(id).expect("internal: operand without storage");
+            (level.graph.ty(id).dtype, storage.view.clone(), level.graph.constant(id).cloned())
+        })
+    };
+    let inputs: Vec<_> = node.inputs.iter().map(operand).collect();
+    let result = |id: &ValueId| {
+        let storage = level.storage(*id).expect("internal: result without storage");
+        (level.graph.ty(*id).dtype, storage.view.clone())
+    };
+    let outputs: Vec<_> = node.outputs.iter().map(result).collect();
+    let name = step_name(planner, node.op.name);
+    let error = |reason: String, help| PlanError { origins: node.origins.clone(), op: node.op.name.to_string(), reason, help };
+    let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target);
+    match node.op.lower {
+        Lower::Elementwise(program) => {
+            let dtypes: Vec<DType> = inputs.iter().flatten().map(|(t, ..)| *t).collect();
+            let program = program(&node.attrs, &dtypes).map_err(|e| error(e.reason, e.help))?;
+            elementwise::lower(&mut cx, &program);
+        }
+        Lower::Nest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
+        Lower::View(view) => copy_through_view(&mut cx, level, node, view)
+            .ok_or_else(|| error("this view of its operand cannot be expressed".into(), None))?,
+        Lower::None => return Err(error("has no code generation".into(), Some("remove the node from the model".into()))),
+    }
+    let func = cx.finish();
+    let regions = operand_regions(planner, level, node, &func);
+    let outputs: Vec<Region> = node.outputs.iter().map(|id| level.storage(*id).expect("internal: has storage").region).collect();
+    let regions = regions_of(planner, &func, &regions, &outputs);
+    Ok(Draft::Call { func, regions, origins: node.origins.clone(), op: node.op.name.to_string() })
+}
+
+/// A view whose results must be written elsewhere (an output, a part of a concatenation): a strided copy of the viewed elements.
+fn copy_through_view(cx: &mut LowerCx, level: &Level, node: &Node, view: ViewFn) -> Option<()> {
+    for (n, out) in node.outputs.iter().enumerate() {
+        let constants = view_constants(level, node, n);
+        let ty = level.graph.ty(*out);
+        let mut source = cx.input(0);
+        match view(&node.attrs, &source.view, ty, &constants) {
+            Some(viewed) => source.view = viewed,
+            None => {
+                // The operand's strides do not allow the view: copy it row-major first.
+                let dense = View::contiguous(&source.view.shape);
+                let buf = cx.scratch(source.dtype, dense.shape.iter().product(), false);
+                let target = Arg { buf, view: dense.clone(), ..source.clone() };
+                copy_elements(cx, &source, &target);
+                source = Arg { view: view(&node.attrs, &dense, ty, &constants)?, ..target };
+            }
+        }
+        let out = cx.output(n);
+        copy_elements(cx, &source, &out);
+    }
+    Some(())
+}
+
+/// Constant operands; views with several results (split) get the number of the result as one more.
+fn view_constants(level: &Level, node: &Node, result: usize) -> Vec<Option<Tensor>> {
+    let mut constants = constants_of(level.graph, node);
+    if node.outputs.len() > 1 {
+        constants.push(Some(Tensor::scalar(result as i64)));
+    }
+    constants
+}
+
+fn copy_elements(cx: &mut LowerCx, from: &Arg, to: &Arg) {
+    let (shape, strides) = (to.view.shape.clone(), to.view.strides.clone());
+    if shape.contains(&0) {
+        return;
+    }
+    cx.for_each(&shape, &strides, |cx, at| {
+        let value = cx.load(from, at);
+        cx.store(to, at, value);
+    });
+}
+
+impl Planner<'_> {
+    /// A view node: its result shares the operand's memory when the strides allow it.
+    pub(super) fn view(&mut self, level: &mut Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) {
+        let x = node.inputs[0].expect("internal: a view has an operand");
+        for (n, out) in node.outputs.iter().enumerate() {
+            let ty = level.graph.ty(*out).clone();
+            let constants = view_constants(level, node, n);
+            let storage = level.storage(x).expect("internal: operand has storage").clone();
+            let (region, viewed) = match view(&node.attrs, &storage.view, &ty, &constants) {
+                Some(viewed) => (storage.region, viewed),
+                None => {
+                    let dense = self.dense_copy(level, x, drafts);
+                    let viewed =
+                        view(&node.attrs, &dense.view, &ty, &constants).expect("internal: a view of a dense operand exists");
+                    (dense.region, viewed)
+                }
+            };
+            self.touch(region);
+            level.set(*out, Storage { region, view: viewed });
+        }
+    }
+
+    /// A row-major copy of a value, in a new buffer.
+    fn dense_copy(&mut self, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Storage {
+        let ty = level.graph.ty(id).clone();
+        let shape = ty.const_shape().expect("internal: planning with unknown extents");
+        let elements: u64 = shape.iter().product();
+        let target = Storage::dense(self.buffer(elements * ty.dtype.bytes()), &shape);
+        drafts.push(copy(self, level, id, &ty, &target));
+        self.time += 1;
+        target
+    }
+}
+
+/// A step that copies a value to other storage.
+pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &TensorType, to: &Storage) -> Draft {
+    let from = level.storage(id).expect("internal: copying a value without storage").clone();
+    let name = step_name(planner, "copy");
+    let attrs = Attrs::default();
+    let inputs = [Some((ty.dtype, from.view.clone(), level.graph.constant(id).cloned()))];
+    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target);
+    let mut program = ScalarProgram::default();
+    program.arg(0, ty.dtype);
+    elementwise::lower(&mut cx, &program);
+    let func = cx.finish();
+    let region = resolve(planner, level, from.region, &func, 0);
+    let regions = regions_of(planner, &func, &[Some(region)], &[to.region]);
+    Draft::Call { func, regions, origins: vec![level.graph.value(id).name.clone()], op: "copy".to_string() }
+}
+
+fn operand_regions(planner: &mut Planner, level: &Level, node: &Node, func: &Func) -> Vec<Option<Region>> {
+    let region = |(i, id): (usize, &Option<ValueId>)| {
+        id.map(|id| {
+            let region = level.storage(id).expect("internal: operand has storage").region;
+            resolve(planner, level, region, func, i)
+        })
+    };
+    node.inputs.iter().enumerate().map(region).collect()
+}
+
+/// A constant goes into the weight blob when the function really reads it (packed weights leave the original behind).
+fn resolve(planner: &mut Planner, level: &Level, region: Region, func: &Func, input: usize) -> Region {
+    let Region::Constant(id) = region else { return region };
+    let read = func.bufs.iter().enumerate().any(|(b, buf)| buf.kind == BufKind::Input(input) && reads(&func.body, b as u32));
+    if !read {
+        return region;
+    }
+    let tensor = level.graph.constant(id).expect("internal: a constant region names a constant");
+    Region::Weights(planner.weights.add(Arc::new(tensor.bytes().to_vec())))
+}
+
+/// Does some statement load from buffer `b` or hand it to a kernel?
+fn reads(body: &[Stmt], b: u32) -> bool {
+    let in_expr = |e: &Expr| expr_reads(e, b);
+    body.iter().any(|stmt| match stmt {
+        Stmt::For { lo, hi, body, .. } => in_expr(lo) || in_expr(hi) || reads(body, b),
+        Stmt::Set(_, e) => in_expr(e),
+        Stmt::Store(_, i, v) => in_expr(i) || in_expr(v),
+        Stmt::If(c, x, y) => in_expr(c) || reads(x, b) || reads(y, b),
+        Stmt::While(c, x) => in_expr(c) || reads(x, b),
+        Stmt::Call(_, ptrs, ints) => ptrs.iter().any(|(p, i)| p.0 == b || in_expr(i)) || ints.iter().any(in_expr),
+    })
+}
+
+fn expr_reads(e: &Expr, b: u32) -> bool {
+    match e {
+        Expr::Int(_) | Expr::Const(..) | Expr::Var(_) => false,
+        Expr::Load(buf, i) => buf.0 == b || expr_reads(i, b),
+        Expr::Un(_, x) | Expr::Cast(_, x) => expr_reads(x, b),
+        Expr::Bin(_, x, y) => expr_reads(x, b) || expr_reads(y, b),
+        Expr::Fma(x, y, z) | Expr::Select(x, y, z) => expr_reads(x, b) || expr_reads(y, b) || expr_reads(z, b),
+    }
+}
+
+fn step_name(planner: &Planner, op: &str) -> String {
+    format!("s{}_{op}", planner.time)
+}

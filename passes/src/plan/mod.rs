@@ -1,0 +1,201 @@
+//! From a graph to a plan: every value gets storage, every node becomes a function, every buffer a place.
+//!
+//! Storage is decided before lowering: graph outputs are written in place, operands of a concatenation are written into its result, views share
+//! their operand's buffer, elementwise results reuse an operand that dies. Then nodes are lowered in order, and the arena is laid out by liveness.
+
+mod branch;
+mod lower;
+mod schedule;
+mod storage;
+
+use std::sync::Arc;
+
+use onnxc_ir::dim::Dim;
+use onnxc_ir::graph::{Graph, Node};
+use onnxc_ir::lir::{BufKind, Func};
+use onnxc_ir::plan::{Io, Place, Plan, Step};
+use onnxc_ir::target::TargetDesc;
+use onnxc_ir::{TensorType, ValueId};
+
+use crate::memory::weights::Weights;
+use crate::memory::{self, Buffer};
+use storage::{Region, Storage};
+
+/// Why a graph could not be planned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanError {
+    /// ONNX nodes concerned.
+    pub origins: Vec<String>,
+    /// Operator.
+    pub op: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What the user can do.
+    pub help: Option<String>,
+}
+
+impl std::fmt::Display for PlanError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}): {}", self.op, self.origins.join(", "), self.reason)
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+/// Plans `graph`, whose extents must all be known.
+pub fn plan(graph: &Graph, target: &TargetDesc) -> Result<Plan, Vec<PlanError>> {
+    let graph = &schedule::schedule(graph);
+    let mut planner =
+        Planner { target, buffers: Vec::new(), scratch: Vec::new(), weights: Weights::default(), time: 0, errors: Vec::new() };
+    let inputs = (0..graph.inputs.len()).map(|i| {
+        let shape = graph.ty(graph.inputs[i]).const_shape().unwrap_or_default();
+        Storage::dense(Region::Input(i as u32), &shape)
+    });
+    let outputs = (0..graph.outputs.len()).map(|j| {
+        let shape = graph.ty(graph.outputs[j]).const_shape().unwrap_or_default();
+        Storage::dense(Region::Output(j as u32), &shape)
+    });
+    let (inputs, outputs): (Vec<Storage>, Vec<Storage>) = (inputs.collect(), outputs.collect());
+    let steps = planner.graph(graph, &inputs, &outputs);
+    if !planner.errors.is_empty() {
+        return Err(planner.errors);
+    }
+    Ok(planner.finish(graph, steps))
+}
+
+/// A step before buffers have offsets.
+enum Draft {
+    Call { func: Func, regions: Vec<Region>, origins: Vec<String>, op: String },
+    If { cond: (Region, u64), then: Vec<Draft>, otherwise: Vec<Draft> },
+}
+
+struct Planner<'a> {
+    target: &'a TargetDesc,
+    buffers: Vec<Buffer>,
+    /// Per-worker scratch of one step at a time: the largest step decides.
+    scratch: Vec<u64>,
+    weights: Weights,
+    time: usize,
+    errors: Vec<PlanError>,
+}
+
+impl Planner<'_> {
+    /// Plans a graph (the model or a branch) over given storage of its inputs and outputs.
+    fn graph(&mut self, graph: &Graph, inputs: &[Storage], outputs: &[Storage]) -> Vec<Draft> {
+        let mut level = storage::Level::new(graph, inputs, outputs);
+        let mut drafts = Vec::new();
+        for (n, node) in graph.nodes.iter().enumerate() {
+            self.node(&mut level, n, node, &mut drafts);
+            self.time += 1;
+        }
+        self.copy_outputs(&mut level, outputs, &mut drafts);
+        drafts
+    }
+
+    fn node(&mut self, level: &mut storage::Level, n: usize, node: &Node, drafts: &mut Vec<Draft>) {
+        if node.op.name == "if" {
+            return branch::plan_if(self, level, node, drafts);
+        }
+        if let onnxc_ir::op::Lower::View(view) = node.op.lower
+            && !node.outputs.iter().any(|id| level.is_pinned(*id))
+        {
+            return self.view(level, node, view, drafts);
+        }
+        for id in &node.outputs {
+            level.allocate(self, n, node, *id);
+        }
+        match lower::call(self, level, node) {
+            Ok(draft) => drafts.push(draft),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Writes outputs that were not computed in place: graph inputs, constants, views, values that are output twice.
+    fn copy_outputs(&mut self, level: &mut storage::Level, outputs: &[Storage], drafts: &mut Vec<Draft>) {
+        for (j, want) in outputs.iter().enumerate() {
+            let id = level.graph.outputs[j];
+            if level.storage(id) != Some(want) {
+                let ty = level.graph.ty(id).clone();
+                drafts.push(lower::copy(self, level, id, &ty, want));
+                self.time += 1;
+            }
+        }
+    }
+
+    /// A new arena buffer that is live from now on.
+    fn buffer(&mut self, bytes: u64) -> Region {
+        self.buffers.push(Buffer { bytes, first: self.time, last: self.time });
+        Region::Buffer(self.buffers.len() - 1)
+    }
+
+    /// The region is used now.
+    fn touch(&mut self, region: Region) {
+        if let Region::Buffer(b) = region {
+            let buffer = &mut self.buffers[b];
+            buffer.first = buffer.first.min(self.time);
+            buffer.last = buffer.last.max(self.time);
+        }
+    }
+
+    fn finish(self, graph: &Graph, drafts: Vec<Draft>) -> Plan {
+        let (offsets, arena) = memory::place(&self.buffers);
+        debug_assert_eq!(memory::conflict(&self.buffers, &offsets), None, "internal: buffers overlap");
+        let io = |id: &ValueId| {
+            let value = graph.value(*id);
+            let ty: TensorType = value.ty.clone();
+            Io { name: value.name.clone(), ty }
+        };
+        let (weights, weights_bytes) = self.weights.finish();
+        Plan {
+            inputs: graph.inputs.iter().map(io).collect(),
+            outputs: graph.outputs.iter().map(io).collect(),
+            steps: drafts.into_iter().map(|d| d.settle(&offsets)).collect(),
+            weights,
+            weights_bytes,
+            arena_shared: Dim::Const(arena),
+            scratch_per_worker: Dim::Const(self.scratch.iter().copied().max().unwrap_or(0)),
+        }
+    }
+}
+
+impl Draft {
+    fn settle(self, offsets: &[u64]) -> Step {
+        let list = |drafts: Vec<Draft>| drafts.into_iter().map(|d| d.settle(offsets)).collect();
+        match self {
+            Draft::Call { func, regions, origins, op } => {
+                let places = regions.into_iter().map(|r| r.place(offsets)).collect();
+                Step::Call { func, places, origins, op }
+            }
+            Draft::If { cond: (region, byte), then, otherwise } => {
+                let cond = match region.place(offsets) {
+                    Place::Arena(o) => Place::Arena(o + byte),
+                    other => other,
+                };
+                Step::If { cond, then: list(then), otherwise: list(otherwise) }
+            }
+        }
+    }
+}
+
+/// Regions of a function's buffers; scratch and constants of the function get theirs here.
+fn regions_of(planner: &mut Planner, func: &Func, inputs: &[Option<Region>], outputs: &[Region]) -> Vec<Region> {
+    let mut worker_end = 0u64;
+    let mut regions = Vec::with_capacity(func.bufs.len());
+    for buf in &func.bufs {
+        let region = match &buf.kind {
+            BufKind::Input(i) => inputs[*i].expect("internal: a buffer for an absent operand"),
+            BufKind::Output(i) => outputs[*i],
+            BufKind::Const(bytes) => Region::Weights(planner.weights.add(Arc::clone(bytes))),
+            BufKind::Scratch { bytes, per_worker: false } => planner.buffer(*bytes),
+            BufKind::Scratch { bytes, per_worker: true } => {
+                let at = worker_end;
+                worker_end += bytes.next_multiple_of(memory::ALIGN);
+                Region::Worker(at)
+            }
+        };
+        planner.touch(region);
+        regions.push(region);
+    }
+    planner.scratch.push(worker_end);
+    regions
+}

@@ -1,0 +1,228 @@
+//! Where values live while a graph is planned: region and view.
+
+use onnxc_ir::ValueId;
+use onnxc_ir::graph::{Graph, Node};
+use onnxc_ir::op::{Lower, View};
+use onnxc_ir::plan::Place;
+
+use super::Planner;
+use crate::layout::{self, Order};
+
+/// A piece of memory before buffers have offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Region {
+    /// Arena buffer n.
+    Buffer(usize),
+    /// Worker scratch at an offset.
+    Worker(u64),
+    /// Weight blob at an offset.
+    Weights(u64),
+    /// The caller's input n.
+    Input(u32),
+    /// The caller's output n.
+    Output(u32),
+    /// A constant that no function has read yet.
+    Constant(ValueId),
+}
+
+impl Region {
+    pub(super) fn place(self, offsets: &[u64]) -> Place {
+        match self {
+            Region::Buffer(b) => Place::Arena(offsets[b]),
+            Region::Worker(at) => Place::WorkerScratch(at),
+            Region::Weights(at) => Place::Weights(at),
+            Region::Input(n) => Place::Input(n),
+            Region::Output(n) => Place::Output(n),
+            // Functions that never read a constant operand keep a buffer for it; its place is never used.
+            Region::Constant(_) => Place::Weights(0),
+        }
+    }
+}
+
+/// Region and view of a value.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Storage {
+    /// The memory.
+    pub region: Region,
+    /// The value in it.
+    pub view: View,
+}
+
+impl Storage {
+    /// Row-major from the start of a region.
+    pub fn dense(region: Region, shape: &[u64]) -> Storage {
+        Storage { region, view: View::contiguous(shape) }
+    }
+}
+
+/// One graph while it is planned.
+pub(super) struct Level<'g> {
+    pub graph: &'g Graph,
+    storages: Vec<Option<Storage>>,
+    /// Storage that a value must be written to: an output, or its part of a concatenation.
+    pins: Vec<Option<Pin>>,
+    orders: Vec<Order>,
+    /// Last node that uses each value; graph outputs live to the end.
+    last_use: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Pin {
+    To(Storage),
+    /// A part of another value: its dimension and start.
+    PartOf(ValueId, usize, u64),
+}
+
+impl<'g> Level<'g> {
+    pub fn new(graph: &'g Graph, inputs: &[Storage], outputs: &[Storage]) -> Level<'g> {
+        let mut storages: Vec<Option<Storage>> = vec![None; graph.values.len()];
+        for (i, value) in graph.values.iter().enumerate() {
+            if let Some(tensor) = &value.constant {
+                storages[i] = Some(Storage::dense(Region::Constant(ValueId(i as u32)), tensor.shape()));
+            }
+        }
+        for (id, storage) in graph.inputs.iter().zip(inputs) {
+            storages[id.0 as usize] = Some(storage.clone());
+        }
+        let mut last_use = vec![0; graph.values.len()];
+        for (n, node) in graph.nodes.iter().enumerate() {
+            node.inputs.iter().flatten().for_each(|id| last_use[id.0 as usize] = n);
+        }
+        graph.outputs.iter().for_each(|id| last_use[id.0 as usize] = usize::MAX);
+        let mut level = Level { graph, storages, pins: vec![None; graph.values.len()], orders: layout::choose(graph), last_use };
+        level.pin_outputs(outputs);
+        level.pin_concats();
+        level
+    }
+
+    fn pin_outputs(&mut self, outputs: &[Storage]) {
+        for (j, id) in self.graph.outputs.iter().enumerate() {
+            let slot = &mut self.pins[id.0 as usize];
+            if self.storages[id.0 as usize].is_none() && slot.is_none() {
+                *slot = Some(Pin::To(outputs[j].clone()));
+            }
+        }
+        self.pin_through_reshapes();
+    }
+
+    /// An output that only renames the row-major elements of a computed value is written by that value's node.
+    fn pin_through_reshapes(&mut self) {
+        for node in self.graph.nodes.iter().rev() {
+            let [out] = node.outputs[..] else { continue };
+            let (Some(Pin::To(storage)), Some(Some(x)), Lower::View(view)) =
+                (&self.pins[out.0 as usize], node.inputs.first(), node.op.lower)
+            else {
+                continue;
+            };
+            let Some(shape) = self.graph.ty(*x).const_shape() else { continue };
+            let dense = View::contiguous(&shape);
+            let constants = constants_of(self.graph, node);
+            let keeps_order = view(&node.attrs, &dense, self.graph.ty(out), &constants)
+                .is_some_and(|v| v.is_contiguous() && v.offset == 0 && v.shape.iter().product::<u64>() == shape.iter().product());
+            let free = self.storages[x.0 as usize].is_none() && self.pins[x.0 as usize].is_none();
+            if keeps_order && free && storage.view.is_contiguous() && storage.view.offset == 0 {
+                self.pins[x.0 as usize] = Some(Pin::To(Storage { region: storage.region, view: dense }));
+                self.pins[out.0 as usize] = None;
+            }
+        }
+    }
+
+    /// Operands of concatenations are written into the result, outer concatenations first.
+    fn pin_concats(&mut self) {
+        for node in self.graph.nodes.iter().rev().filter(|n| n.op.name == "concat") {
+            let out = node.outputs[0];
+            let rank = self.graph.ty(out).rank() as i64;
+            let axis = node.attrs.int("axis").unwrap_or(0);
+            let axis = if axis < 0 { axis + rank } else { axis } as usize;
+            let mut start = 0;
+            for id in node.inputs.iter().flatten() {
+                let length = self.graph.ty(*id).shape[axis].as_const().unwrap_or(0);
+                if self.can_write_into_part(node, *id) {
+                    self.pins[id.0 as usize] = Some(Pin::PartOf(out, axis, start));
+                }
+                start += length;
+            }
+        }
+    }
+
+    fn can_write_into_part(&self, concat: &Node, id: ValueId) -> bool {
+        let once = concat.inputs.iter().flatten().filter(|i| **i == id).count() == 1;
+        let producer = self.graph.nodes.iter().find(|n| n.outputs.contains(&id));
+        let computed = producer.is_some_and(|n| !matches!(n.op.lower, Lower::View(_)) && n.op.name != "if");
+        once && computed && self.pins[id.0 as usize].is_none() && !self.graph.outputs.contains(&id)
+    }
+
+    pub fn storage(&self, id: ValueId) -> Option<&Storage> {
+        self.storages[id.0 as usize].as_ref()
+    }
+
+    pub fn set(&mut self, id: ValueId, storage: Storage) {
+        self.storages[id.0 as usize] = Some(storage);
+    }
+
+    /// True when the value must be written to storage that was decided beforehand.
+    pub fn is_pinned(&self, id: ValueId) -> bool {
+        self.pins[id.0 as usize].is_some()
+    }
+
+    /// Gives result `id` of node `n` its storage.
+    pub fn allocate(&mut self, planner: &mut Planner, n: usize, node: &Node, id: ValueId) {
+        if self.storage(id).is_some() {
+            return;
+        }
+        let storage = match self.pins[id.0 as usize].clone() {
+            Some(Pin::To(storage)) => storage,
+            Some(Pin::PartOf(of, axis, start)) => {
+                self.allocate(planner, n, node, of);
+                let whole = self.storage(of).expect("internal: just allocated").clone();
+                let mut view = whole.view.clone();
+                view.offset += start as i64 * view.strides[axis];
+                view.shape = self.shape(id);
+                Storage { region: whole.region, view }
+            }
+            None => self.reuse(planner, n, node, id).unwrap_or_else(|| {
+                let view = layout::dense(&self.shape(id), &self.orders[id.0 as usize]);
+                let elements: u64 = view.shape.iter().product();
+                Storage { region: planner.buffer(elements * self.graph.ty(id).dtype.bytes()), view }
+            }),
+        };
+        planner.touch(storage.region);
+        self.set(id, storage);
+    }
+
+    fn shape(&self, id: ValueId) -> Vec<u64> {
+        self.graph.ty(id).const_shape().expect("internal: planning with unknown extents")
+    }
+
+    /// The buffer of an operand of an elementwise node that nobody needs afterwards and that has the result's size and shape.
+    fn reuse(&self, planner: &Planner, n: usize, node: &Node, id: ValueId) -> Option<Storage> {
+        if !matches!(node.op.lower, Lower::Elementwise(_)) {
+            return None;
+        }
+        let shape = self.shape(id);
+        let size = self.graph.ty(id).dtype.bytes();
+        node.inputs.iter().flatten().find_map(|x| {
+            let storage = self.storage(*x)?;
+            let Region::Buffer(b) = storage.region else { return None };
+            let dense = storage.view.offset == 0 && planner.buffers[b].bytes == shape.iter().product::<u64>() * size;
+            let ty = self.graph.ty(*x);
+            let fits = storage.view.shape == shape && ty.dtype.bytes() == size && dense;
+            // Defined at this level (captured values may be needed after the branch), and nothing else in the buffer is needed later.
+            let own = self.graph.nodes.iter().any(|p| p.outputs.contains(x)) && !storage.view.strides.contains(&0);
+            let dead = (0..self.storages.len())
+                .all(|v| self.storages[v].as_ref().is_none_or(|s| s.region != storage.region) || self.last_use[v] <= n);
+            // Another operand that reads the same buffer through another view would be overwritten while it is read.
+            let one_view = node
+                .inputs
+                .iter()
+                .flatten()
+                .all(|y| self.storage(*y).is_none_or(|s| s.region != storage.region || s.view == storage.view));
+            (fits && own && dead && one_view).then(|| storage.clone())
+        })
+    }
+}
+
+/// Constant operands of a node.
+pub(super) fn constants_of(graph: &Graph, node: &Node) -> Vec<Option<onnxc_ir::Tensor>> {
+    node.inputs.iter().map(|i| i.and_then(|id| graph.constant(id).cloned())).collect()
+}
