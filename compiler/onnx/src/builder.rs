@@ -1,0 +1,158 @@
+//! The graph under construction: adds nodes, infers their types at once, folds what is constant.
+
+use std::collections::BTreeMap;
+
+use onnxc_ir::graph::Node;
+use onnxc_ir::interp::as_dims;
+use onnxc_ir::op::{EvalCx, ImportCx, InferCx, OpDef, OpError, OpResult, OpSet};
+use onnxc_ir::tensor::Bytes;
+use onnxc_ir::{Attrs, Dim, Graph, Tensor, TensorType, ValueId};
+
+use crate::options::Limits;
+
+/// A graph that grows node by node.
+pub struct Builder<'a> {
+    /// The graph so far.
+    pub graph: Graph,
+    /// Integer values that were computed from shapes, where they are not constants.
+    dims: BTreeMap<ValueId, Vec<Dim>>,
+    ops: OpSet,
+    limits: &'a Limits,
+    /// Bytes that folding may still produce.
+    pub fold_left: u64,
+}
+
+impl<'a> Builder<'a> {
+    /// An empty graph.
+    pub fn new(name: &str, ops: OpSet, limits: &'a Limits, fold_left: u64) -> Builder<'a> {
+        Builder { graph: Graph::new(name), dims: BTreeMap::new(), ops, limits, fold_left }
+    }
+
+    /// Adds an operator for the ONNX node `origin`.
+    fn add(
+        &mut self,
+        op: &'static OpDef,
+        inputs: &[Option<ValueId>],
+        attrs: Attrs,
+        n_outputs: usize,
+        origin: &str,
+    ) -> OpResult<Vec<ValueId>> {
+        let types: Vec<Option<TensorType>> = inputs.iter().map(|i| i.map(|id| self.graph.ty(id).clone())).collect();
+        let constants: Vec<Option<Tensor>> = inputs.iter().map(|i| i.and_then(|id| self.graph.constant(id).cloned())).collect();
+        let dims: Vec<Option<Vec<Dim>>> = inputs.iter().map(|i| i.and_then(|id| self.value_dims(id))).collect();
+        let cx = InferCx { attrs: &attrs, inputs: &types, constants: &constants, dims: &dims, n_outputs };
+        let outputs = (op.infer)(&cx)?;
+        outputs.iter().try_for_each(|ty| self.check(ty))?;
+        if outputs.len() < n_outputs {
+            return Err(OpError::new(format!("has {} outputs, {n_outputs} are used", outputs.len())));
+        }
+        let shape_values = op.infer_dims.and_then(|f| f(&cx));
+        if let Some(tensor) = shape_values.as_ref().and_then(|d| constant_dims(d, &outputs[0])) {
+            return Ok(vec![self.graph.add_const(origin, tensor)]);
+        }
+        let operands: Vec<Option<&Tensor>> = constants.iter().map(Option::as_ref).collect();
+        if let Some(folded) = self.fold(op, inputs, &operands, &attrs, &outputs)? {
+            return Ok(folded.into_iter().map(|t| self.graph.add_const(origin, t)).collect());
+        }
+        let ids: Vec<ValueId> = outputs.into_iter().map(|ty| self.graph.add_value(origin, ty, None)).collect();
+        if let Some(dims) = shape_values {
+            self.dims.insert(ids[0], dims);
+        }
+        let node = Node { op, inputs: inputs.to_vec(), outputs: ids.clone(), attrs, origins: vec![origin.to_string()] };
+        self.graph.nodes.push(node);
+        Ok(ids)
+    }
+
+    fn fold(
+        &mut self,
+        op: &OpDef,
+        inputs: &[Option<ValueId>],
+        operands: &[Option<&Tensor>],
+        attrs: &Attrs,
+        outputs: &[TensorType],
+    ) -> OpResult<Option<Vec<Tensor>>> {
+        let constant = inputs.iter().zip(operands).all(|(i, t)| i.is_none() || t.is_some());
+        let bytes: Option<u64> = outputs
+            .iter()
+            .map(|ty| ty.const_shape().and_then(|s| onnxc_ir::tensor::element_count(&s)).and_then(|n| ty.dtype.bytes_for(n)))
+            .sum();
+        let Some(bytes) = bytes.filter(|b| constant && *b <= self.fold_left) else { return Ok(None) };
+        // Weights that are only spread or converted are better folded late, but they are few; the limit bounds the work.
+        self.fold_left -= bytes;
+        (op.eval)(&EvalCx { attrs, inputs: operands, outputs }).map(Some)
+    }
+
+    fn check(&self, ty: &TensorType) -> OpResult<()> {
+        if ty.rank() > self.limits.rank {
+            return Err(OpError::new(format!("a result has {} dimensions, the limit is {}", ty.rank(), self.limits.rank)));
+        }
+        let Some(shape) = ty.const_shape() else { return Ok(()) };
+        let bytes = onnxc_ir::tensor::element_count(&shape).and_then(|n| ty.dtype.bytes_for(n));
+        match bytes {
+            Some(b) if b <= self.limits.tensor_bytes => Ok(()),
+            _ => Err(OpError::new(format!("the result {ty} is larger than the limit of {} bytes", self.limits.tensor_bytes))
+                .help("raise the limit with --limit-tensor-bytes if the model is right")),
+        }
+    }
+
+    fn value_dims(&self, id: ValueId) -> Option<Vec<Dim>> {
+        self.graph.constant(id).and_then(as_dims).or_else(|| self.dims.get(&id).cloned())
+    }
+}
+
+/// Integer results whose values are all known.
+fn constant_dims(dims: &[Dim], ty: &TensorType) -> Option<Tensor> {
+    let values: Vec<u64> = dims.iter().map(Dim::as_const).collect::<Option<_>>()?;
+    let shape = ty.const_shape()?;
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()[..ty.dtype.bytes() as usize].to_vec()).collect();
+    Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
+}
+
+/// One ONNX node as its operator's import function sees it.
+pub struct NodeCx<'b, 'a> {
+    /// The graph.
+    pub builder: &'b mut Builder<'a>,
+    /// Name for new values and nodes.
+    pub origin: String,
+    /// Version of the operator set.
+    pub opset: i64,
+    /// Attributes.
+    pub attrs: Attrs,
+    /// Operands.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Results that the node names.
+    pub n_outputs: usize,
+}
+
+impl ImportCx for NodeCx<'_, '_> {
+    fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    fn attrs(&self) -> &Attrs {
+        &self.attrs
+    }
+
+    fn inputs(&self) -> &[Option<ValueId>] {
+        &self.inputs
+    }
+
+    fn n_outputs(&self) -> usize {
+        self.n_outputs
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.builder.graph
+    }
+
+    fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
+        let def = self.builder.ops.get(op).ok_or_else(|| OpError::new(format!("internal: no operator {op}")))?;
+        // Only the operator that stands for the whole node can have several results.
+        let n = if def.onnx.is_empty() { 1 } else { self.n_outputs.max(1) };
+        self.builder.add(def, inputs, attrs, n, &self.origin)
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.builder.graph.add_const(&self.origin, tensor)
+    }
+}
