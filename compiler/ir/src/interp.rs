@@ -44,7 +44,6 @@ pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError>
 }
 
 /// Like [`run`], and also every value of the graph (for finding where two graphs diverge).
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
 pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>, Vec<Tensor>), InterpError> {
     if graph.inputs.len() != inputs.len() {
         return Err(InterpError::InputCount { want: graph.inputs.len(), got: inputs.len() });

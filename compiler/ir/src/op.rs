@@ -195,6 +195,12 @@ impl View {
     }
 }
 
+/// Expresses a result as a view of operand 0: from attributes, the operand's view, the result's type and the constant operands.
+pub type ViewFn = fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>;
+
+/// Values of an integer result as dimensions.
+pub type DimsFn = fn(&InferCx) -> Option<Vec<Dim>>;
+
 /// How an operator becomes code.
 #[derive(Clone, Copy)]
 pub enum Lower {
@@ -202,7 +208,7 @@ pub enum Lower {
     Elementwise(fn(&Attrs, &[DType]) -> OpResult<ScalarProgram>),
     /// The result is a view of operand 0 if the function can express it for the operand's strides; otherwise a strided copy is made
     /// from what it answers for a contiguous operand (for which it must answer).
-    View(fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>),
+    View(ViewFn),
     /// A loop nest.
     Nest(fn(&mut LowerCx) -> OpResult<()>),
     /// Always expanded into other operators on import or by a pass; or control flow that the planner handles itself.
@@ -256,7 +262,7 @@ pub struct OpDef {
     /// Result types; called with symbolic extents too.
     pub infer: fn(&InferCx) -> OpResult<Vec<TensorType>>,
     /// Values of an integer result as dimensions, for operators that compute shapes. `None` where it cannot tell.
-    pub infer_dims: Option<fn(&InferCx) -> Option<Vec<Dim>>>,
+    pub infer_dims: Option<DimsFn>,
     /// Reference semantics: plain loops, never optimised.
     pub eval: fn(&EvalCx) -> OpResult<Vec<Tensor>>,
     /// Code.

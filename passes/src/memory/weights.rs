@@ -7,10 +7,13 @@ use onnxc_ir::tensor::Fnv;
 
 use super::ALIGN;
 
+/// Parts of the blob with their offsets.
+pub type Parts = Vec<(u64, Arc<Vec<u8>>)>;
+
 /// A blob under construction.
 #[derive(Default)]
 pub struct Weights {
-    parts: Vec<(u64, Arc<Vec<u8>>)>,
+    parts: Parts,
     by_hash: BTreeMap<u64, Vec<usize>>,
     end: u64,
 }
@@ -32,7 +35,7 @@ impl Weights {
     }
 
     /// Parts with their offsets, and the size of the whole.
-    pub fn finish(self) -> (Vec<(u64, Arc<Vec<u8>>)>, u64) {
+    pub fn finish(self) -> (Parts, u64) {
         (self.parts, self.end)
     }
 }

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use onnxc_ir::graph::Node;
 use onnxc_ir::lir::{BufKind, Expr, Func, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Lower, View};
+use onnxc_ir::op::{Lower, View, ViewFn};
 use onnxc_ir::scalar::ScalarProgram;
 use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
 
 use super::storage::{Level, Region, Storage, constants_of};
 use super::{Draft, PlanError, Planner, regions_of};
 use crate::layout::elementwise;
-
-type ViewFn = fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>;
 
 /// Lowers a node whose results have storage.
 pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<Draft, PlanError> {
