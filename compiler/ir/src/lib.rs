@@ -9,6 +9,7 @@ pub mod interp;
 pub mod kernel;
 pub mod lir;
 pub mod lower;
+pub mod math;
 pub mod op;
 pub mod parse;
 pub mod plan;

@@ -1,0 +1,473 @@
+//! The emitter that assembles AVX-512 and AVX2+FMA code for x86-64 with iced-x86.
+//!
+//! A function is a SystemV leaf: it uses registers that belong to it, saves up to five others in the red zone, never moves `rsp`, and
+//! carries its constants behind its last instruction. `r11` and `k1` are scratch inside one operation; `k2` holds the tail mask, `k3` the
+//! mask of a constant number of lanes.
+
+pub(crate) mod entry;
+mod memory;
+mod operations;
+
+use std::collections::BTreeMap;
+
+use iced_x86::code_asm::*;
+use onnxc_ir::DType;
+use onnxc_ir::scalar::BinOp;
+
+use crate::cpu::Isa;
+use crate::emitter::{Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
+use crate::error::Error;
+
+/// See the module.
+pub(crate) struct Asm {
+    a: CodeAssembler,
+    zmm: bool,
+    vnni: bool,
+    free_vecs: Vec<u8>,
+    free_gprs: Vec<u8>,
+    n_args: usize,
+    saved: usize,
+    consts: BTreeMap<Vec<u8>, CodeLabel>,
+    open: Vec<Structure>,
+    /// Instruction count at the last label: an instruction carries one label only.
+    labelled_at: Option<usize>,
+    /// The mask register whose value `k1` holds as well.
+    k1_holds: Option<V>,
+    /// The lane count whose mask `k3` holds.
+    k3_holds: Option<u32>,
+    /// AVX2: the register with the tail mask.
+    tail: Option<V>,
+}
+
+/// What `end` closes.
+enum Structure {
+    Repeat { top: CodeLabel, counter: P },
+    While { top: CodeLabel, exit: CodeLabel, count: P, k: u32 },
+    If { exit: CodeLabel },
+}
+
+const GPRS: [AsmRegister64; 16] = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+const GPRS_32: [AsmRegister32; 16] = [eax, ecx, edx, ebx, esp, ebp, esi, edi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d];
+/// Argument registers of SystemV as indices into `GPRS`.
+const ARGS: [u8; 6] = [7, 6, 2, 1, 8, 9];
+/// Registers that belong to the caller, in the order in which they are saved: rbx, rbp, r12, r13, r14.
+const CALLEE_SAVED: [u8; 5] = [3, 5, 12, 13, 14];
+
+const ZMM: [AsmRegisterZmm; 32] = [
+    zmm0, zmm1, zmm2, zmm3, zmm4, zmm5, zmm6, zmm7, zmm8, zmm9, zmm10, zmm11, zmm12, zmm13, zmm14, zmm15, zmm16, zmm17, zmm18,
+    zmm19, zmm20, zmm21, zmm22, zmm23, zmm24, zmm25, zmm26, zmm27, zmm28, zmm29, zmm30, zmm31,
+];
+const YMM: [AsmRegisterYmm; 16] =
+    [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15];
+const XMM: [AsmRegisterXmm; 16] =
+    [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+
+fn z(v: V) -> AsmRegisterZmm {
+    ZMM[v.0 as usize]
+}
+
+fn y(v: V) -> AsmRegisterYmm {
+    YMM[v.0 as usize]
+}
+
+fn x(v: V) -> AsmRegisterXmm {
+    XMM[v.0 as usize]
+}
+
+fn gpr(p: P) -> AsmRegister64 {
+    GPRS[p.0 as usize]
+}
+
+fn gpr32(p: P) -> AsmRegister32 {
+    GPRS_32[p.0 as usize]
+}
+
+/// Emits a three-operand instruction for the current width; the last operand is an `Opd`.
+macro_rules! op3 {
+    ($s:expr, $zi:ident / $yi:ident, $d:expr, $a:expr, $b:expr) => {
+        match ($s.zmm, $b) {
+            (true, Opd::Reg(b)) => $s.a.$zi(z($d), z($a), z(b))?,
+            (true, Opd::Const(bits)) => {
+                let l = $s.constant(bits);
+                $s.a.$zi(z($d), z($a), dword_bcst(l))?
+            }
+            (false, Opd::Reg(b)) => $s.a.$yi(y($d), y($a), y(b))?,
+            (false, Opd::Const(bits)) => {
+                let l = $s.constant(bits);
+                $s.a.$yi(y($d), y($a), ymmword_ptr(l))?
+            }
+        }
+    };
+    ($s:expr, $i:ident, $d:expr, $a:expr, $b:expr) => {
+        op3!($s, $i / $i, $d, $a, $b)
+    };
+}
+/// Emits a two-operand instruction on registers.
+macro_rules! op2 {
+    ($s:expr, $i:ident, $d:expr, $a:expr) => {
+        if $s.zmm { $s.a.$i(z($d), z($a))? } else { $s.a.$i(y($d), y($a))? }
+    };
+}
+/// Emits an instruction with an immediate.
+macro_rules! op_imm {
+    ($s:expr, $i:ident, $d:expr, $a:expr, $imm:expr) => {
+        if $s.zmm { $s.a.$i(z($d), z($a), $imm)? } else { $s.a.$i(y($d), y($a), $imm)? }
+    };
+}
+pub(crate) use {op_imm, op2, op3};
+
+impl Asm {
+    /// A function with `n_args` integer arguments that may also use `saved <= 5` registers of its caller.
+    pub(crate) fn new(isa: Isa, n_args: usize, saved: usize) -> Result<Asm, Error> {
+        let (zmm, vnni) = match isa {
+            Isa::Avx512 { vnni } => (true, vnni),
+            _ => (false, false),
+        };
+        let mut a = CodeAssembler::new(64)?;
+        for (i, r) in CALLEE_SAVED[..saved].iter().enumerate() {
+            a.mov(qword_ptr(rsp - 8 * (i as i32 + 1)), GPRS[*r as usize])?;
+        }
+        let mut free_gprs: Vec<u8> = CALLEE_SAVED[..saved].iter().rev().copied().collect();
+        free_gprs.extend(ARGS[n_args.min(6)..].iter().rev());
+        free_gprs.extend([10, 0]);
+        let free_vecs = (0..if zmm { 32 } else { 16 }).rev().collect();
+        Ok(Asm {
+            a,
+            zmm,
+            vnni,
+            free_vecs,
+            free_gprs,
+            n_args,
+            saved,
+            consts: BTreeMap::new(),
+            open: Vec::new(),
+            labelled_at: None,
+            k1_holds: None,
+            k3_holds: None,
+            tail: None,
+        })
+    }
+
+    /// Returns from the function, appends the constants and assembles.
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>, Error> {
+        for (i, r) in CALLEE_SAVED[..self.saved].iter().enumerate() {
+            self.a.mov(GPRS[*r as usize], qword_ptr(rsp - 8 * (i as i32 + 1)))?;
+        }
+        self.a.vzeroupper()?;
+        self.a.ret()?;
+        // Vectors first, so that they cross as few cache lines as possible.
+        let mut consts: Vec<(Vec<u8>, CodeLabel)> = std::mem::take(&mut self.consts).into_iter().collect();
+        consts.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.0.cmp(&b.0)));
+        for (bytes, mut label) in consts {
+            self.a.set_label(&mut label)?;
+            self.a.db(&bytes)?;
+        }
+        Ok(self.a.assemble(0)?)
+    }
+
+    fn data(&mut self, bytes: Vec<u8>) -> CodeLabel {
+        let a = &mut self.a;
+        *self.consts.entry(bytes).or_insert_with(|| a.create_label())
+    }
+
+    /// Label of a constant: one element for AVX-512, which broadcasts, a whole vector for AVX2.
+    fn constant(&mut self, bits: u32) -> CodeLabel {
+        let bytes = bits.to_le_bytes();
+        self.data(if self.zmm { bytes.to_vec() } else { bytes.repeat(8) })
+    }
+
+    fn label(&mut self, mut label: CodeLabel) -> Result<(), Error> {
+        if self.labelled_at == Some(self.a.instructions().len()) {
+            self.a.nop()?;
+        }
+        self.a.set_label(&mut label)?;
+        self.labelled_at = Some(self.a.instructions().len());
+        self.forget_masks();
+        Ok(())
+    }
+
+    fn forget_masks(&mut self) {
+        self.k1_holds = None;
+        self.k3_holds = None;
+    }
+
+    /// Says that register `d` is about to change.
+    fn writes(&mut self, d: V) {
+        if self.k1_holds == Some(d) {
+            self.k1_holds = None;
+        }
+    }
+
+    fn alloc_gpr(&mut self) -> Result<P, Error> {
+        self.free_gprs.pop().map(|r| P(r.into())).ok_or(Error::Registers("pointers"))
+    }
+
+    fn at(&self, at: Mem) -> Result<AsmMemoryOperand, Error> {
+        let disp = i32::try_from(at.disp).map_err(|_| Error::Unsupported("a distance of 2 GiB inside a tile".to_string()))?;
+        Ok(gpr(at.base) + disp)
+    }
+
+    /// `o` in a register: itself, or `d` if that is not `busy`, or a new one, which the caller frees.
+    fn in_register(&mut self, o: Opd, d: V, busy: &[Opd]) -> Result<(V, Option<V>), Error> {
+        match o {
+            Opd::Reg(v) => Ok((v, None)),
+            Opd::Const(_) if !busy.contains(&Opd::Reg(d)) => {
+                self.copy(Ty::I32, d, o)?;
+                Ok((d, None))
+            }
+            Opd::Const(_) => {
+                let t = self.alloc(Ty::I32)?;
+                self.copy(Ty::I32, t, o)?;
+                Ok((t, Some(t)))
+            }
+        }
+    }
+}
+
+impl Emitter for Asm {
+    fn lanes(&self) -> u32 {
+        if self.zmm { 16 } else { 8 }
+    }
+
+    fn masks(&self, memory: DType) -> bool {
+        self.zmm || memory.bytes() == 4
+    }
+
+    fn memory(&self, dtype: DType) -> bool {
+        use DType::*;
+        matches!(dtype, F32 | I32 | U32 | U8 | I8 | U16 | I16 | Bool | F16)
+    }
+
+    fn alloc(&mut self, _: Ty) -> Result<V, Error> {
+        let v = self.free_vecs.pop().map(|r| V(r.into())).ok_or(Error::Registers("vectors"))?;
+        self.writes(v);
+        Ok(v)
+    }
+
+    fn free(&mut self, v: V) {
+        self.writes(v);
+        debug_assert!(!self.free_vecs.contains(&(v.0 as u8)), "internal: targets: register freed twice");
+        self.free_vecs.push(v.0 as u8);
+    }
+
+    fn available(&self) -> usize {
+        self.free_vecs.len()
+    }
+
+    fn arg(&mut self, n: usize) -> Result<P, Error> {
+        assert!(n < self.n_args, "internal: targets: argument {n} does not exist");
+        match ARGS.get(n) {
+            Some(r) => Ok(P((*r).into())),
+            None => {
+                let p = self.alloc_gpr()?;
+                self.a.mov(gpr(p), qword_ptr(rsp + 8 * (n as i32 - 5)))?;
+                Ok(p)
+            }
+        }
+    }
+
+    fn load_ptr(&mut self, at: Mem) -> Result<P, Error> {
+        let from = self.at(at)?;
+        let p = self.alloc_gpr()?;
+        self.a.mov(gpr(p), qword_ptr(from))?;
+        Ok(p)
+    }
+
+    fn copy_ptr(&mut self, p: P) -> Result<P, Error> {
+        let d = self.alloc_gpr()?;
+        self.a.mov(gpr(d), gpr(p))?;
+        Ok(d)
+    }
+
+    fn free_ptr(&mut self, p: P) {
+        self.free_gprs.push(p.0 as u8);
+    }
+
+    fn advance(&mut self, p: P, bytes: i64) -> Result<(), Error> {
+        match i32::try_from(bytes) {
+            Ok(0) => {}
+            Ok(bytes) => self.a.add(gpr(p), bytes)?,
+            Err(_) => {
+                self.a.mov(r11, bytes)?;
+                self.a.add(gpr(p), r11)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, n: u64) -> Result<Open, Error> {
+        let n = u32::try_from(n).map_err(|_| Error::Unsupported("a loop of 2^32 rounds inside a tile".to_string()))?;
+        let counter = self.alloc_gpr()?;
+        self.a.mov(gpr32(counter), n)?;
+        let top = self.a.create_label();
+        self.label(top)?;
+        self.open.push(Structure::Repeat { top, counter });
+        Ok(Open(self.open.len()))
+    }
+
+    fn while_at_least(&mut self, count: P, k: u32) -> Result<Open, Error> {
+        let (top, exit) = (self.a.create_label(), self.a.create_label());
+        self.a.cmp(gpr(count), k as i32)?;
+        self.a.jl(exit)?;
+        self.label(top)?;
+        self.open.push(Structure::While { top, exit, count, k });
+        Ok(Open(self.open.len()))
+    }
+
+    fn if_some(&mut self, count: P) -> Result<Open, Error> {
+        let exit = self.a.create_label();
+        self.a.test(gpr(count), gpr(count))?;
+        self.a.jle(exit)?;
+        self.forget_masks();
+        self.open.push(Structure::If { exit });
+        Ok(Open(self.open.len()))
+    }
+
+    fn end(&mut self, open: Open) -> Result<(), Error> {
+        assert_eq!(open.0, self.open.len(), "internal: targets: structures close in order");
+        match self.open.pop().expect("internal: targets: nothing is open") {
+            Structure::Repeat { top, counter } => {
+                self.a.dec(gpr32(counter))?;
+                self.a.jnz(top)?;
+                self.free_ptr(counter);
+            }
+            Structure::While { top, exit, count, k } => {
+                self.a.sub(gpr(count), k as i32)?;
+                self.a.cmp(gpr(count), k as i32)?;
+                self.a.jge(top)?;
+                self.label(exit)?;
+            }
+            Structure::If { exit } => self.label(exit)?,
+        }
+        Ok(())
+    }
+
+    fn set_tail(&mut self, count: P) -> Result<(), Error> {
+        if self.zmm {
+            self.a.mov(r11d, -1)?;
+            self.a.bzhi(r11d, r11d, gpr32(count))?;
+            self.a.kmovw(k2, r11d)?;
+            return Ok(());
+        }
+        let mut table = vec![0xFF; 32];
+        table.resize(64, 0);
+        let table = self.data(table);
+        let mask = match self.tail {
+            Some(v) => v,
+            None => self.alloc(Ty::Mask)?,
+        };
+        self.tail = Some(mask);
+        // Loads from 8 - count elements after the start.
+        self.a.lea(r11, ptr(table))?;
+        self.a.neg(gpr(count))?;
+        self.a.vmovups(y(mask), ymmword_ptr(r11 + gpr(count) * 4 + 32))?;
+        self.a.neg(gpr(count))?;
+        Ok(())
+    }
+
+    fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
+        self.emit_load(d, dtype, at, lanes)
+    }
+
+    fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error> {
+        self.emit_splat(d, dtype, at)
+    }
+
+    fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
+        self.emit_store(v, dtype, at, lanes)
+    }
+
+    fn prefetch(&mut self, at: Mem) -> Result<(), Error> {
+        let at = self.at(at)?;
+        Ok(self.a.prefetcht0(byte_ptr(at))?)
+    }
+
+    fn copy(&mut self, _: Ty, d: V, s: Opd) -> Result<(), Error> {
+        self.writes(d);
+        match s {
+            Opd::Reg(v) if v == d => {}
+            Opd::Reg(v) => op2!(self, vmovaps, d, v),
+            Opd::Const(0) if self.zmm => self.a.vpxord(z(d), z(d), z(d))?,
+            Opd::Const(0) => self.a.vxorps(y(d), y(d), y(d))?,
+            Opd::Const(bits) => {
+                let l = self.constant(bits);
+                if self.zmm { self.a.vbroadcastss(z(d), dword_ptr(l))? } else { self.a.vmovups(y(d), ymmword_ptr(l))? }
+            }
+        }
+        Ok(())
+    }
+
+    fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
+        self.emit_fma(d, a, b, c)
+    }
+
+    fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error> {
+        self.emit_bin(op, ty, d, a, b)
+    }
+
+    fn cmp(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error> {
+        self.emit_cmp(op, ty, d, a, b)
+    }
+
+    fn un(&mut self, op: VUn, ty: Ty, d: V, a: V) -> Result<(), Error> {
+        self.emit_un(op, ty, d, a)
+    }
+
+    fn select(&mut self, _: Ty, d: V, mask: V, a: Opd, b: Opd) -> Result<(), Error> {
+        self.emit_select(d, mask, a, b)
+    }
+
+    fn rotate(&mut self, _: Ty, d: V, a: V, k: u32) -> Result<(), Error> {
+        self.writes(d);
+        if self.zmm {
+            self.a.valignd(z(d), z(a), z(a), k as i32)?;
+            return Ok(());
+        }
+        let index = (0..8u32).flat_map(|i| ((i + k) % 8).to_le_bytes()).collect();
+        let label = self.data(index);
+        let t = self.alloc(Ty::I32)?;
+        self.a.vmovups(y(t), ymmword_ptr(label))?;
+        self.a.vpermd(y(d), y(t), y(a))?;
+        self.free(t);
+        Ok(())
+    }
+
+    fn bitcast(&mut self, d: V, to: Ty, a: V, _: Ty) -> Result<(), Error> {
+        self.copy(to, d, Opd::Reg(a))
+    }
+
+    fn fill_inactive(&mut self, _: Ty, d: V, lanes: Lanes, bits: u32) -> Result<(), Error> {
+        self.emit_fill(d, lanes, bits)
+    }
+
+    fn dot_parts(&self, a_unsigned: bool) -> usize {
+        if self.vnni && a_unsigned { 1 } else { 2 }
+    }
+
+    fn dot_temps(&self, a_unsigned: bool) -> usize {
+        if self.vnni && a_unsigned { 0 } else { 1 }
+    }
+
+    fn dot_load_b(&mut self, d: &[V], at: Mem, _: bool) -> Result<(), Error> {
+        self.load(*d.last().expect("internal: targets: no register"), DType::I32, at, Lanes::All)?;
+        self.split_signed(d)
+    }
+
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+        self.splat(*d.last().expect("internal: targets: no register"), DType::I32, at)?;
+        if a_unsigned { self.split_unsigned(d) } else { self.split_signed(d) }
+    }
+
+    fn dot(&mut self, acc: V, a: &[V], b: &[V], _: bool) -> Result<(), Error> {
+        if a.len() == 1 {
+            return Ok(self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?);
+        }
+        let t = self.alloc(Ty::I32)?;
+        for (p, q) in a.iter().zip(b) {
+            op3!(self, vpmaddwd, t, *p, Opd::Reg(*q));
+            op3!(self, vpaddd, acc, acc, Opd::Reg(t));
+        }
+        self.free(t);
+        Ok(())
+    }
+}

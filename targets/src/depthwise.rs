@@ -1,0 +1,183 @@
+//! Depthwise convolution of one output row, channels in the lanes.
+//!
+//! For each group of channels the weights are loaded once if the registers allow it; outputs are then computed one after another, a few at a
+//! time so that the chains of additions overlap.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::DepthwiseKernel;
+use onnxc_ir::scalar::ScalarProgram;
+
+use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::error::Error;
+use crate::program::{Eval, Val, load_operand};
+
+/// Registers left for the epilogue and the operands of the sums.
+const SPARE: usize = 4;
+
+/// Emits the kernel. `careful`: one output at a time, weights stay in memory.
+pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
+    let program = onnxc_ir::math::expand(&k.epilogue);
+    let lanes = i64::from(e.lanes());
+    let full = i64::from(k.channels) / lanes;
+    let rest = i64::from(k.channels) % lanes;
+    let row = Row { k, program: &program, careful };
+    if full > 3 {
+        let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
+        row.group(e, &ptrs, 0, Lanes::All)?;
+        row.next_group(e, &ptrs, lanes)?;
+        e.end(block)?;
+        if rest > 0 {
+            row.group(e, &ptrs, 0, Lanes::First(rest as u32))?;
+        }
+        return Ok(());
+    }
+    let ptrs = row.pointers(e)?;
+    for g in 0..full {
+        row.group(e, &ptrs, g * lanes, Lanes::All)?;
+    }
+    if rest > 0 {
+        row.group(e, &ptrs, full * lanes, Lanes::First(rest as u32))?;
+    }
+    Ok(())
+}
+
+struct Row<'k> {
+    k: &'k DepthwiseKernel,
+    program: &'k ScalarProgram,
+    careful: bool,
+}
+
+/// Pointers at the start of the row.
+struct Ptrs {
+    x: P,
+    w: P,
+    y: P,
+    bias: Option<P>,
+    ops: Vec<P>,
+    n: P,
+}
+
+impl Row<'_> {
+    fn pointers(&self, e: &mut dyn Emitter) -> Result<Ptrs, Error> {
+        let first = 3 + usize::from(self.k.bias);
+        let (x, w, y) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
+        let bias = if self.k.bias { Some(e.arg(3)?) } else { None };
+        let ops = (0..self.k.operands.len()).map(|i| e.arg(first + i)).collect::<Result<_, _>>()?;
+        let n = e.arg(first + self.k.operands.len())?;
+        Ok(Ptrs { x, w, y, bias, ops, n })
+    }
+
+    /// Moves the pointers on by `channels` channels.
+    fn next_group(&self, e: &mut dyn Emitter, p: &Ptrs, channels: i64) -> Result<(), Error> {
+        for q in [Some(p.x), Some(p.w), Some(p.y), p.bias].into_iter().flatten() {
+            e.advance(q, 4 * channels)?;
+        }
+        for (q, operand) in p.ops.iter().zip(&self.k.operands).filter(|o| o.1.per_column) {
+            e.advance(*q, channels * operand.dtype.bytes() as i64)?;
+        }
+        Ok(())
+    }
+
+    /// One group of channels, `channel` after the pointers.
+    fn group(&self, e: &mut dyn Emitter, start: &Ptrs, channel: i64, lanes: Lanes) -> Result<(), Error> {
+        let at_once = if self.careful { 1 } else { 4 };
+        let taps = self.k.taps.len();
+        let keep = !self.careful && taps + 2 * at_once + SPARE <= e.available();
+        let weights = if keep { alloc_many(e, Ty::F32, taps)? } else { Vec::new() };
+        for (t, v) in weights.iter().enumerate() {
+            e.load(*v, DType::F32, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
+        }
+        let mut p = Ptrs { x: e.copy_ptr(start.x)?, y: e.copy_ptr(start.y)?, n: e.copy_ptr(start.n)?, ops: Vec::new(), ..*start };
+        for q in &start.ops {
+            let q = e.copy_ptr(*q)?;
+            p.ops.push(q);
+        }
+        let mut widths = vec![1];
+        if at_once > 1 {
+            widths.insert(0, at_once);
+        }
+        for width in widths {
+            let open = e.while_at_least(p.n, width as u32)?;
+            self.outputs(e, &p, &weights, width, channel, lanes)?;
+            e.advance(p.x, width as i64 * self.k.x_step)?;
+            e.advance(p.y, width as i64 * self.k.y_step)?;
+            for (q, operand) in p.ops.iter().zip(&self.k.operands) {
+                e.advance(*q, width as i64 * operand.row)?;
+            }
+            e.end(open)?;
+        }
+        for q in [p.x, p.y, p.n].into_iter().chain(p.ops) {
+            e.free_ptr(q);
+        }
+        weights.into_iter().for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    /// `width` neighbouring outputs of one group.
+    fn outputs(
+        &self,
+        e: &mut dyn Emitter,
+        p: &Ptrs,
+        weights: &[V],
+        width: usize,
+        channel: i64,
+        lanes: Lanes,
+    ) -> Result<(), Error> {
+        let acc = alloc_many(e, Ty::F32, width)?;
+        for v in &acc {
+            match p.bias {
+                Some(bias) => e.load(*v, DType::F32, Mem { base: bias, disp: 4 * channel }, lanes)?,
+                None => e.copy(Ty::F32, *v, Opd::Const(0))?,
+            }
+        }
+        let xs = alloc_many(e, Ty::F32, width)?;
+        for (t, tap) in self.k.taps.iter().enumerate() {
+            let w = match weights.get(t) {
+                Some(w) => *w,
+                None => {
+                    let w = e.alloc(Ty::F32)?;
+                    e.load(w, DType::F32, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
+                    w
+                }
+            };
+            for (o, x) in xs.iter().enumerate() {
+                e.load(*x, DType::F32, Mem { base: p.x, disp: tap + o as i64 * self.k.x_step + 4 * channel }, lanes)?;
+            }
+            for (v, x) in acc.iter().zip(&xs) {
+                e.fma(*v, Opd::Reg(*x), Opd::Reg(w), Opd::Reg(*v))?;
+            }
+            if weights.is_empty() {
+                e.free(w);
+            }
+        }
+        xs.into_iter().for_each(|v| e.free(v));
+        for (o, v) in acc.into_iter().enumerate() {
+            self.finish(e, p, v, o as i64, channel, lanes)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, acc: V, o: i64, channel: i64, lanes: Lanes) -> Result<(), Error> {
+        let mut read = false;
+        let mut args = |e: &mut dyn Emitter, n: u8, _: DType| -> Result<Val, Error> {
+            if n == 0 {
+                read = true;
+                return Ok(Val::Own(acc));
+            }
+            let operand = &self.k.operands[n as usize - 1];
+            let column = if operand.per_column { channel * operand.dtype.bytes() as i64 } else { 0 };
+            let at = Mem { base: p.ops[n as usize - 1], disp: o * operand.row + column };
+            load_operand(e, operand.dtype, at, operand.per_column, lanes)
+        };
+        let root = self.program.result();
+        let (v, own) = Eval::new(self.program, &[root]).take_reg(e, root, &mut args)?;
+        e.store(v, DType::F32, Mem { base: p.y, disp: o * self.k.y_step + 4 * channel }, lanes)?;
+        if own {
+            e.free(v);
+        }
+        if !read {
+            e.free(acc);
+        }
+        Ok(())
+    }
+}

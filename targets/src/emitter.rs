@@ -1,0 +1,159 @@
+//! The interface between kernels and instruction sets.
+//!
+//! A kernel asks for vector registers ([`V`]) and pointer registers ([`P`]), and overwrites them in place. When registers run out the
+//! kernel gets [`Error::Registers`]: nothing is ever spilled behind its back. Lanes are 32 bits wide: f32, i32, or a mask of all ones or
+//! zeros. Narrow memory types are widened by loads and narrowed by stores.
+
+use onnxc_ir::DType;
+use onnxc_ir::scalar::BinOp;
+
+use crate::error::Error;
+
+/// A vector register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct V(pub u16);
+
+/// A pointer or counter register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct P(pub u16);
+
+/// What the lanes of a register hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Ty {
+    F32,
+    I32,
+    Mask,
+}
+
+/// An operand: a register or a constant in all lanes (its 32 bits).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opd {
+    Reg(V),
+    Const(u32),
+}
+
+/// A place in memory: register plus bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mem {
+    pub base: P,
+    pub disp: i64,
+}
+
+/// Which lanes a memory access touches. Others read as zero and are not written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lanes {
+    All,
+    /// The first n, `1 <= n < lanes`.
+    First(u32),
+    /// As many as `set_tail` said.
+    Tail,
+}
+
+/// Operations with one operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum VUn {
+    /// f32 or i32.
+    Neg,
+    /// f32 or i32.
+    Abs,
+    /// f32.
+    Sqrt,
+    /// f32, also the following.
+    Floor,
+    Ceil,
+    Trunc,
+    /// Ties to even.
+    Round,
+    /// All bits, i32 and masks.
+    Not,
+    /// f32 to i32, toward zero, saturating, NaN gives 0.
+    ToInt,
+    /// i32 to f32.
+    ToFloat,
+}
+
+/// A structure that is open: a counted loop, a while loop or a branch.
+pub(crate) struct Open(pub usize);
+
+/// An instruction set. See the module.
+pub(crate) trait Emitter {
+    /// 32-bit lanes of a register.
+    fn lanes(&self) -> u32;
+    /// True when `Lanes::Tail` can be used for this memory type.
+    fn masks(&self, memory: DType) -> bool;
+    /// True when this memory type can be loaded and stored.
+    fn memory(&self, dtype: DType) -> bool;
+    /// A free register.
+    fn alloc(&mut self, ty: Ty) -> Result<V, Error>;
+    /// Gives a register back.
+    fn free(&mut self, v: V);
+    /// How many registers `alloc` can still give.
+    fn available(&self) -> usize;
+
+    /// Pointer argument `n` of the function, which the kernel may advance.
+    fn arg(&mut self, n: usize) -> Result<P, Error>;
+    /// A 64-bit value from memory.
+    fn load_ptr(&mut self, at: Mem) -> Result<P, Error>;
+    /// Another register with the same value.
+    fn copy_ptr(&mut self, p: P) -> Result<P, Error>;
+    /// Gives a pointer register back.
+    fn free_ptr(&mut self, p: P);
+    /// `p += bytes`.
+    fn advance(&mut self, p: P, bytes: i64) -> Result<(), Error>;
+
+    /// Opens a loop of exactly `n >= 1` rounds.
+    fn repeat(&mut self, n: u64) -> Result<Open, Error>;
+    /// Opens `while count >= k { ...; count -= k }`.
+    fn while_at_least(&mut self, count: P, k: u32) -> Result<Open, Error>;
+    /// Opens `if count >= 1 { ... }`.
+    fn if_some(&mut self, count: P) -> Result<Open, Error>;
+    /// Closes the innermost open structure.
+    fn end(&mut self, open: Open) -> Result<(), Error>;
+    /// `Lanes::Tail` means the first `count` lanes from here on, `1 <= count < lanes`.
+    fn set_tail(&mut self, count: P) -> Result<(), Error>;
+
+    /// Loads neighbours, widened to 32 bits; bool bytes become masks.
+    fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error>;
+    /// Loads one element into all lanes.
+    fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error>;
+    /// Stores neighbours. Integers must be in the range of `dtype`.
+    fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error>;
+    /// Brings a line near, where that is worth an instruction.
+    fn prefetch(&mut self, at: Mem) -> Result<(), Error>;
+
+    /// `d = s`.
+    fn copy(&mut self, ty: Ty, d: V, s: Opd) -> Result<(), Error>;
+    /// `d = a*b + c`, rounded once where the machine can. `d` may be any of the operands.
+    fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error>;
+    /// `d = op(a, b)`; `d` may be an operand. Shifts take constant counts. f32: + - * / min max; i32: + - * min max and or xor shl shr;
+    /// masks: and or xor. Min and max of f32 propagate NaN.
+    fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error>;
+    /// Comparison of two values of type `ty`; false with NaN except `Ne`.
+    fn cmp(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error>;
+    /// One operand of type `ty`.
+    fn un(&mut self, op: VUn, ty: Ty, d: V, a: V) -> Result<(), Error>;
+    /// `d = if mask { a } else { b }`.
+    fn select(&mut self, ty: Ty, d: V, mask: V, a: Opd, b: Opd) -> Result<(), Error>;
+    /// `d[i] = a[(i + k) % lanes]` for a power of two `k < lanes`.
+    fn rotate(&mut self, ty: Ty, d: V, a: V, k: u32) -> Result<(), Error>;
+    /// Bits of `d` reinterpreted from one type to another into `d`'s type.
+    fn bitcast(&mut self, d: V, to: Ty, a: V, from: Ty) -> Result<(), Error>;
+    /// Sets the lanes of `d` that are not in `lanes` to a constant.
+    fn fill_inactive(&mut self, ty: Ty, d: V, lanes: Lanes, bits: u32) -> Result<(), Error>;
+
+    /// Registers that one operand of `dot` takes.
+    fn dot_parts(&self, a_unsigned: bool) -> usize;
+    /// Registers that `dot` needs for itself.
+    fn dot_temps(&self, a_unsigned: bool) -> usize;
+    /// Loads groups of 4 signed bytes, one per lane, prepared for `dot`.
+    fn dot_load_b(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error>;
+    /// Loads one group of 4 bytes into all lanes, prepared for `dot`.
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error>;
+    /// `acc += sum of the 4 products`, exactly, for each lane.
+    fn dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) -> Result<(), Error>;
+}
+
+/// Allocates, or gives the error to the caller after returning nothing.
+pub(crate) fn alloc_many(e: &mut dyn Emitter, ty: Ty, n: usize) -> Result<Vec<V>, Error> {
+    (0..n).map(|_| e.alloc(ty)).collect()
+}

@@ -1,0 +1,297 @@
+//! Scalar programs in vector registers.
+//!
+//! A program's nodes are evaluated when they are first needed, operands that need more registers first; a register is given back, or
+//! overwritten in place, at the last use of its value.
+
+use onnxc_ir::DType;
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
+
+use crate::emitter::{Emitter, Mem, Opd, Ty, V, VUn};
+use crate::error::Error;
+
+/// The value of a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Val {
+    /// In a register that the evaluation may overwrite and frees.
+    Own(V),
+    /// In a register that belongs to someone else.
+    Lent(V),
+    /// A constant.
+    Const(u32),
+}
+
+impl Val {
+    fn opd(self) -> Opd {
+        match self {
+            Val::Own(v) | Val::Lent(v) => Opd::Reg(v),
+            Val::Const(bits) => Opd::Const(bits),
+        }
+    }
+}
+
+/// Gives the value of program operand n.
+pub(crate) type Args<'a> = dyn FnMut(&mut dyn Emitter, u8, DType) -> Result<Val, Error> + 'a;
+
+/// One evaluation of a program.
+pub(crate) struct Eval<'p> {
+    program: &'p ScalarProgram,
+    uses: Vec<u32>,
+    vals: Vec<Option<Val>>,
+    /// Registers that the subtree of each node needs at least (Sethi and Ullman 1970); an order, not a promise.
+    need: Vec<u32>,
+}
+
+/// What the lanes of a value of this type hold; errors for types that have no vector form here.
+pub(crate) fn lane_type(dtype: DType) -> Result<Ty, Error> {
+    use DType::*;
+    match dtype {
+        F32 | F16 => Ok(Ty::F32),
+        I32 | U32 | U8 | I8 | U16 | I16 => Ok(Ty::I32),
+        Bool => Ok(Ty::Mask),
+        other => Err(Error::Unsupported(format!("vectors of {other}"))),
+    }
+}
+
+/// The 32 bits of a constant of this type.
+pub(crate) fn const_bits(dtype: DType, bits: u64) -> Result<u32, Error> {
+    Ok(match lane_type(dtype)? {
+        Ty::F32 => (f64::from_bits(bits) as f32).to_bits(),
+        Ty::I32 => bits as u32,
+        Ty::Mask => if bits != 0 { u32::MAX } else { 0 },
+    })
+}
+
+impl<'p> Eval<'p> {
+    /// Prepares an evaluation whose results are `roots`; each will be asked for once per mention.
+    pub(crate) fn new(program: &'p ScalarProgram, roots: &[NodeIx]) -> Eval<'p> {
+        let n = program.nodes.len();
+        let mut uses = vec![0; n];
+        roots.iter().for_each(|r| uses[*r as usize] += 1);
+        for i in (0..n).rev() {
+            if uses[i] > 0 {
+                program.nodes[i].op.operands().for_each(|o| uses[o as usize] += 1);
+            }
+        }
+        let mut need: Vec<u32> = Vec::with_capacity(n);
+        for node in &program.nodes {
+            let mut of: Vec<u32> = node.op.operands().map(|o| need[o as usize]).collect();
+            of.sort_unstable_by(|a, b| b.cmp(a));
+            let most = of.iter().enumerate().map(|(i, k)| k + i as u32).max();
+            need.push(match node.op {
+                ScalarOp::Const(_) => 0,
+                _ => most.unwrap_or(1).max(1),
+            });
+        }
+        Eval { program, uses, vals: vec![None; n], need }
+    }
+
+    /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
+    pub(crate) fn take(&mut self, e: &mut dyn Emitter, n: NodeIx, args: &mut Args) -> Result<Val, Error> {
+        self.compute(e, n, args)?;
+        let i = n as usize;
+        self.uses[i] -= 1;
+        let val = self.vals[i].expect("internal: targets: just computed");
+        Ok(match val {
+            Val::Own(v) if self.uses[i] > 0 => Val::Lent(v),
+            other => other,
+        })
+    }
+
+    /// The value of `n` in a register, and whether the caller frees it.
+    pub(crate) fn take_reg(&mut self, e: &mut dyn Emitter, n: NodeIx, args: &mut Args) -> Result<(V, bool), Error> {
+        match self.take(e, n, args)? {
+            Val::Own(v) => Ok((v, true)),
+            Val::Lent(v) => Ok((v, false)),
+            Val::Const(bits) => {
+                let ty = lane_type(self.program.dtype(n))?;
+                let v = e.alloc(ty)?;
+                e.copy(ty, v, Opd::Const(bits))?;
+                Ok((v, true))
+            }
+        }
+    }
+
+    fn compute(&mut self, e: &mut dyn Emitter, n: NodeIx, args: &mut Args) -> Result<(), Error> {
+        if self.vals[n as usize].is_some() {
+            return Ok(());
+        }
+        let node = self.program.nodes[n as usize];
+        let mut order: Vec<NodeIx> = node.op.operands().collect();
+        order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
+        for o in order {
+            self.compute(e, o, args)?;
+        }
+        let val = match node.op {
+            ScalarOp::Arg(a) => args(e, a, node.dtype)?,
+            ScalarOp::Const(bits) => Val::Const(const_bits(node.dtype, bits)?),
+            op => self.operate(e, op, node.dtype, args)?,
+        };
+        self.vals[n as usize] = Some(val);
+        Ok(())
+    }
+
+    /// Takes the operands of `op` and puts its value in one of their registers, or a new one.
+    fn operate(&mut self, e: &mut dyn Emitter, op: ScalarOp, dtype: DType, args: &mut Args) -> Result<Val, Error> {
+        let ty = lane_type(dtype)?;
+        let operands: Vec<NodeIx> = op.operands().collect();
+        let from = self.program.dtype(operands[0]);
+        let mut vals = Vec::with_capacity(operands.len());
+        for o in &operands {
+            vals.push(self.take(e, *o, args)?);
+        }
+        let own: Vec<V> = vals.iter().filter_map(|v| if let Val::Own(v) = v { Some(*v) } else { None }).collect();
+        let same_kind = |o: NodeIx| lane_type(self.program.dtype(o)).is_ok_and(|t| (t == Ty::F32) == (ty == Ty::F32));
+        let reuse = operands.iter().zip(&vals).find_map(|(o, v)| match v {
+            Val::Own(v) if same_kind(*o) => Some(*v),
+            _ => None,
+        });
+        let d = match reuse {
+            Some(v) => v,
+            None => e.alloc(ty)?,
+        };
+        let at = |i: usize| vals[i].opd();
+        match op {
+            ScalarOp::Un(op, _) => unary(e, op, d, at(0), from, dtype)?,
+            ScalarOp::Bin(op, ..) => binary(e, op, d, at(0), at(1), from)?,
+            ScalarOp::Fma(..) if ty == Ty::F32 => e.fma(d, at(0), at(1), at(2))?,
+            ScalarOp::Fma(..) => {
+                let t = e.alloc(ty)?;
+                binary(e, BinOp::Mul, t, at(0), at(1), from)?;
+                binary(e, BinOp::Add, d, Opd::Reg(t), at(2), from)?;
+                e.free(t);
+            }
+            ScalarOp::Select(..) => {
+                let (mask, temp) = in_register(e, Ty::Mask, at(0))?;
+                e.select(ty, d, mask, at(1), at(2))?;
+                temp.into_iter().for_each(|t| e.free(t));
+            }
+            ScalarOp::Cast(source) => {
+                let source_op = self.program.nodes[source as usize].op;
+                if from == DType::F16 && !matches!(source_op, ScalarOp::Arg(_)) {
+                    return Err(Error::Unsupported("rounding to f16 in the middle of a chain".to_string()));
+                }
+                cast(e, d, at(0), from, dtype)?;
+            }
+            ScalarOp::Arg(_) | ScalarOp::Const(_) => unreachable!("internal: targets: leaves are handled before"),
+        }
+        own.into_iter().filter(|v| *v != d).for_each(|v| e.free(v));
+        Ok(Val::Own(d))
+    }
+}
+
+fn in_register(e: &mut dyn Emitter, ty: Ty, o: Opd) -> Result<(V, Option<V>), Error> {
+    match o {
+        Opd::Reg(v) => Ok((v, None)),
+        Opd::Const(_) => {
+            let t = e.alloc(ty)?;
+            e.copy(ty, t, o)?;
+            Ok((t, Some(t)))
+        }
+    }
+}
+
+const ONE: u32 = 0x3F80_0000;
+const INFINITY: u32 = 0x7F80_0000;
+
+fn unary(e: &mut dyn Emitter, op: UnOp, d: V, a: Opd, from: DType, to: DType) -> Result<(), Error> {
+    let ty = lane_type(from)?;
+    let wide = matches!(from, DType::F32 | DType::I32);
+    let (v, temp) = in_register(e, ty, a)?;
+    match op {
+        UnOp::Recip if ty == Ty::F32 => e.bin(BinOp::Div, ty, d, Opd::Const(ONE), Opd::Reg(v))?,
+        UnOp::IsNan if ty == Ty::F32 => e.cmp(BinOp::Ne, ty, d, Opd::Reg(v), Opd::Reg(v))?,
+        UnOp::IsInf if ty == Ty::F32 => {
+            let t = e.alloc(ty)?;
+            e.un(VUn::Abs, ty, t, v)?;
+            e.cmp(BinOp::Eq, ty, d, Opd::Reg(t), Opd::Const(INFINITY))?;
+            e.free(t);
+        }
+        UnOp::Bitcast => e.bitcast(d, lane_type(to)?, v, ty)?,
+        UnOp::Not if ty == Ty::Mask || matches!(from, DType::I32 | DType::U32) => e.un(VUn::Not, ty, d, v)?,
+        UnOp::Neg if wide => e.un(VUn::Neg, ty, d, v)?,
+        UnOp::Abs if wide => e.un(VUn::Abs, ty, d, v)?,
+        UnOp::Floor | UnOp::Ceil | UnOp::Trunc | UnOp::Round if ty == Ty::I32 => e.copy(ty, d, Opd::Reg(v))?,
+        UnOp::Sqrt if from == DType::F32 => e.un(VUn::Sqrt, ty, d, v)?,
+        UnOp::Floor if from == DType::F32 => e.un(VUn::Floor, ty, d, v)?,
+        UnOp::Ceil if from == DType::F32 => e.un(VUn::Ceil, ty, d, v)?,
+        UnOp::Trunc if from == DType::F32 => e.un(VUn::Trunc, ty, d, v)?,
+        UnOp::Round if from == DType::F32 => e.un(VUn::Round, ty, d, v)?,
+        _ => return Err(Error::Unsupported(format!("{op:?} on vectors of {from}"))),
+    }
+    temp.into_iter().for_each(|t| e.free(t));
+    Ok(())
+}
+
+fn binary(e: &mut dyn Emitter, op: BinOp, d: V, a: Opd, b: Opd, dtype: DType) -> Result<(), Error> {
+    let ty = lane_type(dtype)?;
+    let unsupported = || Err(Error::Unsupported(format!("{op:?} on vectors of {dtype}")));
+    let order = matches!(op, BinOp::Lt | BinOp::Le | BinOp::Gt | BinOp::Ge | BinOp::Min | BinOp::Max | BinOp::Shr);
+    if dtype == DType::F16 || (dtype == DType::U32 && order) {
+        return unsupported();
+    }
+    let narrow = !matches!(dtype, DType::F32 | DType::I32 | DType::U32 | DType::Bool);
+    match op {
+        _ if op.is_comparison() => e.cmp(op, ty, d, a, b),
+        BinOp::Add | BinOp::Sub | BinOp::Mul if ty != Ty::Mask && !narrow => e.bin(op, ty, d, a, b),
+        BinOp::Div if ty == Ty::F32 => e.bin(op, ty, d, a, b),
+        BinOp::Min | BinOp::Max if ty != Ty::Mask => e.bin(op, ty, d, a, b),
+        BinOp::And | BinOp::Or | BinOp::Xor if ty != Ty::F32 => e.bin(op, ty, d, a, b),
+        BinOp::Shl | BinOp::Shr if ty == Ty::I32 && !narrow && matches!(b, Opd::Const(n) if n < 32) => e.bin(op, ty, d, a, b),
+        _ => unsupported(),
+    }
+}
+
+/// Conversions as `ScalarOp::Cast` says.
+fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(), Error> {
+    use DType::*;
+    let (from_ty, to_ty) = (lane_type(from)?, lane_type(to)?);
+    let (v, temp) = in_register(e, from_ty, a)?;
+    let r = Opd::Reg(v);
+    match (from_ty, to_ty) {
+        (Ty::F32, Ty::F32) => e.copy(Ty::F32, d, r)?,
+        (Ty::F32, Ty::I32) if to == I32 => e.un(VUn::ToInt, Ty::F32, d, v)?,
+        (Ty::F32, Ty::I32) if to != U32 => {
+            let (lo, hi) = to.int_range().expect("internal: targets: an integer type has a range");
+            let t = e.alloc(Ty::F32)?;
+            e.bin(BinOp::Max, Ty::F32, t, r, Opd::Const((lo as f32).to_bits()))?;
+            e.bin(BinOp::Min, Ty::F32, t, Opd::Reg(t), Opd::Const((hi as f32).to_bits()))?;
+            e.un(VUn::ToInt, Ty::F32, d, t)?;
+            e.free(t);
+        }
+        (Ty::F32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::F32, d, r, Opd::Const(0))?,
+        (Ty::I32, Ty::F32) if from != U32 && to == F32 => e.un(VUn::ToFloat, Ty::I32, d, v)?,
+        (Ty::I32, Ty::I32) => match to {
+            U8 => e.bin(BinOp::And, Ty::I32, d, r, Opd::Const(0xFF))?,
+            U16 if from != U8 => e.bin(BinOp::And, Ty::I32, d, r, Opd::Const(0xFFFF))?,
+            I8 | I16 if !(to == I16 && matches!(from, I8 | U8)) => {
+                let up = Opd::Const(32 - to.bits() as u32);
+                e.bin(BinOp::Shl, Ty::I32, d, r, up)?;
+                e.bin(BinOp::Shr, Ty::I32, d, Opd::Reg(d), up)?;
+            }
+            _ => e.copy(Ty::I32, d, r)?,
+        },
+        (Ty::I32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::I32, d, r, Opd::Const(0))?,
+        (Ty::Mask, Ty::F32) if to == F32 => e.select(Ty::F32, d, v, Opd::Const(ONE), Opd::Const(0))?,
+        (Ty::Mask, Ty::I32) => e.bin(BinOp::And, Ty::I32, d, r, Opd::Const(1))?,
+        (Ty::Mask, Ty::Mask) => e.copy(Ty::Mask, d, r)?,
+        _ => return Err(Error::Unsupported(format!("conversion of vectors from {from} to {to}"))),
+    }
+    temp.into_iter().for_each(|t| e.free(t));
+    Ok(())
+}
+
+/// Loads the value of a program operand: neighbours or one element for all lanes.
+pub(crate) fn load_operand(
+    e: &mut dyn Emitter,
+    dtype: DType,
+    at: Mem,
+    neighbours: bool,
+    lanes: crate::emitter::Lanes,
+) -> Result<Val, Error> {
+    if !e.memory(dtype) {
+        return Err(Error::Unsupported(format!("vectors of {dtype}")));
+    }
+    let v = e.alloc(lane_type(dtype)?)?;
+    if neighbours { e.load(v, dtype, at, lanes)? } else { e.splat(v, dtype, at)? }
+    Ok(Val::Own(v))
+}

@@ -1,0 +1,298 @@
+//! The tile of matmul and direct convolution, written once for every instruction set.
+//!
+//! The accumulators of `mr` rows by `cols` columns stay in registers over the whole nest; B is read once per step, A by broadcast.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::TileKernel;
+use onnxc_ir::scalar::ScalarProgram;
+
+use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::error::Error;
+use crate::program::{Eval, Val, lane_type, load_operand};
+
+/// Distance in bytes at which packed weights are prefetched.
+const PREFETCH: i64 = 4096;
+/// Innermost steps that are emitted behind each other.
+const UNROLL: u32 = 4;
+/// Epilogues with more nodes than this run as a loop over rows, after the accumulators were stored.
+const LONG_EPILOGUE: usize = 24;
+
+/// What is constant during emission.
+struct Tile<'k> {
+    k: &'k TileKernel,
+    int8: bool,
+    a_unsigned: bool,
+    lanes: i64,
+    /// Vectors of B per step, and those that have columns to be written.
+    nv: i64,
+    used: i64,
+}
+
+/// Emits the tile. With `through_c`, the epilogue reads the accumulators back from C instead of having them all in registers.
+pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, through_c: bool) -> Result<(), Error> {
+    let t = check(e, k)?;
+    let program = onnxc_ir::math::expand(&k.epilogue);
+    let (a, b, c) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
+    let acc_ty = if t.int8 { Ty::I32 } else { Ty::F32 };
+    let acc = alloc_many(e, acc_ty, (k.mr as i64 * t.used) as usize)?;
+    t.init(e, &acc, c)?;
+    t.steps(e, &acc, a, b)?;
+    e.free_ptr(a);
+    e.free_ptr(b);
+    let acc_dtype = if t.int8 { DType::I32 } else { DType::F32 };
+    if program.is_identity() && k.c_dtype == acc_dtype {
+        return t.store_all(e, &acc, c, acc_dtype);
+    }
+    let same_size = k.c_dtype.bytes() == 4;
+    if same_size && k.mr > 1 && (through_c || program.nodes.len() > LONG_EPILOGUE) {
+        t.store_all(e, &acc, c, acc_dtype)?;
+        return t.epilogue_loop(e, &program, c, acc_dtype);
+    }
+    let ops = t.operand_pointers(e)?;
+    // The last accumulators go first: their registers serve the others as temporaries.
+    for i in 0..k.mr as i64 {
+        for j in 0..t.used {
+            t.finish_vector(e, &program, Some(acc[(i * t.used + j) as usize]), acc_dtype, c, &ops, (i, j))?;
+        }
+    }
+    Ok(())
+}
+
+fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
+    let (int8, a_unsigned) = match (k.a_dtype, k.b_dtype) {
+        (DType::F32, DType::F32) => (false, false),
+        (DType::U8, DType::I8) => (true, true),
+        (DType::I8, DType::I8) => (true, false),
+        (a, b) => return Err(Error::Unsupported(format!("tiles of {a} by {b}"))),
+    };
+    let lanes = i64::from(e.lanes());
+    if k.mr == 0 || k.cols == 0 || k.cols > k.nr || !k.nr.is_multiple_of(e.lanes()) {
+        return Err(Error::Internal(format!("tile {}x{} with {} columns on {lanes} lanes", k.mr, k.nr, k.cols)));
+    }
+    let used = i64::from(k.cols.div_ceil(e.lanes()));
+    Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used })
+}
+
+impl Tile<'_> {
+    fn lanes_of(&self, j: i64) -> Lanes {
+        let left = i64::from(self.k.cols) - j * self.lanes;
+        if left >= self.lanes { Lanes::All } else { Lanes::First(left as u32) }
+    }
+
+    fn c_at(&self, c: P, i: i64, j: i64, row: i64) -> Mem {
+        Mem { base: c, disp: i * row + j * self.lanes * self.k.c_dtype.bytes() as i64 }
+    }
+
+    fn init(&self, e: &mut dyn Emitter, acc: &[V], c: P) -> Result<(), Error> {
+        let (dtype, ty) = if self.int8 { (DType::I32, Ty::I32) } else { (DType::F32, Ty::F32) };
+        let (rows, used) = (i64::from(self.k.mr), self.used);
+        let bias = if self.k.bias { Some(e.arg(3)?) } else { None };
+        for i in 0..rows {
+            for j in 0..used {
+                let v = acc[(i * used + j) as usize];
+                if self.k.accumulate {
+                    e.load(v, dtype, self.c_at(c, i, j, self.k.c_row), self.lanes_of(j))?;
+                } else if let (Some(bias), 0) = (bias, i) {
+                    e.load(v, dtype, Mem { base: bias, disp: j * self.lanes * 4 }, self.lanes_of(j))?;
+                } else if bias.is_some() {
+                    e.copy(ty, v, Opd::Reg(acc[j as usize]))?;
+                } else {
+                    e.copy(ty, v, Opd::Const(0))?;
+                }
+            }
+        }
+        bias.into_iter().for_each(|p| e.free_ptr(p));
+        Ok(())
+    }
+
+    /// Loops without rounds of one and with neighbouring levels joined where that changes no address.
+    fn nest(&self) -> Vec<(u32, i64)> {
+        let mut nest: Vec<(u32, i64)> = Vec::new();
+        for &(count, step) in self.k.nest.iter().filter(|l| l.0 != 1) {
+            match nest.last_mut() {
+                Some(last) if last.1 == i64::from(count) * step => *last = (last.0 * count, step),
+                _ => nest.push((count, step)),
+            }
+        }
+        if nest.is_empty() {
+            nest.push((1, self.k.nest.last().map_or(0, |l| l.1)));
+        }
+        nest
+    }
+
+    fn steps(&self, e: &mut dyn Emitter, acc: &[V], a: P, b: P) -> Result<(), Error> {
+        let nest = self.nest();
+        if nest.iter().any(|l| l.0 == 0) {
+            return Ok(());
+        }
+        let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
+        let parts = if self.int8 { e.dot_parts(self.a_unsigned) } else { 1 };
+        let b_regs = alloc_many(e, ty, self.used as usize * parts)?;
+        let temps = if self.int8 { e.dot_temps(self.a_unsigned) } else { 0 };
+        let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(self.k.mr as usize);
+        let a_regs = alloc_many(e, ty, sets * parts)?;
+        let (inner, outer) = nest.split_last().expect("internal: targets: a nest has a level");
+        let mut open = Vec::new();
+        for level in outer {
+            open.push((e.repeat(u64::from(level.0))?, level.1));
+        }
+        self.inner(e, acc, (a, b), (&a_regs, &b_regs), *inner)?;
+        let mut done = i64::from(inner.0) * inner.1;
+        for ((loop_, step), (count, _)) in open.into_iter().zip(outer).rev() {
+            e.advance(a, step - done)?;
+            e.end(loop_)?;
+            done = i64::from(*count) * step;
+        }
+        b_regs.into_iter().chain(a_regs).for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    /// The innermost loop; advances both pointers past it.
+    fn inner(
+        &self,
+        e: &mut dyn Emitter,
+        acc: &[V],
+        (a, b): (P, P),
+        regs: (&[V], &[V]),
+        (count, step): (u32, i64),
+    ) -> Result<(), Error> {
+        let b_step = self.nv * self.lanes * 4;
+        let unroll = if count <= 2 * UNROLL { count } else { UNROLL };
+        let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
+            e.advance(a, i64::from(n) * step)?;
+            e.advance(b, i64::from(n) * b_step)
+        };
+        let rounds = count / unroll;
+        let open = if rounds > 1 { Some(e.repeat(u64::from(rounds))?) } else { None };
+        for u in 0..unroll {
+            self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
+        }
+        advance(e, unroll)?;
+        if let Some(open) = open {
+            e.end(open)?;
+        }
+        let rest = count % unroll;
+        for u in 0..rest {
+            self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
+        }
+        advance(e, rest)
+    }
+
+    fn step(
+        &self,
+        e: &mut dyn Emitter,
+        acc: &[V],
+        (a, a_at): (P, i64),
+        (b, b_at): (P, i64),
+        (a_regs, b_regs): (&[V], &[V]),
+    ) -> Result<(), Error> {
+        let used = self.used as usize;
+        let parts = b_regs.len() / used;
+        let vector = self.lanes * 4;
+        for j in 0..used {
+            let at = Mem { base: b, disp: b_at + j as i64 * vector };
+            if self.int8 {
+                e.dot_load_b(&b_regs[j * parts..][..parts], at, self.a_unsigned)?;
+            } else {
+                e.load(b_regs[j], DType::F32, at, Lanes::All)?;
+            }
+        }
+        for at in (b_at..b_at + self.nv * vector).filter(|at| at % 64 == 0) {
+            e.prefetch(Mem { base: b, disp: at + PREFETCH })?;
+        }
+        let sets = a_regs.len() / parts;
+        for i in 0..self.k.mr as usize {
+            let a_part = &a_regs[i % sets * parts..][..parts];
+            let at = Mem { base: a, disp: a_at + i as i64 * self.k.a_row };
+            if self.int8 {
+                e.dot_splat_a(a_part, at, self.a_unsigned)?;
+            } else {
+                e.splat(a_part[0], DType::F32, at)?;
+            }
+            for j in 0..used {
+                let v = acc[i * used + j];
+                if self.int8 {
+                    e.dot(v, a_part, &b_regs[j * parts..][..parts], self.a_unsigned)?;
+                } else {
+                    e.fma(v, Opd::Reg(a_part[0]), Opd::Reg(b_regs[j]), Opd::Reg(v))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the accumulators as they are and gives their registers back.
+    fn store_all(&self, e: &mut dyn Emitter, acc: &[V], c: P, dtype: DType) -> Result<(), Error> {
+        for i in 0..i64::from(self.k.mr) {
+            for j in 0..self.used {
+                let v = acc[(i * self.used + j) as usize];
+                e.store(v, dtype, self.c_at(c, i, j, self.k.c_row), self.lanes_of(j))?;
+                e.free(v);
+            }
+        }
+        Ok(())
+    }
+
+    fn operand_pointers(&self, e: &mut dyn Emitter) -> Result<Vec<P>, Error> {
+        let first = 3 + usize::from(self.k.bias);
+        (0..self.k.operands.len()).map(|n| e.arg(first + n)).collect()
+    }
+
+    /// The epilogue as a loop over rows that works on C in memory.
+    fn epilogue_loop(&self, e: &mut dyn Emitter, program: &ScalarProgram, c: P, acc_dtype: DType) -> Result<(), Error> {
+        let ops = self.operand_pointers(e)?;
+        let rows = e.repeat(u64::from(self.k.mr))?;
+        for j in 0..self.used {
+            self.finish_vector(e, program, None, acc_dtype, c, &ops, (0, j))?;
+        }
+        e.advance(c, self.k.c_row)?;
+        for (p, operand) in ops.iter().zip(&self.k.operands) {
+            e.advance(*p, operand.row)?;
+        }
+        e.end(rows)
+    }
+
+    /// Epilogue and store of one vector, whose accumulator is a register or in C.
+    #[expect(clippy::too_many_arguments, reason = "the place of the vector and what surrounds it")]
+    fn finish_vector(
+        &self,
+        e: &mut dyn Emitter,
+        program: &ScalarProgram,
+        acc: Option<V>,
+        acc_dtype: DType,
+        c: P,
+        ops: &[P],
+        (i, j): (i64, i64),
+    ) -> Result<(), Error> {
+        let (lanes, c_at) = (self.lanes_of(j), self.c_at(c, i, j, self.k.c_row));
+        let mut read_acc = false;
+        let mut args = |e: &mut dyn Emitter, n: u8, dtype: DType| -> Result<Val, Error> {
+            if n == 0 {
+                read_acc = true;
+                return match acc {
+                    Some(v) => Ok(Val::Own(v)),
+                    None => load_operand(e, acc_dtype, c_at, true, lanes),
+                };
+            }
+            let operand = &self.k.operands[n as usize - 1];
+            debug_assert_eq!(dtype, operand.dtype, "internal: targets: operand type");
+            let column = if operand.per_column { j * self.lanes * operand.dtype.bytes() as i64 } else { 0 };
+            let at = Mem { base: ops[n as usize - 1], disp: i * operand.row + column };
+            load_operand(e, operand.dtype, at, operand.per_column, lanes)
+        };
+        let root = program.result();
+        let result_type = program.dtype(root);
+        if lane_type(result_type)? != lane_type(self.k.c_dtype)? {
+            return Err(Error::Internal(format!("a tile's epilogue gives {result_type}, its C is {}", self.k.c_dtype)));
+        }
+        let (v, own) = Eval::new(program, &[root]).take_reg(e, root, &mut args)?;
+        e.store(v, self.k.c_dtype, c_at, lanes)?;
+        if own {
+            e.free(v);
+        }
+        if let (Some(acc), false) = (acc, read_acc) {
+            e.free(acc);
+        }
+        Ok(())
+    }
+}
