@@ -1,1 +1,24 @@
-//! Loop nests to machine code, memory plan to entry function, object files and archives
+//! From a plan to machine code: object files and code in this process, by the same generator.
+//!
+//! [`compile_object`] gives an ELF object that exports `NAME_run`; [`JitModel`] runs the same code here. What is deliberately absent: any
+//! knowledge of ONNX and of operators, and calls of library functions in generated code.
+
+mod affine;
+mod entry;
+mod error;
+mod float;
+mod generate;
+mod integer;
+mod jit;
+mod lower;
+mod machine;
+mod object;
+mod pool;
+mod print;
+mod scalar;
+mod segment;
+
+pub use error::{Error, Result};
+pub use generate::Weights;
+pub use jit::{JitModel, Profile};
+pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};

@@ -1,0 +1,468 @@
+//! The entry `NAME_run` and the trampoline of parallel tasks.
+//!
+//! The entry checks what the caller gave (null pointers, alignment, overlap, CPU), sets flush-to-zero, obtains one base pointer per memory
+//! region, runs the steps and restores the mode. It is re-entrant: all its state is on its stack, except a byte that remembers the CPU check.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, StackSlot, StackSlotData, StackSlotKind, Value, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_runtime::abi;
+
+use crate::error::{Error, Result};
+use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start};
+use crate::machine::{Code, Unit, import, import_data, signature};
+
+/// Data object: the weight blob.
+pub(crate) const DATA_WEIGHTS: u32 = 0;
+/// Data object: the byte that remembers the CPU check (0 unknown, 1 passed).
+pub(crate) const DATA_CPU_OK: u32 = 1;
+/// Alignment that the arena must have.
+pub(crate) const ARENA_ALIGN: u64 = 64;
+
+/// Offsets of the ABI structs on the 64-bit targets that code is made for, tied to the Rust definition on 64-bit hosts.
+const CALL_INPUTS: i32 = 0;
+const CALL_OUTPUTS: i32 = 8;
+const CALL_ARENA: i32 = 16;
+const CALL_WEIGHTS: i32 = 24;
+const CALL_HOOKS: i32 = 32;
+const HOOKS_CTX: i32 = 0;
+const HOOKS_PARALLEL: i32 = 8;
+const HOOKS_PROFILE: i32 = 16;
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(abi::onnxc_call, inputs) == CALL_INPUTS as usize);
+    assert!(offset_of!(abi::onnxc_call, outputs) == CALL_OUTPUTS as usize);
+    assert!(offset_of!(abi::onnxc_call, arena) == CALL_ARENA as usize);
+    assert!(offset_of!(abi::onnxc_call, weights) == CALL_WEIGHTS as usize);
+    assert!(offset_of!(abi::onnxc_call, hooks) == CALL_HOOKS as usize);
+    assert!(offset_of!(abi::onnxc_hooks, ctx) == HOOKS_CTX as usize);
+    assert!(offset_of!(abi::onnxc_hooks, parallel_for) == HOOKS_PARALLEL as usize);
+    assert!(offset_of!(abi::onnxc_hooks, profile) == HOOKS_PROFILE as usize);
+};
+
+/// Offsets in the block that tasks get: context, segment function, iterations, tasks.
+const TASK_CTX: i32 = 0;
+const TASK_FUNC: i32 = 8;
+const TASK_TRIP: i32 = 16;
+const TASK_COUNT: i32 = 24;
+
+fn run_signature() -> Signature {
+    let mut s = signature(1, 0);
+    s.returns.push(AbiParam::new(types::I32));
+    s
+}
+
+fn task_signature() -> Signature {
+    let mut s = signature(1, 0);
+    // The convention of RISC-V sign-extends even unsigned 32-bit arguments; only the low half is used, so the extension does not matter.
+    s.params.extend([AbiParam::new(types::I32), AbiParam::new(types::I32)]);
+    s
+}
+
+/// `int parallel_for(ctx, u32 tasks, task, arg)`.
+fn parallel_signature() -> Signature {
+    let mut s = Signature::new(CallConv::SystemV);
+    let u32_arg = AbiParam::new(types::I32).sext();
+    s.params.extend([AbiParam::new(types::I64), u32_arg, AbiParam::new(types::I64), AbiParam::new(types::I64)]);
+    s.returns.push(AbiParam::new(types::I32));
+    s
+}
+
+/// `void profile(ctx, u32 step, u32 phase)`.
+fn profile_signature() -> Signature {
+    let mut s = signature(1, 0);
+    s.params.extend([AbiParam::new(types::I32).sext(), AbiParam::new(types::I32).sext()]);
+    s
+}
+
+/// State while the entry is built.
+struct Entry<'a, 'f> {
+    b: FunctionBuilder<'f>,
+    works: &'a [(usize, Work<'a>)],
+    helpers: Helpers,
+    layout: &'a Layout,
+    options: &'a Options,
+    call: Value,
+    ctx: StackSlot,
+    task: StackSlot,
+    /// Where a failing check goes: returns its parameter.
+    fail: Block,
+    /// Where a failing step goes: restores the mode, then returns its parameter.
+    abort: Block,
+    old_mode: Option<Value>,
+    hooks_ctx: Value,
+    parallel: Value,
+    profile: Value,
+}
+
+/// Builds `NAME_run`.
+pub(crate) fn unit(
+    plan: &Plan,
+    works: &[(usize, Work)],
+    helpers: Helpers,
+    layout: &Layout,
+    options: &Options,
+    isa: &dyn TargetIsa,
+) -> Result<Unit> {
+    let mut function = Function::new();
+    function.signature = run_signature();
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let call = start(&mut b)[0];
+    let slots = works.iter().flat_map(|(_, w)| &w.segments).flat_map(|(s, _)| s.loads.iter().chain(&s.saves)).map(|(_, slot)| slot + 1);
+    let slots = slots.max().unwrap_or(0);
+    let ctx = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, CTX_SLOTS as u32 + 8 * slots, 4));
+    let task = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 32, 4));
+    let (fail, abort) = (b.create_block(), b.create_block());
+    b.append_block_param(fail, types::I32);
+    b.append_block_param(abort, types::I32);
+    let mut e = Entry {
+        b,
+        works,
+        helpers,
+        layout,
+        options,
+        call,
+        ctx,
+        task,
+        fail,
+        abort,
+        old_mode: None,
+        hooks_ctx: call,
+        parallel: call,
+        profile: call,
+    };
+    e.check(plan.weights_bytes)?;
+    e.load_hooks();
+    e.set_mode();
+    e.steps(&plan.steps)?;
+    e.finish(isa);
+    let name = format!("{}_run", options.name);
+    Ok(Unit { name, export: true, code: Code::Clif(Box::new(function)) })
+}
+
+impl Entry<'_, '_> {
+    fn load(&mut self, at: Value, offset: i32) -> Value {
+        self.b.ins().load(types::I64, MemFlagsData::trusted(), at, offset)
+    }
+
+    /// Goes on in a new block if `bad` is false, otherwise returns `status`.
+    fn require_not(&mut self, bad: Value, status: i32) {
+        let status = self.b.ins().iconst(types::I32, i64::from(status));
+        let go_on = self.b.create_block();
+        self.b.ins().brif(bad, self.fail, &[status.into()], go_on, &[]);
+        self.b.seal_block(go_on);
+        self.b.switch_to_block(go_on);
+    }
+
+    fn require_pointer(&mut self, pointer: Value) {
+        let null = self.b.ins().icmp_imm_u(IntCC::Equal, pointer, 0);
+        self.require_not(null, abi::ONNXC_NULL);
+    }
+
+    fn require_aligned(&mut self, pointer: Value) {
+        let low = self.b.ins().band_imm_u(pointer, ARENA_ALIGN as i64 - 1);
+        self.require_not(low, abi::ONNXC_MISALIGNED);
+    }
+
+    /// All checks, and the context filled.
+    fn check(&mut self, weights_bytes: u64) -> Result<()> {
+        let call = self.call;
+        self.require_pointer(call);
+        self.check_cpu();
+        let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
+        let mut ranges: Vec<(Value, u64)> = Vec::new();
+        for (array, bytes) in [(outputs, self.layout.output_bytes.clone()), (inputs, self.layout.input_bytes.clone())] {
+            if bytes.is_empty() {
+                continue;
+            }
+            self.require_pointer(array);
+            for (i, bytes) in bytes.into_iter().enumerate() {
+                let pointer = self.load(array, i as i32 * 8);
+                if bytes > 0 {
+                    self.require_pointer(pointer);
+                }
+                ranges.push((pointer, bytes));
+            }
+        }
+        let arena = self.load(call, CALL_ARENA);
+        if self.layout.arena_bytes > 0 {
+            self.require_pointer(arena);
+            self.require_aligned(arena);
+        }
+        // Written ranges first: outputs and the arena; then what is only read.
+        ranges.insert(self.layout.output_bytes.len(), (arena, self.layout.arena_bytes));
+        let writable = self.layout.output_bytes.len() + 1;
+        self.check_overlap(&ranges, writable);
+        let weights = self.weights(weights_bytes);
+        for (value, offset) in [(arena, CTX_ARENA), (weights, CTX_WEIGHTS), (inputs, CTX_INPUTS), (outputs, CTX_OUTPUTS)] {
+            self.b.ins().stack_store(types::I64, value, self.ctx, offset);
+        }
+        Ok(())
+    }
+
+    /// Asks the CPU once per process; later calls find the answer in a byte. Threads that race write the same value.
+    fn check_cpu(&mut self) {
+        let Some(check) = self.helpers.cpu_check else { return };
+        let data = import_data(self.b.func, DATA_CPU_OK);
+        let at = self.b.ins().symbol_value(types::I64, data);
+        let known = self.b.ins().load(types::I8, MemFlagsData::trusted(), at, 0);
+        let (ask, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(known, done, &[], ask, &[]);
+        self.b.switch_to_block(ask);
+        self.b.seal_block(ask);
+        let mut sig = signature(0, 0);
+        sig.returns.push(AbiParam::new(types::I32));
+        let check = import(self.b.func, check, sig);
+        let answer = self.b.ins().call(check, &[]);
+        let answer = self.b.inst_results(answer)[0];
+        let bad = self.b.ins().icmp_imm_u(IntCC::Equal, answer, 0);
+        self.require_not(bad, abi::ONNXC_CPU);
+        let one = self.b.ins().iconst(types::I8, 1);
+        self.b.ins().store(MemFlagsData::trusted(), one, at, 0);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
+    }
+
+    /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
+    fn check_overlap(&mut self, ranges: &[(Value, u64)], writable: usize) {
+        let ranges_kept: Vec<(Value, u64, bool)> =
+            ranges.iter().enumerate().map(|(i, (p, n))| (*p, *n, i < writable)).filter(|(_, n, _)| *n > 0).collect();
+        let writable = ranges_kept.iter().filter(|r| r.2).count();
+        if writable == 0 || ranges_kept.len() < 2 {
+            return;
+        }
+        let n = ranges_kept.len();
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, n as u32 * 16, 4));
+        for (i, (pointer, bytes, _)) in ranges_kept.iter().enumerate() {
+            let end = self.b.ins().iadd_imm_s(*pointer, *bytes as i64);
+            self.b.ins().stack_store(types::I64, *pointer, slot, i as i32 * 16);
+            self.b.ins().stack_store(types::I64, end, slot, i as i32 * 16 + 8);
+        }
+        let b = &mut self.b;
+        let table = b.ins().stack_addr(types::I64, slot, 0);
+        let stop_outer = b.ins().iadd_imm_s(table, writable as i64 * 16);
+        let stop = b.ins().iadd_imm_s(table, n as i64 * 16);
+        let (outer, inner, next, done) = (b.create_block(), b.create_block(), b.create_block(), b.create_block());
+        let x = b.append_block_param(outer, types::I64);
+        let y = b.append_block_param(inner, types::I64);
+        b.ins().jump(outer, &[table.into()]);
+        b.switch_to_block(outer);
+        let after = b.ins().iadd_imm_s(x, 16);
+        let any = b.ins().icmp(IntCC::UnsignedLessThan, after, stop);
+        b.ins().brif(any, inner, &[after.into()], done, &[]);
+        b.switch_to_block(inner);
+        let flags = MemFlagsData::trusted();
+        let (x0, x1) = (b.ins().load(types::I64, flags, x, 0), b.ins().load(types::I64, flags, x, 8));
+        let (y0, y1) = (b.ins().load(types::I64, flags, y, 0), b.ins().load(types::I64, flags, y, 8));
+        let (p, q) = (b.ins().icmp(IntCC::UnsignedLessThan, x0, y1), b.ins().icmp(IntCC::UnsignedLessThan, y0, x1));
+        let both = b.ins().band(p, q);
+        self.require_not(both, abi::ONNXC_OVERLAP);
+        let b = &mut self.b;
+        let y_next = b.ins().iadd_imm_s(y, 16);
+        let more = b.ins().icmp(IntCC::UnsignedLessThan, y_next, stop);
+        b.ins().brif(more, inner, &[y_next.into()], next, &[]);
+        b.seal_block(inner);
+        b.switch_to_block(next);
+        b.seal_block(next);
+        let more = b.ins().icmp(IntCC::UnsignedLessThan, after, stop_outer);
+        b.ins().brif(more, outer, &[after.into()], done, &[]);
+        b.seal_block(outer);
+        b.switch_to_block(done);
+        b.seal_block(done);
+    }
+
+    /// The base of the weight blob: a symbol of this object, or what the caller passed.
+    fn weights(&mut self, bytes: u64) -> Value {
+        if bytes == 0 {
+            return self.b.ins().iconst(types::I64, 0);
+        }
+        if self.options.weights == Weights::File {
+            let pointer = self.load(self.call, CALL_WEIGHTS);
+            let null = self.b.ins().icmp_imm_u(IntCC::Equal, pointer, 0);
+            self.require_not(null, abi::ONNXC_NO_WEIGHTS);
+            self.require_aligned(pointer);
+            return pointer;
+        }
+        let data = import_data(self.b.func, DATA_WEIGHTS);
+        self.b.ins().symbol_value(types::I64, data)
+    }
+
+    /// Hook pointers, zero where there is none.
+    fn load_hooks(&mut self) {
+        let hooks = self.load(self.call, CALL_HOOKS);
+        let zero = self.b.ins().iconst(types::I64, 0);
+        let (some, done) = (self.b.create_block(), self.b.create_block());
+        let values: Vec<Value> = (0..3).map(|_| self.b.append_block_param(done, types::I64)).collect();
+        self.b.ins().brif(hooks, some, &[], done, &[zero.into(), zero.into(), zero.into()]);
+        self.b.switch_to_block(some);
+        self.b.seal_block(some);
+        let (ctx, parallel) = (self.load(hooks, HOOKS_CTX), self.load(hooks, HOOKS_PARALLEL));
+        let profile = self.load(hooks, HOOKS_PROFILE);
+        self.b.ins().jump(done, &[ctx.into(), parallel.into(), profile.into()]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
+        (self.hooks_ctx, self.parallel, self.profile) = (values[0], values[1], values[2]);
+    }
+
+    fn set_mode(&mut self) {
+        self.old_mode = set_mode(&mut self.b, self.helpers);
+    }
+
+    fn steps(&mut self, steps: &[Step]) -> Result<()> {
+        for step in steps {
+            match step {
+                Step::Call { .. } => {
+                    let key = step as *const Step as usize;
+                    let works = self.works;
+                    let at = works.iter().position(|(k, _)| *k == key).ok_or_else(|| Error::Plan("step without code".into()))?;
+                    self.step(&works[at].1)?;
+                }
+                Step::If { cond, then, otherwise } => {
+                    let cond = self.condition(*cond)?;
+                    let (yes, no, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+                    self.b.ins().brif(cond, yes, &[], no, &[]);
+                    for (block, steps) in [(yes, then), (no, otherwise)] {
+                        self.b.switch_to_block(block);
+                        self.b.seal_block(block);
+                        self.steps(steps)?;
+                        self.b.ins().jump(done, &[]);
+                    }
+                    self.b.switch_to_block(done);
+                    self.b.seal_block(done);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bool at a place.
+    fn condition(&mut self, place: Place) -> Result<Value> {
+        let (region, index, offset) = match place {
+            Place::Arena(at) => (CTX_ARENA, None, at),
+            Place::Weights(at) => (CTX_WEIGHTS, None, at),
+            Place::Input(n) => (CTX_INPUTS, Some(n), 0),
+            Place::Output(n) => (CTX_OUTPUTS, Some(n), 0),
+            Place::WorkerScratch(_) => return Err(Error::Plan("a condition in a worker's scratch".into())),
+        };
+        let mut base = self.b.ins().stack_load(types::I64, types::I64, self.ctx, region);
+        if let Some(n) = index {
+            base = self.load(base, n as i32 * 8);
+        }
+        let at = self.b.ins().iadd_imm_s(base, offset as i64);
+        Ok(self.b.ins().load(types::I8, MemFlagsData::trusted(), at, 0))
+    }
+
+    fn step(&mut self, work: &Work) -> Result<()> {
+        self.profile_call(work.step, 0);
+        for (segment, ix) in &work.segments {
+            let function = import(self.b.func, *ix, signature(4, 0));
+            let ctx = self.b.ins().stack_addr(types::I64, self.ctx, 0);
+            let zero = self.b.ins().iconst(types::I64, 0);
+            let Some((trip, tasks)) = segment.parallel else {
+                self.b.ins().call(function, &[ctx, zero, zero, zero]);
+                continue;
+            };
+            let task = self.helpers.task.ok_or_else(|| Error::Plan("tasks without a trampoline".into()))?;
+            let (many, one, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+            self.b.ins().brif(self.parallel, many, &[], one, &[]);
+            self.b.switch_to_block(many);
+            self.b.seal_block(many);
+            let pointer = self.b.ins().func_addr(types::I64, function);
+            let (trips, count) = (self.b.ins().iconst(types::I64, trip as i64), self.b.ins().iconst(types::I64, tasks as i64));
+            for (value, offset) in [(ctx, TASK_CTX), (pointer, TASK_FUNC), (trips, TASK_TRIP), (count, TASK_COUNT)] {
+                self.b.ins().stack_store(types::I64, value, self.task, offset);
+            }
+            let trampoline = import(self.b.func, task, task_signature());
+            let trampoline = self.b.ins().func_addr(types::I64, trampoline);
+            let arg = self.b.ins().stack_addr(types::I64, self.task, 0);
+            let count = self.b.ins().iconst(types::I32, tasks as i64);
+            let sig = self.b.import_signature(parallel_signature());
+            let answer = self.b.ins().call_indirect(sig, self.parallel, &[self.hooks_ctx, count, trampoline, arg]);
+            let answer = self.b.inst_results(answer)[0];
+            let status = self.b.ins().iconst(types::I32, i64::from(abi::ONNXC_PARALLEL));
+            self.b.ins().brif(answer, self.abort, &[status.into()], done, &[]);
+            self.b.switch_to_block(one);
+            self.b.seal_block(one);
+            let end = self.b.ins().iconst(types::I64, trip as i64);
+            self.b.ins().call(function, &[ctx, zero, end, zero]);
+            self.b.ins().jump(done, &[]);
+            self.b.switch_to_block(done);
+            self.b.seal_block(done);
+        }
+        self.profile_call(work.step, 1);
+        Ok(())
+    }
+
+    fn profile_call(&mut self, step: u32, phase: u32) {
+        let (call, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(self.profile, call, &[], done, &[]);
+        self.b.switch_to_block(call);
+        self.b.seal_block(call);
+        self.b.set_cold_block(call);
+        let sig = self.b.import_signature(profile_signature());
+        let (step, phase) = (self.b.ins().iconst(types::I32, i64::from(step)), self.b.ins().iconst(types::I32, i64::from(phase)));
+        self.b.ins().call_indirect(sig, self.profile, &[self.hooks_ctx, step, phase]);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
+    }
+
+    fn finish(mut self, isa: &dyn TargetIsa) {
+        let ok = self.b.ins().iconst(types::I32, i64::from(abi::ONNXC_OK));
+        self.b.ins().jump(self.abort, &[ok.into()]);
+        self.b.seal_block(self.abort);
+        self.b.switch_to_block(self.abort);
+        restore_mode(&mut self.b, self.helpers, self.old_mode);
+        let status = self.b.block_params(self.abort)[0];
+        self.b.ins().jump(self.fail, &[status.into()]);
+        self.b.seal_block(self.fail);
+        self.b.switch_to_block(self.fail);
+        let status = self.b.block_params(self.fail)[0];
+        self.b.ins().return_(&[status]);
+        self.b.finalize(isa.frontend_config());
+    }
+}
+
+fn set_mode(b: &mut FunctionBuilder, helpers: Helpers) -> Option<Value> {
+    let set = import(b.func, helpers.set_ftz?, signature(0, 1));
+    let call = b.ins().call(set, &[]);
+    Some(b.inst_results(call)[0])
+}
+
+fn restore_mode(b: &mut FunctionBuilder, helpers: Helpers, old: Option<Value>) {
+    if let (Some(restore), Some(old)) = (helpers.restore_ftz, old) {
+        let restore = import(b.func, restore, signature(1, 0));
+        b.ins().call(restore, &[old]);
+    }
+}
+
+/// `void task(arg, i, worker)`: runs iterations `i*trip/tasks .. (i+1)*trip/tasks` of a segment with flush-to-zero set.
+pub(crate) fn task_unit(helpers: Helpers, options: &Options, isa: &dyn TargetIsa) -> Unit {
+    let mut function = Function::new();
+    function.signature = task_signature();
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let params = start(&mut b);
+    let old = set_mode(&mut b, helpers);
+    let flags = MemFlagsData::trusted();
+    let [ctx, func, trip, count] = [TASK_CTX, TASK_FUNC, TASK_TRIP, TASK_COUNT].map(|at| b.ins().load(types::I64, flags, params[0], at));
+    let (i, worker) = (b.ins().uextend(types::I64, params[1]), b.ins().uextend(types::I64, params[2]));
+    let product = b.ins().imul(i, trip);
+    let begin = b.ins().udiv(product, count);
+    let product = b.ins().iadd(product, trip);
+    let end = b.ins().udiv(product, count);
+    let sig = b.import_signature(signature(4, 0));
+    b.ins().call_indirect(sig, func, &[ctx, begin, end, worker]);
+    restore_mode(&mut b, helpers, old);
+    b.ins().return_(&[]);
+    b.finalize(isa.frontend_config());
+    let name = format!("{}_task", options.name);
+    Unit { name, export: false, code: Code::Clif(Box::new(function)) }
+}

@@ -1,0 +1,435 @@
+//! A plan as the functions of a module: entry, task trampoline, mode switches, microkernels, vector loops, step segments.
+
+use std::collections::HashMap;
+
+use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use onnxc_ir::kernel::Kernel;
+use onnxc_ir::lir::{Expr, Func, LoopKind, Stmt};
+use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_targets::{KernelCode, Target};
+use rayon::prelude::*;
+
+use crate::entry;
+use crate::error::{Error, Result};
+use crate::lower::{Calls, Lowering, Root, VectorCall};
+use crate::machine::{self, Code, Compiled, FuncIx, Unit, import, signature};
+use crate::scalar::Caps;
+use crate::segment::{self, Segment};
+
+/// Where the weights come from at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// In the object's read-only data.
+    #[default]
+    Embed,
+    /// In memory that the caller points to.
+    File,
+    /// In the object, in a section of this name.
+    Section(String),
+}
+
+/// How the functions are generated.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Prefix of all symbols.
+    pub name: String,
+    /// Weights.
+    pub weights: Weights,
+    /// Collect assembly text.
+    pub text: bool,
+    /// Collect Cranelift IR text.
+    pub clif: bool,
+}
+
+/// Bytes of the context before the variable slots.
+pub(crate) const CTX_SLOTS: i32 = 32;
+/// Offsets in the context that the entry hands to segments.
+pub(crate) const CTX_ARENA: i32 = 0;
+/// Weight blob.
+pub(crate) const CTX_WEIGHTS: i32 = 8;
+/// Caller's array of input pointers.
+pub(crate) const CTX_INPUTS: i32 = 16;
+/// Caller's array of output pointers.
+pub(crate) const CTX_OUTPUTS: i32 = 24;
+
+/// A step's function, numbered, with its segments.
+pub(crate) struct Work<'p> {
+    /// Number of the step in profiles.
+    pub step: u32,
+    /// The code.
+    pub func: &'p Func,
+    /// Where its buffers are.
+    pub places: &'p [Place],
+    /// Its segments and the functions that hold them.
+    pub segments: Vec<(Segment, FuncIx)>,
+}
+
+/// Functions that the entry may call besides steps.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Helpers {
+    /// Task trampoline.
+    pub task: Option<FuncIx>,
+    /// CPU check.
+    pub cpu_check: Option<FuncIx>,
+    /// Flush-to-zero on.
+    pub set_ftz: Option<FuncIx>,
+    /// And back.
+    pub restore_ftz: Option<FuncIx>,
+}
+
+/// Everything compiled, before it is put into a module.
+pub(crate) struct Machine {
+    /// Symbol, visibility, code of each function; function 0 is the entry.
+    pub functions: Vec<(String, bool, Compiled)>,
+    /// Deepest stack.
+    pub stack_bytes: u64,
+    /// Names of the microkernels and vector loops.
+    pub kernels: Vec<String>,
+    /// Cranelift IR of everything that went through Cranelift.
+    pub clif: String,
+}
+
+/// The function table while it is built.
+#[derive(Default)]
+struct Table {
+    units: Vec<Option<Unit>>,
+}
+
+impl Table {
+    fn add(&mut self, unit: Unit) -> FuncIx {
+        self.units.push(Some(unit));
+        (self.units.len() - 1) as FuncIx
+    }
+
+    fn reserve(&mut self) -> FuncIx {
+        self.units.push(None);
+        (self.units.len() - 1) as FuncIx
+    }
+
+    fn leaf(&mut self, name: String, code: KernelCode) -> FuncIx {
+        let code = match code {
+            KernelCode::Bytes(bytes) => Code::Bytes(bytes),
+            KernelCode::Clif(f) => Code::Clif(f),
+        };
+        self.add(Unit { name, export: false, code })
+    }
+}
+
+/// Vector loops and kernels of the plan: what lowering calls them by.
+struct Leaves {
+    kernels: HashMap<Kernel, (FuncIx, usize)>,
+}
+
+/// Generates and compiles everything.
+pub(crate) fn generate(plan: &Plan, target: &Target, options: &Options) -> Result<Machine> {
+    let mut table = Table::default();
+    let entry_ix = table.reserve();
+    let threads = target.desc.max_threads.max(1);
+    let mut works = number_steps(plan, threads);
+    let helpers = add_helpers(&mut table, target, options, threads, &works);
+    let (leaves, kernels) = add_leaves(&mut table, &works, target, options)?;
+    for work in &mut works {
+        for (_, ix) in &mut work.1.segments {
+            *ix = table.reserve();
+        }
+    }
+    let layout = Layout::of(plan, threads)?;
+    let caps = Caps::of(&*target.isa);
+    let jobs: Vec<(&Work, usize)> = works.iter().flat_map(|(_, w)| (0..w.segments.len()).map(move |s| (w, s))).collect();
+    let built: Vec<Result<Unit>> = jobs
+        .par_iter()
+        .map(|(work, s)| segment_unit(work, *s, caps, &layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name)))
+        .collect();
+    for ((work, s), unit) in jobs.iter().zip(built) {
+        table.units[work.segments[*s].1 as usize] = Some(unit?);
+    }
+    table.units[entry_ix as usize] = Some(entry::unit(plan, &works, helpers, &layout, options, &*target.isa)?);
+    let units: Vec<Unit> = table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
+    finish(units, &works, helpers, kernels, target, options)
+}
+
+/// Sizes that code needs as constants.
+pub(crate) struct Layout {
+    /// Shared arena bytes, a multiple of 64.
+    pub arena_shared: u64,
+    /// Scratch bytes of a worker, a multiple of 64.
+    pub scratch: u64,
+    /// All of the arena.
+    pub arena_bytes: u64,
+    /// Bytes of each input and output.
+    pub input_bytes: Vec<u64>,
+    /// Bytes of each output.
+    pub output_bytes: Vec<u64>,
+}
+
+impl Layout {
+    /// Evaluates the plan's sizes.
+    pub fn of(plan: &Plan, threads: u32) -> Result<Layout> {
+        let constant = |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Plan("a size is not constant".into()));
+        let round = |n: u64| n.next_multiple_of(64);
+        let (arena_shared, scratch) = (round(constant(&plan.arena_shared)?), round(constant(&plan.scratch_per_worker)?));
+        let bytes = |io: &onnxc_ir::plan::Io| {
+            let elements = io.ty.const_shape().map(|s| s.iter().product::<u64>());
+            elements.and_then(|n| io.ty.dtype.bytes_for(n)).ok_or_else(|| Error::Plan(format!("size of {:?}", io.name)))
+        };
+        Ok(Layout {
+            arena_shared,
+            scratch,
+            arena_bytes: arena_shared + scratch * u64::from(threads),
+            input_bytes: plan.inputs.iter().map(bytes).collect::<Result<_>>()?,
+            output_bytes: plan.outputs.iter().map(bytes).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// All step functions in order, each with the address of its step as the entry's key.
+fn number_steps(plan: &Plan, threads: u32) -> Vec<(usize, Work<'_>)> {
+    fn visit<'p>(steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
+        for step in steps {
+            match step {
+                Step::Call { func, places, .. } => {
+                    let segments = segment::split(func, threads).0.into_iter().map(|s| (s, 0)).collect();
+                    out.push((step as *const Step as usize, Work { step: out.len() as u32, func, places, segments }));
+                }
+                Step::If { then, otherwise, .. } => {
+                    visit(then, threads, out);
+                    visit(otherwise, threads, out);
+                }
+            }
+        }
+    }
+    let mut out = Vec::new();
+    visit(&plan.steps, threads, &mut out);
+    out
+}
+
+fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u32, works: &[(usize, Work)]) -> Helpers {
+    let mut bytes = |name: &str, code: &Option<Vec<u8>>| {
+        let code = code.clone()?;
+        Some(table.leaf(format!("{}_{name}", options.name), KernelCode::Bytes(code)))
+    };
+    let mut helpers = Helpers {
+        task: None,
+        cpu_check: bytes("cpu_check", &target.cpu_check),
+        set_ftz: bytes("set_ftz", &target.set_ftz),
+        restore_ftz: bytes("restore_ftz", &target.restore_ftz),
+    };
+    if threads > 1 && works.iter().any(|(_, w)| w.segments.iter().any(|(s, _)| s.parallel.is_some())) {
+        helpers.task = Some(table.reserve());
+        let unit = entry::task_unit(helpers, options, &*target.isa);
+        let at = table.units.len() - 1;
+        table.units[at] = Some(unit);
+    }
+    helpers
+}
+
+/// Compiles the distinct microkernels and vector loops. Equal code is shared.
+fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, options: &Options) -> Result<(Leaves, Vec<String>)> {
+    let mut names = Vec::new();
+    let mut wanted: Vec<(&Kernel, usize, &str)> = Vec::new();
+    let mut known: std::collections::HashSet<&Kernel> = std::collections::HashSet::new();
+    for (_, work) in works {
+        leaves_of(&work.func.body, &mut |stmt| match stmt {
+            Stmt::Call(kernel, pointers, ints) => {
+                if known.insert(kernel) {
+                    wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
+                }
+            }
+            _ => {}
+        });
+    }
+    let mut leaves = Leaves { kernels: HashMap::new() };
+    let codes: Vec<_> = wanted.par_iter().map(|(kernel, ..)| onnxc_targets::compile_kernel(kernel, target)).collect();
+    for ((kernel, args, step), code) in wanted.iter().zip(codes) {
+        let code = code.map_err(|e| Error::unsupported(e.to_string()).in_step(step))?;
+        let name = format!("{}_k{}_{}", options.name, leaves.kernels.len(), kernel_name(kernel));
+        names.push(name.clone());
+        let ix = table.leaf(name, code);
+        leaves.kernels.insert((*kernel).clone(), (ix, *args));
+    }
+    Ok((leaves, names))
+}
+
+/// Calls `f` on every kernel call and every vector loop (not on what is inside one that is vectorised: the loop may fall back to scalar code,
+/// so inner loops are offered too).
+fn leaves_of<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
+    for stmt in block {
+        match stmt {
+            Stmt::Call(..) => f(stmt),
+            Stmt::For { kind, body, .. } => {
+                if *kind == LoopKind::Vector {
+                    f(stmt);
+                }
+                leaves_of(body, f);
+            }
+            Stmt::While(_, body) => leaves_of(body, f),
+            Stmt::If(_, a, b) => {
+                leaves_of(a, f);
+                leaves_of(b, f);
+            }
+            Stmt::Set(..) | Stmt::Store(..) => {}
+        }
+    }
+}
+
+fn kernel_name(kernel: &Kernel) -> String {
+    match kernel {
+        Kernel::Tile(k) => format!("tile_{}_{}_{}x{}", k.a_dtype, k.b_dtype, k.mr, k.cols),
+        Kernel::Depthwise(k) => format!("depthwise_f32_{}x{}", k.taps.len(), k.channels),
+    }
+}
+
+/// Resolves calls of one segment.
+struct SegmentCalls<'a> {
+    leaves: &'a Leaves,
+    refs: HashMap<FuncIx, cranelift_codegen::ir::FuncRef>,
+}
+
+impl SegmentCalls<'_> {
+    fn call(&mut self, b: &mut FunctionBuilder, ix: FuncIx, args: &[Value]) {
+        let function = *self.refs.entry(ix).or_insert_with(|| import(b.func, ix, signature(args.len(), 0)));
+        b.ins().call(function, args);
+    }
+}
+
+impl Calls for SegmentCalls<'_> {
+    fn kernel(&mut self, b: &mut FunctionBuilder, kernel: &Kernel, args: &[Value]) -> Result<()> {
+        let (ix, n) = *self.leaves.kernels.get(kernel).ok_or_else(|| Error::Plan("kernel was not collected".into()))?;
+        if n != args.len() {
+            return Err(Error::Plan(format!("kernel called with {} and with {n} arguments", args.len())));
+        }
+        self.call(b, ix, args);
+        Ok(())
+    }
+
+    fn vector(&mut self, func: &Func, stmt: &Stmt) -> Option<VectorCall> {
+        let _ = (func, stmt);
+        None
+    }
+
+    fn call_vector(&mut self, b: &mut FunctionBuilder, call: &VectorCall, block: Value) -> Result<()> {
+        self.call(b, call.code as FuncIx, &[block]);
+        Ok(())
+    }
+}
+
+/// The function of a segment: `(context, begin, end, worker)`.
+fn segment_unit(work: &Work, s: usize, caps: Caps, layout: &Layout, leaves: &Leaves, options: &Options, isa: &dyn TargetIsa) -> Result<Unit> {
+    let (segment, _) = &work.segments[s];
+    let mut function = Function::new();
+    function.signature = signature(4, 0);
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let params = start(&mut b);
+    let stmts = &work.func.body[segment.stmts.clone()];
+    let roots = base_pointers(&mut b, work, layout, params[0], params[3]);
+    let mut calls = SegmentCalls { leaves, refs: HashMap::new() };
+    let mut l = Lowering::new(&mut b, work.func, work.places, caps, &mut calls, roots);
+    for (var, slot) in &segment.loads {
+        let ty = crate::scalar::clif_type(work.func.vars[var.0 as usize])?;
+        let value = l.builder().ins().load(ty, MemFlagsData::trusted(), params[0], CTX_SLOTS + *slot as i32 * 8);
+        l.define(*var, value)?;
+    }
+    match (segment.parallel, stmts) {
+        (Some(_), [Stmt::For { var, lo: Expr::Int(lo), step, body, .. }]) => {
+            // Iterations begin..end of the loop; a task is never empty.
+            let ins = |l: &mut Lowering, n: Value| {
+                let scaled = l.builder().ins().imul_imm_s(n, *step);
+                l.builder().ins().iadd_imm_s(scaled, *lo)
+            };
+            let (first, bound) = (ins(&mut l, params[1]), ins(&mut l, params[2]));
+            l.counted(*var, first, bound, *step, false, body)?;
+        }
+        _ => l.block(stmts)?,
+    }
+    for (var, slot) in &segment.saves {
+        let value = l.value(*var)?;
+        l.builder().ins().store(MemFlagsData::trusted(), value, params[0], CTX_SLOTS + *slot as i32 * 8);
+    }
+    b.ins().return_(&[]);
+    b.finalize(isa.frontend_config());
+    let part = if work.segments.len() > 1 { format!("_{s}") } else { String::new() };
+    let name = format!("{}_s{}_{}{part}", options.name, work.step, symbol(&work.func.name));
+    Ok(Unit { name, export: false, code: Code::Clif(Box::new(function)) })
+}
+
+/// Creates and enters the first block; answers the parameters.
+pub(crate) fn start(b: &mut FunctionBuilder) -> Vec<Value> {
+    let first = b.create_block();
+    b.append_block_params_for_function_params(first);
+    b.switch_to_block(first);
+    b.seal_block(first);
+    b.block_params(first).to_vec()
+}
+
+/// Loads the base pointers of all regions that the function's buffers are in.
+fn base_pointers(b: &mut FunctionBuilder, work: &Work, layout: &Layout, ctx: Value, worker: Value) -> Vec<(Root, Value)> {
+    let mut roots: Vec<Root> = work.places.iter().map(|p| Root::of(*p).0).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    let flags = MemFlagsData::trusted();
+    let load = |b: &mut FunctionBuilder, at: Value, offset: i32| b.ins().load(types::I64, flags, at, offset);
+    let mut out = Vec::new();
+    for root in roots {
+        let value = match root {
+            Root::Number => continue,
+            Root::Arena => load(b, ctx, CTX_ARENA),
+            Root::Weights => load(b, ctx, CTX_WEIGHTS),
+            Root::Scratch => {
+                let arena = load(b, ctx, CTX_ARENA);
+                let own = b.ins().imul_imm_s(worker, layout.scratch as i64);
+                let at = b.ins().iadd(arena, own);
+                b.ins().iadd_imm_s(at, layout.arena_shared as i64)
+            }
+            Root::Input(n) => {
+                let array = load(b, ctx, CTX_INPUTS);
+                load(b, array, n as i32 * 8)
+            }
+            Root::Output(n) => {
+                let array = load(b, ctx, CTX_OUTPUTS);
+                load(b, array, n as i32 * 8)
+            }
+        };
+        out.push((root, value));
+    }
+    out
+}
+
+/// A name with everything that assemblers dislike replaced, and not too long.
+pub(crate) fn symbol(name: &str) -> String {
+    name.chars().take(60).map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
+fn finish(
+    units: Vec<Unit>,
+    works: &[(usize, Work)],
+    helpers: Helpers,
+    kernels: Vec<String>,
+    target: &Target,
+    options: &Options,
+) -> Result<Machine> {
+    let mut clif = String::new();
+    if options.clif {
+        for unit in &units {
+            if let Code::Clif(f) = &unit.code {
+                clif.push_str(&format!("; {}\n{}\n", unit.name, f.display()));
+            }
+        }
+    }
+    let names: Vec<(String, bool)> = units.iter().map(|u| (u.name.clone(), u.export)).collect();
+    let compiled: Vec<Result<Compiled>> = units
+        .into_par_iter()
+        .enumerate()
+        .map(|(ix, unit)| machine::compile(&*target.isa, ix as FuncIx, unit, options.text))
+        .collect();
+    let compiled: Vec<Compiled> = compiled.into_iter().collect::<Result<_>>()?;
+    // The trampoline calls segments through a pointer.
+    let tasks: Vec<FuncIx> =
+        works.iter().flat_map(|(_, w)| w.segments.iter().filter(|(s, _)| s.parallel.is_some()).map(|(_, ix)| *ix)).collect();
+    let extra = |ix: FuncIx| if Some(ix) == helpers.task { tasks.clone() } else { vec![] };
+    let stack_bytes = machine::stack_bound(&compiled, 0, &extra);
+    let functions = names.into_iter().zip(compiled).map(|((name, export), code)| (name, export, code)).collect();
+    Ok(Machine { functions, stack_bytes, kernels, clif })
+}

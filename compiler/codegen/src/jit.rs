@@ -1,0 +1,236 @@
+//! The same code in this process: `run`, `verify`, `bench` and tests.
+
+#![expect(unsafe_code, reason = "calls machine code that this crate has just generated")]
+
+use std::ffi::c_void;
+use std::sync::Mutex;
+
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::FuncId;
+use onnxc_ir::plan::Plan;
+use onnxc_runtime::abi::{ONNXC_OK, onnxc_call, onnxc_hooks};
+use onnxc_targets::Target;
+
+use crate::error::{Error, Result};
+use crate::generate::{Layout, Options, Weights, generate};
+use crate::object::{define, weight_blob};
+use crate::pool::Pool;
+
+/// Bytes aligned to a cache line and to any vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+fn lines(bytes: u64) -> Vec<Line> {
+    vec![Line([0; 64]); (bytes as usize).div_ceil(64)]
+}
+
+/// A compiled model in this process.
+pub struct JitModel {
+    /// Freed when the model is dropped; behind a lock only because it is not `Sync` by itself.
+    module: Mutex<Option<JITModule>>,
+    run: unsafe extern "C" fn(*const onnxc_call) -> i32,
+    weights: Vec<Line>,
+    /// Arenas that no call uses at the moment.
+    arenas: Mutex<Vec<Vec<Line>>>,
+    pool: Mutex<Option<std::sync::Arc<Pool>>>,
+    layout: Layout,
+    threads: u32,
+    n_steps: usize,
+    /// Microkernels and vector loops.
+    pub kernels: Vec<String>,
+    /// Stack that a run takes at most.
+    pub stack_bytes: u64,
+}
+
+impl std::fmt::Debug for JitModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JitModel").field("kernels", &self.kernels).finish_non_exhaustive()
+    }
+}
+
+/// Nanoseconds that each step took, by step number.
+pub type Profile = Vec<u64>;
+
+struct ProfileState {
+    begun: std::time::Instant,
+    ns: Profile,
+}
+
+struct HookState {
+    pool: Option<std::sync::Arc<Pool>>,
+    profile: Option<ProfileState>,
+}
+
+unsafe extern "C" fn profile_hook(ctx: *mut c_void, step: u32, phase: u32) {
+    // SAFETY: `ctx` is the `HookState` of the running call, which calls this from one thread only.
+    let state = unsafe { &mut *ctx.cast::<HookState>() };
+    if let Some(p) = &mut state.profile {
+        if phase == 0 {
+            p.begun = std::time::Instant::now();
+        } else if let Some(ns) = p.ns.get_mut(step as usize) {
+            *ns += p.begun.elapsed().as_nanos() as u64;
+        }
+    }
+}
+
+unsafe extern "C" fn parallel_hook(
+    ctx: *mut c_void,
+    tasks: u32,
+    task: unsafe extern "C" fn(*mut c_void, u32, u32),
+    arg: *mut c_void,
+) -> i32 {
+    // SAFETY: as in `profile_hook`; tasks do not touch the state.
+    let state = unsafe { &*ctx.cast::<HookState>() };
+    let arg = arg as usize;
+    if let Some(pool) = &state.pool {
+        pool.run(tasks, &|i, worker| {
+            // SAFETY: the generated code passes a task and its argument that stay valid until this function returns; tasks are independent.
+            unsafe { task(arg as *mut c_void, i, worker) };
+        });
+        return 0;
+    }
+    1
+}
+
+impl JitModel {
+    /// Compiles a plan for this machine.
+    ///
+    /// # Errors
+    /// As [`crate::compile_object`]; also when the target is not this machine's architecture.
+    pub fn new(plan: &Plan, target: &Target) -> Result<JitModel> {
+        let host = target_lexicon::Triple::host();
+        if target.isa.triple().architecture != host.architecture {
+            return Err(Error::Run(format!("code for {} does not run on this machine", target.isa.triple())));
+        }
+        let options = Options { name: "model".to_string(), weights: Weights::File, text: false, clif: false };
+        let machine = generate(plan, target, &options)?;
+        let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
+        let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
+        // One block of memory for everything keeps calls within the reach of their displacements.
+        let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
+        let memory = ArenaMemoryProvider::new_with_size(2 * size + (1 << 20)).map_err(|e| Error::Run(e.to_string()))?;
+        builder.memory_provider(Box::new(memory));
+        let mut module = JITModule::new(builder);
+        define(&mut module, &machine, "model", None)?;
+        module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
+        let run = module.get_finalized_function(FuncId::from_u32(0));
+        let blob = weight_blob(plan)?;
+        let mut weights = lines(blob.len() as u64);
+        for (line, bytes) in weights.iter_mut().zip(blob.chunks(64)) {
+            line.0[..bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(JitModel {
+            // SAFETY: function 0 is the entry, generated with this signature; the module lives as long as the pointer.
+            run: unsafe { std::mem::transmute::<*const u8, unsafe extern "C" fn(*const onnxc_call) -> i32>(run) },
+            module: Mutex::new(Some(module)),
+            weights,
+            arenas: Mutex::default(),
+            pool: Mutex::default(),
+            layout,
+            threads: target.desc.max_threads.max(1),
+            n_steps: count_steps(&plan.steps),
+            kernels: machine.kernels,
+            stack_bytes: machine.stack_bytes,
+        })
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.layout.arena_bytes
+    }
+
+    /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for.
+    ///
+    /// # Errors
+    /// When the number or sizes of inputs are wrong, or the model answers with a status.
+    pub fn run(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<()> {
+        self.call(inputs, outputs, threads, false).map(|_| ())
+    }
+
+    /// The same, with the time that each step took.
+    ///
+    /// # Errors
+    /// As [`JitModel::run`].
+    pub fn run_profiled(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<Profile> {
+        self.call(inputs, outputs, threads, true)
+    }
+
+    fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<Profile> {
+        if inputs.len() != self.layout.input_bytes.len() {
+            return Err(Error::Run(format!("the model has {} inputs, not {}", self.layout.input_bytes.len(), inputs.len())));
+        }
+        for (i, (input, bytes)) in inputs.iter().zip(&self.layout.input_bytes).enumerate() {
+            if input.len() as u64 != *bytes {
+                return Err(Error::Run(format!("input {i} has {} bytes, the model wants {bytes}", input.len())));
+            }
+        }
+        outputs.resize(self.layout.output_bytes.len(), Vec::new());
+        for (output, bytes) in outputs.iter_mut().zip(&self.layout.output_bytes) {
+            output.resize(*bytes as usize, 0);
+        }
+        let mut arena = lock(&self.arenas).pop().unwrap_or_else(|| lines(self.layout.arena_bytes));
+        let in_pointers: Vec<*const c_void> = inputs.iter().map(|i| i.as_ptr().cast()).collect();
+        let out_pointers: Vec<*mut c_void> = outputs.iter_mut().map(|o| o.as_mut_ptr().cast()).collect();
+        let threads = threads.clamp(1, self.threads);
+        let now = std::time::Instant::now();
+        let mut state = HookState {
+            pool: (threads > 1).then(|| self.pool(threads)),
+            profile: profile.then(|| ProfileState { begun: now, ns: vec![0; self.n_steps] }),
+        };
+        let hooks = onnxc_hooks {
+            ctx: (&raw mut state).cast(),
+            parallel_for: if threads > 1 { Some(parallel_hook) } else { None },
+            profile: if profile { Some(profile_hook) } else { None },
+        };
+        let call = onnxc_call {
+            inputs: in_pointers.as_ptr(),
+            outputs: out_pointers.as_ptr(),
+            arena: arena.as_mut_ptr().cast(),
+            weights: self.weights.as_ptr().cast(),
+            hooks: &raw const hooks,
+        };
+        // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
+        let status = unsafe { (self.run)(&raw const call) };
+        lock(&self.arenas).push(arena);
+        if status != ONNXC_OK {
+            return Err(Error::Run(format!("the compiled model answered with status {status}")));
+        }
+        Ok(state.profile.map(|p| p.ns).unwrap_or_default())
+    }
+
+    fn pool(&self, threads: u32) -> std::sync::Arc<Pool> {
+        let mut pool = lock(&self.pool);
+        match &*pool {
+            Some(p) if p.threads() == threads => p.clone(),
+            _ => {
+                let new = std::sync::Arc::new(Pool::new(threads));
+                *pool = Some(new.clone());
+                new
+            }
+        }
+    }
+}
+
+impl Drop for JitModel {
+    fn drop(&mut self) {
+        if let Some(module) = lock(&self.module).take() {
+            // SAFETY: `&mut self` proves that no call is running, and the entry pointer dies with the model.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn count_steps(steps: &[onnxc_ir::plan::Step]) -> usize {
+    steps
+        .iter()
+        .map(|s| match s {
+            onnxc_ir::plan::Step::Call { .. } => 1,
+            onnxc_ir::plan::Step::If { then, otherwise, .. } => count_steps(then) + count_steps(otherwise),
+        })
+        .sum()
+}

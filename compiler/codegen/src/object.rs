@@ -1,0 +1,212 @@
+//! Object files: per-function sections, weights in read-only data, no global offset table, no undefined symbols, same bytes every time.
+
+use std::collections::BTreeMap;
+
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
+use cranelift_object::{ObjectBuilder, ObjectModule, ObjectProduct};
+use object::{Object as _, ObjectSymbol as _};
+use onnxc_ir::plan::Plan;
+use onnxc_targets::Target;
+
+use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
+use crate::error::{Error, Result};
+use crate::generate::{Layout, Machine, Options, Weights, generate, symbol};
+
+/// How an object is made.
+#[derive(Clone, Debug)]
+pub struct ObjectOptions {
+    /// Prefix of all symbols; a C identifier.
+    pub name: String,
+    /// Where the weights are.
+    pub weights: Weights,
+}
+
+impl Default for ObjectOptions {
+    fn default() -> ObjectOptions {
+        ObjectOptions { name: "model".to_string(), weights: Weights::Embed }
+    }
+}
+
+/// An object file and what is known about it.
+#[derive(Debug)]
+pub struct ObjectOutput {
+    /// The ELF file.
+    pub bytes: Vec<u8>,
+    /// The weight blob when it is not in the object.
+    pub weights_file: Option<Vec<u8>>,
+    /// Deepest stack of `NAME_run` and of a task, hooks not counted.
+    pub stack_bytes: u64,
+    /// Machine code.
+    pub code_bytes: u64,
+    /// Arena size for the target's thread count.
+    pub arena_bytes: u64,
+    /// The part of the arena that all threads share.
+    pub arena_shared: u64,
+    /// The part of the arena that each thread has.
+    pub scratch_per_thread: u64,
+    /// Alignment of the arena.
+    pub arena_align: u64,
+    /// Microkernels and vector loops in the object.
+    pub kernels: Vec<String>,
+    /// Size and name of every function, largest first.
+    pub functions: Vec<(String, u64)>,
+}
+
+/// Compiles a plan into a relocatable ELF object that exports `NAME_run`.
+///
+/// # Errors
+/// [`Error::Unsupported`] for element types without code; everything else is an internal fault.
+pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<ObjectOutput> {
+    let machine = generate(plan, target, &inner(options, false, false))?;
+    let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
+    let blob = weight_blob(plan)?;
+    let mut module = object_module(target, &options.name)?;
+    let code_bytes = machine.functions.iter().map(|(_, _, c)| c.bytes.len() as u64).sum();
+    let mut functions: Vec<(String, u64)> = machine.functions.iter().map(|(n, _, c)| (n.clone(), c.bytes.len() as u64)).collect();
+    functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let (stack_bytes, kernels) = (machine.stack_bytes, machine.kernels.clone());
+    let embed = options.weights != Weights::File && !blob.is_empty();
+    let section = if let Weights::Section(s) = &options.weights { Some(s.as_str()) } else { None };
+    let (weights_file, in_object) = if embed { (None, blob) } else { (Some(blob).filter(|b| !b.is_empty()), vec![]) };
+    define(&mut module, &machine, &options.name, Some((in_object, section)))?;
+    let product = module.finish();
+    let bytes = emit(product)?;
+    Ok(ObjectOutput {
+        bytes,
+        weights_file,
+        stack_bytes,
+        code_bytes,
+        arena_bytes: layout.arena_bytes,
+        arena_shared: layout.arena_shared,
+        scratch_per_thread: layout.scratch,
+        arena_align: crate::entry::ARENA_ALIGN,
+        kernels,
+        functions,
+    })
+}
+
+/// Cranelift IR of everything in the object that went through Cranelift.
+///
+/// # Errors
+/// As [`compile_object`].
+pub fn clif_text(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<String> {
+    Ok(generate(plan, target, &inner(options, false, true))?.clif)
+}
+
+pub(crate) fn inner(options: &ObjectOptions, text: bool, clif: bool) -> Options {
+    Options { name: symbol(&options.name), weights: options.weights.clone(), text, clif }
+}
+
+fn object_module(target: &Target, name: &str) -> Result<ObjectModule> {
+    let fail = |e: cranelift_module::ModuleError| Error::Object(e.to_string());
+    let mut builder =
+        ObjectBuilder::new(target.isa.clone(), name.as_bytes().to_vec(), cranelift_module::default_libcall_names()).map_err(fail)?;
+    builder.per_function_section(true);
+    Ok(ObjectModule::new(builder))
+}
+
+/// The weight blob of a plan: its parts with zeros between them.
+pub fn weight_blob(plan: &Plan) -> Result<Vec<u8>> {
+    let size = usize::try_from(plan.weights_bytes).map_err(|_| Error::Plan("weights exceed memory".into()))?;
+    let mut blob = vec![0u8; size];
+    for (at, part) in &plan.weights {
+        let at = *at as usize;
+        let to = blob.get_mut(at..at + part.len()).ok_or_else(|| Error::Plan("a weight lies outside the blob".into()))?;
+        to.copy_from_slice(part);
+    }
+    Ok(blob)
+}
+
+/// Declares and defines all functions and data. `weights`: the blob (empty if it is elsewhere) and its section; `None` for the JIT, where
+/// weights come through the call.
+pub(crate) fn define(
+    module: &mut dyn Module,
+    machine: &Machine,
+    name: &str,
+    weights: Option<(Vec<u8>, Option<&str>)>,
+) -> Result<()> {
+    let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
+    for (ix, (symbol, export, _)) in machine.functions.iter().enumerate() {
+        let linkage = if *export { Linkage::Export } else { Linkage::Local };
+        // Signatures were used when calls were built; the module keeps them only for reference.
+        let id = module.declare_function(symbol, linkage, &crate::machine::signature(0, 0)).map_err(fail)?;
+        if id != FuncId::from_u32(ix as u32) {
+            return Err(Error::Object(format!("two functions are called {symbol}")));
+        }
+    }
+    let prefix = symbol(name);
+    let mut data_ids: BTreeMap<u32, DataId> = BTreeMap::new();
+    for (ix, what, writable) in [(DATA_WEIGHTS, "weights", false), (DATA_CPU_OK, "cpu_ok", true)] {
+        // Only what is used is declared: a declaration without definition would be an undefined symbol.
+        if !machine.functions.iter().any(|(_, _, c)| c.relocs.iter().any(|r| data_index(&r.name) == Some(ix))) {
+            continue;
+        }
+        let id = module.declare_data(&format!("{prefix}_{what}"), Linkage::Local, writable, false).map_err(fail)?;
+        data_ids.insert(ix, id);
+        let mut data = DataDescription::new();
+        data.set_align(if ix == DATA_WEIGHTS { 64 } else { 1 });
+        match (ix, &weights) {
+            (DATA_WEIGHTS, Some((blob, section))) => {
+                data.define(blob.clone().into_boxed_slice());
+                if let Some(section) = section {
+                    data.set_custom_section(section);
+                }
+            }
+            (DATA_WEIGHTS, None) => return Err(Error::Object("the JIT has no weight symbol".into())),
+            _ => data.define_zeroinit(1),
+        }
+        module.define_data(id, &data).map_err(fail)?;
+    }
+    for (ix, (_, _, code)) in machine.functions.iter().enumerate() {
+        let mut relocs = code.relocs.clone();
+        for reloc in &mut relocs {
+            if let Some(id) = data_index(&reloc.name).and_then(|ix| data_ids.get(&ix)) {
+                reloc.name = (*id).into();
+            }
+        }
+        module.define_function_bytes(FuncId::from_u32(ix as u32), code.align, &code.bytes, &relocs).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// The data object that a relocation means, by the numbers of the generator.
+fn data_index(name: &ModuleRelocTarget) -> Option<u32> {
+    match name {
+        ModuleRelocTarget::User { namespace: 1, index } => Some(*index),
+        _ => None,
+    }
+}
+
+fn emit(product: ObjectProduct) -> Result<Vec<u8>> {
+    let bytes = product.emit().map_err(|e| Error::Object(e.to_string()))?;
+    let file = object::File::parse(&*bytes).map_err(|e| Error::Object(e.to_string()))?;
+    let undefined: Vec<&str> = file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).filter(|n| !n.is_empty()).collect();
+    if !undefined.is_empty() {
+        return Err(Error::Object(format!("undefined symbols: {}", undefined.join(", "))));
+    }
+    Ok(bytes)
+}
+
+/// Assembly of all functions: Cranelift's own listing, and a disassembly of assembled kernels where the target is x86-64.
+///
+/// # Errors
+/// As [`compile_object`].
+pub fn asm_text(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<String> {
+    let machine = generate(plan, target, &inner(options, true, false))?;
+    let mut out = String::new();
+    let mut names: BTreeMap<u32, &str> = BTreeMap::new();
+    for (ix, (name, ..)) in machine.functions.iter().enumerate() {
+        names.insert(ix as u32, name);
+    }
+    for (name, _, code) in &machine.functions {
+        let calls: Vec<&str> = code.callees.iter().filter_map(|c| names.get(c).copied()).collect();
+        let calls = if calls.is_empty() { String::new() } else { format!(" ; calls {}", calls.join(", ")) };
+        out.push_str(&format!("{name}: ; {} bytes, frame {}{calls}\n", code.bytes.len(), code.frame));
+        match &code.text {
+            Some(text) => out.push_str(text),
+            None => out.push_str(&crate::print::disassemble(&*target.isa, &code.bytes)),
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
