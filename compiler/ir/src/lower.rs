@@ -150,6 +150,43 @@ impl<'a> LowerCx<'a> {
         self.nest(shape, &order, outer_parallel, &mut at, body);
     }
 
+    /// True when the next statement goes to the top level of the function, where `Parallel` loops become tasks.
+    pub fn at_top_level(&self) -> bool {
+        self.blocks.len() == 1
+    }
+
+    /// Like [`LowerCx::for_each`] for bodies that are whole rows or more: nothing is vectorised, and one dimension is enough to be parallel.
+    pub fn for_rows(&mut self, shape: &[u64], order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+        order.sort_by_key(|d| std::cmp::Reverse((order_by[*d].unsigned_abs(), shape.len() - d)));
+        let mut at = vec![Expr::Int(0); shape.len()];
+        let parallel = self.at_top_level();
+        self.rows(shape, &order, parallel, &mut at, body);
+    }
+
+    /// Serial loops over all coordinates of `shape`, in its order.
+    pub fn for_serial(&mut self, shape: &[u64], body: impl FnOnce(&mut Self, &[Expr])) {
+        let order: Vec<usize> = (0..shape.len()).collect();
+        let mut at = vec![Expr::Int(0); shape.len()];
+        self.rows(shape, &order, false, &mut at, body);
+    }
+
+    fn rows(
+        &mut self,
+        shape: &[u64],
+        order: &[usize],
+        parallel: bool,
+        at: &mut Vec<Expr>,
+        body: impl FnOnce(&mut Self, &[Expr]),
+    ) {
+        let Some((&d, rest)) = order.split_first() else { return body(self, at) };
+        let kind = if parallel { LoopKind::Parallel } else { LoopKind::Serial };
+        self.for_(kind, shape[d], |cx, i| {
+            at[d] = i;
+            cx.rows(shape, rest, false, at, body);
+        });
+    }
+
     fn nest(
         &mut self,
         shape: &[u64],

@@ -1,2 +1,4 @@
 //! x
-pub fn expand(p: &crate::scalar::ScalarProgram) -> crate::scalar::ScalarProgram { p.clone() }
+pub fn expand(p: &crate::scalar::ScalarProgram) -> crate::scalar::ScalarProgram {
+    p.clone()
+}
