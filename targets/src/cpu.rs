@@ -83,12 +83,9 @@ struct Arch {
     features: &'static [Feature],
 }
 
-static X86_64: Arch =
-    Arch { triple: "x86_64-unknown-linux-gnu", cpus: features::X86_64_CPUS, features: features::X86_64 };
-static AARCH64: Arch =
-    Arch { triple: "aarch64-unknown-linux-gnu", cpus: features::AARCH64_CPUS, features: features::AARCH64 };
-static RISCV64: Arch =
-    Arch { triple: "riscv64gc-unknown-linux-gnu", cpus: features::RISCV64_CPUS, features: features::RISCV64 };
+static X86_64: Arch = Arch { triple: "x86_64-unknown-linux-gnu", cpus: features::X86_64_CPUS, features: features::X86_64 };
+static AARCH64: Arch = Arch { triple: "aarch64-unknown-linux-gnu", cpus: features::AARCH64_CPUS, features: features::AARCH64 };
+static RISCV64: Arch = Arch { triple: "riscv64gc-unknown-linux-gnu", cpus: features::RISCV64_CPUS, features: features::RISCV64 };
 
 /// Supported targets for listings: (usual triple, CPU names with the default first, feature names).
 pub fn targets() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
@@ -156,7 +153,10 @@ fn parse_triple(triple: &str) -> Result<Triple, Error> {
     }
     match parsed.binary_format {
         BinaryFormat::Elf => Ok(parsed),
-        other => Err(bad(format!("objects of format {other:?} are not written yet, only ELF; try an ELF triple such as {}-unknown-linux-gnu", parsed.architecture))),
+        other => Err(bad(format!(
+            "objects of format {other:?} are not written yet, only ELF; try an ELF triple such as {}-unknown-linux-gnu",
+            parsed.architecture
+        ))),
     }
 }
 
@@ -184,8 +184,9 @@ fn parse_cpu(arch: &Arch, cpu: &str, triple: &Triple) -> Result<BTreeSet<&'stati
     }
     for item in split_features(rest) {
         let (sign, feature) = item.split_at(1);
-        let Some(known) = arch.features.iter().find(|f| f.name == feature) else {
+        let Some(known) = arch.features.iter().find(|f| f.name == feature && sign != "?") else {
             let names: Vec<_> = arch.features.iter().map(|f| f.name).collect();
+            let item = item.trim_start_matches('?');
             return Err(bad(format!("unknown feature `{item}`; write +NAME or -NAME with one of {}", names.join(", "))));
         };
         match sign {
@@ -236,8 +237,26 @@ fn native_features(arch: &Arch, triple: &Triple, on: &mut BTreeSet<&'static str>
         ($($name:tt),*) => {[$(($name, std::is_x86_feature_detected!($name))),*]};
     }
     let found = ask!(
-        "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "fma", "f16c", "avx2", "bmi1", "bmi2", "lzcnt", "avx512f", "avx512bw",
-        "avx512cd", "avx512dq", "avx512vl", "avx512vnni", "avxvnni", "avx512bf16"
+        "sse3",
+        "ssse3",
+        "sse4.1",
+        "sse4.2",
+        "popcnt",
+        "avx",
+        "fma",
+        "f16c",
+        "avx2",
+        "bmi1",
+        "bmi2",
+        "lzcnt",
+        "avx512f",
+        "avx512bw",
+        "avx512cd",
+        "avx512dq",
+        "avx512vl",
+        "avx512vnni",
+        "avxvnni",
+        "avx512bf16"
     );
     found.iter().filter(|f| f.1).for_each(|f| switch_on(arch, f.0, on));
     Ok(())

@@ -39,7 +39,7 @@ pub(crate) static X86_64: &[Feature] = &[
     x86("bmi1", &[], &["has_bmi1"], (7, 0, 1, 3)),
     x86("bmi2", &[], &["has_bmi2"], (7, 0, 1, 8)),
     x86("lzcnt", &[], &["has_lzcnt"], (0x8000_0001, 0, 2, 5)),
-    x86("avx512f", &["avx2", "fma", "f16c"], &["has_avx512f"], (7, 0, 1, 16)),
+    x86("avx512f", &["avx2", "fma", "f16c", "bmi2"], &["has_avx512f"], (7, 0, 1, 16)),
     x86("avx512bw", &["avx512f"], &[], (7, 0, 1, 30)),
     x86("avx512cd", &["avx512f"], &[], (7, 0, 1, 28)),
     x86("avx512dq", &["avx512f"], &["has_avx512dq"], (7, 0, 1, 17)),
@@ -52,12 +52,24 @@ pub(crate) static X86_64: &[Feature] = &[
 const V2: &[&str] = &["sse4.2", "popcnt"];
 const V3: &[&str] = &["sse4.2", "popcnt", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt"];
 const V4: &[&str] = &[
-    "sse4.2", "popcnt", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "avx512f", "avx512bw", "avx512cd", "avx512dq",
-    "avx512vl",
+    "sse4.2", "popcnt", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
 ];
 const VNNI: &[&str] = &[
-    "sse4.2", "popcnt", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "avx512f", "avx512bw", "avx512cd", "avx512dq",
-    "avx512vl", "avx512vnni", "avx512bf16",
+    "sse4.2",
+    "popcnt",
+    "avx2",
+    "fma",
+    "f16c",
+    "bmi1",
+    "bmi2",
+    "lzcnt",
+    "avx512f",
+    "avx512bw",
+    "avx512cd",
+    "avx512dq",
+    "avx512vl",
+    "avx512vnni",
+    "avx512bf16",
 ];
 
 /// CPU names of x86-64; the first is the default.
@@ -74,11 +86,8 @@ pub(crate) static X86_64_CPUS: &[(&str, &[&str])] = &[
 ];
 
 /// Features of AArch64.
-pub(crate) static AARCH64: &[Feature] = &[
-    plain("fp16", &[], &["has_fp16"]),
-    plain("dotprod", &[], &["has_dotprod"]),
-    plain("i8mm", &["dotprod"], &["has_i8mm"]),
-];
+pub(crate) static AARCH64: &[Feature] =
+    &[plain("fp16", &[], &["has_fp16"]), plain("dotprod", &[], &["has_dotprod"]), plain("i8mm", &["dotprod"], &["has_i8mm"])];
 
 /// CPU names of AArch64.
 pub(crate) static AARCH64_CPUS: &[(&str, &[&str])] = &[

@@ -57,7 +57,13 @@ pub(crate) fn const_bits(dtype: DType, bits: u64) -> Result<u32, Error> {
     Ok(match lane_type(dtype)? {
         Ty::F32 => (f64::from_bits(bits) as f32).to_bits(),
         Ty::I32 => bits as u32,
-        Ty::Mask => if bits != 0 { u32::MAX } else { 0 },
+        Ty::Mask => {
+            if bits != 0 {
+                u32::MAX
+            } else {
+                0
+            }
+        }
     })
 }
 
@@ -292,6 +298,10 @@ pub(crate) fn load_operand(
         return Err(Error::Unsupported(format!("vectors of {dtype}")));
     }
     let v = e.alloc(lane_type(dtype)?)?;
-    if neighbours { e.load(v, dtype, at, lanes)? } else { e.splat(v, dtype, at)? }
+    if neighbours {
+        e.load(v, dtype, at, lanes)?
+    } else {
+        e.splat(v, dtype, at)?
+    }
     Ok(Val::Own(v))
 }

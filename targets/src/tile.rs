@@ -2,6 +2,8 @@
 //!
 //! The accumulators of `mr` rows by `cols` columns stay in registers over the whole nest; B is read once per step, A by broadcast.
 
+use std::ops::Range;
+
 use onnxc_ir::DType;
 use onnxc_ir::kernel::TileKernel;
 use onnxc_ir::scalar::ScalarProgram;
@@ -28,32 +30,29 @@ struct Tile<'k> {
     used: i64,
 }
 
-/// Emits the tile. With `through_c`, the epilogue reads the accumulators back from C instead of having them all in registers.
-pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, through_c: bool) -> Result<(), Error> {
+/// Registers that `careful` code leaves to the epilogue.
+const SPARE: usize = 5;
+
+/// Emits the tile. `careful` code uses fewer registers: it handles a few rows after another, and the epilogue reads the accumulators back from C
+/// where it can.
+pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result<(), Error> {
     let t = check(e, k)?;
     let program = onnxc_ir::math::expand(&k.epilogue);
     let (a, b, c) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
-    let acc_ty = if t.int8 { Ty::I32 } else { Ty::F32 };
-    let acc = alloc_many(e, acc_ty, (k.mr as i64 * t.used) as usize)?;
-    t.init(e, &acc, c)?;
-    t.steps(e, &acc, a, b)?;
-    e.free_ptr(a);
-    e.free_ptr(b);
-    let acc_dtype = if t.int8 { DType::I32 } else { DType::F32 };
-    if program.is_identity() && k.c_dtype == acc_dtype {
-        return t.store_all(e, &acc, c, acc_dtype);
+    let rows = i64::from(k.mr);
+    if !careful {
+        return t.rows(e, &program, (a, b, c), 0..rows, false);
     }
-    let same_size = k.c_dtype.bytes() == 4;
-    if same_size && k.mr > 1 && (through_c || program.nodes.len() > LONG_EPILOGUE) {
-        t.store_all(e, &acc, c, acc_dtype)?;
-        return t.epilogue_loop(e, &program, c, acc_dtype);
+    let parts = if t.int8 { e.dot_parts(t.a_unsigned) } else { 1 };
+    let others = (t.used as usize + 1) * parts + e.dot_temps(t.a_unsigned) + SPARE;
+    let at_once = e.available().saturating_sub(others) as i64 / t.used;
+    if at_once == 0 {
+        return Err(Error::Registers("vectors"));
     }
-    let ops = t.operand_pointers(e)?;
-    // The last accumulators go first: their registers serve the others as temporaries.
-    for i in 0..k.mr as i64 {
-        for j in 0..t.used {
-            t.finish_vector(e, &program, Some(acc[(i * t.used + j) as usize]), acc_dtype, c, &ops, (i, j))?;
-        }
+    for first in (0..rows).step_by(at_once as usize) {
+        let (a, b) = (e.copy_ptr(a)?, e.copy_ptr(b)?);
+        e.advance(a, first * k.a_row)?;
+        t.rows(e, &program, (a, b, c), first..rows.min(first + at_once), true)?;
     }
     Ok(())
 }
@@ -74,6 +73,39 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
 }
 
 impl Tile<'_> {
+    /// Some rows of the tile. `a` points at the first of them; `a` and `b` are given back.
+    fn rows(
+        &self,
+        e: &mut dyn Emitter,
+        program: &ScalarProgram,
+        (a, b, c): (P, P, P),
+        rows: Range<i64>,
+        through_c: bool,
+    ) -> Result<(), Error> {
+        let k = self.k;
+        let (acc_ty, acc_dtype) = if self.int8 { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
+        let acc = alloc_many(e, acc_ty, ((rows.end - rows.start) * self.used) as usize)?;
+        self.init(e, &acc, c, rows.clone())?;
+        self.steps(e, &acc, a, b)?;
+        e.free_ptr(a);
+        e.free_ptr(b);
+        if program.is_identity() && k.c_dtype == acc_dtype {
+            return self.store_all(e, &acc, c, acc_dtype, rows);
+        }
+        if k.c_dtype.bytes() == 4 && k.mr > 1 && (through_c || program.nodes.len() > LONG_EPILOGUE) {
+            self.store_all(e, &acc, c, acc_dtype, rows.clone())?;
+            return self.epilogue_loop(e, program, c, acc_dtype, rows);
+        }
+        let ops = self.operand_pointers(e)?;
+        for i in rows.clone() {
+            for j in 0..self.used {
+                let v = acc[((i - rows.start) * self.used + j) as usize];
+                self.finish_vector(e, program, Some(v), acc_dtype, c, &ops, (i, j))?;
+            }
+        }
+        Ok(())
+    }
+
     fn lanes_of(&self, j: i64) -> Lanes {
         let left = i64::from(self.k.cols) - j * self.lanes;
         if left >= self.lanes { Lanes::All } else { Lanes::First(left as u32) }
@@ -83,16 +115,16 @@ impl Tile<'_> {
         Mem { base: c, disp: i * row + j * self.lanes * self.k.c_dtype.bytes() as i64 }
     }
 
-    fn init(&self, e: &mut dyn Emitter, acc: &[V], c: P) -> Result<(), Error> {
+    fn init(&self, e: &mut dyn Emitter, acc: &[V], c: P, rows: Range<i64>) -> Result<(), Error> {
         let (dtype, ty) = if self.int8 { (DType::I32, Ty::I32) } else { (DType::F32, Ty::F32) };
-        let (rows, used) = (i64::from(self.k.mr), self.used);
+        let used = self.used;
         let bias = if self.k.bias { Some(e.arg(3)?) } else { None };
-        for i in 0..rows {
+        for i in rows.clone() {
             for j in 0..used {
-                let v = acc[(i * used + j) as usize];
+                let v = acc[((i - rows.start) * used + j) as usize];
                 if self.k.accumulate {
                     e.load(v, dtype, self.c_at(c, i, j, self.k.c_row), self.lanes_of(j))?;
-                } else if let (Some(bias), 0) = (bias, i) {
+                } else if let (Some(bias), 0) = (bias, i - rows.start) {
                     e.load(v, dtype, Mem { base: bias, disp: j * self.lanes * 4 }, self.lanes_of(j))?;
                 } else if bias.is_some() {
                     e.copy(ty, v, Opd::Reg(acc[j as usize]))?;
@@ -101,7 +133,6 @@ impl Tile<'_> {
                 }
             }
         }
-        bias.into_iter().for_each(|p| e.free_ptr(p));
         Ok(())
     }
 
@@ -129,7 +160,7 @@ impl Tile<'_> {
         let parts = if self.int8 { e.dot_parts(self.a_unsigned) } else { 1 };
         let b_regs = alloc_many(e, ty, self.used as usize * parts)?;
         let temps = if self.int8 { e.dot_temps(self.a_unsigned) } else { 0 };
-        let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(self.k.mr as usize);
+        let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(acc.len() / self.used as usize);
         let a_regs = alloc_many(e, ty, sets * parts)?;
         let (inner, outer) = nest.split_last().expect("internal: targets: a nest has a level");
         let mut open = Vec::new();
@@ -201,7 +232,7 @@ impl Tile<'_> {
             e.prefetch(Mem { base: b, disp: at + PREFETCH })?;
         }
         let sets = a_regs.len() / parts;
-        for i in 0..self.k.mr as usize {
+        for i in 0..acc.len() / used {
             let a_part = &a_regs[i % sets * parts..][..parts];
             let at = Mem { base: a, disp: a_at + i as i64 * self.k.a_row };
             if self.int8 {
@@ -222,10 +253,10 @@ impl Tile<'_> {
     }
 
     /// Stores the accumulators as they are and gives their registers back.
-    fn store_all(&self, e: &mut dyn Emitter, acc: &[V], c: P, dtype: DType) -> Result<(), Error> {
-        for i in 0..i64::from(self.k.mr) {
+    fn store_all(&self, e: &mut dyn Emitter, acc: &[V], c: P, dtype: DType, rows: Range<i64>) -> Result<(), Error> {
+        for i in rows.clone() {
             for j in 0..self.used {
-                let v = acc[(i * self.used + j) as usize];
+                let v = acc[((i - rows.start) * self.used + j) as usize];
                 e.store(v, dtype, self.c_at(c, i, j, self.k.c_row), self.lanes_of(j))?;
                 e.free(v);
             }
@@ -239,9 +270,23 @@ impl Tile<'_> {
     }
 
     /// The epilogue as a loop over rows that works on C in memory.
-    fn epilogue_loop(&self, e: &mut dyn Emitter, program: &ScalarProgram, c: P, acc_dtype: DType) -> Result<(), Error> {
-        let ops = self.operand_pointers(e)?;
-        let rows = e.repeat(u64::from(self.k.mr))?;
+    fn epilogue_loop(
+        &self,
+        e: &mut dyn Emitter,
+        program: &ScalarProgram,
+        c: P,
+        acc_dtype: DType,
+        rows: Range<i64>,
+    ) -> Result<(), Error> {
+        let c = e.copy_ptr(c)?;
+        e.advance(c, rows.start * self.k.c_row)?;
+        let mut ops = Vec::new();
+        for (p, operand) in self.operand_pointers(e)?.into_iter().zip(&self.k.operands) {
+            let p = e.copy_ptr(p)?;
+            e.advance(p, rows.start * operand.row)?;
+            ops.push(p);
+        }
+        let open = e.repeat((rows.end - rows.start) as u64)?;
         for j in 0..self.used {
             self.finish_vector(e, program, None, acc_dtype, c, &ops, (0, j))?;
         }
@@ -249,7 +294,9 @@ impl Tile<'_> {
         for (p, operand) in ops.iter().zip(&self.k.operands) {
             e.advance(*p, operand.row)?;
         }
-        e.end(rows)
+        e.end(open)?;
+        ops.into_iter().chain([c]).for_each(|p| e.free_ptr(p));
+        Ok(())
     }
 
     /// Epilogue and store of one vector, whose accumulator is a register or in C.

@@ -33,7 +33,11 @@ impl Asm {
 
     pub(super) fn emit_load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         self.writes(d);
-        if self.zmm { self.load_512(d, dtype, at, lanes)? } else { self.load_256(d, dtype, at, lanes)? }
+        if self.zmm {
+            self.load_512(d, dtype, at, lanes)?
+        } else {
+            self.load_256(d, dtype, at, lanes)?
+        }
         self.byte_to_mask(d, dtype)
     }
 

@@ -89,7 +89,11 @@ impl Asm {
     /// first is patched in.
     fn float_min_max(&mut self, op: BinOp, d: V, a: Opd, b: Opd) -> Result<(), Error> {
         let emit = |s: &mut Self, d: V, first: V, second: V| -> Result<(), Error> {
-            if op == BinOp::Min { op3!(s, vminps, d, first, Opd::Reg(second)) } else { op3!(s, vmaxps, d, first, Opd::Reg(second)) };
+            if op == BinOp::Min {
+                op3!(s, vminps, d, first, Opd::Reg(second))
+            } else {
+                op3!(s, vmaxps, d, first, Opd::Reg(second))
+            };
             Ok(())
         };
         if let (Opd::Reg(a), Opd::Const(bits)) = (a, b)

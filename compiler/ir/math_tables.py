@@ -1,0 +1,66 @@
+"""Writes compiler/ir/src/math/tables.rs: polynomial coefficients for f32 and f64.
+
+Each polynomial is a weighted least-squares fit at Chebyshev nodes (close to minimax), of the lowest degree whose relative error on a
+dense grid is below 2^-27.5 (f32) or 2^-55.5 (f64). Needs mpmath. Run: python3 compiler/ir/math_tables.py > compiler/ir/src/math/tables.rs
+"""
+from mpmath import mp, mpf, cos, pi, matrix, lu_solve, exp, log, log1p, tanh, erf, erfc, sin, tan, atan, asin, sinh, asinh, atanh, sqrt, fabs
+
+mp.dps = 50
+
+def nodes(lo, hi, n):
+    return [(lo + hi) / 2 + (hi - lo) / 2 * cos(pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+
+def fit(f, weight, lo, hi, goal):
+    lo, hi = mpf(lo), mpf(hi)
+    for n in range(3, 40):
+        xs = nodes(lo, hi, 4 * n)
+        # Chebyshev polynomials of the interval keep the system well conditioned; plain powers would do at 50 digits as well.
+        a, b = matrix(n, n), matrix(n, 1)
+        for x in xs:
+            w, y = weight(x), f(x)
+            row = [w * x ** k for k in range(n)]
+            for i in range(n):
+                b[i] += row[i] * w * y
+                for j in range(n):
+                    a[i, j] += row[i] * row[j]
+        c = lu_solve(a, b)
+        worst = max(fabs(weight(x) * (f(x) - sum(c[k] * x ** k for k in range(n)))) for x in nodes(lo, hi, 200))
+        if worst < goal:
+            return [c[k] for k in range(n)], worst
+    raise SystemExit("no fit")
+
+tiny = mpf(10) ** -12
+odd = lambda g, bound: (lambda u: (g(sqrt(u)) / sqrt(u) - 1) / u, lambda u: u * sqrt(u) / g(sqrt(u)), tiny, mpf(bound) ** 2)
+quarter = pi / 4 * mpf("1.0001")
+half_ln2 = log(2) / 2 * mpf("1.0001")
+root = sqrt(mpf(2))
+TABLES = [
+    ("exp", "`(exp(r) - 1 - r) / r^2` for `|r| <= ln(2)/2`, in r", lambda r: (exp(r) - 1 - r) / r ** 2, lambda r: r ** 2 / exp(r), -half_ln2, half_ln2),
+    ("log", "`(log(1+f) - f + f^2/2) / f^3` for `sqrt(1/2) <= 1+f <= sqrt(2)`, in f", lambda f: (log1p(f) - f + f * f / 2) / f ** 3,
+     lambda f: f ** 3 / log1p(f), 1 / root - 1 - mpf("1e-6"), root - 1 + mpf("1e-6")),
+    ("tanh", "`(tanh(x)/x - 1) / x^2` for `|x| <= 0.625`, in x^2", *odd(tanh, "0.625")),
+    ("erf", "`erf(x)/x` for `|x| <= 1`, in x^2", lambda u: erf(sqrt(u)) / sqrt(u), lambda u: sqrt(u) / erf(sqrt(u)), tiny, mpf(1)),
+    ("erfc", "`log(1 - erf(x))` for `1 <= x <= END`, in x", lambda x: log(erfc(x)), lambda x: erfc(x), mpf(1), None),
+    ("sin", "`(sin(r)/r - 1) / r^2` for `|r| <= pi/4`, in r^2", *odd(sin, quarter)),
+    ("cos", "`(cos(r) - 1 + r^2/2) / r^4` for `|r| <= pi/4`, in r^2", lambda u: (cos(sqrt(u)) - 1 + u / 2) / u ** 2, lambda u: u ** 2 / cos(sqrt(u)), tiny, quarter ** 2),
+    ("tan", "`(tan(r)/r - 1) / r^2` for `|r| <= pi/4`, in r^2", *odd(tan, quarter)),
+    ("atan", "`(atan(x)/x - 1) / x^2` for `|x| <= tan(pi/8)`, in x^2", *odd(atan, "0.41422")),
+    ("asin", "`(asin(x)/x - 1) / x^2` for `|x| <= 0.5`, in x^2", *odd(asin, "0.5")),
+    ("sinh", "`(sinh(x)/x - 1) / x^2` for `|x| <= 1`, in x^2", *odd(sinh, "1")),
+    ("asinh", "`(asinh(x)/x - 1) / x^2` for `|x| <= 0.5`, in x^2", *odd(asinh, "0.5")),
+    ("atanh", "`(atanh(x)/x - 1) / x^2` for `|x| <= 0.5`, in x^2", *odd(atanh, "0.5")),
+]
+
+print("//! Polynomial coefficients, lowest power first. Written by `compiler/ir/math_tables.py`; do not edit.\n")
+print("/// The polynomials of one float type.")
+print("pub(super) struct Tables {")
+for name, doc, *_ in TABLES:
+    print(f"    /// {doc}.\n    pub {name}: &'static [f64],")
+print("    /// Where erf is 1 in this type.\n    pub erf_end: f64,\n}")
+for ty, goal, end in (("F32", mpf(2) ** mpf("-27.5"), 4), ("F64", mpf(2) ** mpf("-55.5"), 6)):
+    print(f"\npub(super) static {ty}: Tables = Tables {{")
+    for name, doc, f, w, lo, hi in TABLES:
+        c, worst = fit(f, w, lo, hi if hi is not None else mpf(end), goal)
+        values = ", ".join(repr(float(x)) for x in c)
+        print(f"    // error 2^{float(log(worst, 2)):.1f}\n    {name}: &[{values}],")
+    print(f"    erf_end: {end}.0,\n}};")

@@ -1,0 +1,320 @@
+//! Every tile of every target against plain loops: all row counts, column tails, nests, epilogues and element types.
+
+mod support;
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
+use onnxc_ir::math::{self, Scalar, evaluate};
+use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
+use onnxc_targets::compile_kernel;
+use support::{Arg, Case, Random, machines};
+
+/// The program that is only its operand.
+fn identity(dtype: DType) -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    p.arg(0, dtype);
+    p
+}
+
+fn relu() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let x = p.arg(0, DType::F32);
+    let zero = p.float(0.0, DType::F32);
+    p.bin(BinOp::Max, x, zero);
+    p
+}
+
+/// `clip(a0 * a1, -0.5, 0.5) + a2`.
+fn scale_clip_add() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (x, s, r) = (p.arg(0, DType::F32), p.arg(1, DType::F32), p.arg(2, DType::F32));
+    let (lo, hi) = (p.float(-0.5, DType::F32), p.float(0.5, DType::F32));
+    let x = p.bin(BinOp::Mul, x, s);
+    let x = p.bin(BinOp::Max, x, lo);
+    let x = p.bin(BinOp::Min, x, hi);
+    p.bin(BinOp::Add, x, r);
+    p
+}
+
+/// GELU: long, needs many registers.
+fn gelu() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let x = p.arg(0, DType::F32);
+    let (half, root, one) = (p.float(0.5, DType::F32), p.float(0.5f64.sqrt(), DType::F32), p.float(1.0, DType::F32));
+    let y = p.bin(BinOp::Mul, x, root);
+    let y = p.un(UnOp::Erf, y);
+    let y = p.bin(BinOp::Add, y, one);
+    let y = p.bin(BinOp::Mul, y, x);
+    p.bin(BinOp::Mul, y, half);
+    p
+}
+
+/// i32 accumulator to u8: `clamp(round(f32(a0) * a1) + 7, 0, 255)`.
+fn requantise() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (x, s) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
+    let x = p.cast(x, DType::F32);
+    let x = p.bin(BinOp::Mul, x, s);
+    let x = p.un(UnOp::Round, x);
+    let x = p.cast(x, DType::I32);
+    let (zero_point, lo, hi) = (p.int(7, DType::I32), p.int(0, DType::I32), p.int(255, DType::I32));
+    let x = p.bin(BinOp::Add, x, zero_point);
+    let x = p.bin(BinOp::Max, x, lo);
+    let x = p.bin(BinOp::Min, x, hi);
+    p.cast(x, DType::U8);
+    p
+}
+
+fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKernel {
+    let int8 = a != DType::F32;
+    let acc = if int8 { DType::I32 } else { DType::F32 };
+    TileKernel {
+        a_dtype: a,
+        b_dtype: b,
+        mr,
+        nr,
+        cols,
+        a_row: i64::from(depth) * 4 + 8,
+        nest: vec![(depth, 4)],
+        c_row: i64::from(nr) * 4 + 4,
+        c_dtype: acc,
+        accumulate: false,
+        bias: false,
+        epilogue: identity(acc),
+        operands: vec![],
+    }
+}
+
+/// A tile with its memory and what the memory must be after the call.
+struct Check {
+    kernel: TileKernel,
+    case: Case,
+    want: Vec<u8>,
+    c: std::ops::Range<usize>,
+}
+
+fn read(image: &[u8], at: usize, dtype: DType) -> Scalar {
+    let word = |n: usize| &image[at..at + n];
+    match dtype {
+        DType::F32 => Scalar::F(f32::from_le_bytes(word(4).try_into().unwrap()).into()),
+        DType::I32 => Scalar::I(i32::from_le_bytes(word(4).try_into().unwrap()).into()),
+        DType::U8 => Scalar::I(image[at].into()),
+        DType::I8 => Scalar::I((image[at] as i8).into()),
+        other => panic!("{other}"),
+    }
+}
+
+fn write(image: &mut [u8], at: usize, dtype: DType, value: Scalar) {
+    match dtype {
+        DType::F32 => image[at..at + 4].copy_from_slice(&(value.f() as f32).to_le_bytes()),
+        DType::I32 => image[at..at + 4].copy_from_slice(&(value.i() as i32).to_le_bytes()),
+        _ => image[at] = value.i() as u8,
+    }
+}
+
+/// Appends `bytes` at the next multiple of 64, behind a gap that must stay as it is, and gives their place.
+fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    image.resize((image.len() + 64).next_multiple_of(64), 0xA5);
+    let at = image.len();
+    image.extend(bytes);
+    at
+}
+
+fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
+    let k = &kernel;
+    let int8 = k.a_dtype != DType::F32;
+    let acc_type = if int8 { DType::I32 } else { DType::F32 };
+    let mut random = |n: usize, dtype: DType| -> Vec<u8> {
+        (0..n)
+            .flat_map(|_| match dtype {
+                DType::F32 => rng.f32().to_le_bytes().to_vec(),
+                DType::I32 => (rng.next() as i32 >> 16).to_le_bytes().to_vec(),
+                // Extremes are frequent, so that saturating code shows.
+                _ => vec![[0x80, 0x7F, 0xFF, 0, rng.next() as u8, rng.next() as u8][rng.below(6)]],
+            })
+            .collect()
+    };
+    let steps: usize = k.nest.iter().map(|l| l.0 as usize).product();
+    let reach: i64 = k.nest.iter().map(|l| (i64::from(l.0) - 1) * l.1).sum::<i64>() + i64::from(k.mr - 1) * k.a_row + 4;
+    let mut image = Vec::new();
+    let per_word = if int8 { 4 } else { 1 };
+    let a = place(&mut image, &random((reach as usize).div_ceil(4) * per_word, k.a_dtype));
+    let b = place(&mut image, &random(steps * k.nr as usize * per_word, k.b_dtype));
+    let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;
+    let before = if k.accumulate { random(c_bytes / 4, acc_type) } else { vec![0x5A; c_bytes] };
+    let c = place(&mut image, &before);
+    let mut args = vec![Arg::Ptr(a), Arg::Ptr(b), Arg::Ptr(c)];
+    let bias = place(&mut image, &random(k.cols as usize, acc_type));
+    if k.bias {
+        args.push(Arg::Ptr(bias));
+    }
+    let mut ops = Vec::new();
+    for o in &k.operands {
+        let n = (k.mr as usize - 1) * o.row as usize / 4 + if o.per_column { k.cols as usize } else { 1 };
+        let at = place(&mut image, &random(n, o.dtype));
+        ops.push(at);
+        args.push(Arg::Ptr(at));
+    }
+    place(&mut image, &[]);
+    let mut want = image.clone();
+    let program = math::expand(&k.epilogue);
+    for i in 0..k.mr as usize {
+        for j in 0..k.cols as usize {
+            let at = c + i * k.c_row as usize + j * k.c_dtype.bytes() as usize;
+            let mut acc = match (k.accumulate, k.bias) {
+                (true, _) => read(&image, at, acc_type),
+                (_, true) => read(&image, bias + 4 * j, acc_type),
+                _ if int8 => Scalar::I(0),
+                _ => Scalar::F(0.0),
+            };
+            for step in 0..steps {
+                let (mut rest, mut a_at) = (step, (a + i * k.a_row as usize) as i64);
+                for l in k.nest.iter().rev() {
+                    a_at += (rest % l.0 as usize) as i64 * l.1;
+                    rest /= l.0 as usize;
+                }
+                let b_at = b + 4 * (step * k.nr as usize + j);
+                for q in 0..per_word {
+                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), read(&image, b_at + q, k.b_dtype));
+                    acc = match acc {
+                        Scalar::I(s) => Scalar::I((s as i32).wrapping_add((x.i() * y.i()) as i32).into()),
+                        Scalar::F(s) => Scalar::F(s + x.f() * y.f()),
+                    };
+                }
+            }
+            let mut values = vec![acc];
+            for (o, at) in k.operands.iter().zip(&ops) {
+                let at = at + i * o.row as usize + if o.per_column { 4 * j } else { 0 };
+                values.push(read(&image, at, o.dtype));
+            }
+            let value = evaluate(&program, &values).unwrap();
+            write(&mut want, at, k.c_dtype, value);
+        }
+    }
+    let case = Case { name: name.to_string(), code: vec![], image, args, patches: vec![] };
+    Check { case, want, c: c..c + c_bytes, kernel }
+}
+
+/// f32 results agree within rounding; everything else, and memory that is not C, exactly.
+fn compare(machine: &str, name: &str, kernel: &TileKernel, c: std::ops::Range<usize>, want: &[u8], got: &[u8]) {
+    let context = || format!("{machine}: {name}: {kernel:?}");
+    assert_eq!(want[..c.start], got[..c.start], "writes before C: {}", context());
+    assert_eq!(want[c.end..], got[c.end..], "writes behind C: {}", context());
+    if kernel.c_dtype != DType::F32 {
+        assert_eq!(want[c.clone()], got[c], "{}", context());
+        return;
+    }
+    for at in c.clone().step_by(4).filter(|at| at + 4 <= c.end) {
+        let (w, g) = (read(want, at, DType::F32).f(), read(got, at, DType::F32).f());
+        let pad = want[at..at + 4] == [0x5A; 4];
+        let near = (w - g).abs() <= 1e-5 * (1.0 + w.abs());
+        assert!(if pad { want[at..at + 4] == got[at..at + 4] } else { near }, "{w} but {g} at {}: {}", at - c.start, context());
+    }
+}
+
+fn run(cases: &dyn Fn(&onnxc_ir::target::TargetDesc) -> Vec<(String, TileKernel)>) {
+    for machine in machines() {
+        let mut rng = Random(7);
+        let mut kernels = Vec::new();
+        let mut to_run = Vec::new();
+        let mut wants = Vec::new();
+        for (name, kernel) in cases(&machine.target.desc) {
+            let mut check = check(&name, kernel, &mut rng);
+            let code = compile_kernel(&Kernel::Tile(check.kernel.clone()), &machine.target);
+            check.case.code = support::bytes(code.unwrap_or_else(|e| panic!("{} {name}: {e}", machine.name)), &machine.target);
+            to_run.push(check.case);
+            wants.push((check.want, check.c));
+            kernels.push((name, check.kernel));
+        }
+        for ((got, (want, c)), (name, kernel)) in machine.run(to_run).iter().zip(wants).zip(&kernels) {
+            compare(machine.name, name, kernel, c, &want, got);
+        }
+    }
+}
+
+#[test]
+fn every_row_count_and_column_tail() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for &(mr, nr) in &t.f32_tiles {
+            for rows in 1..=mr {
+                all.push((format!("rows {rows}"), tile(DType::F32, DType::F32, rows, nr, nr, 9)));
+            }
+            for cols in 1..=nr {
+                all.push((format!("columns {cols}"), tile(DType::F32, DType::F32, mr.min(3), nr, cols, 5)));
+            }
+        }
+        all
+    });
+}
+
+#[test]
+fn nests_walk_a_in_place() {
+    run(&|t| {
+        let (mr, nr) = t.f32_tiles[0];
+        let nests = [
+            vec![(3, 400), (3, 40), (7, 4)],
+            vec![(3, 28), (7, 4)],
+            vec![(1, 0)],
+            vec![(23, 8)],
+            vec![(2, 1000), (1, 5), (16, 4)],
+            vec![(2, -40 + 80), (3, 0), (4, 4)],
+        ];
+        nests
+            .into_iter()
+            .map(|nest| ("nest".to_string(), TileKernel { nest, a_row: 12, ..tile(DType::F32, DType::F32, mr, nr, nr, 1) }))
+            .collect()
+    });
+}
+
+#[test]
+fn epilogues_bias_and_accumulation() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for &(mr, nr) in &t.f32_tiles {
+            let lanes = t.lanes;
+            for (rows, cols) in [(mr, nr), (1, nr), (mr, nr - lanes.min(nr - 1) / 2)] {
+                let base = tile(DType::F32, DType::F32, rows, nr, cols, 6);
+                let operands = vec![
+                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true },
+                    EpilogueOperand { dtype: DType::F32, row: 4, per_column: false },
+                ];
+                let residual = vec![operands[0].clone(), EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true }];
+                let with =
+                    |bias, accumulate, epilogue, operands| TileKernel { bias, accumulate, epilogue, operands, ..base.clone() };
+                all.push(("bias".to_string(), with(true, false, identity(DType::F32), vec![])));
+                all.push(("accumulate".to_string(), with(false, true, identity(DType::F32), vec![])));
+                all.push(("relu".to_string(), with(true, false, relu(), vec![])));
+                all.push(("scale".to_string(), with(true, false, scale_clip_add(), operands)));
+                all.push(("residual".to_string(), with(true, false, scale_clip_add(), residual)));
+                all.push(("gelu".to_string(), with(true, false, gelu(), vec![])));
+            }
+        }
+        all
+    });
+}
+
+#[test]
+fn int8_is_exact_everywhere() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for &(mr, nr) in &t.i8_tiles {
+            for a in [DType::U8, DType::I8] {
+                for rows in 1..=mr {
+                    all.push((format!("rows {rows}"), tile(a, DType::I8, rows, nr, nr, 11)));
+                }
+                for cols in 1..=nr {
+                    let base = tile(a, DType::I8, mr, nr, cols, 3);
+                    all.push((format!("columns {cols}"), base.clone()));
+                    let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0 }];
+                    let epilogue = requantise();
+                    all.push((
+                        "requantise".to_string(),
+                        TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base },
+                    ));
+                }
+            }
+        }
+        all
+    });
+}
