@@ -10,7 +10,7 @@
 //! | asin, acos | 3 ulp | 4 ulp |
 //! | erf | 4 ulp | 16 ulp |
 //! | tanh, sigmoid, sinh, cosh, sin, cos, asinh, acosh, atanh | 4 ulp | 6 ulp |
-//! | tan | 6 ulp | 8 ulp |
+//! | tan | 10 ulp | 8 ulp |
 //! | pow | 1 ulp | 1e-13 relative |
 //!
 //! Results smaller than the smallest normal number may be 0. `sin` and `cos` hold their error up to |x| = 30000 (f32) and 1e8 (f64) in

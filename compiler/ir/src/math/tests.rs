@@ -41,7 +41,7 @@ const FUNCTIONS: &[(UnOp, Reference, f64, f64, f64, f64)] = &[
     (UnOp::Atanh, atanh, 4.0, 6.0, 2.0, 0.0),
     (UnOp::Sin, f64::sin, 4.0, 6.0, 30000.0, 1.0),
     (UnOp::Cos, f64::cos, 4.0, 6.0, 30000.0, 1.0),
-    (UnOp::Tan, f64::tan, 6.0, 8.0, 500.0, 1.0),
+    (UnOp::Tan, f64::tan, 10.0, 8.0, 500.0, 1.0),
     (
         UnOp::Sign,
         |x| {
