@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cases;
+pub mod link;
+
 use half::{bf16, f16};
 use onnxc_ir::lir::{BufId, BufKind, Expr, Func, Stmt, Var};
 use onnxc_ir::plan::{Io, Place, Plan, Step};
