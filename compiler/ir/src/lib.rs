@@ -8,6 +8,7 @@ pub mod graph;
 pub mod interp;
 pub mod kernel;
 pub mod lir;
+mod lir_text;
 pub mod lower;
 pub mod math;
 pub mod op;
