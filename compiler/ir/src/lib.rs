@@ -15,6 +15,8 @@ pub mod op;
 pub mod parse;
 pub mod plan;
 pub mod scalar;
+pub mod scalar_eval;
+pub mod small_float;
 pub mod target;
 pub mod tensor;
 pub mod text;

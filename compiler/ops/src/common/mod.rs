@@ -1,0 +1,8 @@
+//! What many operators share: broadcasting, axes, constant operands, element access, import of old attribute forms, loop helpers, samples.
+
+pub(crate) mod axes;
+pub(crate) mod broadcast;
+pub(crate) mod elements;
+pub(crate) mod import;
+pub(crate) mod nest;
+pub(crate) mod sample;

@@ -1,0 +1,196 @@
+//! Loop nests that several operators share.
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Var};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::scalar::{BinOp, UnOp};
+
+/// Elements from which a nest is worth more than one thread.
+pub(crate) const PARALLEL_ELEMENTS: u64 = 16 * 1024;
+
+/// Type in which a float type is computed: f16 and bf16 in f32.
+pub(crate) fn compute_type(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        t => t,
+    }
+}
+
+/// Refuses types without code.
+pub(crate) fn require(dtype: DType) -> OpResult<DType> {
+    use DType::*;
+    match dtype {
+        F32 | F64 | F16 | BF16 | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 | Bool => Ok(dtype),
+        t => Err(OpError::new(format!("elements of type {t} are not supported in compiled code"))),
+    }
+}
+
+/// Shorthands on expressions.
+pub(crate) trait ExprExt: Sized {
+    /// `self - other`.
+    fn minus(self, other: Expr) -> Expr;
+    /// `self * other`.
+    fn mul(self, other: Expr) -> Expr;
+    /// Conversion; none when the type is right already, which the caller says.
+    fn cast_from(self, from: DType, to: DType) -> Expr;
+}
+
+impl ExprExt for Expr {
+    fn minus(self, other: Expr) -> Expr {
+        Expr::bin(BinOp::Sub, self, other)
+    }
+
+    fn mul(self, other: Expr) -> Expr {
+        Expr::bin(BinOp::Mul, self, other)
+    }
+
+    fn cast_from(self, from: DType, to: DType) -> Expr {
+        if from == to { self } else { Expr::Cast(to, Box::new(self)) }
+    }
+}
+
+/// A float constant of a compute type.
+pub(crate) fn float(dtype: DType, x: f64) -> Expr {
+    Expr::Const(dtype, x.to_bits())
+}
+
+/// An integer or bool constant.
+pub(crate) fn int(dtype: DType, x: i64) -> Expr {
+    if dtype == DType::I64 { Expr::Int(x) } else { Expr::Const(dtype, x as u64) }
+}
+
+/// A number of any type.
+pub(crate) fn number(dtype: DType, x: f64) -> Expr {
+    if dtype.is_float() { float(dtype, x) } else { int(dtype, x as i64) }
+}
+
+/// `if cond { a } else { b }`.
+pub(crate) fn select(cond: Expr, a: Expr, b: Expr) -> Expr {
+    Expr::Select(Box::new(cond), Box::new(a), Box::new(b))
+}
+
+/// The element of `arg`, in its compute type.
+pub(crate) fn load(cx: &LowerCx, arg: &Arg, at: &[Expr]) -> Expr {
+    cx.load(arg, at).cast_from(arg.dtype, compute_type(arg.dtype))
+}
+
+/// Stores a value of the compute type.
+pub(crate) fn store(cx: &mut LowerCx, arg: &Arg, at: &[Expr], value: Expr) {
+    let value = value.cast_from(compute_type(arg.dtype), arg.dtype);
+    cx.store(arg, at, value);
+}
+
+/// An element of a constant i64 table.
+pub(crate) fn table(cx: &mut LowerCx, values: &[i64]) -> BufId {
+    cx.const_buf(DType::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// A constant f32 table.
+pub(crate) fn f32_table(cx: &mut LowerCx, values: &[f32]) -> BufId {
+    cx.const_buf(DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// An element of a buffer.
+pub(crate) fn at(buf: BufId, index: Expr) -> Expr {
+    Expr::Load(buf, Box::new(index))
+}
+
+/// The dimensions `dims`, widest stride first, so that the last one is the densest.
+pub(crate) fn dense_last(dims: impl IntoIterator<Item = usize>, view: &View) -> Vec<usize> {
+    let mut order: Vec<usize> = dims.into_iter().filter(|d| view.shape[*d] != 1).collect();
+    order.sort_by_key(|d| (std::cmp::Reverse(view.strides[*d].unsigned_abs()), *d));
+    order
+}
+
+/// Loops over `dims` of `shape` in the order given, setting their coordinates in `at`; `first` is the kind of the first loop, `last` of the last
+/// (which wins when there is one), the others are serial.
+pub(crate) fn over(
+    cx: &mut LowerCx,
+    shape: &[u64],
+    dims: &[usize],
+    (first, last): (LoopKind, LoopKind),
+    at: &mut Vec<Expr>,
+    body: &mut dyn FnMut(&mut LowerCx, &mut Vec<Expr>),
+) {
+    let Some((&d, rest)) = dims.split_first() else { return body(cx, at) };
+    let kind = if rest.is_empty() { last } else { first };
+    cx.for_(kind, shape[d], |cx, i| {
+        at[d] = i;
+        over(cx, shape, rest, (LoopKind::Serial, last), at, body);
+    });
+}
+
+/// Loops over rows: `dims` in order, the first one split over threads when the work of `elements` is worth it.
+pub(crate) fn rows(
+    cx: &mut LowerCx,
+    shape: &[u64],
+    dims: &[usize],
+    elements: u64,
+    at: &mut Vec<Expr>,
+    body: &mut dyn FnMut(&mut LowerCx, &mut Vec<Expr>),
+) {
+    let first = if elements >= PARALLEL_ELEMENTS { LoopKind::Parallel } else { LoopKind::Serial };
+    over(cx, shape, dims, (first, if dims.len() == 1 { first } else { LoopKind::Serial }), at, body);
+}
+
+/// Zero coordinates.
+pub(crate) fn origin(rank: usize) -> Vec<Expr> {
+    vec![Expr::Int(0); rank]
+}
+
+/// Copies elements between views of one shape.
+pub(crate) fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
+    let shape = to.view.shape.clone();
+    if shape.contains(&0) {
+        return;
+    }
+    let dims = dense_last(0..shape.len(), &to.view);
+    let total = shape.iter().product::<u64>();
+    let first = if total >= PARALLEL_ELEMENTS && dims.len() > 1 { LoopKind::Parallel } else { LoopKind::Serial };
+    over(cx, &shape, &dims, (first, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
+        let value = cx.load(from, at);
+        cx.store(to, at, value);
+    });
+}
+
+/// Fills a view with one value.
+pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
+    let shape = to.view.shape.clone();
+    if shape.contains(&0) {
+        return;
+    }
+    let dims = dense_last(0..shape.len(), &to.view);
+    over(cx, &shape, &dims, (LoopKind::Serial, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
+        cx.store(to, at, value.clone());
+    });
+}
+
+/// A part of an operand: offsets, extents and steps along each dimension.
+pub(crate) fn part(arg: &Arg, start: &[i64], shape: &[u64]) -> Arg {
+    let shift: i64 = start.iter().zip(&arg.view.strides).map(|(a, s)| a * s).sum();
+    let view = View { shape: shape.to_vec(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
+    Arg { view, constant: None, ..arg.clone() }
+}
+
+/// Index `i` (any integer type) as i64, negative ones counted from the end, kept inside `0..n` so that no data can lead outside the buffer.
+pub(crate) fn safe_index(cx: &mut LowerCx, i: Expr, dtype: DType, n: u64) -> Var {
+    let raw = cx.let_(i.cast_from(dtype, DType::I64));
+    let wrapped = select(
+        Expr::bin(BinOp::Lt, Expr::Var(raw), Expr::Int(0)),
+        Expr::Var(raw).add(Expr::Int(n as i64)),
+        Expr::Var(raw),
+    );
+    clamp(cx, wrapped, n)
+}
+
+/// `i` kept inside `0..n`.
+pub(crate) fn clamp(cx: &mut LowerCx, i: Expr, n: u64) -> Var {
+    let low = Expr::bin(BinOp::Max, i, Expr::Int(0));
+    cx.let_(Expr::bin(BinOp::Min, low, Expr::Int(n as i64 - 1)))
+}
+
+/// The square root.
+pub(crate) fn sqrt(e: Expr) -> Expr {
+    Expr::un(UnOp::Sqrt, e)
+}

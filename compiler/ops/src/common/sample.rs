@@ -1,0 +1,60 @@
+//! Samples: small applications of operators for tests.
+
+use onnxc_ir::op::{Sample, SampleInput};
+use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
+
+/// Run-time data of a type, between -3 and 3 (0 and 100 for unsigned integers).
+pub(crate) fn data(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
+    let (low, high) = match dtype {
+        DType::Bool => (0.0, 1.0),
+        t if t.is_unsigned_int() => (0.0, 100.0),
+        t if t.is_int() => (-100.0, 100.0),
+        _ => (-3.0, 3.0),
+    };
+    data_in(dtype, shape, low, high)
+}
+
+/// Run-time data between two bounds.
+pub(crate) fn data_in(dtype: DType, shape: &[u64], low: f64, high: f64) -> Option<SampleInput> {
+    Some(SampleInput::Data(TensorType::fixed(dtype, shape), low, high))
+}
+
+/// Run-time f32 data.
+pub(crate) fn f32s(shape: &[u64]) -> Option<SampleInput> {
+    data(DType::F32, shape)
+}
+
+/// A constant vector of i64.
+pub(crate) fn ints(values: &[i64]) -> Option<SampleInput> {
+    Some(SampleInput::Const(Tensor::from_vec(&[values.len() as u64], values.to_vec())))
+}
+
+/// A constant i64 scalar.
+pub(crate) fn int(value: i64) -> Option<SampleInput> {
+    Some(SampleInput::Const(Tensor::scalar(value)))
+}
+
+/// A constant f32 tensor with a simple pattern of values.
+pub(crate) fn const_f32s(shape: &[u64]) -> Option<SampleInput> {
+    let n: u64 = shape.iter().product();
+    let values = (0..n).map(|i| (i * 7 % 11) as f32 * 0.25 + 0.25).collect();
+    Some(SampleInput::Const(Tensor::from_vec(shape, values)))
+}
+
+/// A sample with one result.
+pub(crate) fn sample(attrs: Attrs, inputs: Vec<Option<SampleInput>>) -> Sample {
+    Sample { attrs, inputs, n_outputs: 1 }
+}
+
+/// A sample without attributes.
+pub(crate) fn plain(inputs: Vec<Option<SampleInput>>) -> Sample {
+    sample(Attrs::default(), inputs)
+}
+
+/// Attributes of integers.
+pub(crate) fn int_attrs(pairs: &[(&str, i64)]) -> Attrs {
+    pairs.iter().fold(Attrs::default(), |a, (k, v)| a.with(k, Attr::Int(*v)))
+}
+
+/// Shapes that show tails, single elements and emptiness.
+pub(crate) const SHAPES: &[&[u64]] = &[&[], &[1], &[7], &[3, 17], &[2, 3, 4, 5], &[2, 0, 3], &[33, 16]];
