@@ -35,6 +35,7 @@ pub(crate) fn un(b: &mut FunctionBuilder, op: UnOp, dtype: DType, a: Value) -> R
         UnOp::Abs | UnOp::Floor | UnOp::Ceil | UnOp::Trunc | UnOp::Round => a,
         UnOp::IsNan | UnOp::IsInf => b.ins().iconst(types::I8, 0),
         UnOp::Bitcast if dtype == DType::I32 => b.ins().bitcast(types::F32, MemFlagsData::new(), a),
+        UnOp::Bitcast if dtype == DType::I64 => b.ins().bitcast(types::F64, MemFlagsData::new(), a),
         _ => return Err(Error::unsupported(format!("{op:?} of {dtype}"))),
     })
 }

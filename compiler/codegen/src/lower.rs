@@ -308,7 +308,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
                     }
                 }
                 let (x, y) = (self.expr(a)?, self.expr(c)?);
-                scalar::bin(self.b, *op, dtype, x, y)
+                scalar::bin(self.b, self.caps, *op, dtype, x, y)
             }
             Expr::Fma(x, y, z) => {
                 let dtype = self.func.dtype(x);

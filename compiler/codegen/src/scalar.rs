@@ -8,7 +8,7 @@ use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilder;
 use onnxc_ir::DType;
-use onnxc_ir::scalar::{BinOp, UnOp};
+use onnxc_ir::scalar::{BinOp, ScalarNode, ScalarOp, ScalarProgram, UnOp};
 
 use crate::error::{Error, Result};
 use crate::{float, integer};
@@ -111,16 +111,43 @@ fn float_un(b: &mut FunctionBuilder, caps: Caps, op: UnOp, dtype: DType, a: Valu
             let inf = constant(b, dtype, f64::INFINITY.to_bits())?;
             b.ins().fcmp(FloatCC::Equal, abs, inf)
         }
-        UnOp::Bitcast if dtype == DType::F32 => b.ins().bitcast(types::I32, flag, a),
-        _ => return Err(Error::unsupported(format!("{op:?} of {dtype}"))),
+        UnOp::Bitcast => b.ins().bitcast(if dtype == DType::F32 { types::I32 } else { types::I64 }, flag, a),
+        _ => return function(b, caps, ScalarOp::Un(op, 0), dtype, &[a]),
     })
 }
 
+/// A mathematical function, written out in the operations of this file.
+fn function(b: &mut FunctionBuilder, caps: Caps, op: ScalarOp, dtype: DType, args: &[Value]) -> Result<Value> {
+    let mut program = ScalarProgram::default();
+    let nodes: Vec<u16> = (0..args.len()).map(|n| program.arg(n as u8, dtype)).collect();
+    let result = program.push(op.map_operands(|o| nodes[o as usize]), dtype);
+    let expanded = onnxc_ir::math::expand(&program.finish(result));
+    let same = |n: &ScalarNode| std::mem::discriminant(&n.op) == std::mem::discriminant(&op) && n.op.map_operands(|_| 0) == op.map_operands(|_| 0);
+    if expanded.nodes.iter().any(same) {
+        return Err(Error::unsupported(format!("{op:?} of {dtype}")));
+    }
+    let mut values: Vec<Value> = Vec::with_capacity(expanded.nodes.len());
+    for node in &expanded.nodes {
+        let get = |n: u16| (expanded.dtype(n), values[n as usize]);
+        let value = match node.op {
+            ScalarOp::Arg(n) => args[n as usize],
+            ScalarOp::Const(bits) => constant(b, node.dtype, bits)?,
+            ScalarOp::Un(op, x) => un(b, caps, op, get(x).0, get(x).1)?,
+            ScalarOp::Bin(op, x, y) => bin(b, caps, op, get(x).0, get(x).1, get(y).1)?,
+            ScalarOp::Fma(x, y, z) => fma(b, caps, node.dtype, get(x).1, get(y).1, get(z).1)?,
+            ScalarOp::Select(c, x, y) => b.ins().select(get(c).1, get(x).1, get(y).1),
+            ScalarOp::Cast(x) => cast(b, get(x).0, node.dtype, get(x).1)?,
+        };
+        values.push(value);
+    }
+    values.pop().ok_or_else(|| Error::Plan("an empty scalar program".into()))
+}
+
 /// Two operands of one type.
-pub(crate) fn bin(b: &mut FunctionBuilder, op: BinOp, dtype: DType, x: Value, y: Value) -> Result<Value> {
+pub(crate) fn bin(b: &mut FunctionBuilder, caps: Caps, op: BinOp, dtype: DType, x: Value, y: Value) -> Result<Value> {
     if is_storage(dtype) {
         let (wx, wy) = (float::to_f32(b, dtype, x)?, float::to_f32(b, dtype, y)?);
-        let r = bin(b, op, DType::F32, wx, wy)?;
+        let r = bin(b, caps, op, DType::F32, wx, wy)?;
         return if op.is_comparison() { Ok(r) } else { float::from_f32(b, dtype, r) };
     }
     if !dtype.is_float() {
@@ -151,7 +178,8 @@ pub(crate) fn bin(b: &mut FunctionBuilder, op: BinOp, dtype: DType, x: Value, y:
         BinOp::Le => b.ins().fcmp(FloatCC::LessThanOrEqual, x, y),
         BinOp::Gt => b.ins().fcmp(FloatCC::GreaterThan, x, y),
         BinOp::Ge => b.ins().fcmp(FloatCC::GreaterThanOrEqual, x, y),
-        BinOp::Pow | BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr => {
+        BinOp::Pow => return function(b, caps, ScalarOp::Bin(op, 0, 1), dtype, &[x, y]),
+        BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr => {
             return Err(Error::unsupported(format!("{op:?} of {dtype}")));
         }
     })
@@ -162,8 +190,8 @@ pub(crate) fn fma(b: &mut FunctionBuilder, caps: Caps, dtype: DType, x: Value, y
     if caps.fma && matches!(dtype, DType::F32 | DType::F64) {
         return Ok(b.ins().fma(x, y, z));
     }
-    let product = bin(b, BinOp::Mul, dtype, x, y)?;
-    bin(b, BinOp::Add, dtype, product, z)
+    let product = bin(b, caps, BinOp::Mul, dtype, x, y)?;
+    bin(b, caps, BinOp::Add, dtype, product, z)
 }
 
 /// Conversion: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool is `!= 0`.

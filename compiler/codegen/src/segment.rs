@@ -146,7 +146,7 @@ pub(crate) fn walk(block: &[Stmt], on_expr: &mut dyn FnMut(&Expr), on_def: &mut 
             }
             Stmt::Call(_, ptrs, ints) => {
                 ptrs.iter().for_each(|(_, e)| on_expr(e));
-                ints.iter().for_each(|e| on_expr(e));
+                ints.iter().for_each(&mut *on_expr);
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum Expr {
     Var(Var),
     /// The element at an index. Storage types f16/bf16 load as such; cast them to compute.
     Load(BufId, Box<Expr>),
-    /// One operand. The type is the operand's, bool for tests; `Bitcast` swaps f32 and i32.
+    /// One operand. The type is the operand's, bool for tests; `Bitcast` swaps f32 and i32, f64 and i64.
     Un(UnOp, Box<Expr>),
     /// Two operands of one type.
     Bin(BinOp, Box<Expr>, Box<Expr>),
@@ -141,13 +141,12 @@ impl Func {
             Expr::Var(v) => self.vars[v.0 as usize],
             Expr::Load(b, _) => self.bufs[b.0 as usize].dtype,
             Expr::Un(UnOp::IsNan | UnOp::IsInf, _) => DType::Bool,
-            Expr::Un(UnOp::Bitcast, a) => {
-                if self.dtype(a) == DType::F32 {
-                    DType::I32
-                } else {
-                    DType::F32
-                }
-            }
+            Expr::Un(UnOp::Bitcast, a) => match self.dtype(a) {
+                DType::F32 => DType::I32,
+                DType::F64 => DType::I64,
+                DType::I64 => DType::F64,
+                _ => DType::F32,
+            },
             Expr::Bin(op, ..) if op.is_comparison() => DType::Bool,
             Expr::Un(_, a) | Expr::Bin(_, a, _) | Expr::Fma(a, ..) | Expr::Select(_, a, _) => self.dtype(a),
         }

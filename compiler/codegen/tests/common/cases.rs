@@ -39,7 +39,7 @@ pub struct Case {
 }
 
 /// `y[i] = e(x[i], ...)` over all combinations of edge values.
-fn case(what: &str, types: &[DType], result: DType, e: impl Fn(&[Expr]) -> Expr) -> Case {
+pub fn case(what: &str, types: &[DType], result: DType, e: impl Fn(&[Expr]) -> Expr) -> Case {
     let lists: Vec<Vec<V>> = types.iter().map(|t| edges(*t)).collect();
     let n: usize = lists.iter().map(Vec::len).product();
     let mut f = Fun::new("op");
