@@ -205,6 +205,33 @@ fn number_steps(plan: &Plan, threads: u32) -> Vec<(usize, Work<'_>)> {
     out
 }
 
+/// What a profile or a step table says of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepInfo {
+    /// The operator's mnemonic.
+    pub op: String,
+    /// ONNX nodes that the step does the work of.
+    pub origins: Vec<String>,
+}
+
+/// The steps of a plan by their numbers in profiles: in order, both branches of an `If`.
+pub fn step_table(plan: &Plan) -> Vec<StepInfo> {
+    fn visit(steps: &[Step], out: &mut Vec<StepInfo>) {
+        for step in steps {
+            match step {
+                Step::Call { op, origins, .. } => out.push(StepInfo { op: op.clone(), origins: origins.clone() }),
+                Step::If { then, otherwise, .. } => {
+                    visit(then, out);
+                    visit(otherwise, out);
+                }
+            }
+        }
+    }
+    let mut out = Vec::new();
+    visit(&plan.steps, &mut out);
+    out
+}
+
 fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u32, works: &[(usize, Work)]) -> Helpers {
     let mut bytes = |name: &str, code: &Option<Vec<u8>>| {
         let code = code.clone()?;
@@ -232,10 +259,8 @@ fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, optio
     let mut known: std::collections::HashSet<&Kernel> = std::collections::HashSet::new();
     for (_, work) in works {
         leaves_of(&work.func.body, &mut |stmt| match stmt {
-            Stmt::Call(kernel, pointers, ints) => {
-                if known.insert(kernel) {
-                    wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
-                }
+            Stmt::Call(kernel, pointers, ints) if known.insert(kernel) => {
+                wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
             }
             _ => {}
         });

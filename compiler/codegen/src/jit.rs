@@ -12,7 +12,7 @@ use onnxc_runtime::abi::{ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, Weights, generate};
+use crate::generate::{Layout, Options, Weights, generate, step_table};
 use crate::object::{define, weight_blob};
 use crate::pool::Pool;
 
@@ -129,7 +129,7 @@ impl JitModel {
             pool: Mutex::default(),
             layout,
             threads: target.desc.max_threads.max(1),
-            n_steps: count_steps(&plan.steps),
+            n_steps: step_table(plan).len(),
             kernels: machine.kernels,
             stack_bytes: machine.stack_bytes,
         })
@@ -223,14 +223,4 @@ impl Drop for JitModel {
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn count_steps(steps: &[onnxc_ir::plan::Step]) -> usize {
-    steps
-        .iter()
-        .map(|s| match s {
-            onnxc_ir::plan::Step::Call { .. } => 1,
-            onnxc_ir::plan::Step::If { then, otherwise, .. } => count_steps(then) + count_steps(otherwise),
-        })
-        .sum()
 }

@@ -19,6 +19,6 @@ mod scalar;
 mod segment;
 
 pub use error::{Error, Result};
-pub use generate::Weights;
+pub use generate::{StepInfo, Weights, step_table};
 pub use jit::{JitModel, Profile};
 pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};
