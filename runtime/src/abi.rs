@@ -1,22 +1,29 @@
-//! The C ABI of compiled models: what the caller hands to `NAME_run`, what it answers. The one definition of these structs; generated headers
-//! and the code generator follow it.
+//! The C ABI of compiled models: what the caller hands to `NAME_run`, what it answers, and the descriptor `NAME_model` that describes a model
+//! to programs that do not know it. The one definition of these structs in Rust: the code generator follows its offsets, generated bindings
+//! contain this file, and `include/onnxc.h` says the same in C (a test compares them). The ABI is for 64-bit targets.
 
 #![allow(non_camel_case_types)]
 
-use core::ffi::c_void;
-use core::mem::{offset_of, size_of};
+use core::ffi::{c_char, c_void};
+use core::mem::{align_of, offset_of, size_of};
+
+/// First member of a descriptor: "ONXC" in memory order.
+pub const ONNXC_MAGIC: u32 = 0x4358_4e4f;
+/// Version of these structs. Members are only ever added at the end; `model_bytes` and `tensor_bytes` tell how many there are.
+pub const ONNXC_ABI_VERSION: u32 = 1;
+
+/// A task of `parallel_for`.
+pub type onnxc_task = unsafe extern "C" fn(arg: *mut c_void, i: u32, worker: u32);
 
 /// Runs `task(arg, i, worker)` for every `i < tasks`, with `worker` below the model's thread count and no worker number in use twice at the
 /// same time; returns 0 when all have run.
-pub type onnxc_parallel_for = unsafe extern "C" fn(
-    ctx: *mut c_void,
-    tasks: u32,
-    task: unsafe extern "C" fn(arg: *mut c_void, i: u32, worker: u32),
-    arg: *mut c_void,
-) -> i32;
+pub type onnxc_parallel_for = unsafe extern "C" fn(ctx: *mut c_void, tasks: u32, task: onnxc_task, arg: *mut c_void) -> i32;
 
-/// Called at the begin (phase 0) and end (phase 1) of each step.
+/// Called at the begin (phase 0) and end (phase 1) of each step, by the thread that called the model.
 pub type onnxc_profile = unsafe extern "C" fn(ctx: *mut c_void, step: u32, phase: u32);
+
+/// One inference: checks what it is given and answers a status, `ONNXC_OK` or another `ONNXC_` code.
+pub type onnxc_run = unsafe extern "C" fn(call: *const onnxc_call) -> i32;
 
 /// What the caller may lend to an inference; every member may be null.
 #[repr(C)]
@@ -34,9 +41,9 @@ pub struct onnxc_hooks {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct onnxc_call {
-    /// One pointer per model input.
+    /// One pointer per model input, aligned for the element type.
     pub inputs: *const *const c_void,
-    /// One pointer per model output.
+    /// One pointer per model output, aligned for the element type.
     pub outputs: *const *mut c_void,
     /// Working memory, of the size and alignment that the descriptor states. Contents need not survive between calls.
     pub arena: *mut c_void,
@@ -45,6 +52,105 @@ pub struct onnxc_call {
     /// Hooks, or null.
     pub hooks: *const onnxc_hooks,
 }
+
+/// An input or output of a model: dense, row-major, in the host's byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_tensor {
+    /// Name in the ONNX graph, UTF-8.
+    pub name: *const c_char,
+    /// `rank` extents, outermost first; null when the rank is 0.
+    pub dims: *const u64,
+    /// Size of the buffer.
+    pub bytes: u64,
+    /// Element type, the number that ONNX gives it (`TensorProto.DataType`). A bool is one byte, 0 or 1.
+    pub dtype: u32,
+    /// Number of dimensions.
+    pub rank: u32,
+    /// For an output: index of the input whose buffer it may share, or -1. For an input: -1.
+    pub alias: i32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A step of the model, as profiles number them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_step {
+    /// The ONNX nodes that the step does the work of, separated by a space.
+    pub name: *const c_char,
+    /// Mnemonic of the operator.
+    pub op: *const c_char,
+}
+
+/// A compiled model. Lives in read-only data of the model's object as `NAME_model`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_model {
+    /// `ONNXC_MAGIC`.
+    pub magic: u32,
+    /// `ONNXC_ABI_VERSION`.
+    pub abi_version: u32,
+    /// Size of this struct.
+    pub model_bytes: u32,
+    /// Size of `onnxc_tensor`, the distance between two inputs.
+    pub tensor_bytes: u32,
+    /// Prefix of the model's symbols.
+    pub name: *const c_char,
+    /// Name and version of the compiler.
+    pub producer: *const c_char,
+    /// Target triple.
+    pub target: *const c_char,
+    /// CPU features that the code needs, separated by a space.
+    pub cpu_features: *const c_char,
+    /// The inference.
+    pub run: Option<onnxc_run>,
+    /// `n_inputs` inputs.
+    pub inputs: *const onnxc_tensor,
+    /// `n_outputs` outputs.
+    pub outputs: *const onnxc_tensor,
+    /// `n_steps` steps.
+    pub steps: *const onnxc_step,
+    /// Number of inputs.
+    pub n_inputs: u32,
+    /// Number of outputs.
+    pub n_outputs: u32,
+    /// Number of steps.
+    pub n_steps: u32,
+    /// Most workers that a `parallel_for` may use; 1 for code that never calls it.
+    pub max_threads: u32,
+    /// Size of the arena: `arena_shared + max_threads * scratch_per_thread`.
+    pub arena_bytes: u64,
+    /// The part of the arena that all workers share.
+    pub arena_shared: u64,
+    /// The part of the arena that each worker has for itself.
+    pub scratch_per_thread: u64,
+    /// Alignment of the arena, a power of two.
+    pub arena_align: u64,
+    /// Deepest stack of `run` and of a task, hooks not counted.
+    pub stack_bytes: u64,
+    /// Size of the weights.
+    pub weights_bytes: u64,
+    /// Where the weights are, an `ONNXC_WEIGHTS_` code.
+    pub weights_mode: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// SHA-256 of the ONNX file.
+    pub model_sha256: [u8; 32],
+    /// SHA-256 of the weights when they are in a file, otherwise zeros.
+    pub weights_sha256: [u8; 32],
+}
+
+// SAFETY: descriptors are constant data that nobody writes.
+#[expect(unsafe_code, reason = "constant data")]
+unsafe impl Sync for onnxc_model {}
+
+/// The weights are in the object's read-only data.
+pub const ONNXC_WEIGHTS_EMBED: u32 = 0;
+/// The caller passes the contents of the weight file.
+pub const ONNXC_WEIGHTS_FILE: u32 = 1;
+/// The weights are in a section of their own, which a linker script may place.
+pub const ONNXC_WEIGHTS_SECTION: u32 = 2;
 
 /// The inference has run.
 pub const ONNXC_OK: i32 = 0;
@@ -61,8 +167,15 @@ pub const ONNXC_NO_WEIGHTS: i32 = 5;
 /// `parallel_for` answered with an error; outputs are undefined.
 pub const ONNXC_PARALLEL: i32 = 6;
 
+#[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<onnxc_call>() == 5 * size_of::<usize>());
-    assert!(size_of::<onnxc_hooks>() == 3 * size_of::<usize>());
-    assert!(offset_of!(onnxc_call, hooks) == 4 * size_of::<usize>());
+    assert!(size_of::<onnxc_call>() == 40 && offset_of!(onnxc_call, hooks) == 32);
+    assert!(size_of::<onnxc_hooks>() == 24 && offset_of!(onnxc_hooks, profile) == 16);
+    assert!(size_of::<onnxc_tensor>() == 40 && offset_of!(onnxc_tensor, alias) == 32);
+    assert!(size_of::<onnxc_step>() == 16 && offset_of!(onnxc_step, op) == 8);
+    assert!(size_of::<onnxc_model>() == 216 && align_of::<onnxc_model>() == 8);
+    assert!(offset_of!(onnxc_model, name) == 16 && offset_of!(onnxc_model, run) == 48);
+    assert!(offset_of!(onnxc_model, n_inputs) == 80 && offset_of!(onnxc_model, arena_bytes) == 96);
+    assert!(offset_of!(onnxc_model, weights_mode) == 144 && offset_of!(onnxc_model, model_sha256) == 152);
+    assert!(offset_of!(onnxc_model, weights_sha256) == 184);
 };

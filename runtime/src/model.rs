@@ -1,0 +1,407 @@
+//! A compiled model, known by its descriptor: enumerate its tensors, check buffers, run it.
+
+use core::ffi::{CStr, c_char, c_void};
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::{ptr, slice};
+
+use crate::abi;
+use crate::buffer::{Input, Output};
+use crate::hooks::{Context, Hooks};
+
+/// A compiled model.
+#[derive(Clone, Copy)]
+pub struct Model {
+    raw: &'static abi::onnxc_model,
+    run: abi::onnxc_run,
+}
+
+// SAFETY: a descriptor is constant, and the ABI makes `run` re-entrant.
+#[expect(unsafe_code, reason = "constant data")]
+unsafe impl Send for Model {}
+
+/// Why a descriptor cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DescriptorError {
+    /// It does not begin with the magic number.
+    Magic,
+    /// It is of another version of the ABI, this one.
+    Version(u32),
+    /// Its structs are smaller than this version's.
+    Size,
+    /// It has no entry.
+    Run,
+}
+
+impl fmt::Display for DescriptorError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            DescriptorError::Magic => f.write_str("not a descriptor of a compiled model"),
+            DescriptorError::Version(v) => write!(f, "the model has ABI version {v}, this runtime {}", abi::ONNXC_ABI_VERSION),
+            DescriptorError::Size => f.write_str("the structs of the descriptor are too small"),
+            DescriptorError::Run => f.write_str("the descriptor has no entry"),
+        }
+    }
+}
+
+impl core::error::Error for DescriptorError {}
+
+/// Why an inference did not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Another number of inputs than the model has.
+    InputCount {
+        /// What the model has.
+        expected: u32,
+        /// What was given.
+        given: usize,
+    },
+    /// Another number of outputs than the model has.
+    OutputCount {
+        /// What the model has.
+        expected: u32,
+        /// What was given.
+        given: usize,
+    },
+    /// An input of the wrong size.
+    InputSize {
+        /// Which one.
+        index: u32,
+        /// Bytes that the model reads.
+        expected: u64,
+        /// Bytes given.
+        given: usize,
+    },
+    /// An output of the wrong size.
+    OutputSize {
+        /// Which one.
+        index: u32,
+        /// Bytes that the model writes.
+        expected: u64,
+        /// Bytes given.
+        given: usize,
+    },
+    /// An input of the wrong element type, as ONNX numbers them.
+    InputType {
+        /// Which one.
+        index: u32,
+        /// What the model reads.
+        expected: u32,
+        /// What was given.
+        given: u32,
+    },
+    /// An output of the wrong element type, as ONNX numbers them.
+    OutputType {
+        /// Which one.
+        index: u32,
+        /// What the model writes.
+        expected: u32,
+        /// What was given.
+        given: u32,
+    },
+    /// A buffer is not aligned for its element type.
+    BufferAlignment,
+    /// The arena is too small.
+    ArenaSize {
+        /// Bytes that the model needs.
+        expected: u64,
+        /// Bytes given.
+        given: usize,
+    },
+    /// The arena is not aligned.
+    ArenaAlignment(u64),
+    /// The weights were given for a model without weight file, or are of the wrong size or not aligned to 64 bytes.
+    Weights {
+        /// Bytes that the model needs.
+        expected: u64,
+        /// Bytes given.
+        given: usize,
+    },
+    /// The model needs its weight file.
+    NoWeights,
+    /// The CPU, or the operating system, lacks a feature that the code was compiled for.
+    Cpu,
+    /// Buffers overlap.
+    Overlap,
+    /// The tasks could not be run.
+    Parallel,
+    /// A status that this version does not know.
+    Other(i32),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match *self {
+            Error::InputCount { expected, given } => write!(f, "{given} inputs for a model of {expected}"),
+            Error::OutputCount { expected, given } => write!(f, "{given} outputs for a model of {expected}"),
+            Error::InputSize { index, expected, given } => write!(f, "input {index} has {given} bytes, needs {expected}"),
+            Error::OutputSize { index, expected, given } => write!(f, "output {index} has {given} bytes, needs {expected}"),
+            Error::InputType { index, expected, given } => write!(f, "input {index} has element type {given}, needs {expected}"),
+            Error::OutputType { index, expected, given } => {
+                write!(f, "output {index} has element type {given}, needs {expected}")
+            }
+            Error::BufferAlignment => f.write_str("a buffer is not aligned for its element type"),
+            Error::ArenaSize { expected, given } => write!(f, "the arena has {given} bytes, needs {expected}"),
+            Error::ArenaAlignment(align) => write!(f, "the arena must be aligned to {align} bytes"),
+            Error::Weights { expected, given } => write!(f, "{given} bytes of weights, needs {expected} bytes aligned to 64"),
+            Error::NoWeights => f.write_str("the model needs its weight file"),
+            Error::Cpu => f.write_str("the CPU lacks a feature that the model was compiled for"),
+            Error::Overlap => f.write_str("buffers overlap"),
+            Error::Parallel => f.write_str("the tasks could not be run"),
+            Error::Other(status) => write!(f, "status {status}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// An input or output of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tensor {
+    /// Name in the ONNX graph.
+    pub name: &'static str,
+    /// Element type, as ONNX numbers them.
+    pub dtype: u32,
+    /// Extents, outermost first.
+    pub dims: &'static [u64],
+    /// Size of the buffer.
+    pub bytes: u64,
+    /// For an output: the input whose buffer it may share.
+    pub alias: Option<u32>,
+}
+
+/// A step of a model, as profiles number them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// ONNX nodes that the step does the work of, separated by a space.
+    pub name: &'static str,
+    /// Mnemonic of the operator.
+    pub op: &'static str,
+}
+
+impl Model {
+    /// A model by its descriptor, the symbol `NAME_model` of the compiled object.
+    ///
+    /// # Safety
+    /// `raw` is the descriptor of a compiled model, unchanged.
+    ///
+    /// # Errors
+    /// When the descriptor is of another version of the ABI.
+    #[expect(unsafe_code, reason = "trusts the pointers of the descriptor")]
+    pub unsafe fn new(raw: &'static abi::onnxc_model) -> Result<Model, DescriptorError> {
+        if raw.magic != abi::ONNXC_MAGIC {
+            return Err(DescriptorError::Magic);
+        }
+        if raw.abi_version != abi::ONNXC_ABI_VERSION {
+            return Err(DescriptorError::Version(raw.abi_version));
+        }
+        if (raw.model_bytes as usize) < size_of::<abi::onnxc_model>()
+            || (raw.tensor_bytes as usize) < size_of::<abi::onnxc_tensor>()
+        {
+            return Err(DescriptorError::Size);
+        }
+        let run = raw.run.ok_or(DescriptorError::Run)?;
+        Ok(Model { raw, run })
+    }
+
+    /// The descriptor.
+    pub fn descriptor(&self) -> &'static abi::onnxc_model {
+        self.raw
+    }
+
+    /// Prefix of the model's symbols.
+    pub fn name(&self) -> &'static str {
+        text(self.raw.name)
+    }
+
+    /// CPU features that the code needs.
+    pub fn cpu_features(&self) -> impl Iterator<Item = &'static str> + use<> {
+        text(self.raw.cpu_features).split_ascii_whitespace()
+    }
+
+    /// Size of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.raw.arena_bytes
+    }
+
+    /// Alignment of the arena.
+    pub fn arena_align(&self) -> u64 {
+        self.raw.arena_align
+    }
+
+    /// The inputs, in graph order.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = Tensor> + use<> {
+        tensors(self.raw.inputs, self.raw.n_inputs, self.raw.tensor_bytes)
+    }
+
+    /// The outputs, in graph order.
+    pub fn outputs(&self) -> impl ExactSizeIterator<Item = Tensor> + use<> {
+        tensors(self.raw.outputs, self.raw.n_outputs, self.raw.tensor_bytes)
+    }
+
+    /// The steps, as [`Hooks::profile`] numbers them.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = Step> + use<> {
+        let steps = raw_slice(self.raw.steps, self.raw.n_steps);
+        steps.iter().map(|s| Step { name: text(s.name), op: text(s.op) })
+    }
+
+    /// Runs one inference. Any number of threads may do so at the same time, each with its own buffers and arena.
+    ///
+    /// `weights` are the contents of the weight file for a model compiled with weights in a file, otherwise `None`.
+    ///
+    /// # Errors
+    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`].
+    #[expect(unsafe_code, reason = "calls the model")]
+    pub fn run<const I: usize, const O: usize>(
+        &self,
+        inputs: [Input; I],
+        mut outputs: [Output; O],
+        arena: &mut [MaybeUninit<u8>],
+        weights: Option<&[u8]>,
+        hooks: Hooks,
+    ) -> Result<(), Error> {
+        self.check(&inputs, &outputs, arena, weights)?;
+        let inputs = inputs.map(|i| i.pointer);
+        let outputs = outputs.each_mut().map(|o| o.pointer);
+        // SAFETY: `check` has seen that number and sizes of the buffers are those of the descriptor; they are borrowed during the call.
+        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
+    }
+
+    /// As [`Model::run`], for numbers of inputs and outputs that are not known at compile time.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    #[cfg(feature = "std")]
+    #[expect(unsafe_code, reason = "calls the model")]
+    pub fn run_slices(
+        &self,
+        inputs: &[Input],
+        outputs: &mut [Output],
+        arena: &mut [MaybeUninit<u8>],
+        weights: Option<&[u8]>,
+        hooks: Hooks,
+    ) -> Result<(), Error> {
+        self.check(inputs, outputs, arena, weights)?;
+        let inputs: std::vec::Vec<*const c_void> = inputs.iter().map(|i| i.pointer).collect();
+        let outputs: std::vec::Vec<*mut c_void> = outputs.iter().map(|o| o.pointer).collect();
+        // SAFETY: `check` has seen that number and sizes of the buffers are those of the descriptor; they are borrowed during the call.
+        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
+    }
+
+    fn check(
+        &self,
+        inputs: &[Input],
+        outputs: &[Output],
+        arena: &[MaybeUninit<u8>],
+        weights: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        if inputs.len() != self.raw.n_inputs as usize {
+            return Err(Error::InputCount { expected: self.raw.n_inputs, given: inputs.len() });
+        }
+        if outputs.len() != self.raw.n_outputs as usize {
+            return Err(Error::OutputCount { expected: self.raw.n_outputs, given: outputs.len() });
+        }
+        for ((index, buffer), tensor) in (0..).zip(inputs).zip(self.inputs()) {
+            if buffer.dtype != tensor.dtype {
+                return Err(Error::InputType { index, expected: tensor.dtype, given: buffer.dtype });
+            }
+            if buffer.bytes as u64 != tensor.bytes {
+                return Err(Error::InputSize { index, expected: tensor.bytes, given: buffer.bytes });
+            }
+        }
+        for ((index, buffer), tensor) in (0..).zip(outputs).zip(self.outputs()) {
+            if buffer.dtype != tensor.dtype {
+                return Err(Error::OutputType { index, expected: tensor.dtype, given: buffer.dtype });
+            }
+            if buffer.bytes as u64 != tensor.bytes {
+                return Err(Error::OutputSize { index, expected: tensor.bytes, given: buffer.bytes });
+            }
+        }
+        if !(inputs.iter().all(Input::is_aligned) && outputs.iter().all(Output::is_aligned)) {
+            return Err(Error::BufferAlignment);
+        }
+        if (arena.len() as u64) < self.raw.arena_bytes {
+            return Err(Error::ArenaSize { expected: self.raw.arena_bytes, given: arena.len() });
+        }
+        if self.raw.arena_bytes > 0 && !(arena.as_ptr().addr() as u64).is_multiple_of(self.raw.arena_align) {
+            return Err(Error::ArenaAlignment(self.raw.arena_align));
+        }
+        let in_file = self.raw.weights_mode == abi::ONNXC_WEIGHTS_FILE && self.raw.weights_bytes > 0;
+        match weights {
+            None if in_file => Err(Error::NoWeights),
+            Some(w) if !in_file || w.len() as u64 != self.raw.weights_bytes || !w.as_ptr().addr().is_multiple_of(64) => {
+                Err(Error::Weights { expected: if in_file { self.raw.weights_bytes } else { 0 }, given: w.len() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls the entry with checked buffers.
+    ///
+    /// # Safety
+    /// `check` has passed for the buffers that the arrays point to.
+    #[expect(unsafe_code, reason = "calls the model")]
+    unsafe fn call(
+        &self,
+        inputs: *const *const c_void,
+        outputs: *const *mut c_void,
+        arena: &mut [MaybeUninit<u8>],
+        weights: Option<&[u8]>,
+        hooks: Hooks,
+    ) -> Result<(), Error> {
+        let context = Context::new(hooks, self.raw.max_threads.max(1));
+        let hooks = context.raw();
+        let weights = weights.map_or(ptr::null(), |w| w.as_ptr().cast());
+        let call = abi::onnxc_call { inputs, outputs, arena: arena.as_mut_ptr().cast(), weights, hooks: &hooks };
+        // SAFETY: all that `call` points to is checked by our caller and lives until the model returns.
+        match unsafe { (self.run)(&call) } {
+            abi::ONNXC_OK => Ok(()),
+            abi::ONNXC_CPU => Err(Error::Cpu),
+            abi::ONNXC_OVERLAP => Err(Error::Overlap),
+            abi::ONNXC_NO_WEIGHTS => Err(Error::NoWeights),
+            abi::ONNXC_PARALLEL => Err(Error::Parallel),
+            other => Err(Error::Other(other)),
+        }
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Model").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// A string of the descriptor; empty when it is null or not UTF-8.
+#[expect(unsafe_code, reason = "reads the descriptor")]
+fn text(pointer: *const c_char) -> &'static str {
+    if pointer.is_null() {
+        return "";
+    }
+    // SAFETY: `Model::new` was promised a descriptor of a compiled model: its strings are constant and end with a zero.
+    unsafe { CStr::from_ptr(pointer) }.to_str().unwrap_or("")
+}
+
+#[expect(unsafe_code, reason = "reads the descriptor")]
+fn raw_slice<T>(pointer: *const T, count: u32) -> &'static [T] {
+    if pointer.is_null() || count == 0 {
+        return &[];
+    }
+    // SAFETY: `Model::new` was promised a descriptor of a compiled model: its arrays are constant and as long as it says.
+    unsafe { slice::from_raw_parts(pointer, count as usize) }
+}
+
+/// Tensors stand `stride` bytes apart, which is more than our struct in descriptors of later compilers.
+#[expect(unsafe_code, reason = "reads the descriptor")]
+fn tensors(first: *const abi::onnxc_tensor, count: u32, stride: u32) -> impl ExactSizeIterator<Item = Tensor> {
+    (0..count).map(move |i| {
+        // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
+        let t = unsafe { &*first.byte_add(i as usize * stride as usize) };
+        Tensor {
+            name: text(t.name),
+            dtype: t.dtype,
+            dims: raw_slice(t.dims, t.rank),
+            bytes: t.bytes,
+            alias: u32::try_from(t.alias).ok(),
+        }
+    })
+}
