@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::graph::Node;
 use onnxc_ir::interp::as_dims;
 use onnxc_ir::op::{EvalCx, ImportCx, InferCx, OpDef, OpError, OpResult, OpSet};
-use onnxc_ir::tensor::Bytes;
+use onnxc_ir::tensor::{Bytes, element_count};
 use onnxc_ir::{Attrs, Dim, Graph, Tensor, TensorType, ValueId};
 
 use crate::options::Limits;
@@ -15,8 +15,9 @@ pub struct Builder<'a> {
     /// The graph so far.
     pub graph: Graph,
     /// Integer values that were computed from shapes, where they are not constants.
-    dims: BTreeMap<ValueId, Vec<Dim>>,
-    ops: OpSet,
+    pub dims: BTreeMap<ValueId, Vec<Dim>>,
+    /// Operators.
+    pub ops: OpSet,
     limits: &'a Limits,
     /// Bytes that folding may still produce.
     pub fold_left: u64,
@@ -29,7 +30,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds an operator for the ONNX node `origin`.
-    fn add(
+    pub fn add(
         &mut self,
         op: &'static OpDef,
         inputs: &[Option<ValueId>],
@@ -43,11 +44,10 @@ impl<'a> Builder<'a> {
         let cx = InferCx { attrs: &attrs, inputs: &types, constants: &constants, dims: &dims, n_outputs };
         let outputs = (op.infer)(&cx)?;
         outputs.iter().try_for_each(|ty| self.check(ty))?;
-        if outputs.len() < n_outputs {
-            return Err(OpError::new(format!("has {} outputs, {n_outputs} are used", outputs.len())));
-        }
         let shape_values = op.infer_dims.and_then(|f| f(&cx));
-        if let Some(tensor) = shape_values.as_ref().and_then(|d| constant_dims(d, &outputs[0])) {
+        if let (Some(dims), [ty]) = (&shape_values, &outputs[..])
+            && let Some(tensor) = constant_dims(dims, ty)
+        {
             return Ok(vec![self.graph.add_const(origin, tensor)]);
         }
         let operands: Vec<Option<&Tensor>> = constants.iter().map(Option::as_ref).collect();
@@ -71,13 +71,17 @@ impl<'a> Builder<'a> {
         attrs: &Attrs,
         outputs: &[TensorType],
     ) -> OpResult<Option<Vec<Tensor>>> {
-        let constant = inputs.iter().zip(operands).all(|(i, t)| i.is_none() || t.is_some());
-        let bytes: Option<u64> = outputs
-            .iter()
-            .map(|ty| ty.const_shape().and_then(|s| onnxc_ir::tensor::element_count(&s)).and_then(|n| ty.dtype.bytes_for(n)))
-            .sum();
-        let Some(bytes) = bytes.filter(|b| constant && *b <= self.fold_left) else { return Ok(None) };
-        // Weights that are only spread or converted are better folded late, but they are few; the limit bounds the work.
+        if !inputs.iter().zip(operands).all(|(i, t)| i.is_none() || t.is_some()) {
+            return Ok(None);
+        }
+        let size = |ty: &TensorType| ty.const_shape().and_then(|s| element_count(&s));
+        let bytes: Option<u64> = outputs.iter().map(|ty| size(ty).and_then(|n| ty.dtype.bytes_for(n))).sum();
+        let written: Option<u64> = outputs.iter().map(size).sum();
+        let read: u64 = operands.iter().flatten().map(|t| t.len() as u64).sum();
+        let (Some(bytes), Some(written)) = (bytes, written) else { return Ok(None) };
+        if bytes > self.fold_left || read.saturating_add(written) > self.limits.fold_elements {
+            return Ok(None);
+        }
         self.fold_left -= bytes;
         (op.eval)(&EvalCx { attrs, inputs: operands, outputs }).map(Some)
     }
@@ -87,15 +91,15 @@ impl<'a> Builder<'a> {
             return Err(OpError::new(format!("a result has {} dimensions, the limit is {}", ty.rank(), self.limits.rank)));
         }
         let Some(shape) = ty.const_shape() else { return Ok(()) };
-        let bytes = onnxc_ir::tensor::element_count(&shape).and_then(|n| ty.dtype.bytes_for(n));
+        let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes_for(n));
         match bytes {
             Some(b) if b <= self.limits.tensor_bytes => Ok(()),
-            _ => Err(OpError::new(format!("the result {ty} is larger than the limit of {} bytes", self.limits.tensor_bytes))
-                .help("raise the limit with --limit-tensor-bytes if the model is right")),
+            _ => Err(OpError::new(format!("the result {ty} is larger than the limit of {} bytes", self.limits.tensor_bytes))),
         }
     }
 
-    fn value_dims(&self, id: ValueId) -> Option<Vec<Dim>> {
+    /// What is known of an integer value as dimensions.
+    pub fn value_dims(&self, id: ValueId) -> Option<Vec<Dim>> {
         self.graph.constant(id).and_then(as_dims).or_else(|| self.dims.get(&id).cloned())
     }
 }
@@ -112,7 +116,7 @@ fn constant_dims(dims: &[Dim], ty: &TensorType) -> Option<Tensor> {
 pub struct NodeCx<'b, 'a> {
     /// The graph.
     pub builder: &'b mut Builder<'a>,
-    /// Name for new values and nodes.
+    /// Name of the ONNX node.
     pub origin: String,
     /// Version of the operator set.
     pub opset: i64,
@@ -146,10 +150,9 @@ impl ImportCx for NodeCx<'_, '_> {
     }
 
     fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
-        let def = self.builder.ops.get(op).ok_or_else(|| OpError::new(format!("internal: no operator {op}")))?;
-        // Only the operator that stands for the whole node can have several results.
-        let n = if def.onnx.is_empty() { 1 } else { self.n_outputs.max(1) };
-        self.builder.add(def, inputs, attrs, n, &self.origin)
+        let missing = || OpError::new(format!("internal: onnxc has no operator {op:?}"));
+        let def = self.builder.ops.get(op).ok_or_else(missing)?;
+        self.builder.add(def, inputs, attrs, self.n_outputs.max(1), &self.origin)
     }
 
     fn constant(&mut self, tensor: Tensor) -> ValueId {

@@ -1,14 +1,23 @@
 //! ONNX import: protobuf to graph. Weights stay in the file; every problem of a model is reported in one go.
 //!
-//! The way: [`wire`] refuses malformed bytes and strips weights, onnx-protobuf parses the rest, [`import`](mod@import) builds the graph through the
-//! operators' own records. No operator is known by name here, except `If`, whose branch is inlined when its condition is a constant.
+//! The way: [`wire`] refuses malformed bytes and strips weights, onnx-protobuf parses the rest, `order` checks the structure of each
+//! list of nodes, `node` builds each node through the operators' own records; `function` and `control` expand what contains further
+//! nodes. No operator is known by name here, except the constructs of the language itself: `Constant`, `If`, `Loop`, `Scan`.
 
 mod attribute;
 mod builder;
+mod control;
+mod function;
 mod import;
+mod node;
 pub mod options;
+mod order;
+mod prune;
 pub mod report;
+mod schema;
+mod scope;
 mod tensor;
+mod types;
 pub mod wire;
 
 use std::fs::File;
@@ -17,10 +26,14 @@ use std::sync::Arc;
 
 use onnx_protobuf::{Message, ModelProto};
 use onnxc_ir::Graph;
+use onnxc_ir::op::OpSet;
+use sha2::{Digest, Sha256};
 
-pub use import::{NEWEST_OPSET, OLDEST_OPSET, Opsets};
+pub use import::OLDEST_OPSET;
 pub use options::{Limits, Options};
 pub use report::{Problem, Report};
+pub use schema::NEWEST_OPSET;
+pub use scope::Opsets;
 use tensor::{Owner, Source};
 
 /// An imported model.
@@ -32,25 +45,8 @@ pub struct Imported {
     pub opsets: Opsets,
     /// `producer_name` and `producer_version`.
     pub producer: String,
-    /// Bytes of the model file.
-    pub bytes: ModelBytes,
-}
-
-/// The model file, for hashing.
-#[derive(Clone)]
-pub struct ModelBytes(Owner);
-
-impl std::fmt::Debug for ModelBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
-    }
-}
-
-impl ModelBytes {
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        (*self.0).as_ref()
-    }
+    /// SHA-256 of the model file (external data not included).
+    pub hash: [u8; 32],
 }
 
 /// Imports a model file. External data is read from the file's folder only.
@@ -67,22 +63,28 @@ pub fn import(path: &Path, options: &Options) -> Result<Imported, Report> {
     }
     let map = tensor::map(&file).map_err(|e| Problem::model("import::file", format!("cannot read {shown}: {e}")))?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    load(Arc::new(map), Some(folder), options)
+    load(Arc::new(map), Some(folder), options, OpSet(onnxc_ops::ALL))
 }
 
 /// Imports a model from memory. External data is refused.
 pub fn import_bytes(bytes: Vec<u8>, options: &Options) -> Result<Imported, Report> {
-    load(Arc::new(bytes), None, options)
+    load(Arc::new(bytes), None, options, OpSet(onnxc_ops::ALL))
 }
 
-fn load(file: Owner, folder: Option<&Path>, options: &Options) -> Result<Imported, Report> {
+/// Like [`import_bytes`] with operators of the caller's choice (tests).
+pub fn import_with(bytes: Vec<u8>, options: &Options, ops: OpSet) -> Result<Imported, Report> {
+    load(Arc::new(bytes), None, options, ops)
+}
+
+fn load(file: Owner, folder: Option<&Path>, options: &Options, ops: OpSet) -> Result<Imported, Report> {
     let limits = &options.limits;
     let skeleton = wire::skeleton((*file).as_ref(), limits.depth).map_err(|e| Problem::model("import::file", e.to_string()))?;
     let model = ModelProto::parse_from_bytes(&skeleton).map_err(|e| {
         Problem::model("import::file", format!("the file is corrupt: {e}")).help("check that it is an ONNX model and complete")
     })?;
-    let source = Source { file: file.clone(), folder, limits };
-    let (graph, opsets) = import::Importer::new(options, source).model(&model)?;
+    let source = Source::new(file.clone(), folder, limits);
+    let (graph, opsets) = import::Importer::new(options, source, ops).model(&model)?;
     let producer = format!("{} {}", model.producer_name, model.producer_version).trim().to_string();
-    Ok(Imported { graph, opsets, producer, bytes: ModelBytes(file) })
+    let hash = Sha256::digest((*file).as_ref()).into();
+    Ok(Imported { graph, opsets, producer, hash })
 }

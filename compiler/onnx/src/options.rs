@@ -30,10 +30,12 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of all results of constant folding.
     pub fold_bytes: u64,
+    /// Elements that one folded node may read and write: bounds the work of a fold.
+    pub fold_elements: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { nodes: 1_000_000, rank: 32, tensor_bytes: 1 << 36, depth: 64, fold_bytes: 1 << 28 }
+        Limits { nodes: 1_000_000, rank: 32, tensor_bytes: 1 << 36, depth: 90, fold_bytes: 1 << 28, fold_elements: 1 << 22 }
     }
 }

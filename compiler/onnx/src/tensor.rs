@@ -1,5 +1,7 @@
 //! TensorProto to tensor, for every element type and every way of storing it.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -23,20 +25,36 @@ pub struct Source<'a> {
     pub folder: Option<&'a Path>,
     /// Limits.
     pub limits: &'a Limits,
+    /// External files that are mapped already.
+    maps: RefCell<BTreeMap<PathBuf, Owner>>,
 }
 
-impl Source<'_> {
+/// Sparse tensors that spread out to more bytes are refused: unlike dense ones, they do not take their size in the file.
+const MAX_SPREAD: u64 = 1 << 30;
+
+impl<'a> Source<'a> {
+    /// Nothing read yet.
+    pub fn new(file: Owner, folder: Option<&'a Path>, limits: &'a Limits) -> Source<'a> {
+        Source { file, folder, limits, maps: RefCell::default() }
+    }
+
     /// The tensor of a proto; the error says what is wrong with it.
     pub fn tensor(&self, proto: &TensorProto) -> Result<Tensor, String> {
         let dtype = DType::from_onnx(proto.data_type).ok_or_else(|| format!("element type {} is unknown", proto.data_type))?;
-        let shape: Vec<u64> =
-            proto.dims.iter().map(|d| u64::try_from(*d)).collect::<Result<_, _>>().map_err(|_| "a dimension is negative")?;
-        let count = element_count(&shape).ok_or("the number of elements overflows")?;
+        let shape: Vec<u64> = proto
+            .dims
+            .iter()
+            .map(|d| u64::try_from(*d))
+            .collect::<Result<_, _>>()
+            .map_err(|_| format!("a dimension is negative: {:?}", proto.dims))?;
+        let count =
+            element_count(&shape).ok_or_else(|| format!("the shape {shape:?} is too large: its number of elements overflows"))?;
         let bytes = dtype.bytes_for(count).filter(|b| *b <= self.limits.tensor_bytes);
         let bytes =
-            bytes.ok_or_else(|| format!("the shape {shape:?} is larger than the limit of {} bytes", self.limits.tensor_bytes))?;
+            bytes.ok_or_else(|| format!("the shape {shape:?} is too large: the limit is {} bytes", self.limits.tensor_bytes))?;
         if proto.data_location.enum_value() == Ok(DataLocation::EXTERNAL) {
             let data = self.external(proto, bytes)?;
+            check_bools(dtype, data.as_slice())?;
             return Tensor::from_bytes(dtype, shape, data).ok_or_else(|| "external data has the wrong size".to_string());
         }
         if dtype == DType::Str {
@@ -47,6 +65,7 @@ impl Source<'_> {
             let range = wire::raw_range(&proto.raw_data).ok_or("internal: raw data without a place")?;
             let len = range.len();
             let data = Bytes::shared(self.file.clone(), range).ok_or("internal: raw data outside the file")?;
+            check_bools(dtype, data.as_slice())?;
             return Tensor::from_bytes(dtype, shape, data)
                 .ok_or_else(|| format!("raw_data has {len} bytes, the shape needs {bytes}"));
         }
@@ -62,8 +81,10 @@ impl Source<'_> {
         let indices = self.tensor(&proto.indices)?;
         let shape: Vec<u64> =
             proto.dims.iter().map(|d| u64::try_from(*d)).collect::<Result<_, _>>().map_err(|_| "a dimension is negative")?;
-        let total = element_count(&shape).and_then(|n| values.dtype().bytes_for(n)).filter(|b| *b <= self.limits.tensor_bytes);
-        let total = total.ok_or("the dense size is larger than the limit")?;
+        let total = element_count(&shape)
+            .and_then(|n| values.dtype().bytes_for(n))
+            .filter(|b| *b <= MAX_SPREAD.min(self.limits.tensor_bytes));
+        let total = total.ok_or("the dense size is too large")?;
         if values.dtype().bits() % 8 != 0 || values.dtype() == DType::Str {
             return Err("sparse tensors of this element type are not supported".into());
         }
@@ -81,9 +102,14 @@ impl Source<'_> {
         };
         let size = values.dtype().bytes() as usize;
         let mut dense = vec![0u8; total as usize];
+        let mut seen = BTreeSet::new();
         for (i, value) in linear.into_iter().zip(values.bytes().chunks_exact(size)) {
-            let at = usize::try_from(i).ok().and_then(|i| dense.get_mut(i * size..(i + 1) * size));
-            at.ok_or("a sparse index lies outside the tensor")?.copy_from_slice(value);
+            let start = usize::try_from(i).ok().and_then(|i| i.checked_mul(size));
+            let place = start.and_then(|s| dense.get_mut(s..s.checked_add(size)?));
+            place.ok_or("a sparse index lies outside the tensor")?.copy_from_slice(value);
+            if !seen.insert(i) {
+                return Err(format!("the sparse index {i} is given twice"));
+            }
         }
         Tensor::from_bytes(values.dtype(), shape, Bytes::new(dense)).ok_or_else(|| "internal: dense size".to_string())
     }
@@ -100,11 +126,26 @@ impl Source<'_> {
             return Err(format!("external data of {length} bytes, the shape needs {bytes}"));
         }
         let path = self.contained(location)?;
-        let file = File::open(&path).map_err(|e| format!("external data file {location:?}: {e}"))?;
-        let map = map(&file).map_err(|e| format!("external data file {location:?}: {e}"))?;
-        let end = offset.checked_add(length).filter(|e| *e <= map.len() as u64);
-        let end = end.ok_or_else(|| format!("external data file {location:?} is too short: {} bytes", map.len()))?;
-        Bytes::shared(Arc::new(map), offset as usize..end as usize).ok_or_else(|| "internal: checked range".to_string())
+        let owner = self.mapped(&path).map_err(|e| format!("external data file {location:?}: {e}"))?;
+        let size = (*owner).as_ref().len() as u64;
+        let end = offset.checked_add(length).filter(|e| *e <= size);
+        let end = end.ok_or_else(|| {
+            format!("external data file {location:?} is too short: bytes {offset} to {offset}+{length} of {size}")
+        })?;
+        Bytes::shared(owner, offset as usize..end as usize).ok_or_else(|| "internal: checked range".to_string())
+    }
+
+    fn mapped(&self, path: &Path) -> std::io::Result<Owner> {
+        if let Some(owner) = self.maps.borrow().get(path) {
+            return Ok(owner.clone());
+        }
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is not a regular file"));
+        }
+        let owner: Owner = Arc::new(map(&file)?);
+        self.maps.borrow_mut().insert(path.to_path_buf(), owner.clone());
+        Ok(owner)
     }
 
     /// The path of an external data file, which must lie inside the model's folder even after symbolic links are followed.
@@ -113,7 +154,9 @@ impl Source<'_> {
         let relative = Path::new(location);
         let plain = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if !plain || location.is_empty() || location.contains('\\') {
-            return Err(format!("external data location {location:?} is not a path inside the model's folder"));
+            return Err(format!(
+                "external data location {location:?} leads outside the model's folder: it must be a relative path without \"..\""
+            ));
         }
         let resolve = |p: &Path| p.canonicalize().map_err(|e| format!("external data file {location:?}: {e}"));
         let (root, path) = (resolve(folder)?, resolve(&folder.join(relative))?);
@@ -130,6 +173,14 @@ impl Source<'_> {
 pub fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and private to this process; we document that models must not be changed while they are compiled.
     unsafe { Mmap::map(file) }
+}
+
+/// Bools are stored as 0 or 1; anything else would be read as two different truths.
+fn check_bools(dtype: DType, bytes: &[u8]) -> Result<(), String> {
+    match bytes.iter().find(|b| dtype == DType::Bool && **b > 1) {
+        Some(b) => Err(format!("a bool is stored as {b}, it must be 0 or 1")),
+        None => Ok(()),
+    }
 }
 
 /// Little-endian bytes from the typed fields of the proto.

@@ -1,0 +1,93 @@
+//! Declared types of graph inputs and outputs, with `--dim` and `--shape` applied.
+
+use onnx_protobuf::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
+use onnxc_ir::tensor::element_count;
+use onnxc_ir::{DType, Dim, DimBindings, TensorType};
+
+use crate::options::Options;
+
+/// A declared type; the shape may be missing altogether.
+pub struct Declared {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents if the rank is known; those without name and value get a generated name.
+    pub shape: Option<Vec<Dim>>,
+}
+
+/// What a value info declares. `Ok(None)` where it declares nothing.
+pub fn declared(info: &ValueInfoProto) -> Result<Option<Declared>, String> {
+    let Some(value) = info.type_.as_ref().and_then(|t| t.value.as_ref()) else { return Ok(None) };
+    let type_proto::Value::TensorType(tensor) = value else {
+        return Err("its type is no tensor: sequences, maps, optional and sparse types are not supported".into());
+    };
+    let dtype = match (DType::from_onnx(tensor.elem_type), tensor.elem_type) {
+        (Some(t), _) => t,
+        (None, 0) => return Err("its element type is missing".into()),
+        (None, n) => return Err(format!("its element type {n} is unknown")),
+    };
+    let Some(proto) = tensor.shape.as_ref() else { return Ok(Some(Declared { dtype, shape: None })) };
+    let unnamed = |i: usize| Dim::sym(&format!("?{}_{i}", info.name));
+    let dim = |(i, d): (usize, &onnx_protobuf::tensor_shape_proto::Dimension)| match &d.value {
+        // Some exporters write -1 for "unknown".
+        Some(dimension::Value::DimValue(-1)) => Ok(unnamed(i)),
+        Some(dimension::Value::DimValue(n)) => {
+            u64::try_from(*n).map(Dim::Const).map_err(|_| format!("dimension {i} of its shape is negative: {n}"))
+        }
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Ok(Dim::sym(name)),
+        _ => Ok(unnamed(i)),
+    };
+    let shape = proto.dim.iter().enumerate().map(dim).collect::<Result<_, _>>()?;
+    Ok(Some(Declared { dtype, shape: Some(shape) }))
+}
+
+/// Symbols that `--shape` fixes: where it gives an extent, the declared name of that extent has this value everywhere.
+pub fn bind_shapes(inputs: &[ValueInfoProto], options: &Options, bound: &mut DimBindings) -> Result<(), String> {
+    for info in inputs {
+        let (Some(given), Ok(Some(Declared { shape: Some(shape), .. }))) = (options.shapes.get(&info.name), declared(info))
+        else {
+            continue;
+        };
+        for (dim, n) in shape.iter().zip(given) {
+            if let Dim::Sym(name) = dim {
+                match bound.insert(name.to_string(), *n) {
+                    Some(before) if before != *n => {
+                        return Err(format!(
+                            "dimension {name} is given two extents: {before} and, by --shape of input {:?}, {n}",
+                            info.name
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The type of a graph input.
+pub fn input_type(info: &ValueInfoProto, options: &Options, bound: &DimBindings) -> Result<TensorType, String> {
+    let Declared { dtype, shape } = declared(info)?.ok_or("it has no type")?;
+    let given = options.shapes.get(&info.name);
+    let mut ty = match (shape, given) {
+        (Some(shape), _) => TensorType { dtype, shape },
+        (None, Some(given)) => TensorType::fixed(dtype, given),
+        (None, None) => return Err(format!("its rank is unknown; give its shape: --shape {}=1,3,224,224", info.name)),
+    };
+    if let Some(given) = given {
+        let fits = ty.rank() == given.len() && ty.shape.iter().zip(given).all(|(d, n)| d.as_const().is_none_or(|d| d == *n));
+        if !fits {
+            return Err(format!("--shape {}={given:?} does not fit its type {ty}", info.name));
+        }
+        ty = TensorType::fixed(dtype, given);
+    }
+    ty.shape = ty.shape.iter().map(|d| d.bind(bound)).collect();
+    let limits = &options.limits;
+    if ty.rank() > limits.rank {
+        return Err(format!("it has {} dimensions, the limit is {}", ty.rank(), limits.rank));
+    }
+    if let Some(shape) = ty.const_shape() {
+        let bytes = element_count(&shape).and_then(|n| dtype.bytes_for(n)).filter(|b| *b <= limits.tensor_bytes);
+        bytes.ok_or_else(|| format!("its type {ty} is too large: the limit is {} bytes", limits.tensor_bytes))?;
+    }
+    Ok(ty)
+}
