@@ -2,12 +2,13 @@
 //! foreign targets are run.  The tests themselves are in `testsuite/tests/`.
 //!
 //! The helpers know files and processes only, never the compiler's own types: a mistake in the compiler's tensor code
-//! cannot hide itself by being used on both sides of a comparison.
+//! cannot hide itself by being used on both sides of a comparison. `interpret` alone calls the importer and the interpreter.
 
 pub mod bad_models;
 pub mod compare;
 pub mod data;
 pub mod harness;
+pub mod interpret;
 pub mod npy;
 pub mod pb;
 pub mod run;

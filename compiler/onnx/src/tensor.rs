@@ -70,6 +70,7 @@ impl<'a> Source<'a> {
                 .ok_or_else(|| format!("raw_data has {len} bytes, the shape needs {bytes}"));
         }
         let data = typed_bytes(proto, dtype, count)?;
+        check_bools(dtype, &data)?;
         let got = data.len();
         Tensor::from_bytes(dtype, shape, Bytes::new(data))
             .ok_or_else(|| format!("the values take {got} bytes, the shape needs {bytes}"))
@@ -194,7 +195,7 @@ fn typed_bytes(proto: &TensorProto, dtype: DType, count: u64) -> Result<Vec<u8>,
         DType::U32 => proto.uint64_data.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect(),
         DType::I32 => ints(4),
         DType::I16 | DType::U16 | DType::F16 | DType::BF16 => ints(2),
-        DType::Bool => proto.int32_data.iter().map(|v| u8::from(*v != 0)).collect(),
+        DType::Bool => proto.int32_data.iter().map(|v| u8::try_from(*v).unwrap_or(u8::MAX)).collect(),
         // Sub-byte types are packed in the field already, one byte per entry.
         _ => ints(1),
     };
@@ -202,6 +203,7 @@ fn typed_bytes(proto: &TensorProto, dtype: DType, count: u64) -> Result<Vec<u8>,
     if data.len() as u64 == need {
         Ok(data)
     } else {
-        Err(format!("the values take {} bytes, the shape needs {need}", data.len()))
+        let stored = data.len() as u64 * 8 / dtype.bits().max(1);
+        Err(format!("its data holds {stored} values, the shape needs {count} ({need} bytes)"))
     }
 }

@@ -1,0 +1,148 @@
+//! Models through import and the reference interpreter: backend tests and zoo. No code generation takes part, so a difference is the
+//! importer's or an operator's.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use onnxc_ir::tensor::Bytes;
+use onnxc_ir::{DType, interp};
+use onnxc_onnx::{Options, import};
+
+use crate::compare::{all_close, close};
+use crate::tensor::Tensor;
+use crate::{data, pb};
+
+/// A tensor of the compiler from one of the tests.
+pub fn to_ir(t: &Tensor) -> Result<onnxc_ir::Tensor, String> {
+    let dtype = DType::from_onnx(t.elem_type).ok_or_else(|| format!("element type {}", t.elem_type))?;
+    let dims = t.dims.iter().map(|d| *d as u64).collect();
+    onnxc_ir::Tensor::from_bytes(dtype, dims, Bytes::new(t.bytes.clone())).ok_or_else(|| "bytes do not fit the dims".to_string())
+}
+
+/// And back.
+pub fn from_ir(t: &onnxc_ir::Tensor) -> Tensor {
+    let dims = t.shape().iter().map(|d| *d as usize).collect();
+    Tensor { elem_type: t.dtype().onnx_code(), dims, bytes: t.bytes().to_vec() }
+}
+
+/// Imports `model` for inputs of these shapes, checks the graph, runs it.
+pub fn run(model: &Path, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
+    let names = pb::model_inputs(&bytes)?;
+    let shapes: BTreeMap<String, Vec<u64>> =
+        names.into_iter().zip(inputs).map(|(n, t)| (n, t.dims.iter().map(|d| *d as u64).collect())).collect();
+    let options = Options { shapes, ..Options::default() };
+    let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;
+    onnxc_ir::verify::verify(&imported.graph).map_err(|all| format!("verify: {}", all.join("; ")))?;
+    let inputs: Vec<onnxc_ir::Tensor> = inputs.iter().map(to_ir).collect::<Result<_, _>>()?;
+    let outputs = interp::run(&imported.graph, &inputs).map_err(|e| format!("run: {e}"))?;
+    Ok(outputs.iter().map(from_ir).collect())
+}
+
+/// What became of a test.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// `node/test_abs`.
+    pub test: String,
+    /// The operator under test: the first of its model.
+    pub op: String,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// All backend tests whose `kind/name` contains `filter`, in the order of their names.
+pub fn backend_tests(kinds: &[&str], filter: &str) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for kind in kinds {
+        let folder = data::require(&format!("onnx-tests/{kind}"));
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        all.extend(entries.filter_map(|e| Some(e.ok()?.path())));
+    }
+    all.retain(|p| p.join("model.onnx").exists() && test_name(p).contains(filter));
+    all.sort();
+    all
+}
+
+fn test_name(folder: &Path) -> String {
+    let part = |p: Option<&Path>| p.and_then(Path::file_name).map_or(String::new(), |n| n.to_string_lossy().into_owned());
+    format!("{}/{}", part(folder.parent()), part(Some(folder)))
+}
+
+/// Runs one backend test: every data set, compared by the tolerance that its `meta.json` states. A panic is a failure.
+pub fn backend_test(folder: &Path) -> Outcome {
+    let meta: serde_json::Value =
+        std::fs::read(folder.join("meta.json")).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let op = meta["ops"][0].as_str().unwrap_or("?").to_string();
+    let number = |key: &str, default| meta[key].as_f64().unwrap_or(default);
+    let tolerances = (number("rtol", 1e-3), number("atol", 1e-7));
+    let result = catch_unwind(AssertUnwindSafe(|| data_sets(folder, tolerances)));
+    let error = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(format!("PANIC: {}", text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()))
+    });
+    Outcome { test: test_name(folder), op, error: error.err() }
+}
+
+fn data_sets(folder: &Path, (rtol, atol): (f64, f64)) -> Result<(), String> {
+    let sets = (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|s| s.exists());
+    let mut n = 0;
+    for set in sets {
+        let (inputs, expected) = (numbered(&set, "input")?, numbered(&set, "output")?);
+        let got = run(&folder.join("model.onnx"), &inputs)?;
+        if got.len() != expected.len() {
+            return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
+        }
+        for (i, (got, want)) in got.iter().zip(&expected).enumerate() {
+            all_close(got, want, rtol, atol)
+                .or_else(|e| same_bytes(got, want).ok_or(e))
+                .map_err(|e| format!("output {i}: {e}"))?;
+        }
+        n += 1;
+    }
+    if n == 0 { Err("no data".into()) } else { Ok(()) }
+}
+
+/// Types without a numeric comparison are compared by their bytes.
+fn same_bytes(a: &Tensor, b: &Tensor) -> Option<()> {
+    (a.to_f64().is_none() && a == b).then_some(())
+}
+
+fn numbered(folder: &Path, stem: &str) -> Result<Vec<Tensor>, String> {
+    let files = (0..).map(|i| folder.join(format!("{stem}_{i}.pb"))).take_while(|p| p.exists());
+    files.map(|p| pb::read(&p).map_err(|e| format!("data: {e}"))).collect()
+}
+
+/// Runs tests on all cores; outcomes in the order of `folders`.
+pub fn backend_run(folders: &[PathBuf]) -> Vec<Outcome> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let mut all: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut done = Vec::new();
+            loop {
+                let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some(folder) = folders.get(i) else { return done };
+                done.push((i, backend_test(folder)));
+            }
+        };
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|w| w.join().expect("a worker ends")).collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, o)| o).collect()
+}
+
+/// Runs a zoo model on its stored inputs; the largest relative error of its outputs, which must be within `tolerance`.
+pub fn zoo_model(model: &data::Model, tolerance: f64) -> Result<f64, String> {
+    let (inputs, expected) = (model.inputs(), model.expected());
+    let got = catch_unwind(AssertUnwindSafe(|| run(&model.path, &inputs))).unwrap_or_else(|_| Err("PANIC".into()))?;
+    if got.len() != expected.len() {
+        return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
+    }
+    let mut worst = 0f64;
+    for (i, (got, want)) in got.iter().zip(&expected).enumerate() {
+        worst = worst.max(close(got, want, tolerance).map_err(|e| format!("output {i}: {e}"))?);
+    }
+    Ok(worst)
+}
