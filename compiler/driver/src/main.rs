@@ -1,1 +1,7 @@
-fn main() {}
+//! The `onnxc` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    onnxc::main()
+}

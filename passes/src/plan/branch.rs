@@ -18,7 +18,7 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
         Region::Constant(_) => {
             let ty = level.graph.ty(cond_id).clone();
             let target = Storage::dense(planner.buffer(1), &ty.const_shape().unwrap_or_default());
-            drafts.push(super::lower::copy(planner, level, cond_id, &ty, &target));
+            drafts.push(super::nodes::copy(planner, level, cond_id, &ty, &target));
             planner.time += 1;
             (target.region, 0)
         }

@@ -4,9 +4,11 @@
 //! their operand's buffer, elementwise results reuse an operand that dies. Then nodes are lowered in order, and the arena is laid out by liveness.
 
 mod branch;
-mod lower;
+mod nodes;
 mod schedule;
 mod storage;
+
+pub use schedule::schedule;
 
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::{BufKind, Func};
 use onnxc_ir::plan::{Io, Place, Plan, Step};
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::{TensorType, ValueId};
+use onnxc_ir::ValueId;
 
 use crate::memory::weights::Weights;
 use crate::memory::{self, Buffer};
@@ -42,25 +44,68 @@ impl std::fmt::Display for PlanError {
 
 impl std::error::Error for PlanError {}
 
-/// Plans `graph`, whose extents must all be known.
+/// Plans `graph`, whose extents must all be known: [`schedule()`], [`lower()`] and [`Lowered::place`] in one go.
 pub fn plan(graph: &Graph, target: &TargetDesc) -> Result<Plan, Vec<PlanError>> {
-    let graph = &schedule::schedule(graph);
+    Ok(lower(&schedule(graph), target)?.place())
+}
+
+/// Lowered functions and the storage that they need, before buffers have addresses.
+pub struct Lowered {
+    inputs: Vec<Io>,
+    outputs: Vec<Io>,
+    drafts: Vec<Draft>,
+    buffers: Vec<Buffer>,
+    scratch_per_worker: u64,
+    weights: Weights,
+}
+
+/// Lowers the nodes of a scheduled graph, whose extents must all be known, in order.
+pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanError>> {
     let mut planner =
         Planner { target, buffers: Vec::new(), scratch: Vec::new(), weights: Weights::default(), time: 0, errors: Vec::new() };
-    let inputs = (0..graph.inputs.len()).map(|i| {
-        let shape = graph.ty(graph.inputs[i]).const_shape().unwrap_or_default();
-        Storage::dense(Region::Input(i as u32), &shape)
-    });
-    let outputs = (0..graph.outputs.len()).map(|j| {
-        let shape = graph.ty(graph.outputs[j]).const_shape().unwrap_or_default();
-        Storage::dense(Region::Output(j as u32), &shape)
-    });
-    let (inputs, outputs): (Vec<Storage>, Vec<Storage>) = (inputs.collect(), outputs.collect());
-    let steps = planner.graph(graph, &inputs, &outputs);
+    let dense = |id: &ValueId, region: Region| Storage::dense(region, &graph.ty(*id).const_shape().unwrap_or_default());
+    let inputs: Vec<Storage> = graph.inputs.iter().enumerate().map(|(i, id)| dense(id, Region::Input(i as u32))).collect();
+    let outputs: Vec<Storage> = graph.outputs.iter().enumerate().map(|(j, id)| dense(id, Region::Output(j as u32))).collect();
+    let drafts = planner.graph(graph, &inputs, &outputs);
     if !planner.errors.is_empty() {
         return Err(planner.errors);
     }
-    Ok(planner.finish(graph, steps))
+    let io = |id: &ValueId| {
+        let value = graph.value(*id);
+        Io { name: value.name.clone(), ty: value.ty.clone() }
+    };
+    Ok(Lowered {
+        inputs: graph.inputs.iter().map(io).collect(),
+        outputs: graph.outputs.iter().map(io).collect(),
+        drafts,
+        scratch_per_worker: planner.scratch.iter().copied().max().unwrap_or(0),
+        buffers: planner.buffers,
+        weights: planner.weights,
+    })
+}
+
+impl Lowered {
+    /// Gives every buffer its place: the arena by liveness, the weight blob in the order of first use.
+    pub fn place(self) -> Plan {
+        let (offsets, arena) = memory::place(&self.buffers);
+        debug_assert_eq!(memory::conflict(&self.buffers, &offsets), None, "internal: buffers overlap");
+        let (weights, weights_bytes) = self.weights.finish();
+        Plan {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            steps: self.drafts.into_iter().map(|d| d.settle(&offsets)).collect(),
+            weights,
+            weights_bytes,
+            arena_shared: Dim::Const(arena),
+            scratch_per_worker: Dim::Const(self.scratch_per_worker),
+        }
+    }
+
+    /// The size below which no arrangement of the buffers can go: the most bytes that are live at one step.
+    pub fn live_bytes(&self) -> u64 {
+        let at = |t: usize| self.buffers.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.bytes.next_multiple_of(memory::ALIGN)).sum();
+        (0..=self.buffers.iter().map(|b| b.last).max().unwrap_or(0)).map(at).max().unwrap_or(0)
+    }
 }
 
 /// A step before buffers have offsets.
@@ -104,7 +149,7 @@ impl Planner<'_> {
         for id in &node.outputs {
             level.allocate(self, n, node, *id);
         }
-        match lower::call(self, level, node) {
+        match nodes::call(self, level, node) {
             Ok(draft) => drafts.push(draft),
             Err(error) => self.errors.push(error),
         }
@@ -116,7 +161,7 @@ impl Planner<'_> {
             let id = level.graph.outputs[j];
             if level.storage(id) != Some(want) {
                 let ty = level.graph.ty(id).clone();
-                drafts.push(lower::copy(self, level, id, &ty, want));
+                drafts.push(nodes::copy(self, level, id, &ty, want));
                 self.time += 1;
             }
         }
@@ -134,26 +179,6 @@ impl Planner<'_> {
             let buffer = &mut self.buffers[b];
             buffer.first = buffer.first.min(self.time);
             buffer.last = buffer.last.max(self.time);
-        }
-    }
-
-    fn finish(self, graph: &Graph, drafts: Vec<Draft>) -> Plan {
-        let (offsets, arena) = memory::place(&self.buffers);
-        debug_assert_eq!(memory::conflict(&self.buffers, &offsets), None, "internal: buffers overlap");
-        let io = |id: &ValueId| {
-            let value = graph.value(*id);
-            let ty: TensorType = value.ty.clone();
-            Io { name: value.name.clone(), ty }
-        };
-        let (weights, weights_bytes) = self.weights.finish();
-        Plan {
-            inputs: graph.inputs.iter().map(io).collect(),
-            outputs: graph.outputs.iter().map(io).collect(),
-            steps: drafts.into_iter().map(|d| d.settle(&offsets)).collect(),
-            weights,
-            weights_bytes,
-            arena_shared: Dim::Const(arena),
-            scratch_per_worker: Dim::Const(self.scratch.iter().copied().max().unwrap_or(0)),
         }
     }
 }

@@ -1,0 +1,356 @@
+//! The command line: commands, flags, help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// onnxc compiles ONNX models to native code.
+#[derive(Parser, Debug)]
+#[command(name = "onnxc", version, about, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+const EXAMPLES: &str = "Examples:
+  onnxc compile model.onnx -o model.a                       archive, C header, Rust binding and report
+  onnxc compile model.onnx -o model.o --target aarch64-unknown-linux-gnu --dim N=1
+  onnxc run model.onnx --inputs data/ --outputs out/        input_<i>.npy|.pb in, output_<j> out
+  onnxc bench model.onnx --cpu native --threads 2 --profile
+  onnxc check model.onnx                                    every problem of the model at once
+
+Exit codes: 0 done, 1 the model or the data is at fault, 2 usage, 3 internal error (a reproducer is saved).";
+
+/// Flags of every command.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// Colours in messages.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// How errors are printed on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = MessageFormat::Human)]
+    pub message_format: MessageFormat,
+    /// Threads of the compiler itself (0: one per core). The output does not depend on it.
+    #[arg(short = 'j', long = "jobs", global = true, default_value_t = 0, value_name = "N")]
+    pub jobs: usize,
+}
+
+/// When to use colours.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Color {
+    /// When stderr is a terminal and NO_COLOR is not set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Form of messages.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MessageFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compile a model to an object or archive with its header, binding and report.
+    #[command(after_help = "Examples:
+  onnxc compile magika.onnx -o magika.a --shape bytes=1,2048
+  onnxc compile model.onnx -o model.o --emit=obj,header --target riscv64gc-unknown-linux-gnu --cpu rv64gcv
+  onnxc compile model.onnx -o model.a --weights=file --max-threads 4")]
+    Compile(Compile),
+    /// Run a model on inputs from files.
+    #[command(after_help = "Example:
+  onnxc run model.onnx --inputs data.npz --outputs out/")]
+    Run(Run),
+    /// Compare a model's answers with expected outputs (the ONNX test layout).
+    #[command(after_help = "Example:
+  onnxc verify test_relu/model.onnx --data test_relu/")]
+    Verify(Verify),
+    /// Measure a model.
+    #[command(after_help = "Example:
+  onnxc bench model.onnx --threads 1 --json")]
+    Bench(Bench),
+    /// Say whether a model can be compiled; report every problem.
+    Check(Check),
+    /// Show inputs, outputs, operators and sizes of a model.
+    Inspect(Inspect),
+    /// List the operators.
+    Ops(Listing),
+    /// List the targets, their CPUs and features.
+    Targets(Listing),
+    /// Write a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The model, and what is fixed about it.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Model {
+    /// The model: `.onnx`, or a `.nir` text that onnxc wrote.
+    pub model: PathBuf,
+    /// Value of a named dimension (repeatable).
+    #[arg(long = "dim", value_name = "N=1", value_parser = dim)]
+    pub dims: Vec<(String, u64)>,
+    /// Shape of an input (repeatable).
+    #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
+    pub shapes: Vec<(String, Vec<u64>)>,
+    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes.
+    #[arg(long = "limit", value_name = "NAME=N", value_parser = dim)]
+    pub limits: Vec<(String, u64)>,
+}
+
+/// The machine to compile for.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Machine {
+    /// Target triple; the machine at hand by default.
+    #[arg(long, value_name = "TRIPLE")]
+    pub target: Option<String>,
+    /// CPU name, `native`, or features as +feature,-feature.
+    #[arg(long, value_name = "CPU", allow_hyphen_values = true)]
+    pub cpu: Option<String>,
+    /// Most threads that one inference may use.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_threads: Option<u32>,
+}
+
+/// Looking into the compiler.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Debugging {
+    /// Print the text form after a pass (repeatable; `all` for every pass).
+    #[arg(long, value_name = "PASS")]
+    pub dump_after: Vec<String>,
+    /// Print the list of passes and stop.
+    #[arg(long)]
+    pub print_passes: bool,
+    /// Print the time of each pass to stderr, or to a file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub time_passes: Option<Option<PathBuf>>,
+    /// Stop after a phase and print what it made.
+    #[arg(long, value_name = "PHASE")]
+    pub stop_after: Option<String>,
+}
+
+/// What `compile` writes.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Emit {
+    /// Object file.
+    Obj,
+    /// Static library.
+    Lib,
+    /// C header.
+    Header,
+    /// Rust binding.
+    Rust,
+    /// Rust crate in a folder.
+    Crate,
+    /// Graph before code generation, as text.
+    Ir,
+    /// Cranelift IR.
+    Clif,
+    /// Assembly listing.
+    Asm,
+    /// JSON report.
+    Report,
+}
+
+/// `compile`.
+#[derive(Args, Debug)]
+pub struct Compile {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Looking inside.
+    #[command(flatten)]
+    pub debugging: Debugging,
+    /// Output file; the other outputs lie beside it with their own endings.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Prefix of all symbols; from the output's name by default.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub name: Option<String>,
+    /// What to write; by the ending of the output by default.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub emit: Vec<Emit>,
+    /// Where weights go: embed, file or section:NAME.
+    #[arg(long, default_value = "embed", value_parser = weights)]
+    pub weights: Weights,
+}
+
+/// Where weights go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Weights {
+    /// Read-only data of the object.
+    Embed,
+    /// A file beside the object, passed to each call.
+    File,
+    /// The object's section of this name.
+    Section(String),
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Looking inside.
+    #[command(flatten)]
+    pub debugging: Debugging,
+    /// Folder of `input_<i>.npy` or `.pb`, or a `.npz` with one array per input name.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub inputs: PathBuf,
+    /// Folder for `output_<j>`, in the kind of the inputs; created when missing.
+    #[arg(long, value_name = "DIR")]
+    pub outputs: PathBuf,
+    /// Use the reference interpreter instead of compiled code.
+    #[arg(long)]
+    pub interpret: bool,
+}
+
+/// `verify`.
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Looking inside.
+    #[command(flatten)]
+    pub debugging: Debugging,
+    /// Folder with `input_<i>` and `output_<j>`, or with `test_data_set_<n>` folders of these.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Largest max|a-b| / max|b| of an output.
+    #[arg(long, default_value_t = 1e-4)]
+    pub tolerance: f64,
+    /// Use the reference interpreter instead of compiled code.
+    #[arg(long)]
+    pub interpret: bool,
+}
+
+/// `bench`.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Looking inside.
+    #[command(flatten)]
+    pub debugging: Debugging,
+    /// Inputs as for `run`; random ones by default.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub inputs: Option<PathBuf>,
+    /// Threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    pub json: bool,
+    /// Time of each layer.
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// Machine.
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// `inspect`.
+#[derive(Args, Debug)]
+pub struct Inspect {
+    /// Model.
+    #[command(flatten)]
+    pub model: Model,
+    /// JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ops` and `targets`.
+#[derive(Args, Debug)]
+pub struct Listing {
+    /// JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn dim(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.rsplit_once('=').ok_or("write it as NAME=NUMBER")?;
+    let value = value.trim().parse().map_err(|_| format!("`{value}` is no whole number"))?;
+    if name.is_empty() { Err("the name is missing".into()) } else { Ok((name.to_string(), value)) }
+}
+
+fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
+    let (name, value) = text.rsplit_once('=').ok_or("write it as INPUT=d0,d1,...")?;
+    let parse = |d: &str| d.trim().parse::<u64>().map_err(|_| format!("`{d}` is no whole number"));
+    let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(parse).collect::<Result<_, _>>()?;
+    if name.is_empty() { Err("the name of the input is missing".into()) } else { Ok((name.to_string(), dims)) }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let mut chars = text.chars();
+    let good = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if good { Ok(text.to_string()) } else { Err("a prefix is a C identifier: letters, digits and _, no digit first".into()) }
+}
+
+fn weights(text: &str) -> Result<Weights, String> {
+    match text.split_once(':') {
+        None if text == "embed" => Ok(Weights::Embed),
+        None if text == "file" => Ok(Weights::File),
+        Some(("section", name)) if !name.is_empty() && !name.contains(char::is_whitespace) => Ok(Weights::Section(name.to_string())),
+        _ => Err("embed, file or section:NAME".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shapes_and_dims_parse() {
+        assert_eq!(shape("x:0=1,3,8"), Ok(("x:0".into(), vec![1, 3, 8])));
+        assert_eq!(shape("s="), Ok(("s".into(), vec![])));
+        assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err());
+        assert_eq!(weights("section:.w"), Ok(Weights::Section(".w".into())));
+        assert!(weights("section:").is_err() && prefix("1a").is_err() && prefix("a-b").is_err());
+    }
+}

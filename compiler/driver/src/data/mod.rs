@@ -1,0 +1,106 @@
+//! Inputs and outputs of models in files: folders of `input_<i>.npy` or `.pb`, and `.npz` files by name.
+
+pub mod npy;
+pub mod pb;
+
+use std::fs;
+use std::path::Path;
+
+use onnxc_ir::{Tensor, TensorType};
+
+use crate::fault::{Done, Fault};
+
+/// The kind of files that inputs came in; outputs go out in the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `input_<i>.npy`.
+    Npy,
+    /// `input_<i>.pb`.
+    Pb,
+    /// One `.npz` file.
+    Npz,
+}
+
+/// A model's input or output: name and type.
+pub type Slot = (String, TensorType);
+
+/// Reads the tensors of `slots` from a folder (`<stem>_<i>`) or an `.npz` file (by name, or all in order when there are as many).
+pub fn read(path: &Path, stem: &str, slots: &[Slot]) -> Done<(Vec<Tensor>, Kind)> {
+    let (tensors, kind) = if path.is_dir() { read_folder(path, stem, slots.len())? } else { (read_npz(path, slots)?, Kind::Npz) };
+    for ((name, ty), tensor) in slots.iter().zip(&tensors) {
+        let got = TensorType::fixed(tensor.dtype(), tensor.shape());
+        if !onnxc_ir::interp::accepts(ty, &got) {
+            return Err(Fault::model("data::type", format!("{stem} {name:?}: the model has {ty}, {} gives {got}", path.display())));
+        }
+    }
+    Ok((tensors, kind))
+}
+
+fn read_folder(folder: &Path, stem: &str, n: usize) -> Done<(Vec<Tensor>, Kind)> {
+    let mut tensors = Vec::new();
+    let mut kind = Kind::Npy;
+    for i in 0..n {
+        let (npy, pb) = (folder.join(format!("{stem}_{i}.npy")), folder.join(format!("{stem}_{i}.pb")));
+        let tensor = if npy.exists() {
+            npy::parse(&read_file(&npy)?).map_err(|e| Fault::file(&npy, e))?
+        } else if pb.exists() {
+            kind = Kind::Pb;
+            pb::parse(&read_file(&pb)?).map_err(|e| Fault::file(&pb, e))?.1
+        } else {
+            return Err(Fault::file(&npy, format!("there is neither this file nor its .pb; the model has {n} {stem}s")));
+        };
+        tensors.push(tensor);
+    }
+    Ok((tensors, kind))
+}
+
+fn read_npz(path: &Path, slots: &[Slot]) -> Done<Vec<Tensor>> {
+    if !path.exists() {
+        return Err(Fault::file(path, "there is no such folder or file"));
+    }
+    let arrays = npy::parse_npz(&read_file(path)?).map_err(|e| Fault::file(path, e))?;
+    let find = |name: &str| arrays.iter().find(|a| a.0 == name).map(|a| a.1.clone());
+    if let Some(all) = slots.iter().map(|(name, _)| find(name)).collect::<Option<Vec<_>>>() {
+        return Ok(all);
+    }
+    let missing: Vec<&str> = slots.iter().map(|s| s.0.as_str()).filter(|n| find(n).is_none()).collect();
+    Err(Fault::file(path, format!("no array named {}", missing.join(", "))))
+}
+
+/// Writes outputs: one file per output, or `outputs.npz`. Each file appears whole or not at all.
+pub fn write(folder: &Path, kind: Kind, slots: &[Slot], tensors: &[Tensor]) -> Done<()> {
+    fs::create_dir_all(folder).map_err(|e| Fault::file(folder, e))?;
+    if kind == Kind::Npz {
+        let arrays: Vec<_> = slots.iter().map(|s| s.0.clone()).zip(tensors.iter().cloned()).collect();
+        let path = folder.join("outputs.npz");
+        return write_file(&path, &npy::encode_npz(&arrays).map_err(|e| Fault::file(&path, e))?);
+    }
+    for (j, ((name, _), tensor)) in slots.iter().zip(tensors).enumerate() {
+        // NumPy lacks some types (bfloat16, strings); those go out as protobuf.
+        match if kind == Kind::Npy { npy::encode(tensor).ok() } else { None } {
+            Some(bytes) => write_file(&folder.join(format!("output_{j}.npy")), &bytes)?,
+            None => write_file(&folder.join(format!("output_{j}.pb")), &pb::encode(name, tensor))?,
+        }
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Done<Vec<u8>> {
+    fs::read(path).map_err(|e| Fault::file(path, e))
+}
+
+/// Writes a file through a temporary one in the same folder.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Done<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut builder = tempfile::Builder::new();
+        // The default is readable by the owner only; the umask takes away what the user does not want.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.prefix(".onnxc-").tempfile_in(folder)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Fault::file(path, e))
+}

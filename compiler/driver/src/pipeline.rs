@@ -1,0 +1,288 @@
+//! The pipeline: every pass from the model file to the plan, in order, and what can be watched on the way.
+//!
+//! Code generation follows the plan; it is the commands' business whether it goes to an object or into this process.
+
+use std::path::Path;
+use std::time::Instant;
+
+use onnxc_ir::plan::Plan;
+use onnxc_ir::{Graph, ValueId, text, verify};
+use onnxc_passes::plan::{self, Lowered};
+use onnxc_targets::Target;
+use sha2::Digest;
+
+use crate::cli::{Debugging, Model};
+use crate::fault::{Diagnostic, Done, Fault};
+use crate::progress::Progress;
+use crate::{lir_text, nir, reproducer};
+
+/// A pass of the pipeline.
+pub struct Pass {
+    /// Phase, for `--stop-after`.
+    pub phase: &'static str,
+    /// Name, for `--dump-after`.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    run: Run,
+}
+
+enum Run {
+    Import,
+    Graph(fn(&Graph, &Target) -> Graph),
+    Lower,
+    Place,
+    /// Named here for the lists; the command runs it.
+    Codegen,
+}
+
+/// Every pass, in order.
+pub const PASSES: &[Pass] = &[
+    Pass { phase: "import", name: "import", about: "ONNX to graph: types, functions, constants folded", run: Run::Import },
+    Pass {
+        phase: "canonicalize",
+        name: "canonicalize",
+        about: "exact rules, recognition of decomposed operators, folding into weights (e-graph)",
+        run: Run::Graph(|g, t| onnxc_passes::run(onnxc_passes::Phase::Canonicalize, g, &t.desc).0),
+    },
+    Pass {
+        phase: "fuse",
+        name: "fuse",
+        about: "elementwise work into maps and epilogues (e-graph)",
+        run: Run::Graph(|g, t| onnxc_passes::run(onnxc_passes::Phase::Fuse, g, &t.desc).0),
+    },
+    Pass { phase: "layout", name: "schedule", about: "dead code, order of execution", run: Run::Graph(|g, _| plan::schedule(g)) },
+    Pass { phase: "lower", name: "lower", about: "strides and storage of every value, loop nests of every node", run: Run::Lower },
+    Pass { phase: "memory", name: "place", about: "arena offsets by liveness, weight blob", run: Run::Place },
+    Pass { phase: "codegen", name: "codegen", about: "loop nests and microkernels to machine code", run: Run::Codegen },
+];
+
+/// What the pipeline has made so far.
+enum State {
+    Nothing,
+    Graph(Graph),
+    Lowered(Lowered),
+    Plan(Plan),
+}
+
+/// A model on its way: the answers of the passes that reports need.
+pub struct Compiled {
+    /// After the last pass on graphs.
+    pub graph: Graph,
+    /// The plan.
+    pub plan: Plan,
+    /// SHA-256 of the model file.
+    pub sha256: [u8; 32],
+    /// Seconds of each pass.
+    pub times: Times,
+    /// Bytes live at the busiest step: no arena can be smaller.
+    pub live_bytes: u64,
+}
+
+/// Wall time of each pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times(pub Vec<(String, f64)>);
+
+impl Times {
+    /// Runs `f` and writes down how long it took.
+    pub fn measure<T>(&mut self, name: &str, f: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = f();
+        self.0.push((name.to_string(), start.elapsed().as_secs_f64()));
+        result
+    }
+
+    /// Prints the table where `--time-passes` wants it.
+    pub fn report(&self, debugging: &Debugging) -> Done<()> {
+        let Some(to) = &debugging.time_passes else { return Ok(()) };
+        let mut table: String = self.0.iter().map(|(name, s)| format!("{:>10.3} ms  {name}\n", s * 1e3)).collect();
+        table += &format!("{:>10.3} ms  total\n", self.0.iter().map(|t| t.1).sum::<f64>() * 1e3);
+        match to {
+            Some(path) => crate::data::write_file(path, table.as_bytes()),
+            None => {
+                eprint!("{table}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Checks the names on the command line and answers `--print-passes`.
+pub fn prepare(debugging: &Debugging) -> Done<()> {
+    if debugging.print_passes {
+        for p in PASSES {
+            println!("{:<13} {:<13} {}", p.phase, p.name, p.about);
+        }
+        return Err(Fault::Stop);
+    }
+    let names: Vec<&str> = PASSES.iter().map(|p| p.name).collect();
+    if let Some(wrong) = debugging.dump_after.iter().find(|d| *d != "all" && !names.contains(&d.as_str())) {
+        return Err(Fault::Usage(format!("--dump-after {wrong}: the passes are {}", names.join(", "))));
+    }
+    let phases: Vec<&str> = PASSES.iter().map(|p| p.phase).collect();
+    if let Some(wrong) = debugging.stop_after.as_ref().filter(|s| !phases.contains(&s.as_str())) {
+        return Err(Fault::Usage(format!("--stop-after {wrong}: the phases are {}", phases.join(", "))));
+    }
+    Ok(())
+}
+
+/// The import alone: for commands that look at the model and compile nothing.
+pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
+    if model.model.extension().is_some_and(|e| e == "nir") {
+        return Ok((nir::read(&model.model)?, None));
+    }
+    let mut options = onnxc_onnx::Options {
+        dims: model.dims.iter().cloned().collect(),
+        shapes: model.shapes.iter().cloned().collect(),
+        ..onnxc_onnx::Options::default()
+    };
+    set_limits(&mut options.limits, &model.limits)?;
+    let mut imported = onnxc_onnx::import(&model.model, &options)?;
+    let graph = std::mem::take(&mut imported.graph);
+    for (name, _) in &model.shapes {
+        if !graph.inputs.iter().any(|id| graph.value(*id).name == *name) {
+            let inputs: Vec<&str> = graph.inputs.iter().map(|id| graph.value(*id).name.as_str()).collect();
+            return Err(Fault::Usage(format!("--shape {name}: the model's inputs are {}", inputs.join(", "))));
+        }
+    }
+    Ok((graph, Some(imported)))
+}
+
+fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<()> {
+    for (name, value) in given {
+        let small = usize::try_from(*value).unwrap_or(usize::MAX);
+        match name.as_str() {
+            "nodes" => limits.nodes = small,
+            "rank" => limits.rank = small,
+            "depth" => limits.depth = small,
+            "tensor-bytes" => limits.tensor_bytes = *value,
+            "fold-bytes" => limits.fold_bytes = *value,
+            _ => return Err(Fault::Usage(format!("--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes"))),
+        }
+    }
+    Ok(())
+}
+
+/// Runs every pass up to the plan.
+pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Compiled> {
+    prepare(debugging)?;
+    let progress = Progress::start("import");
+    let mut times = Times::default();
+    let (mut state, mut graph, mut live_bytes, mut sha256) = (State::Nothing, Graph::default(), 0, [0; 32]);
+    for pass in PASSES {
+        progress.say(pass.name);
+        reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
+        let before = if let State::Graph(g) = &state { Some(text::print(g)).filter(|_| wanted(debugging, pass.name)) } else { None };
+        state = match (&pass.run, state) {
+            (Run::Import, _) => {
+                let (g, imported) = times.measure(pass.name, || import(model))?;
+                sha256 = times.measure("hash", || match &imported {
+                    Some(i) => sha2::Sha256::digest(i.bytes.as_slice()).into(),
+                    None => sha2::Sha256::digest(text::print(&g)).into(),
+                });
+                compilable(&g)?;
+                State::Graph(g)
+            }
+            (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
+            (Run::Lower, State::Graph(g)) => {
+                let lowered = times.measure(pass.name, || plan::lower(&g, &target.desc));
+                let lowered = lowered.map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
+                live_bytes = lowered.live_bytes();
+                graph = g;
+                State::Lowered(lowered)
+            }
+            (Run::Place, State::Lowered(l)) => State::Plan(times.measure(pass.name, || l.place())),
+            (_, state) => state,
+        };
+        if let State::Graph(g) = &state {
+            check(pass.name, g)?;
+        }
+        show(debugging, pass, &state, before.as_deref(), &model.model)?;
+        if debugging.stop_after.as_deref() == Some(pass.phase) && pass.phase != "codegen" {
+            times.report(debugging)?;
+            return Err(Fault::Stop);
+        }
+    }
+    match state {
+        State::Plan(plan) => Ok(Compiled { graph, plan, sha256, times, live_bytes }),
+        _ => Err(Fault::Internal("the pipeline ends without a plan".to_string())),
+    }
+}
+
+fn wanted(debugging: &Debugging, pass: &str) -> bool {
+    debugging.dump_after.iter().any(|d| d == pass || d == "all")
+}
+
+/// Prints what a pass made, if that was asked for.
+fn show(debugging: &Debugging, pass: &Pass, state: &State, before: Option<&str>, model: &Path) -> Done<()> {
+    let last = debugging.stop_after.as_deref() == Some(pass.phase);
+    if !wanted(debugging, pass.name) && !last {
+        return Ok(());
+    }
+    let body = match state {
+        State::Graph(g) => text::print(g),
+        State::Plan(p) => lir_text::plan(p),
+        State::Lowered(l) => format!("; {} bytes live at the busiest step; the functions are printed after `place`\n", l.live_bytes()),
+        State::Nothing => String::new(),
+    };
+    let body = if before == Some(body.as_str()) { "; (unchanged)\n".to_string() } else { body };
+    print_all(&format!("; {} after {}\n{body}", model.display(), pass.name))
+}
+
+/// Writes to stdout; a reader that has gone away (`| head`) is no error.
+pub fn print_all(text: &str) -> Done<()> {
+    match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Fault::Stop),
+        Err(e) => Err(Fault::model("file", format!("stdout: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A graph that a pass has broken is our fault, whatever the model was.
+fn check(pass: &str, graph: &Graph) -> Done<()> {
+    verify::verify(graph).map_err(|problems| {
+        let first: Vec<String> = problems.iter().take(5).cloned().collect();
+        Fault::Internal(format!("after pass {pass} the graph is wrong:\n{}", first.join("\n")))
+    })
+}
+
+/// All extents must be known, all element types must have code: what remains open is listed with the flag that closes it.
+pub fn compilable(graph: &Graph) -> Done<()> {
+    let mut list = Vec::new();
+    for id in &graph.inputs {
+        let value = graph.value(*id);
+        if value.ty.const_shape().is_none() {
+            list.push(open_input(&value.name, &value.ty));
+        }
+    }
+    if list.is_empty() {
+        list.extend(graph.nodes.iter().filter_map(|n| open_node(graph, n)).take(20));
+    }
+    if list.is_empty() { Ok(()) } else { Err(Fault::Model(list)) }
+}
+
+fn open_input(name: &str, ty: &onnxc_ir::TensorType) -> Diagnostic {
+    let mut symbols = Vec::new();
+    ty.shape.iter().for_each(|d| d.symbols(&mut symbols));
+    let named: Vec<String> = symbols.iter().filter(|s| !s.starts_with('?')).map(|s| format!("--dim {s}=N")).collect();
+    let dims: Vec<String> = ty.shape.iter().map(|d| d.as_const().map_or("N".to_string(), |n| n.to_string())).collect();
+    let shape = format!("--shape {name}={}", dims.join(","));
+    let help = if named.len() == symbols.len() { format!("pass {}, or {shape}", named.join(" ")) } else { format!("pass {shape}") };
+    Diagnostic::new("import::dynamic", format!("input {name}: {ty} has dimensions without a value")).help(help)
+}
+
+fn open_node(graph: &Graph, node: &onnxc_ir::Node) -> Option<Diagnostic> {
+    let open = |id: &&ValueId| graph.ty(**id).const_shape().is_none();
+    let id = node.outputs.iter().find(open)?;
+    // Only where the open shape begins: nodes behind it would repeat the message.
+    if node.inputs.iter().flatten().any(|i| graph.ty(*i).const_shape().is_none()) {
+        return None;
+    }
+    let mut d = Diagnostic::new(
+        "import::data-dependent",
+        format!("{}: the shape of its result ({}) depends on values that are only known at run time; this is not supported", node.op.name, graph.ty(*id)),
+    );
+    d.node = Some(node.origins.join(", "));
+    d.op = Some(node.op.name.to_string());
+    Some(d)
+}
