@@ -36,12 +36,14 @@ pub fn with_shapes(model: &Model, inputs: &Path) -> Done<Model> {
     Ok(model)
 }
 
+type Shapes = Vec<(String, Vec<u64>)>;
+
 /// `onnxc verify`.
 pub fn verify(args: &Verify) -> Done<()> {
     let sets = data_sets(&args.data)?;
     let threads = args.machine.max_threads.unwrap_or(1);
     let mut failed = Vec::new();
-    let mut ready: Option<(Vec<(String, Vec<u64>)>, Engine)> = None;
+    let mut ready: Option<(Shapes, Engine)> = None;
     for set in &sets {
         let model = with_shapes(&args.model, set)?;
         // Data sets with the same shapes share the compiled model.

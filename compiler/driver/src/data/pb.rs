@@ -48,7 +48,8 @@ fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), String> {
 fn numbers(value: &Field, out: &mut Vec<u64>) -> Result<(), String> {
     match value {
         Field::Number(n) => out.push(*n),
-        Field::Bytes(mut rest) => {
+        Field::Bytes(bytes) => {
+            let mut rest: &[u8] = bytes;
             while !rest.is_empty() {
                 let (n, after) = varint(rest)?;
                 out.push(n);
