@@ -322,7 +322,8 @@ fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
 
 fn prefix(text: &str) -> Result<String, String> {
     let mut chars = text.chars();
-    let good = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let good =
+        chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
     if good { Ok(text.to_string()) } else { Err("a prefix is a C identifier: letters, digits and _, no digit first".into()) }
 }
 
@@ -330,7 +331,9 @@ fn weights(text: &str) -> Result<Weights, String> {
     match text.split_once(':') {
         None if text == "embed" => Ok(Weights::Embed),
         None if text == "file" => Ok(Weights::File),
-        Some(("section", name)) if !name.is_empty() && !name.contains(char::is_whitespace) => Ok(Weights::Section(name.to_string())),
+        Some(("section", name)) if !name.is_empty() && !name.contains(char::is_whitespace) => {
+            Ok(Weights::Section(name.to_string()))
+        }
         _ => Err("embed, file or section:NAME".into()),
     }
 }

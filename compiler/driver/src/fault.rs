@@ -84,10 +84,12 @@ impl Diagnostic {
         let (text, range) = self.snippet().unwrap_or((String::new(), 0..0));
         let config = Config::default().with_color(color).with_compact(false).with_index_type(IndexType::Byte);
         let file = file.to_string();
-        let mut report =
-            Report::build(ReportKind::Error, (file.clone(), range.clone())).with_config(config).with_code(&self.code).with_message(&self.message);
+        let mut report = Report::build(ReportKind::Error, (file.clone(), range.clone()))
+            .with_config(config)
+            .with_code(&self.code)
+            .with_message(&self.message);
         if !text.is_empty() {
-            report = report.with_label(Label::new((file.clone(), range)).with_message(&self.message));
+            report = report.with_label(Label::new((file.clone(), range)));
         }
         if let Some(help) = &self.help {
             report = report.with_help(help);

@@ -4,9 +4,9 @@ pub mod cli;
 mod commands;
 pub mod data;
 pub mod fault;
-pub mod lir_text;
 pub mod nir;
 pub mod pipeline;
+pub mod plan_text;
 mod progress;
 mod reproducer;
 

@@ -14,7 +14,7 @@ use sha2::Digest;
 use crate::cli::{Debugging, Model};
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
-use crate::{lir_text, nir, reproducer};
+use crate::{nir, plan_text, reproducer};
 
 /// A pass of the pipeline.
 pub struct Pass {
@@ -52,7 +52,12 @@ pub const PASSES: &[Pass] = &[
         run: Run::Graph(|g, t| onnxc_passes::run(onnxc_passes::Phase::Fuse, g, &t.desc).0),
     },
     Pass { phase: "layout", name: "schedule", about: "dead code, order of execution", run: Run::Graph(|g, _| plan::schedule(g)) },
-    Pass { phase: "lower", name: "lower", about: "strides and storage of every value, loop nests of every node", run: Run::Lower },
+    Pass {
+        phase: "lower",
+        name: "lower",
+        about: "strides and storage of every value, loop nests of every node",
+        run: Run::Lower,
+    },
     Pass { phase: "memory", name: "place", about: "arena offsets by liveness, weight blob", run: Run::Place },
     Pass { phase: "codegen", name: "codegen", about: "loop nests and microkernels to machine code", run: Run::Codegen },
 ];
@@ -157,7 +162,9 @@ fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<
             "depth" => limits.depth = small,
             "tensor-bytes" => limits.tensor_bytes = *value,
             "fold-bytes" => limits.fold_bytes = *value,
-            _ => return Err(Fault::Usage(format!("--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes"))),
+            _ => {
+                return Err(Fault::Usage(format!("--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes")));
+            }
         }
     }
     Ok(())
@@ -172,7 +179,8 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
     for pass in PASSES {
         progress.say(pass.name);
         reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
-        let before = if let State::Graph(g) = &state { Some(text::print(g)).filter(|_| wanted(debugging, pass.name)) } else { None };
+        let before =
+            if let State::Graph(g) = &state { Some(text::print(g)).filter(|_| wanted(debugging, pass.name)) } else { None };
         state = match (&pass.run, state) {
             (Run::Import, _) => {
                 let (g, imported) = times.measure(pass.name, || import(model))?;
@@ -221,8 +229,10 @@ fn show(debugging: &Debugging, pass: &Pass, state: &State, before: Option<&str>,
     }
     let body = match state {
         State::Graph(g) => text::print(g),
-        State::Plan(p) => lir_text::plan(p),
-        State::Lowered(l) => format!("; {} bytes live at the busiest step; the functions are printed after `place`\n", l.live_bytes()),
+        State::Plan(p) => plan_text::plan(p),
+        State::Lowered(l) => {
+            format!("; {} bytes live at the busiest step; the functions are printed after `place`\n", l.live_bytes())
+        }
         State::Nothing => String::new(),
     };
     let body = if before == Some(body.as_str()) { "; (unchanged)\n".to_string() } else { body };
@@ -267,7 +277,8 @@ fn open_input(name: &str, ty: &onnxc_ir::TensorType) -> Diagnostic {
     let named: Vec<String> = symbols.iter().filter(|s| !s.starts_with('?')).map(|s| format!("--dim {s}=N")).collect();
     let dims: Vec<String> = ty.shape.iter().map(|d| d.as_const().map_or("N".to_string(), |n| n.to_string())).collect();
     let shape = format!("--shape {name}={}", dims.join(","));
-    let help = if named.len() == symbols.len() { format!("pass {}, or {shape}", named.join(" ")) } else { format!("pass {shape}") };
+    let help =
+        if named.len() == symbols.len() { format!("pass {}, or {shape}", named.join(" ")) } else { format!("pass {shape}") };
     Diagnostic::new("import::dynamic", format!("input {name}: {ty} has dimensions without a value")).help(help)
 }
 
@@ -280,7 +291,11 @@ fn open_node(graph: &Graph, node: &onnxc_ir::Node) -> Option<Diagnostic> {
     }
     let mut d = Diagnostic::new(
         "import::data-dependent",
-        format!("{}: the shape of its result ({}) depends on values that are only known at run time; this is not supported", node.op.name, graph.ty(*id)),
+        format!(
+            "{}: the shape of its result ({}) depends on values that are only known at run time; this is not supported",
+            node.op.name,
+            graph.ty(*id)
+        ),
     );
     d.node = Some(node.origins.join(", "));
     d.op = Some(node.op.name.to_string());

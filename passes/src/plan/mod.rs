@@ -12,12 +12,12 @@ pub use schedule::schedule;
 
 use std::sync::Arc;
 
+use onnxc_ir::ValueId;
 use onnxc_ir::dim::Dim;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::{BufKind, Func};
 use onnxc_ir::plan::{Io, Place, Plan, Step};
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::ValueId;
 
 use crate::memory::weights::Weights;
 use crate::memory::{self, Buffer};
@@ -103,7 +103,9 @@ impl Lowered {
 
     /// The size below which no arrangement of the buffers can go: the most bytes that are live at one step.
     pub fn live_bytes(&self) -> u64 {
-        let at = |t: usize| self.buffers.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.bytes.next_multiple_of(memory::ALIGN)).sum();
+        let at = |t: usize| {
+            self.buffers.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.bytes.next_multiple_of(memory::ALIGN)).sum()
+        };
         (0..=self.buffers.iter().map(|b| b.last).max().unwrap_or(0)).map(at).max().unwrap_or(0)
     }
 }

@@ -30,7 +30,10 @@ pub fn read(path: &Path, stem: &str, slots: &[Slot]) -> Done<(Vec<Tensor>, Kind)
     for ((name, ty), tensor) in slots.iter().zip(&tensors) {
         let got = TensorType::fixed(tensor.dtype(), tensor.shape());
         if !onnxc_ir::interp::accepts(ty, &got) {
-            return Err(Fault::model("data::type", format!("{stem} {name:?}: the model has {ty}, {} gives {got}", path.display())));
+            return Err(Fault::model(
+                "data::type",
+                format!("{stem} {name:?}: the model has {ty}, {} gives {got}", path.display()),
+            ));
         }
     }
     Ok((tensors, kind))
