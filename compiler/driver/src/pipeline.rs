@@ -185,7 +185,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
             (Run::Import, _) => {
                 let (g, imported) = times.measure(pass.name, || import(model))?;
                 sha256 = times.measure("hash", || match &imported {
-                    Some(i) => sha2::Sha256::digest(i.bytes.as_slice()).into(),
+                    Some(i) => i.hash,
                     None => sha2::Sha256::digest(text::print(&g)).into(),
                 });
                 compilable(&g)?;
