@@ -13,7 +13,9 @@ use onnxc_ir::plan::{Place, Plan, Step};
 use onnxc_runtime::abi;
 
 use crate::error::{Error, Result};
-use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start};
+use crate::generate::{
+    CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start,
+};
 use crate::machine::{Code, Unit, import, import_data, signature};
 
 /// Data object: the weight blob.
@@ -114,7 +116,8 @@ pub(crate) fn unit(
     let mut context = FunctionBuilderContext::new();
     let mut b = FunctionBuilder::new(&mut function, &mut context);
     let call = start(&mut b)[0];
-    let slots = works.iter().flat_map(|(_, w)| &w.segments).flat_map(|(s, _)| s.loads.iter().chain(&s.saves)).map(|(_, slot)| slot + 1);
+    let slots =
+        works.iter().flat_map(|(_, w)| &w.segments).flat_map(|(s, _)| s.loads.iter().chain(&s.saves)).map(|(_, slot)| slot + 1);
     let slots = slots.max().unwrap_or(0);
     let ctx = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, CTX_SLOTS as u32 + 8 * slots, 4));
     let task = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 32, 4));
@@ -452,7 +455,8 @@ pub(crate) fn task_unit(helpers: Helpers, options: &Options, isa: &dyn TargetIsa
     let params = start(&mut b);
     let old = set_mode(&mut b, helpers);
     let flags = MemFlagsData::trusted();
-    let [ctx, func, trip, count] = [TASK_CTX, TASK_FUNC, TASK_TRIP, TASK_COUNT].map(|at| b.ins().load(types::I64, flags, params[0], at));
+    let [ctx, func, trip, count] =
+        [TASK_CTX, TASK_FUNC, TASK_TRIP, TASK_COUNT].map(|at| b.ins().load(types::I64, flags, params[0], at));
     let (i, worker) = (b.ins().uextend(types::I64, params[1]), b.ins().uextend(types::I64, params[2]));
     let product = b.ins().imul(i, trip);
     let begin = b.ins().udiv(product, count);

@@ -87,7 +87,8 @@ pub(crate) fn to_f32(b: &mut FunctionBuilder, dtype: DType, a: Value) -> Result<
     let mut bits = b.ins().select(is_small, small, normal);
     match f.top {
         Top::Ieee => {
-            let is_top = b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, shifted, i64::from(((1u32 << f.exponent) - 1) << 23));
+            let is_top =
+                b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, shifted, i64::from(((1u32 << f.exponent) - 1) << 23));
             let special = b.ins().bor_imm_u(shifted, 0x7f80_0000);
             bits = b.ins().select(is_top, special, bits);
         }

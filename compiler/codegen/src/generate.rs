@@ -140,13 +140,16 @@ pub(crate) fn generate(plan: &Plan, target: &Target, options: &Options) -> Resul
     let jobs: Vec<(&Work, usize)> = works.iter().flat_map(|(_, w)| (0..w.segments.len()).map(move |s| (w, s))).collect();
     let built: Vec<Result<Unit>> = jobs
         .par_iter()
-        .map(|(work, s)| segment_unit(work, *s, caps, &layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name)))
+        .map(|(work, s)| {
+            segment_unit(work, *s, caps, &layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name))
+        })
         .collect();
     for ((work, s), unit) in jobs.iter().zip(built) {
         table.units[work.segments[*s].1 as usize] = Some(unit?);
     }
     table.units[entry_ix as usize] = Some(entry::unit(plan, &works, helpers, &layout, options, &*target.isa)?);
-    let units: Vec<Unit> = table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
+    let units: Vec<Unit> =
+        table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
     finish(units, &works, helpers, kernels, target, options)
 }
 
@@ -341,7 +344,15 @@ impl Calls for SegmentCalls<'_> {
 }
 
 /// The function of a segment: `(context, begin, end, worker)`.
-fn segment_unit(work: &Work, s: usize, caps: Caps, layout: &Layout, leaves: &Leaves, options: &Options, isa: &dyn TargetIsa) -> Result<Unit> {
+fn segment_unit(
+    work: &Work,
+    s: usize,
+    caps: Caps,
+    layout: &Layout,
+    leaves: &Leaves,
+    options: &Options,
+    isa: &dyn TargetIsa,
+) -> Result<Unit> {
     let (segment, _) = &work.segments[s];
     let mut function = Function::new();
     function.signature = signature(4, 0);

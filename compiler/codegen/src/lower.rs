@@ -111,7 +111,18 @@ impl<'a, 'f> Lowering<'a, 'f> {
         let mut assignments = vec![0u32; n];
         walk(&func.body, &mut |_| (), &mut |v| assignments[v.0 as usize] += 1);
         let single = assignments.iter().map(|n| *n == 1).collect();
-        Lowering { b, func, places, caps, calls, vars: vec![None; n], single, defined: vec![false; n], roots, scopes: vec![vec![]] }
+        Lowering {
+            b,
+            func,
+            places,
+            caps,
+            calls,
+            vars: vec![None; n],
+            single,
+            defined: vec![false; n],
+            roots,
+            scopes: vec![vec![]],
+        }
     }
 
     /// The builder.

@@ -99,8 +99,8 @@ pub(crate) fn inner(options: &ObjectOptions, text: bool, clif: bool) -> Options 
 
 fn object_module(target: &Target, name: &str) -> Result<ObjectModule> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(e.to_string());
-    let mut builder =
-        ObjectBuilder::new(target.isa.clone(), name.as_bytes().to_vec(), cranelift_module::default_libcall_names()).map_err(fail)?;
+    let mut builder = ObjectBuilder::new(target.isa.clone(), name.as_bytes().to_vec(), cranelift_module::default_libcall_names())
+        .map_err(fail)?;
     builder.per_function_section(true);
     Ok(ObjectModule::new(builder))
 }
@@ -180,7 +180,8 @@ fn data_index(name: &ModuleRelocTarget) -> Option<u32> {
 fn emit(product: ObjectProduct) -> Result<Vec<u8>> {
     let bytes = product.emit().map_err(|e| Error::Object(e.to_string()))?;
     let file = object::File::parse(&*bytes).map_err(|e| Error::Object(e.to_string()))?;
-    let undefined: Vec<&str> = file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).filter(|n| !n.is_empty()).collect();
+    let undefined: Vec<&str> =
+        file.symbols().filter(|s| s.is_undefined()).filter_map(|s| s.name().ok()).filter(|n| !n.is_empty()).collect();
     if !undefined.is_empty() {
         return Err(Error::Object(format!("undefined symbols: {}", undefined.join(", "))));
     }

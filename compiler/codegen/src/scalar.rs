@@ -122,7 +122,9 @@ fn function(b: &mut FunctionBuilder, caps: Caps, op: ScalarOp, dtype: DType, arg
     let nodes: Vec<u16> = (0..args.len()).map(|n| program.arg(n as u8, dtype)).collect();
     let result = program.push(op.map_operands(|o| nodes[o as usize]), dtype);
     let expanded = onnxc_ir::math::expand(&program.finish(result));
-    let same = |n: &ScalarNode| std::mem::discriminant(&n.op) == std::mem::discriminant(&op) && n.op.map_operands(|_| 0) == op.map_operands(|_| 0);
+    let same = |n: &ScalarNode| {
+        std::mem::discriminant(&n.op) == std::mem::discriminant(&op) && n.op.map_operands(|_| 0) == op.map_operands(|_| 0)
+    };
     if expanded.nodes.iter().any(same) {
         return Err(Error::unsupported(format!("{op:?} of {dtype}")));
     }

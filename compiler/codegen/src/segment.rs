@@ -216,7 +216,14 @@ mod tests {
             body: vec![Stmt::Store(y, Expr::Var(j), Expr::Var(scale))],
         };
         f.body.push(Stmt::Set(scale, Expr::f32(2.0)));
-        f.body.push(Stmt::For { var: i, lo: Expr::Int(0), hi: Expr::Int(100), step: 1, kind: LoopKind::Parallel, body: vec![inner] });
+        f.body.push(Stmt::For {
+            var: i,
+            lo: Expr::Int(0),
+            hi: Expr::Int(100),
+            step: 1,
+            kind: LoopKind::Parallel,
+            body: vec![inner],
+        });
         let (segments, slots) = split(&f, 2);
         assert_eq!(slots, 1);
         assert_eq!(segments[0], Segment { stmts: 0..1, parallel: None, loads: vec![], saves: vec![(scale, 0)] });

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::link::{ARM, RISCV, Tool, X86, sh};
 use common::Fun;
+use common::link::{ARM, RISCV, Tool, X86, sh};
 use onnxc_codegen::{JitModel, ObjectOptions, Weights, compile_object};
 use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, LoopKind, Stmt};

@@ -55,6 +55,9 @@ fn objects_are_the_same_twice_and_link_into_shared_libraries() {
         let file = dir.path().join("m.o");
         std::fs::write(&file, &object.bytes).unwrap();
         let out = dir.path().join("m.so");
-        sh(Command::new(tool.cc).args(["-shared", "-nostdlib", "-Wl,-z,text", "-Wl,-z,defs", "-Wl,--fatal-warnings", "-o"]).arg(out).arg(file));
+        sh(Command::new(tool.cc)
+            .args(["-shared", "-nostdlib", "-Wl,-z,text", "-Wl,-z,defs", "-Wl,--fatal-warnings", "-o"])
+            .arg(out)
+            .arg(file));
     }
 }

@@ -93,7 +93,9 @@ impl Gen<'_> {
             // Tasks write their own part of the output only.
             Some(part) if to_output => Stmt::Store(self.y, Expr::Var(part).times(PART).add(index), value),
             Some(_) => Stmt::Store(self.scratch, index, value),
-            None if to_output => Stmt::Store(self.y, index.add(Expr::Int(PART * i64::from(self.choices.len() as u32 % 8))), value),
+            None if to_output => {
+                Stmt::Store(self.y, index.add(Expr::Int(PART * i64::from(self.choices.len() as u32 % 8))), value)
+            }
             None => Stmt::Store(self.scratch, index, value),
         }
     }
@@ -146,7 +148,11 @@ impl Gen<'_> {
     fn for_loop(&mut self, depth: u32) -> Stmt {
         let (lo, step) = (i64::from(self.pick(4)), i64::from(self.pick(3)) + 1);
         let n = lo + i64::from(self.pick(7));
-        let hi = if self.pick(3) == 0 { Expr::Cast(DType::I64, Box::new(Expr::Load(self.table, Box::new(self.index(64))))) } else { Expr::Int(n) };
+        let hi = if self.pick(3) == 0 {
+            Expr::Cast(DType::I64, Box::new(Expr::Load(self.table, Box::new(self.index(64)))))
+        } else {
+            Expr::Int(n)
+        };
         let var = self.f.var(DType::I64);
         self.ints.push((var, 16));
         let body = self.block(depth);
@@ -242,7 +248,10 @@ fn privatise(f: &mut Fun) {
                 let copy = f.func.var(f.func.vars[v.0 as usize]);
                 rename(inner, v, copy);
                 // Starts each iteration from the outer value, which the body can then change for itself.
-                inner.insert(0, Stmt::Set(copy, if f.func.vars[v.0 as usize] == DType::F32 { Expr::f32(1.0) } else { Expr::Int(0) }));
+                inner.insert(
+                    0,
+                    Stmt::Set(copy, if f.func.vars[v.0 as usize] == DType::F32 { Expr::f32(1.0) } else { Expr::Int(0) }),
+                );
             }
         }
     }
@@ -315,8 +324,10 @@ fn rename(block: &mut [Stmt], from: Var, to: Var) {
 fn random_functions() {
     let config = Config { cases: 200, failure_persistence: None, rng_seed: RngSeed::Fixed(20), ..Config::default() };
     let mut runner = TestRunner::new(config);
-    runner.run(&prop::collection::vec(any::<u32>(), 20..220), |choices| {
-        run_case(&choices);
-        Ok(())
-    }).unwrap();
+    runner
+        .run(&prop::collection::vec(any::<u32>(), 20..220), |choices| {
+            run_case(&choices);
+            Ok(())
+        })
+        .unwrap();
 }

@@ -79,7 +79,18 @@ impl fmt::Display for Short<'_> {
         match self.0 {
             Kernel::Tile(k) => {
                 let nest: Vec<String> = k.nest.iter().map(|(n, step)| format!("{n}*{step}")).collect();
-                write!(f, "tile_{}_{}_{}x{}/{} a_row={} c_row={} k=[{}]", k.a_dtype, k.b_dtype, k.mr, k.nr, k.cols, k.a_row, k.c_row, nest.join(", "))?;
+                write!(
+                    f,
+                    "tile_{}_{}_{}x{}/{} a_row={} c_row={} k=[{}]",
+                    k.a_dtype,
+                    k.b_dtype,
+                    k.mr,
+                    k.nr,
+                    k.cols,
+                    k.a_row,
+                    k.c_row,
+                    nest.join(", ")
+                )?;
                 write!(f, "{}{}", if k.bias { " bias" } else { "" }, if k.accumulate { " accumulate" } else { "" })?;
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }

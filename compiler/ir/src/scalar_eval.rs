@@ -187,10 +187,18 @@ pub fn run(program: &ScalarProgram, args: &[Scalar], values: &mut Vec<Scalar>) -
             ScalarOp::Un(op, a) => un(op, get(a), program.dtype(a)).rounded(node.dtype),
             ScalarOp::Bin(op, a, b) => bin(op, get(a), get(b), program.dtype(a)).rounded(node.dtype),
             ScalarOp::Fma(a, b, c) => match (get(a), get(b), get(c)) {
-                (Scalar::Int(a), Scalar::Int(b), Scalar::Int(c)) => Scalar::Int(a.wrapping_mul(b).wrapping_add(c)).rounded(node.dtype),
+                (Scalar::Int(a), Scalar::Int(b), Scalar::Int(c)) => {
+                    Scalar::Int(a.wrapping_mul(b).wrapping_add(c)).rounded(node.dtype)
+                }
                 (a, b, c) => Scalar::Float(a.float().mul_add(b.float(), c.float())).rounded(node.dtype),
             },
-            ScalarOp::Select(c, a, b) => if get(c).truth() { get(a) } else { get(b) },
+            ScalarOp::Select(c, a, b) => {
+                if get(c).truth() {
+                    get(a)
+                } else {
+                    get(b)
+                }
+            }
             ScalarOp::Cast(a) => get(a).cast(node.dtype),
         };
         values.push(value);
@@ -208,7 +216,13 @@ pub fn un(op: UnOp, a: Scalar, dtype: DType) -> Scalar {
         (UnOp::Neg, Scalar::Int(i)) => Scalar::Int(-i),
         (UnOp::Abs, Scalar::Int(i)) => Scalar::Int(i.abs()),
         (UnOp::Sign, Scalar::Int(i)) => Scalar::Int(i.signum()),
-        (UnOp::Not, Scalar::Int(i)) => if dtype == DType::Bool { Scalar::bool(i == 0) } else { Scalar::Int(!i) },
+        (UnOp::Not, Scalar::Int(i)) => {
+            if dtype == DType::Bool {
+                Scalar::bool(i == 0)
+            } else {
+                Scalar::Int(!i)
+            }
+        }
         (UnOp::Floor | UnOp::Ceil | UnOp::Trunc | UnOp::Round, Scalar::Int(_)) => a,
         _ => Scalar::Float(un_float(op, a.float())),
     }
@@ -240,7 +254,15 @@ fn un_float(op: UnOp, x: f64) -> f64 {
         UnOp::Ceil => x.ceil(),
         UnOp::Trunc => x.trunc(),
         UnOp::Round => x.round_ties_even(),
-        UnOp::Sign => if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x },
+        UnOp::Sign => {
+            if x > 0.0 {
+                1.0
+            } else if x < 0.0 {
+                -1.0
+            } else {
+                x
+            }
+        }
         UnOp::Not | UnOp::IsNan | UnOp::IsInf | UnOp::Bitcast => f64::NAN,
     }
 }
@@ -300,7 +322,13 @@ fn int_pow(base: i128, exponent: i128, dtype: DType) -> i128 {
     if exponent < 0 {
         return match base {
             1 => 1,
-            -1 => if exponent % 2 == 0 { 1 } else { -1 },
+            -1 => {
+                if exponent % 2 == 0 {
+                    1
+                } else {
+                    -1
+                }
+            }
             _ => 0,
         };
     }
@@ -328,8 +356,20 @@ fn bin_float(op: BinOp, a: f64, b: f64) -> Scalar {
             if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
         }
         BinOp::Pow => a.powf(b),
-        BinOp::Min => if nan { f64::NAN } else { a.min(b) },
-        BinOp::Max => if nan { f64::NAN } else { a.max(b) },
+        BinOp::Min => {
+            if nan {
+                f64::NAN
+            } else {
+                a.min(b)
+            }
+        }
+        BinOp::Max => {
+            if nan {
+                f64::NAN
+            } else {
+                a.max(b)
+            }
+        }
         BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr => f64::NAN,
         _ => return Scalar::bool(compare(op, a.partial_cmp(&b))),
     })

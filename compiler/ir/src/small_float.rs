@@ -20,7 +20,8 @@ struct Format {
 }
 
 fn format(dtype: DType) -> Option<Format> {
-    let f = |mantissa, bias, max, nan, inf, unsigned_zero, sign| Some(Format { mantissa, bias, max, nan, inf, unsigned_zero, sign });
+    let f =
+        |mantissa, bias, max, nan, inf, unsigned_zero, sign| Some(Format { mantissa, bias, max, nan, inf, unsigned_zero, sign });
     match dtype {
         DType::F8E4M3FN => f(3, 7, 0x7e, Some(0x7f), None, false, 0x80),
         DType::F8E4M3FNUZ => f(3, 8, 0x7f, Some(0x80), None, true, 0x80),

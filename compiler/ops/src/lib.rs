@@ -1,6 +1,7 @@
 //! Every operator of onnxc: one file each, or one file per tight family.
 
 mod common;
+mod conv;
 mod elementwise;
 
 use onnxc_ir::op::OpDef;
@@ -22,10 +23,10 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::BITWISE_OR,
     &elementwise::BITWISE_XOR,
     &elementwise::CAST,
-    &elementwise::CAST_LIKE,
     &elementwise::CEIL,
     &elementwise::CELU,
     &elementwise::CLIP,
+    &conv::CONV,
     &elementwise::COS,
     &elementwise::COSH,
     &elementwise::DIV,
@@ -78,4 +79,3 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::WHERE,
     &elementwise::XOR,
 ];
-

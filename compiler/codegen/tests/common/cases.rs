@@ -15,10 +15,27 @@ pub fn edges(t: DType) -> Vec<V> {
         return vec![V::I(0), V::I(1)];
     }
     if let Some((lo, hi)) = t.int_range() {
-        return [lo, lo + 1, -7, -2, -1, 0, 1, 2, 3, 7, 64, 100, hi - 1, hi].into_iter().filter(|x| (lo..=hi).contains(x)).map(V::I).collect();
+        return [lo, lo + 1, -7, -2, -1, 0, 1, 2, 3, 7, 64, 100, hi - 1, hi]
+            .into_iter()
+            .filter(|x| (lo..=hi).contains(x))
+            .map(V::I)
+            .collect();
     }
-    let mut v = vec![0.0, -0.0, 0.3, -0.5, 0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 3.75, 1e-3, 6e-5, 3e-8, 300.25, -1000.5, 65504.0, 65520.0, 1e9];
-    v.extend([8388609.0, 4294967295.0, 1e19, -1e19, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1.0009765625, 1.00048828125, 5.960464477539063e-8]);
+    let mut v = vec![
+        0.0, -0.0, 0.3, -0.5, 0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 3.75, 1e-3, 6e-5, 3e-8, 300.25, -1000.5, 65504.0, 65520.0, 1e9,
+    ];
+    v.extend([
+        8388609.0,
+        4294967295.0,
+        1e19,
+        -1e19,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        1.0009765625,
+        1.00048828125,
+        5.960464477539063e-8,
+    ]);
     v.into_iter().map(V::F).collect()
 }
 
@@ -83,12 +100,16 @@ pub fn integers() -> Vec<Case> {
         }
         for divisor in [1u64, 2, 7, 100] {
             for op in [Div, Mod, Rem] {
-                out.push(case(&format!("{op:?} {t} by {divisor}"), &[t], t, |x| Expr::bin(op, x[0].clone(), Expr::Const(t, divisor))));
+                out.push(case(&format!("{op:?} {t} by {divisor}"), &[t], t, |x| {
+                    Expr::bin(op, x[0].clone(), Expr::Const(t, divisor))
+                }));
             }
         }
     }
     for op in [And, Or, Xor, Eq, Ne] {
-        out.push(case(&format!("{op:?} bool"), &[DType::Bool, DType::Bool], DType::Bool, |x| Expr::bin(op, x[0].clone(), x[1].clone())));
+        out.push(case(&format!("{op:?} bool"), &[DType::Bool, DType::Bool], DType::Bool, |x| {
+            Expr::bin(op, x[0].clone(), x[1].clone())
+        }));
     }
     out.push(case("not bool", &[DType::Bool], DType::Bool, |x| Expr::un(UnOp::Not, x[0].clone())));
     out

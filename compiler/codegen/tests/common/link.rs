@@ -104,7 +104,12 @@ pub fn run(tool: &Tool, dir: &Path, plan: &Plan, object: &ObjectOutput, inputs: 
     let undefined = sh(Command::new("nm").arg("-u").arg(dir.join("m.o")));
     assert_eq!(String::from_utf8_lossy(&undefined), "", "undefined symbols");
     let exe = dir.join("m");
-    sh(Command::new(tool.cc).args(["-O1", "-Wall", "-Werror", "-o"]).arg(&exe).arg(dir.join("m.c")).arg(dir.join("m.o")).args(tool.link));
+    sh(Command::new(tool.cc)
+        .args(["-O1", "-Wall", "-Werror", "-o"])
+        .arg(&exe)
+        .arg(dir.join("m.c"))
+        .arg(dir.join("m.o"))
+        .args(tool.link));
     let mut command = match tool.run {
         [] => Command::new(&exe),
         [emulator, args @ ..] => {

@@ -180,7 +180,13 @@ pub fn bin(op: BinOp, t: DType, a: V, b: V) -> V {
 
 fn int_pow(t: DType, a: i128, b: i128) -> V {
     if b < 0 {
-        let unit = if a == 1 { 1 } else if a == -1 { if b % 2 == 0 { 1 } else { -1 } } else { 0 };
+        let unit = if a == 1 {
+            1
+        } else if a == -1 {
+            if b % 2 == 0 { 1 } else { -1 }
+        } else {
+            0
+        };
         return V::I(unit);
     }
     let mut r = 1u64;
@@ -243,7 +249,13 @@ impl Interp<'_> {
             }
             Expr::Fma(a, b, c) if t == DType::F64 => V::F(self.expr(a).f().mul_add(self.expr(b).f(), self.expr(c).f())),
             Expr::Fma(a, b, c) => bin(BinOp::Add, t, bin(BinOp::Mul, t, self.expr(a), self.expr(b)), self.expr(c)),
-            Expr::Select(c, a, b) => if self.expr(c).i() != 0 { self.expr(a) } else { self.expr(b) },
+            Expr::Select(c, a, b) => {
+                if self.expr(c).i() != 0 {
+                    self.expr(a)
+                } else {
+                    self.expr(b)
+                }
+            }
             Expr::Cast(to, a) => cast(self.func.dtype(a), *to, self.expr(a)),
         }
     }

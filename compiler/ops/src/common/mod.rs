@@ -3,6 +3,8 @@
 pub(crate) mod axes;
 pub(crate) mod broadcast;
 pub(crate) mod elements;
+pub(crate) mod epilogue;
 pub(crate) mod import;
 pub(crate) mod nest;
 pub(crate) mod sample;
+pub(crate) mod tile;

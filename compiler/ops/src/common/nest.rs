@@ -176,11 +176,8 @@ pub(crate) fn part(arg: &Arg, start: &[i64], shape: &[u64]) -> Arg {
 /// Index `i` (any integer type) as i64, negative ones counted from the end, kept inside `0..n` so that no data can lead outside the buffer.
 pub(crate) fn safe_index(cx: &mut LowerCx, i: Expr, dtype: DType, n: u64) -> Var {
     let raw = cx.let_(i.cast_from(dtype, DType::I64));
-    let wrapped = select(
-        Expr::bin(BinOp::Lt, Expr::Var(raw), Expr::Int(0)),
-        Expr::Var(raw).add(Expr::Int(n as i64)),
-        Expr::Var(raw),
-    );
+    let wrapped =
+        select(Expr::bin(BinOp::Lt, Expr::Var(raw), Expr::Int(0)), Expr::Var(raw).add(Expr::Int(n as i64)), Expr::Var(raw));
     clamp(cx, wrapped, n)
 }
 

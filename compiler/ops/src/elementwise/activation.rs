@@ -296,12 +296,12 @@ const MS_GELU: onnxc_ir::op::Import = onnxc_ir::op::Import {
 };
 
 elementwise!(GELU, "gelu", [same!("Gelu", 20, "gelu"), MS_GELU], gelu,
-    eval: |cx| eval_f64(cx, |x| gelu_f(cx.attrs, x[0])), dims: None, Tolerance::POLY,
-    || {
-        let mut all = samples(Attrs::default());
-        all.extend(samples(Attrs::default().with("approximate", Attr::Str("tanh".into()))));
-        all
-    });
+eval: |cx| eval_f64(cx, |x| gelu_f(cx.attrs, x[0])), dims: None, Tolerance::POLY,
+|| {
+    let mut all = samples(Attrs::default());
+    all.extend(samples(Attrs::default().with("approximate", Attr::Str("tanh".into()))));
+    all
+});
 
 fn shrink(attrs: &Attrs, t: &[DType]) -> OpResult<P> {
     let (lambd, bias) = (attr(attrs, "lambd", 0.5), attr(attrs, "bias", 0.0));

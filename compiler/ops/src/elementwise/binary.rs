@@ -26,7 +26,8 @@ pub(super) fn pairs(low: f64, types: &[DType]) -> Vec<Sample> {
     all
 }
 
-const NUMBERS: &[DType] = &[DType::F64, DType::F16, DType::BF16, DType::I8, DType::U8, DType::I32, DType::U32, DType::I64, DType::U64];
+const NUMBERS: &[DType] =
+    &[DType::F64, DType::F16, DType::BF16, DType::I8, DType::U8, DType::I32, DType::U32, DType::I64, DType::U64];
 
 macro_rules! arithmetic {
     ($($id:ident $name:literal $onnx:literal $op:ident $low:literal $dims:expr;)*) => {$(
@@ -81,14 +82,14 @@ fn pow(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 }
 
 elementwise!(POW, "pow", [same!("Pow", 7, "pow")], pow,
-    eval: |cx| eval(cx, pow), dims: None, Tolerance::POLY,
-    || {
-        let mut all = pairs(0.5, &[DType::F64]);
-        all.push(plain(vec![data_in(DType::I32, &[7], -5.0, 5.0), data_in(DType::I32, &[7], 0.0, 5.0)]));
-        all.push(plain(vec![f32s(&[7]), Some(onnxc_ir::op::SampleInput::Const(onnxc_ir::Tensor::scalar(2f32)))]));
-        all.push(plain(vec![data_in(DType::F32, &[7], 0.5, 3.0), data_in(DType::I64, &[7], -2.0, 5.0)]));
-        all
-    });
+eval: |cx| eval(cx, pow), dims: None, Tolerance::POLY,
+|| {
+    let mut all = pairs(0.5, &[DType::F64]);
+    all.push(plain(vec![data_in(DType::I32, &[7], -5.0, 5.0), data_in(DType::I32, &[7], 0.0, 5.0)]));
+    all.push(plain(vec![f32s(&[7]), Some(onnxc_ir::op::SampleInput::Const(onnxc_ir::Tensor::scalar(2f32)))]));
+    all.push(plain(vec![data_in(DType::F32, &[7], 0.5, 3.0), data_in(DType::I64, &[7], -2.0, 5.0)]));
+    all
+});
 
 fn modulo(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
     two(t)?;
@@ -97,15 +98,15 @@ fn modulo(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 }
 
 elementwise!(MOD, "mod", [same!("Mod", 10, "mod")], modulo,
-    eval: |cx| eval(cx, modulo), dims: Some(mod_dims), Tolerance::POLY,
-    || {
-        let ints = [DType::I32, DType::I64, DType::U8];
-        let mut all: Vec<Sample> = ints.iter().map(|t| plain(vec![data(*t, &[3, 5]), data_in(*t, &[5], 1.0, 9.0)])).collect();
-        let fmod = int_attrs(&[("fmod", 1)]);
-        all.push(sample(fmod.clone(), vec![f32s(&[9]), data_in(DType::F32, &[1], 1.5, 4.0)]));
-        all.push(sample(fmod, vec![data(DType::I32, &[9]), data_in(DType::I32, &[1], 2.0, 4.0)]));
-        all
-    });
+eval: |cx| eval(cx, modulo), dims: Some(mod_dims), Tolerance::POLY,
+|| {
+    let ints = [DType::I32, DType::I64, DType::U8];
+    let mut all: Vec<Sample> = ints.iter().map(|t| plain(vec![data(*t, &[3, 5]), data_in(*t, &[5], 1.0, 9.0)])).collect();
+    let fmod = int_attrs(&[("fmod", 1)]);
+    all.push(sample(fmod.clone(), vec![f32s(&[9]), data_in(DType::F32, &[1], 1.5, 4.0)]));
+    all.push(sample(fmod, vec![data(DType::I32, &[9]), data_in(DType::I32, &[1], 2.0, 4.0)]));
+    all
+});
 
 fn mod_dims(cx: &InferCx) -> Option<Vec<Dim>> {
     combine_dims(cx, |a, b| match (a.as_const()?, b.as_const()?) {
@@ -125,16 +126,16 @@ fn prelu(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 }
 
 elementwise!(PRELU, "prelu", [same!("PRelu", 7, "prelu")], prelu,
-    eval: |cx| eval(cx, prelu), dims: None, Tolerance::EXACT,
-    || {
-        let mut all = vec![
-            plain(vec![f32s(&[2, 3, 4]), f32s(&[3, 1])]),
-            plain(vec![f32s(&[2, 3, 4]), f32s(&[1])]),
-            plain(vec![f32s(&[17]), f32s(&[17])]),
-        ];
-        all.push(plain(vec![data(DType::F16, &[7]), data(DType::F16, &[7])]));
-        all
-    });
+eval: |cx| eval(cx, prelu), dims: None, Tolerance::EXACT,
+|| {
+    let mut all = vec![
+        plain(vec![f32s(&[2, 3, 4]), f32s(&[3, 1])]),
+        plain(vec![f32s(&[2, 3, 4]), f32s(&[1])]),
+        plain(vec![f32s(&[17]), f32s(&[17])]),
+    ];
+    all.push(plain(vec![data(DType::F16, &[7]), data(DType::F16, &[7])]));
+    all
+});
 
 fn bit_shift(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
     two(t)?;
@@ -150,14 +151,13 @@ fn bit_shift(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 }
 
 elementwise!(BIT_SHIFT, "bit_shift", [same!("BitShift", 11, "bit_shift")], bit_shift,
-    eval: |cx| eval(cx, bit_shift), dims: None, Tolerance::EXACT,
-    || {
-        let direction = |d: &str| Attrs::default().with("direction", onnxc_ir::Attr::Str(d.into()));
-        let types = [DType::U8, DType::U32, DType::U64];
-        let shift = |d, t| sample(direction(d), vec![data(t, &[3, 5]), data_in(t, &[5], 0.0, 7.0)]);
-        types.iter().flat_map(|t| [shift("LEFT", *t), shift("RIGHT", *t)]).collect()
-    });
-
+eval: |cx| eval(cx, bit_shift), dims: None, Tolerance::EXACT,
+|| {
+    let direction = |d: &str| Attrs::default().with("direction", onnxc_ir::Attr::Str(d.into()));
+    let types = [DType::U8, DType::U32, DType::U64];
+    let shift = |d, t| sample(direction(d), vec![data(t, &[3, 5]), data_in(t, &[5], 0.0, 7.0)]);
+    types.iter().flat_map(|t| [shift("LEFT", *t), shift("RIGHT", *t)]).collect()
+});
 
 /// Only floats.
 pub(super) fn mean_program(t: &[DType]) -> OpResult<ScalarProgram> {

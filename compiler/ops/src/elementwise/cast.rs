@@ -11,25 +11,16 @@ use crate::common::sample::{data, sample};
 /// `cast`
 pub(crate) static CAST: OpDef = OpDef {
     name: "cast",
-    onnx: &[Import { domain: "", name: "Cast", opsets: (6, NEWEST), build: import }],
+    onnx: &[
+        Import { domain: "", name: "Cast", opsets: (6, NEWEST), build: import },
+        Import { domain: "", name: "CastLike", opsets: (15, NEWEST), build: import_like },
+    ],
     infer,
     infer_dims: Some(dims),
     eval,
     lower: Lower::Elementwise(program),
     tolerance: Tolerance::EXACT,
     samples,
-};
-
-/// `cast_like`: imported as a cast to the type of the second operand.
-pub(crate) static CAST_LIKE: OpDef = OpDef {
-    name: "cast_like",
-    onnx: &[Import { domain: "", name: "CastLike", opsets: (15, NEWEST), build: import_like }],
-    infer: |cx| Ok(vec![TensorType::new(cx.input(1)?.dtype, cx.input(0)?.shape.clone())]),
-    infer_dims: None,
-    eval: |cx| convert(cx, cx.input(1).dtype()),
-    lower: Lower::None,
-    tolerance: Tolerance::EXACT,
-    samples: Vec::new,
 };
 
 fn to_attrs(cx: &dyn ImportCx, to: DType) -> Attrs {

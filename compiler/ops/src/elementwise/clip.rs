@@ -21,7 +21,9 @@ fn program(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 
 fn bound(cx: &mut dyn ImportCx, i: usize, name: &str, high: bool) -> OpResult<ValueId> {
     let dtype = cx.ty(0)?.dtype;
-    if cx.opset() >= 11 && let Some(id) = cx.opt_input(i) {
+    if cx.opset() >= 11
+        && let Some(id) = cx.opt_input(i)
+    {
         let ty = cx.graph().ty(id).clone();
         if ty.dtype != dtype {
             return Err(OpError::new(format!("{name} is of type {}, the input of type {dtype}", ty.dtype)));
@@ -56,11 +58,11 @@ fn scalar(x: f32) -> Option<SampleInput> {
 }
 
 elementwise!(CLIP, "clip", [Import { domain: "", name: "Clip", opsets: (6, NEWEST), build: import }], program,
-    eval: |cx| eval(cx, program), dims: None, Tolerance::EXACT,
-    || {
-        let mut all: Vec<_> = SHAPES.iter().map(|s| plain(vec![data(DType::F32, s), scalar(0.0), scalar(1.5)])).collect();
-        for t in [DType::F16, DType::F64, DType::I8, DType::I64, DType::U8] {
-            all.push(plain(vec![data(t, &[2, 9]), data_in(t, &[], 1.0, 1.0), data_in(t, &[], 3.0, 3.0)]));
-        }
-        all
-    });
+eval: |cx| eval(cx, program), dims: None, Tolerance::EXACT,
+|| {
+    let mut all: Vec<_> = SHAPES.iter().map(|s| plain(vec![data(DType::F32, s), scalar(0.0), scalar(1.5)])).collect();
+    for t in [DType::F16, DType::F64, DType::I8, DType::I64, DType::U8] {
+        all.push(plain(vec![data(t, &[2, 9]), data_in(t, &[], 1.0, 1.0), data_in(t, &[], 3.0, 3.0)]));
+    }
+    all
+});

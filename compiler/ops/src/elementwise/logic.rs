@@ -89,26 +89,26 @@ fn where_dims(cx: &InferCx) -> Option<Vec<Dim>> {
 }
 
 elementwise!(WHERE, "where", [same!("Where", 9, "where")], where_program,
-    eval: |cx| {
-        let shape = cx.out_shape(0);
-        let strides: Vec<Vec<usize>> = (0..3).map(|i| {
-            let s = onnxc_ir::scalar_eval::broadcast_strides(cx.input(i).shape(), &shape).expect("internal: inference broadcasts");
-            s.into_iter().map(|s| s as usize).collect()
-        }).collect();
-        let condition = cx.input(0).bytes();
-        let mut out = Picker::new(cx.outputs[0].dtype);
-        for_coords(&shape, |at| {
-            let from = if condition[offset(at, &strides[0])] != 0 { 1 } else { 2 };
-            out.pick(cx.input(from), offset(at, &strides[from]));
-        });
-        Ok(vec![out.finish(&shape)])
-    },
-    dims: Some(where_dims), Tolerance::EXACT,
-    || {
-        let mut all = vec![
-            plain(vec![data(DType::Bool, &[3, 17]), f32s(&[3, 17]), f32s(&[3, 17])]),
-            plain(vec![data(DType::Bool, &[3, 1]), f32s(&[]), f32s(&[5])]),
-        ];
-        all.extend([DType::I64, DType::F16, DType::U8, DType::Bool].map(|t| plain(vec![data(DType::Bool, &[9]), data(t, &[9]), data(t, &[1])])));
-        all
+eval: |cx| {
+    let shape = cx.out_shape(0);
+    let strides: Vec<Vec<usize>> = (0..3).map(|i| {
+        let s = onnxc_ir::scalar_eval::broadcast_strides(cx.input(i).shape(), &shape).expect("internal: inference broadcasts");
+        s.into_iter().map(|s| s as usize).collect()
+    }).collect();
+    let condition = cx.input(0).bytes();
+    let mut out = Picker::new(cx.outputs[0].dtype);
+    for_coords(&shape, |at| {
+        let from = if condition[offset(at, &strides[0])] != 0 { 1 } else { 2 };
+        out.pick(cx.input(from), offset(at, &strides[from]));
     });
+    Ok(vec![out.finish(&shape)])
+},
+dims: Some(where_dims), Tolerance::EXACT,
+|| {
+    let mut all = vec![
+        plain(vec![data(DType::Bool, &[3, 17]), f32s(&[3, 17]), f32s(&[3, 17])]),
+        plain(vec![data(DType::Bool, &[3, 1]), f32s(&[]), f32s(&[5])]),
+    ];
+    all.extend([DType::I64, DType::F16, DType::U8, DType::Bool].map(|t| plain(vec![data(DType::Bool, &[9]), data(t, &[9]), data(t, &[1])])));
+    all
+});

@@ -14,7 +14,7 @@ mod variadic;
 
 pub(crate) use activation::*;
 pub(crate) use binary::*;
-pub(crate) use cast::{CAST, CAST_LIKE};
+pub(crate) use cast::CAST;
 pub(crate) use clip::CLIP;
 pub(crate) use logic::*;
 pub(crate) use map::MAP;
@@ -108,7 +108,10 @@ pub(crate) fn float_program(dtypes: &[DType], body: impl Fn(&mut ScalarProgram, 
 }
 
 /// The same for floats and integers.
-pub(crate) fn numeric_program(dtypes: &[DType], body: impl Fn(&mut ScalarProgram, &[NodeIx]) -> NodeIx) -> OpResult<ScalarProgram> {
+pub(crate) fn numeric_program(
+    dtypes: &[DType],
+    body: impl Fn(&mut ScalarProgram, &[NodeIx]) -> NodeIx,
+) -> OpResult<ScalarProgram> {
     let dtype = *dtypes.first().ok_or_else(|| OpError::new("has no operands"))?;
     if let Some(other) = dtypes.iter().find(|t| **t != dtype) {
         return Err(OpError::new(format!("operands have different types: {dtype} and {other}")).help("insert a Cast"));

@@ -118,9 +118,9 @@ fn is_inf(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 }
 
 elementwise!(IS_INF, "is_inf", [same!("IsInf", 10, "is_inf")], is_inf,
-    eval: |cx| eval(cx, is_inf), dims: None, Tolerance::EXACT,
-    || {
-        let mut all = samples(-1.0, 1.0, FLOATS);
-        all.push(sample(int_attrs(&[("detect_negative", 0)]), vec![data(DType::F32, &[5])]));
-        all
-    });
+eval: |cx| eval(cx, is_inf), dims: None, Tolerance::EXACT,
+|| {
+    let mut all = samples(-1.0, 1.0, FLOATS);
+    all.push(sample(int_attrs(&[("detect_negative", 0)]), vec![data(DType::F32, &[5])]));
+    all
+});

@@ -1,8 +1,8 @@
 //! Max, min, sum, mean of any number of operands.
 
+use onnxc_ir::DType;
 use onnxc_ir::op::{Sample, Tolerance};
 use onnxc_ir::scalar::BinOp;
-use onnxc_ir::DType;
 
 use super::binary::{mean_program, pairs};
 use super::{combine_dims, elementwise, eval, float_program, numeric_program, same};

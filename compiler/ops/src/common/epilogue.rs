@@ -1,0 +1,28 @@
+//! Epilogues: the scalar program that a kernel applies to its raw result, with further operands broadcast to it.
+
+use onnxc_ir::op::{EvalCx, OpError, OpResult};
+use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::{Attrs, DType, Tensor, scalar_eval};
+
+/// Type of the result behind the epilogue, if there is one.
+pub(crate) fn result_dtype(attrs: &Attrs, raw: DType) -> DType {
+    attrs.program("epilogue").map_or(raw, |p| p.dtype(p.result()))
+}
+
+/// The epilogue, or the identity on `raw`.
+pub(crate) fn program(attrs: &Attrs, raw: DType) -> ScalarProgram {
+    attrs.program("epilogue").cloned().unwrap_or_else(|| {
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, raw);
+        identity
+    })
+}
+
+/// Applies the epilogue of a node with `own` operands of its own to its raw result.
+pub(crate) fn apply(cx: &EvalCx, raw: Tensor, own: usize) -> OpResult<Tensor> {
+    let Some(program) = cx.attrs.program("epilogue") else { return Ok(raw) };
+    let mut operands = vec![&raw];
+    operands.extend(cx.inputs.iter().skip(own).flatten().copied());
+    scalar_eval::run_tensors(program, &operands, raw.shape())
+        .ok_or_else(|| OpError::new("an operand of the epilogue does not broadcast to the result"))
+}

@@ -1,0 +1,267 @@
+//! Loops around the matmul tile: what convolution, matrix products and recurrent cells have in common.
+//!
+//! A [`Product`] is `C[rows, n] = epilogue(A[rows, k] * B[k, n] + bias)`, repeated over outer dimensions. A is read in place through strides, B is packed
+//! in panels of `nr` columns: `[panel][k][nr]`. Loop order (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, simplified: K
+//! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
+//! outside otherwise, so that the larger of both streams once.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::target::TargetDesc;
+
+/// A dimension around the product: its extent and what one step moves, in elements.
+#[derive(Clone, Debug)]
+pub struct Outer {
+    /// Extent.
+    pub n: u64,
+    /// In A.
+    pub a: i64,
+    /// In packed B.
+    pub b: i64,
+    /// In C.
+    pub c: i64,
+    /// In the bias.
+    pub bias: i64,
+    /// In each epilogue operand.
+    pub operands: Vec<i64>,
+}
+
+/// An epilogue operand of a product.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    /// Buffer.
+    pub buf: BufId,
+    /// Element type.
+    pub dtype: DType,
+    /// Element at row 0, column 0.
+    pub start: i64,
+    /// Elements between rows.
+    pub row: i64,
+    /// True: neighbouring columns are neighbours in memory; false: one element per row.
+    pub per_column: bool,
+}
+
+/// The whole computation. Strides and starts in elements.
+pub struct Product {
+    /// Dimensions around, outermost first.
+    pub outer: Vec<Outer>,
+    /// Rows.
+    pub rows: u64,
+    /// Columns.
+    pub cols: u64,
+    /// A: buffer, type, start, row stride, nest of k (count, stride) outermost first.
+    pub a: (BufId, DType, i64),
+    /// Elements between rows of A.
+    pub a_row: i64,
+    /// The k loop.
+    pub nest: Vec<(u64, i64)>,
+    /// Packed B: buffer, type, start.
+    pub b: (BufId, DType, i64),
+    /// C: buffer, type, start; columns are neighbours.
+    pub c: (BufId, DType, i64),
+    /// Elements between rows of C.
+    pub c_row: i64,
+    /// Bias: buffer and start, one value per column.
+    pub bias: Option<(BufId, i64)>,
+    /// Epilogue over the accumulator and `operands`.
+    pub epilogue: ScalarProgram,
+    /// Its operands.
+    pub operands: Vec<Operand>,
+    /// Panel width, from [`choose`].
+    pub nr: u32,
+    /// Largest tile height.
+    pub mr: u32,
+}
+
+/// The tile for a product of this size: widest panel that is not mostly empty, and rows in balanced blocks.
+pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
+    let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
+    let waste = |&&(mr, nr): &&(u32, u32)| {
+        let padded_cols = cols.div_ceil(u64::from(nr)) * u64::from(nr);
+        let blocks = rows.div_ceil(u64::from(mr));
+        // A block costs its rows, and one row's worth for loading B; an empty column costs as much as a full one.
+        let row_cost = blocks * u64::from(mr.min(u32::try_from(rows).unwrap_or(u32::MAX))) + 2 * blocks;
+        padded_cols.saturating_mul(row_cost)
+    };
+    tiles.iter().min_by_key(waste).copied().expect("internal: a target has tiles")
+}
+
+/// Elements of one k step that are packed together: 4 for int8 dot products, else 1.
+pub fn k_group(dtype: DType) -> u64 {
+    if dtype.bytes() == 1 { 4 } else { 1 }
+}
+
+/// Packs `k` by `n` f32 values into panels: `[panel][k][nr]`, zero padded.
+pub fn pack_f32(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> f32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(n.div_ceil(nr) * k * nr * 4);
+    for panel in 0..n.div_ceil(nr) {
+        for row in 0..k {
+            for col in panel * nr..(panel + 1) * nr {
+                out.extend(if col < n { get(row, col) } else { 0.0 }.to_le_bytes());
+            }
+        }
+    }
+    out
+}
+
+/// Emits the loops.
+pub fn emit(cx: &mut LowerCx, p: &Product) {
+    if p.rows == 0 || p.cols == 0 || p.outer.iter().any(|o| o.n == 0) {
+        return;
+    }
+    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
+    let panels = p.cols.div_ceil(u64::from(p.nr));
+    let b_bytes = k * u64::from(p.nr) * panels * p.b.1.bytes();
+    let blocks = p.rows.div_ceil(u64::from(p.mr));
+    // Balanced blocks: 20 rows are 10 + 10, not 14 + 6.
+    let height = p.rows.div_ceil(blocks);
+    let outer: u64 = p.outer.iter().map(|o| o.n).product();
+    let panels_outside = b_bytes > cx.target.l2_bytes / 2 && panels > 1 || outer * blocks == 1;
+    if panels_outside {
+        cx.for_(LoopKind::Parallel, panels, |cx, panel| {
+            outer_loops(cx, p, 0, &Point::start(p), false, &mut |cx, at| {
+                row_blocks(cx, p, height, at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
+            });
+        });
+    } else {
+        outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
+            row_blocks(cx, p, height, at, &mut |cx, at, mr| {
+                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+            });
+        });
+    }
+}
+
+/// Where the loops are: element indices of A, B, C, bias and the operands.
+#[derive(Clone)]
+struct Point {
+    a: Expr,
+    b: Expr,
+    c: Expr,
+    bias: Expr,
+    operands: Vec<Expr>,
+}
+
+impl Point {
+    fn start(p: &Product) -> Point {
+        Point {
+            a: Expr::Int(p.a.2),
+            b: Expr::Int(p.b.2),
+            c: Expr::Int(p.c.2),
+            bias: Expr::Int(p.bias.map_or(0, |b| b.1)),
+            operands: p.operands.iter().map(|o| Expr::Int(o.start)).collect(),
+        }
+    }
+
+    fn step(&self, i: &Expr, o: &Outer) -> Point {
+        let go = |e: &Expr, stride: i64| e.clone().add(i.clone().times(stride));
+        Point {
+            a: go(&self.a, o.a),
+            b: go(&self.b, o.b),
+            c: go(&self.c, o.c),
+            bias: go(&self.bias, o.bias),
+            operands: self.operands.iter().zip(&o.operands).map(|(e, s)| go(e, *s)).collect(),
+        }
+    }
+
+    fn rows(&self, row: &Expr, p: &Product) -> Point {
+        let step = Outer { n: 0, a: p.a_row, b: 0, c: p.c_row, bias: 0, operands: p.operands.iter().map(|o| o.row).collect() };
+        self.step(row, &step)
+    }
+}
+
+type Body<'f> = &'f mut dyn FnMut(&mut LowerCx, &Point);
+
+fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, parallel: bool, body: Body) {
+    // Extents of 1 take no loop; the first real one is split over threads.
+    let Some(o) = p.outer.get(d) else { return body(cx, at) };
+    let kind = if parallel && o.n > 1 { LoopKind::Parallel } else { LoopKind::Serial };
+    cx.for_(kind, o.n, |cx, i| {
+        let next = at.step(&i, o);
+        outer_loops(cx, p, d + 1, &next, parallel && o.n == 1, body);
+    });
+}
+
+fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut dyn FnMut(&mut LowerCx, &Point, u32)) {
+    let full = p.rows / height;
+    let rest = p.rows % height;
+    let only_rows = p.outer.iter().all(|o| o.n == 1) && full > 1;
+    let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
+    cx.for_(kind, full, |cx, block| {
+        let at = at.rows(&block.times(height as i64), p);
+        call(cx, &at, height as u32);
+    });
+    if rest > 0 {
+        let at = at.rows(&Expr::Int((full * height) as i64), p);
+        call(cx, &at, rest as u32);
+    }
+}
+
+/// The tile of one panel; the last panel writes fewer columns.
+fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel: &Expr, panels: u64) {
+    let last_cols = (p.cols - (panels - 1) * u64::from(p.nr)) as u32;
+    let call = |cx: &mut LowerCx, cols: u32| {
+        let column = panel.clone().times(i64::from(p.nr));
+        let b = at.b.clone().add(panel.clone().times((k * u64::from(p.nr)) as i64));
+        let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b), (p.c.0, at.c.clone().add(column.clone()))];
+        if let Some((bias, _)) = p.bias {
+            ptrs.push((bias, at.bias.clone().add(column.clone())));
+        }
+        for (o, e) in p.operands.iter().zip(&at.operands) {
+            ptrs.push((o.buf, if o.per_column { e.clone().add(column.clone()) } else { e.clone() }));
+        }
+        cx.push(Stmt::Call(Kernel::Tile(tile(p, mr, cols)), ptrs, Vec::new()));
+    };
+    if last_cols == p.nr || panels == 1 {
+        return call(cx, last_cols);
+    }
+    let is_last = Expr::bin(BinOp::Eq, panel.clone(), Expr::Int(panels as i64 - 1));
+    if let Expr::Int(_) = panel {
+        return call(cx, p.nr);
+    }
+    cx.if_(is_last, |cx| call(cx, last_cols), |cx| call(cx, p.nr));
+}
+
+fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
+    let a_bytes = p.a.1.bytes() as i64;
+    let group = k_group(p.a.1) as i64;
+    let mut nest: Vec<(u32, i64)> = p.nest.iter().map(|(n, s)| (*n as u32, s * a_bytes)).collect();
+    if let Some((n, step)) = nest.last_mut() {
+        *n = n.div_ceil(group as u32);
+        *step *= group;
+    }
+    TileKernel {
+        a_dtype: p.a.1,
+        b_dtype: p.b.1,
+        mr,
+        nr: p.nr,
+        cols,
+        a_row: p.a_row * a_bytes,
+        nest,
+        c_row: p.c_row * p.c.1.bytes() as i64,
+        c_dtype: p.c.1,
+        accumulate: false,
+        bias: p.bias.is_some(),
+        epilogue: p.epilogue.clone(),
+        operands: p
+            .operands
+            .iter()
+            .map(|o| EpilogueOperand { dtype: o.dtype, row: o.row * o.dtype.bytes() as i64, per_column: o.per_column })
+            .collect(),
+    }
+}
+
+/// The epilogue of a kernel operator: its program (identity without one) and the operands after the operator's own `own` inputs.
+pub fn epilogue(cx: &LowerCx, own: usize, dtype: DType) -> (ScalarProgram, Vec<Arg>) {
+    let program = super::epilogue::program(cx.attrs, dtype);
+    (program, cx.inputs.iter().skip(own).flatten().cloned().collect())
+}
+
+/// Strides of an operand broadcast to `shape`, in elements.
+pub fn broadcast_strides(arg: &Arg, shape: &[u64]) -> Vec<i64> {
+    let lead = shape.len() - arg.view.shape.len();
+    (0..shape.len()).map(|d| if d < lead || arg.view.shape[d - lead] == 1 { 0 } else { arg.view.strides[d - lead] }).collect()
+}

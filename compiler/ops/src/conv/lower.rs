@@ -1,0 +1,430 @@
+//! Lowering of `conv`.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::scalar::ScalarProgram;
+
+use super::{Geometry, OWN_INPUTS};
+use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+
+/// Everything about one convolution: shapes, geometry, and the arguments with x padded.
+struct Conv {
+    geometry: Geometry,
+    x: Arg,
+    y: Arg,
+    kernel: Vec<u64>,
+    /// Channels of a group, filters of a group.
+    channels: u64,
+    filters: u64,
+    program: ScalarProgram,
+    operands: Vec<Arg>,
+}
+
+pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let (x, w, y) = (cx.input(0), cx.input(1), cx.output(0));
+    let geometry = Geometry::of(cx.attrs, x.view.shape.len() - 2);
+    if y.view.shape.contains(&0) {
+        return Ok(());
+    }
+    if x.dtype != DType::F32 {
+        return scalar(cx, &geometry);
+    }
+    if geometry.pads.iter().any(|p| *p < 0) {
+        return Err(OpError::new("negative pads have no code generation").help("use Slice before the convolution"));
+    }
+    let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
+    let depthwise = w.view.shape[1] == 1 && w.view.shape[0] == geometry.group && geometry.group > 1;
+    let x = pad(cx, &x, &geometry, depthwise);
+    let conv = Conv {
+        kernel: w.view.shape[2..].to_vec(),
+        channels: w.view.shape[1],
+        filters: w.view.shape[0] / geometry.group,
+        x,
+        y,
+        geometry,
+        program,
+        operands,
+    };
+    let in_place = conv.writes_in_place();
+    if in_place { conv.emit(cx, depthwise) } else { conv.emit_through_scratch(cx, depthwise) }
+}
+
+/// x with a zero halo in scratch memory, channels last; x itself when it needs no halo (and, for depthwise kernels, has dense channels).
+fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
+    let spatial = x.view.shape.len() - 2;
+    let padded = g.pads.iter().any(|p| *p != 0);
+    if !padded && (!dense_channels || x.view.strides[1] == 1 || x.view.shape[1] == 1) {
+        return x.clone();
+    }
+    let mut shape = x.view.shape.clone();
+    for d in 0..spatial {
+        shape[d + 2] += (g.pads[d] + g.pads[d + spatial]) as u64;
+    }
+    let whole = channels_last(&shape);
+    let elements: u64 = shape.iter().product();
+    let buf = cx.scratch(x.dtype, elements, false);
+    if padded {
+        cx.for_(LoopKind::Vector, elements, |cx, i| cx.push(Stmt::Store(buf, i, Expr::f32(0.0))));
+    }
+    let mut inner = whole.clone();
+    inner.shape.clone_from(&x.view.shape);
+    for d in 0..spatial {
+        inner.offset += g.pads[d] * inner.strides[d + 2];
+    }
+    copy(cx, x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
+    Arg { buf, dtype: x.dtype, view: whole, constant: None }
+}
+
+/// A dense view with channels (dimension 1) innermost.
+fn channels_last(shape: &[u64]) -> View {
+    let mut strides = vec![0i64; shape.len()];
+    strides[1] = 1;
+    let mut step = shape[1] as i64;
+    for d in (2..shape.len()).rev() {
+        strides[d] = step;
+        step *= shape[d] as i64;
+    }
+    strides[0] = step;
+    View { shape: shape.to_vec(), strides, offset: 0 }
+}
+
+fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
+    cx.for_each(&to.view.shape.clone(), &to.view.strides.clone(), |cx, at| {
+        let value = cx.load(from, at);
+        cx.store(to, at, value);
+    });
+}
+
+impl Conv {
+    fn spatial(&self) -> usize {
+        self.kernel.len()
+    }
+
+    /// Neighbouring filters of the result are neighbours in memory, and so are those of every operand (or it is the same for all).
+    fn writes_in_place(&self) -> bool {
+        let dense = |strides: &[i64]| strides[1] == 1 || strides[1] == 0;
+        let y = self.y.view.strides[1] == 1 || self.y.view.shape[1] == 1;
+        y && self.operands.iter().all(|o| dense(&broadcast_strides(o, &self.y.view.shape)))
+    }
+
+    /// The convolution without epilogue into dense scratch, then the epilogue as a pass over the result.
+    fn emit_through_scratch(self, cx: &mut LowerCx, depthwise: bool) -> OpResult<()> {
+        let shape = self.y.view.shape.clone();
+        let elements: u64 = shape.iter().product();
+        let buf = cx.scratch(DType::F32, elements, false);
+        let raw = Arg { buf, dtype: DType::F32, view: channels_last(&shape), constant: None };
+        let (program, operands, y) = (self.program.clone(), self.operands.clone(), self.y.clone());
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::F32);
+        Conv { y: raw.clone(), program: identity, operands: Vec::new(), ..self }.emit(cx, depthwise)?;
+        let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
+        cx.for_each(&shape, &y.view.strides.clone(), |cx, at| {
+            let mut args = vec![cx.load(&raw, at)];
+            for (o, s) in operands.iter().zip(&strides) {
+                let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |sum, (i, s)| sum.add(i.clone().times(*s)));
+                args.push(Expr::Load(o.buf, Box::new(index)));
+            }
+            let value = cx.program(&program, &args);
+            cx.store(&y, at, value);
+        });
+        Ok(())
+    }
+
+    fn emit(&self, cx: &mut LowerCx, depthwise: bool) -> OpResult<()> {
+        if depthwise { self.depthwise(cx) } else { self.product(cx) }
+    }
+
+    /// Strides of x and y along the output dimensions, outermost first: (extent, x step, y step, operand steps).
+    fn output_dims(&self) -> Vec<(u64, i64, i64, Vec<i64>)> {
+        let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
+        let dim =
+            |d: usize, x_step: i64| (self.y.view.shape[d], x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect());
+        let mut dims = vec![dim(0, self.x.view.strides[0])];
+        for s in 0..self.spatial() {
+            dims.push(dim(s + 2, self.x.view.strides[s + 2] * self.geometry.strides[s]));
+        }
+        dims
+    }
+
+    /// Dense and grouped convolution as a product: rows are outputs along the last dimensions that merge.
+    fn product(&self, cx: &mut LowerCx) -> OpResult<()> {
+        let mut dims = self.output_dims();
+        // Merge dimensions whose steps fit in x, y and all operands: a 1x1 convolution has one long dimension of rows.
+        let mut i = dims.len() - 1;
+        while i > 0 {
+            let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
+            let n = inner.0 as i64;
+            let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
+            if fits || outer.0 == 1 {
+                *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
+                dims.remove(i);
+            }
+            i -= 1;
+        }
+        let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
+        let (mr, nr) = tile::choose(cx.target, false, rows, self.filters);
+        let nest = self.nest();
+        let k: u64 = nest.iter().map(|(n, _)| n).product();
+        let panel_bytes = k as i64 * i64::from(nr) * self.filters.div_ceil(u64::from(nr)) as i64;
+        let b = self.packed(cx, nr)?;
+        let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
+        let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
+            buf: o.buf,
+            dtype: o.dtype,
+            start: o.view.offset,
+            row: *row,
+            per_column: s[1] == 1,
+        };
+        let operands: Vec<Operand> = self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect();
+        let mut outer: Vec<Outer> =
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
+        let f = self.filters as i64;
+        outer.push(Outer {
+            n: self.geometry.group,
+            a: self.channels as i64 * self.x.view.strides[1],
+            b: panel_bytes,
+            c: f * self.y.view.strides[1],
+            bias: f,
+            operands: spread.iter().map(|s| f * s[1]).collect(),
+        });
+        let bias = self.bias(cx);
+        tile::emit(
+            cx,
+            &Product {
+                outer,
+                rows,
+                cols: self.filters,
+                a: (self.x.buf, DType::F32, self.x.view.offset),
+                a_row,
+                nest,
+                b: (b, DType::F32, 0),
+                c: (self.y.buf, self.y.dtype, self.y.view.offset),
+                c_row,
+                bias,
+                epilogue: self.program.clone(),
+                operands,
+                nr,
+                mr,
+            },
+        );
+        Ok(())
+    }
+
+    /// The k loop: kernel positions, then channels; neighbours in memory merge.
+    fn nest(&self) -> Vec<(u64, i64)> {
+        let mut nest: Vec<(u64, i64)> =
+            (0..self.spatial()).map(|d| (self.kernel[d], self.x.view.strides[d + 2] * self.geometry.dilations[d])).collect();
+        nest.push((self.channels, self.x.view.strides[1]));
+        let mut i = nest.len() - 1;
+        while i > 0 {
+            let (n, step) = nest[i];
+            if nest[i - 1].0 == 1 {
+                nest.remove(i - 1);
+            } else if n == 1 {
+                nest.remove(i);
+            } else if nest[i - 1].1 == step * n as i64 {
+                nest[i - 1] = (nest[i - 1].0 * n, step);
+                nest.remove(i);
+            }
+            i -= 1;
+        }
+        nest
+    }
+
+    /// Weights in panels: packed now when they are constants, else by code in front.
+    fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<BufId> {
+        let w = cx.input(1);
+        let taps: u64 = self.kernel.iter().product();
+        let (c, f, nr) = (self.channels as usize, self.filters as usize, nr as usize);
+        let k = taps as usize * c;
+        if let Some(tensor) = &w.constant {
+            let values = tensor.to_vec::<f32>();
+            let mut bytes = Vec::new();
+            for g in 0..self.geometry.group as usize {
+                // Row r of B is kernel position r / c, channel r % c; ONNX keeps weights as [filter][channel][position].
+                bytes.extend(tile::pack_f32(k, f, nr, |r, col| values[((g * f + col) * c + r % c) * taps as usize + r / c]));
+            }
+            return Ok(cx.const_buf(DType::F32, bytes));
+        }
+        let panels = f.div_ceil(nr);
+        let buf = cx.scratch(DType::F32, (self.geometry.group as usize * panels * k * nr) as u64, false);
+        let group = self.geometry.group;
+        let kernel = self.kernel.clone();
+        cx.for_(LoopKind::Serial, group, |cx, g| {
+            for col in 0..f {
+                let filter = g.clone().times(f as i64).add(Expr::Int(col as i64));
+                let to = g.clone().times((panels * k * nr) as i64).add(Expr::Int(((col / nr) * k * nr + col % nr) as i64));
+                let mut extents = kernel.clone();
+                extents.push(c as u64);
+                let order: Vec<i64> = View::contiguous(&extents).strides;
+                cx.for_each(&extents, &order, |cx, at| {
+                    let mut from = vec![filter.clone(), at[at.len() - 1].clone()];
+                    from.extend_from_slice(&at[..at.len() - 1]);
+                    let row = at.iter().zip(&order).fold(to.clone(), |sum, (i, s)| sum.add(i.clone().times(s * nr as i64)));
+                    let value = cx.load(&w, &from);
+                    cx.push(Stmt::Store(buf, row, value));
+                });
+            }
+        });
+        Ok(buf)
+    }
+
+    /// The bias as dense f32: its own buffer, which tiles read from the filter on.
+    fn bias(&self, cx: &mut LowerCx) -> Option<(BufId, i64)> {
+        let b = cx.opt(2)?;
+        if let Some(tensor) = &b.constant {
+            // Padded by a panel: the last tile of the last group may load whole vectors.
+            let mut bytes = tensor.bytes().to_vec();
+            bytes.resize(bytes.len().next_multiple_of(64) + 256, 0);
+            return Some((cx.const_buf(DType::F32, bytes), 0));
+        }
+        let n = b.view.shape[0];
+        let buf = cx.scratch(DType::F32, n + 64, false);
+        cx.for_(LoopKind::Vector, n, |cx, i| {
+            let value = cx.load(&b, std::slice::from_ref(&i));
+            cx.push(Stmt::Store(buf, i, value));
+        });
+        Some((buf, 0))
+    }
+
+    /// One filter per channel: rows of outputs by the depthwise kernel.
+    fn depthwise(&self, cx: &mut LowerCx) -> OpResult<()> {
+        let dims = self.output_dims();
+        let channels = self.geometry.group;
+        let w = self.depthwise_weights(cx, channels);
+        let bias = self.bias(cx);
+        let mut taps = vec![0i64];
+        for d in 0..self.spatial() {
+            let step = self.x.view.strides[d + 2] * self.geometry.dilations[d] * 4;
+            taps = taps.iter().flat_map(|t| (0..self.kernel[d] as i64).map(move |i| t + i * step)).collect();
+        }
+        let (n, x_step, y_step, row_steps) = dims.last().expect("internal: output dimensions").clone();
+        let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
+        let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| EpilogueOperand {
+            dtype: o.dtype,
+            row: row * o.dtype.bytes() as i64,
+            per_column: s[1] == 1,
+        };
+        let kernel = Kernel::Depthwise(DepthwiseKernel {
+            channels: channels as u32,
+            taps,
+            x_step: x_step * 4,
+            y_step: y_step * self.y.dtype.bytes() as i64,
+            w_step: channels as i64 * 4,
+            bias: bias.is_some(),
+            epilogue: self.program.clone(),
+            operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
+        });
+        let outer = &dims[..dims.len() - 1];
+        let shape: Vec<u64> = outer.iter().map(|d| d.0).collect();
+        self.depthwise_rows(cx, &shape, outer, &mut |cx, x, y, operands| {
+            let mut ptrs = vec![(self.x.buf, x), (w, Expr::Int(0)), (self.y.buf, y)];
+            ptrs.extend(bias.map(|(b, at)| (b, Expr::Int(at))));
+            ptrs.extend(self.operands.iter().map(|o| o.buf).zip(operands));
+            cx.push(Stmt::Call(kernel.clone(), ptrs, vec![Expr::Int(n as i64)]));
+        });
+        Ok(())
+    }
+
+    fn depthwise_weights(&self, cx: &mut LowerCx, channels: u64) -> BufId {
+        let w = cx.input(1);
+        let taps: u64 = self.kernel.iter().product();
+        if let Some(tensor) = &w.constant {
+            let values = tensor.to_vec::<f32>();
+            let (t, c) = (taps as usize, channels as usize);
+            let bytes = (0..t * c).flat_map(|i| values[(i % c) * t + i / c].to_le_bytes()).collect();
+            return cx.const_buf(DType::F32, bytes);
+        }
+        let buf = cx.scratch(DType::F32, taps * channels, false);
+        let mut extents = self.kernel.clone();
+        extents.push(channels);
+        let order = View::contiguous(&extents).strides;
+        cx.for_each(&extents, &order, |cx, at| {
+            let mut from = vec![at[at.len() - 1].clone(), Expr::Int(0)];
+            from.extend_from_slice(&at[..at.len() - 1]);
+            let to = at.iter().zip(&order).fold(Expr::Int(0), |sum, (i, s)| sum.add(i.clone().times(*s)));
+            let value = cx.load(&w, &from);
+            cx.push(Stmt::Store(buf, to, value));
+        });
+        buf
+    }
+
+    /// Loops over output rows; `call` gets the indices of x, y and the operands at column 0.
+    #[expect(clippy::type_complexity, reason = "dimensions as output_dims gives them")]
+    fn depthwise_rows(
+        &self,
+        cx: &mut LowerCx,
+        shape: &[u64],
+        dims: &[(u64, i64, i64, Vec<i64>)],
+        call: &mut dyn FnMut(&mut LowerCx, Expr, Expr, Vec<Expr>),
+    ) {
+        let order = View::contiguous(shape).strides;
+        cx.for_rows(shape, &order, |cx, at| {
+            let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
+                at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))
+            };
+            let x = sum(self.x.view.offset, &|d| dims[d].1);
+            let y = sum(self.y.view.offset, &|d| dims[d].2);
+            let operands = self.operands.iter().enumerate().map(|(n, o)| sum(o.view.offset, &|d| dims[d].3[n])).collect();
+            call(cx, x, y, operands);
+        });
+    }
+}
+
+/// Other float types: the formula as scalar loops, in the type itself (f64) or f32 (f16, bf16).
+fn scalar(cx: &mut LowerCx, g: &Geometry) -> OpResult<()> {
+    let (x, w, y, b) = (cx.input(0), cx.input(1), cx.output(0), cx.opt(2));
+    let wide = if x.dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
+    let filters = w.view.shape[0] / g.group;
+    let shape = y.view.shape.clone();
+    let order = View::contiguous(&shape).strides;
+    let cast = |e: Expr| Expr::Cast(wide, Box::new(e));
+    cx.for_rows(&shape, &order, |cx, at| {
+        let start = b.as_ref().map_or(Expr::Const(wide, 0), |b| cast(cx.load(b, &at[1..2])));
+        let sum = cx.let_(start);
+        let group = Expr::bin(onnxc_ir::scalar::BinOp::Div, at[1].clone(), Expr::Int(filters as i64));
+        let first = cx.let_(group.times(w.view.shape[1] as i64));
+        let taps = w.view.shape[1..].to_vec();
+        cx.for_serial(&taps, |cx, tap| {
+            let mut from = vec![at[0].clone(), Expr::Var(first).add(tap[0].clone())];
+            let mut inside: Option<Expr> = None;
+            for d in 0..g.strides.len() {
+                let i = at[d + 2]
+                    .clone()
+                    .times(g.strides[d])
+                    .add(tap[d + 1].clone().times(g.dilations[d]))
+                    .add(Expr::Int(-g.pads[d]));
+                let i = Expr::Var(cx.let_(i));
+                let ge = Expr::bin(onnxc_ir::scalar::BinOp::Ge, i.clone(), Expr::Int(0));
+                let lt = Expr::bin(onnxc_ir::scalar::BinOp::Lt, i.clone(), Expr::Int(x.view.shape[d + 2] as i64));
+                let both = Expr::bin(onnxc_ir::scalar::BinOp::And, ge, lt);
+                inside = Some(inside.map_or(both.clone(), |e| Expr::bin(onnxc_ir::scalar::BinOp::And, e, both)));
+                from.push(i);
+            }
+            let inside = inside.expect("internal: a convolution has spatial dimensions");
+            cx.if_(
+                inside,
+                |cx| {
+                    let mut at_w = vec![at[1].clone()];
+                    at_w.extend_from_slice(tap);
+                    let product = Expr::bin(onnxc_ir::scalar::BinOp::Mul, cast(cx.load(&x, &from)), cast(cx.load(&w, &at_w)));
+                    cx.set(sum, Expr::bin(onnxc_ir::scalar::BinOp::Add, Expr::Var(sum), product));
+                },
+                |_| {},
+            );
+        });
+        let mut args = vec![Expr::Cast(x.dtype, Box::new(Expr::Var(sum)))];
+        for o in &operands {
+            let steps = broadcast_strides(o, &shape);
+            let index = at.iter().zip(&steps).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
+            args.push(Expr::Load(o.buf, Box::new(index)));
+        }
+        let value = cx.program(&program, &args);
+        cx.store(&y, at, value);
+    });
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! `conv`: convolution over any number of spatial dimensions, grouped and dilated, with a fused epilogue.
+//!
+//! Inputs: x `[N, C, spatial...]`, w `[M, C/group, kernel...]`, b `[M]` or absent, then operands of the epilogue (broadcast to the result).
+//! Result: `[N, M, out...]` with `out = (in + pads - dilation*(kernel-1) - 1) / stride + 1` (ONNX Conv-22).
+//!
+//! Lowering: direct convolution by the matmul tile. Channels are innermost in memory; the tile reads x in place by broadcast, rows of a tile are
+//! neighbouring outputs, its k loop runs over kernel positions and channels. Padding is a zero halo in scratch memory.
+
+mod lower;
+
+use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
+use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
+
+use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
+use crate::common::epilogue;
+
+/// The record.
+pub static CONV: OpDef = OpDef {
+    name: "conv",
+    onnx: &[
+        Import { domain: "", name: "Conv", opsets: (1, NEWEST), build: import },
+        Import { domain: "com.microsoft", name: "FusedConv", opsets: (1, NEWEST), build: import_fused },
+    ],
+    infer,
+    infer_dims: None,
+    eval,
+    lower: Lower::Nest(lower::lower),
+    tolerance: Tolerance::SUMS,
+    samples,
+};
+
+/// Number of inputs before those of the epilogue.
+pub(crate) const OWN_INPUTS: usize = 3;
+
+fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    let inputs = [Some(cx.input(0)?), Some(cx.input(1)?), cx.opt_input(2)];
+    let attrs = explicit_pads(cx.attrs(), cx.graph().ty(cx.input(0)?), cx.graph().ty(cx.input(1)?))?;
+    cx.node("conv", &inputs, attrs)
+}
+
+/// com.microsoft FusedConv: a convolution, an optional residual and an activation.
+fn import_fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    let mut attrs = cx.attrs().clone();
+    let activation = attrs.str("activation").unwrap_or_default().to_string();
+    let params = attrs.floats("activation_params").unwrap_or_default().to_vec();
+    attrs.0.remove("activation");
+    attrs.0.remove("activation_params");
+    let inputs = [Some(cx.input(0)?), Some(cx.input(1)?), cx.opt_input(2)];
+    let attrs = explicit_pads(&attrs, cx.graph().ty(cx.input(0)?), cx.graph().ty(cx.input(1)?))?;
+    let mut y = cx.node("conv", &inputs, attrs)?[0];
+    if let Some(z) = cx.opt_input(3) {
+        y = cx.node1("add", &[y, z], Attrs::default())?;
+    }
+    let param = |i: usize, default: f32| Attr::Float(params.get(i).copied().unwrap_or(default));
+    let y = match activation.as_str() {
+        "" => y,
+        "Relu" => cx.node1("relu", &[y], Attrs::default())?,
+        "Sigmoid" => cx.node1("sigmoid", &[y], Attrs::default())?,
+        "Tanh" => cx.node1("tanh", &[y], Attrs::default())?,
+        "LeakyRelu" => cx.node1("leaky_relu", &[y], Attrs::default().with("alpha", param(0, 0.01)))?,
+        "HardSigmoid" => {
+            let attrs = Attrs::default().with("alpha", param(0, 0.2)).with("beta", param(1, 0.5));
+            cx.node1("hard_sigmoid", &[y], attrs)?
+        }
+        "Clip" => {
+            let bound = |i: usize, default: f32| Tensor::scalar(params.get(i).copied().unwrap_or(default));
+            let (lo, hi) = (cx.constant(bound(0, f32::MIN)), cx.constant(bound(1, f32::MAX)));
+            cx.node1("clip", &[y, lo, hi], Attrs::default())?
+        }
+        other => return Err(OpError::new(format!("activation {other:?} is not supported"))),
+    };
+    Ok(vec![y])
+}
+
+/// Strides, dilations and pads with their defaults filled in and `auto_pad` worked out.
+pub(crate) fn explicit_pads(attrs: &Attrs, x: &TensorType, w: &TensorType) -> OpResult<Attrs> {
+    if x.rank() < 3 || w.rank() != x.rank() {
+        return Err(OpError::new(format!(
+            "x has {} dimensions and w {}; both need the same number, at least 3",
+            x.rank(),
+            w.rank()
+        )));
+    }
+    let spatial = x.rank() - 2;
+    let kernel: Option<Vec<i64>> = w.shape[2..].iter().map(|d| d.as_const().map(|n| n as i64)).collect();
+    let kernel = kernel.ok_or_else(|| OpError::new("the kernel's extents must be known"))?;
+    if let Some(given) = attrs.ints("kernel_shape")
+        && given != kernel
+    {
+        return Err(OpError::new(format!("kernel_shape {given:?} differs from the weights' {kernel:?}")));
+    }
+    let list = |name: &str, default: i64| -> OpResult<Vec<i64>> {
+        let values = attrs.ints(name).map_or_else(|| vec![default; spatial], <[i64]>::to_vec);
+        if values.len() != spatial || values.iter().any(|v| *v < 1 || *v > 1 << 20) {
+            return Err(OpError::new(format!("{name} {values:?} must be {spatial} positive numbers")));
+        }
+        Ok(values)
+    };
+    let (strides, dilations) = (list("strides", 1)?, list("dilations", 1)?);
+    let mut pads = attrs.ints("pads").map_or_else(|| vec![0; 2 * spatial], <[i64]>::to_vec);
+    if pads.len() != 2 * spatial || pads.iter().any(|p| p.unsigned_abs() > 1 << 20) {
+        return Err(OpError::new(format!("pads {pads:?} must be {} numbers of reasonable size", 2 * spatial)));
+    }
+    match attrs.str("auto_pad").unwrap_or("NOTSET") {
+        "NOTSET" | "" => {}
+        "VALID" => pads = vec![0; 2 * spatial],
+        mode @ ("SAME_UPPER" | "SAME_LOWER") => {
+            for d in 0..spatial {
+                let n = x.shape[d + 2].as_const().ok_or_else(|| {
+                    OpError::new(format!("auto_pad {mode} needs a known extent of dimension {}", d + 2))
+                        .help("fix it with --dim or --shape")
+                })? as i64;
+                let out = (n + strides[d] - 1) / strides[d];
+                let total = ((out - 1) * strides[d] + (kernel[d] - 1) * dilations[d] + 1 - n).max(0);
+                let small = total / 2;
+                let (lo, hi) = if mode == "SAME_UPPER" { (small, total - small) } else { (total - small, small) };
+                (pads[d], pads[d + spatial]) = (lo, hi);
+            }
+        }
+        other => return Err(OpError::new(format!("auto_pad {other:?} is unknown"))),
+    }
+    let mut out = attrs.clone();
+    out.0.remove("auto_pad");
+    out.0.remove("kernel_shape");
+    let group = attrs.int("group").unwrap_or(1);
+    Ok(out
+        .with("strides", Attr::Ints(strides))
+        .with("dilations", Attr::Ints(dilations))
+        .with("pads", Attr::Ints(pads))
+        .with("group", Attr::Int(group)))
+}
+
+/// Geometry with attributes' defaults, for graphs that did not come through import.
+pub(crate) struct Geometry {
+    pub strides: Vec<i64>,
+    pub dilations: Vec<i64>,
+    pub pads: Vec<i64>,
+    pub group: u64,
+}
+
+impl Geometry {
+    pub fn of(attrs: &Attrs, spatial: usize) -> Geometry {
+        let list = |name: &str, n: usize, default: i64| attrs.ints(name).map_or_else(|| vec![default; n], <[i64]>::to_vec);
+        Geometry {
+            strides: list("strides", spatial, 1),
+            dilations: list("dilations", spatial, 1),
+            pads: list("pads", 2 * spatial, 0),
+            group: attrs.int("group").unwrap_or(1).max(1) as u64,
+        }
+    }
+}
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    if x.rank() < 3 || w.rank() != x.rank() {
+        return Err(OpError::new(format!("x is {x} and w is {w}; both need the same number of dimensions, at least 3")));
+    }
+    if x.dtype != w.dtype || !matches!(x.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
+        return Err(OpError::new(format!("x is {x} and w is {w}; both need one float type")));
+    }
+    let spatial = x.rank() - 2;
+    let g = Geometry::of(cx.attrs, spatial);
+    if g.strides.len() != spatial || g.dilations.len() != spatial || g.pads.len() != 2 * spatial {
+        return Err(OpError::new("strides, dilations or pads have the wrong length"));
+    }
+    let channels = w.shape[1].mul(&Dim::Const(g.group));
+    if let (Some(c), Some(want)) = (x.shape[1].as_const(), channels.as_const())
+        && c != want
+    {
+        return Err(OpError::new(format!("x has {c} channels, w and group {} need {want}", g.group)));
+    }
+    if let Some(m) = w.shape[0].as_const()
+        && m % g.group != 0
+    {
+        return Err(OpError::new(format!("{m} filters do not divide into {} groups", g.group)));
+    }
+    if let Some(b) = cx.opt(2)
+        && (b.rank() != 1 || b.shape[0] != w.shape[0] || b.dtype != x.dtype)
+    {
+        return Err(OpError::new(format!("the bias is {b}, expected {}[{}]", x.dtype, w.shape[0])));
+    }
+    let mut shape = vec![x.shape[0].clone(), w.shape[0].clone()];
+    for d in 0..spatial {
+        let kernel = w.shape[d + 2].as_const().ok_or_else(|| OpError::new("the kernel's extents must be known"))?;
+        let window = g.dilations[d] * (kernel as i64 - 1) + 1;
+        let pad = g.pads[d] + g.pads[d + spatial];
+        if let Some(n) = x.shape[d + 2].as_const()
+            && (n as i64) + pad < window
+        {
+            return Err(OpError::new(format!(
+                "dimension {} of x ({n} + {pad} padding) is smaller than the kernel ({window})",
+                d + 2
+            )));
+        }
+        shape.push(x.shape[d + 2].offset(pad - window).div(&Dim::Const(g.strides[d] as u64)).offset(1));
+    }
+    let dtype = epilogue::result_dtype(cx.attrs, x.dtype);
+    Ok(vec![TensorType { dtype, shape }])
+}
+
+/// Plain loops: sums in f64 for f64 and in f32 for everything else, in the order of the formula.
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let (x, w) = (cx.input(0), cx.input(1));
+    let spatial = x.shape().len() - 2;
+    let g = Geometry::of(cx.attrs, spatial);
+    let round = |v: f64| if x.dtype() == DType::F64 { v } else { f64::from(v as f32) };
+    let (xs, ws) = (f64s(x)?, f64s(w)?);
+    let bias = cx.opt(2).map(f64s).transpose()?;
+    let (x_steps, w_steps) = (strides(x.shape()), strides(w.shape()));
+    let shape = cx.out_shape(0);
+    let (filters, channels) = ((w.shape()[0] / g.group).max(1) as usize, w.shape()[1] as usize);
+    let mut out = Vec::new();
+    for_coords(&shape, |at| {
+        let mut sum = bias.as_ref().map_or(0.0, |b| b[at[1]]);
+        for_coords(&w.shape()[1..], |tap| {
+            let mut from = at[0] * x_steps[0] + (at[1] / filters * channels + tap[0]) * x_steps[1];
+            for d in 0..spatial {
+                let i = at[d + 2] as i64 * g.strides[d] + tap[d + 1] as i64 * g.dilations[d] - g.pads[d];
+                if i < 0 || i >= x.shape()[d + 2] as i64 {
+                    return;
+                }
+                from += i as usize * x_steps[d + 2];
+            }
+            sum = round(sum + round(xs[from] * ws[at[1] * w_steps[0] + offset(tap, &w_steps[1..])]));
+        });
+        out.push(sum);
+    });
+    Ok(vec![epilogue::apply(cx, from_f64s(x.dtype(), &shape, out), OWN_INPUTS)?])
+}
+
+fn samples() -> Vec<Sample> {
+    let f32s = |shape: &[u64]| Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0));
+    let weights = |shape: &[u64]| {
+        let n: u64 = shape.iter().product();
+        let values = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
+        Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
+    };
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let case = |attrs: Attrs, inputs| Sample { attrs, inputs, n_outputs: 1 };
+    let plain = Attrs::default;
+    vec![
+        case(plain(), vec![f32s(&[1, 3, 5, 7]), weights(&[4, 3, 3, 3]), None]),
+        case(
+            plain().with("pads", ints(&[1, 1, 1, 1])).with("strides", ints(&[2, 2])),
+            vec![f32s(&[2, 3, 9, 8]), weights(&[33, 3, 3, 3]), weights(&[33])],
+        ),
+        case(plain(), vec![f32s(&[1, 17, 6, 5]), weights(&[40, 17, 1, 1]), weights(&[40])]),
+        case(
+            plain().with("group", Attr::Int(6)).with("pads", ints(&[1, 1, 1, 1])),
+            vec![f32s(&[1, 6, 5, 9]), weights(&[6, 1, 3, 3]), weights(&[6])],
+        ),
+        case(plain().with("group", Attr::Int(2)), vec![f32s(&[1, 6, 4, 4]), weights(&[8, 3, 2, 2]), None]),
+        case(
+            plain().with("group", Attr::Int(3)).with("strides", ints(&[2, 1])),
+            vec![f32s(&[1, 3, 7, 5]), weights(&[6, 1, 3, 1]), weights(&[6])],
+        ),
+        case(
+            plain().with("dilations", ints(&[2, 3])).with("pads", ints(&[2, 3, 0, 1])),
+            vec![f32s(&[1, 2, 8, 9]), weights(&[5, 2, 3, 3]), None],
+        ),
+        case(plain().with("pads", ints(&[2, 1])), vec![f32s(&[2, 4, 11]), weights(&[7, 4, 4]), weights(&[7])]),
+        case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
+        case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),
+    ]
+}
