@@ -94,13 +94,33 @@ fn node_order(graph: &Graph, node: &Node, orders: &[Order]) -> Order {
     }
 }
 
-/// A dense view of `shape` with its dimensions in memory in this order.
-pub fn dense(shape: &[u64], order: &Order) -> View {
+/// Bytes after which first-level caches map addresses to the same sets again, or a large part of it.
+const CACHE_PERIOD: u64 = 2048;
+/// What is put between pixels to leave that period.
+const CACHE_GAP: u64 = 64;
+
+/// A view of `shape` with its dimensions in memory in this order, without gaps unless neighbouring pixels of a channels-last value would fall into the
+/// same cache sets: a tile reads one element of many pixels at each step.
+pub fn view(shape: &[u64], order: &Order, element_bytes: u64) -> View {
     let mut strides = vec![0i64; shape.len()];
     let mut step = 1i64;
-    for d in order.iter().rev() {
+    let image = shape.len() >= 3 && *order == channels_last(shape.len());
+    for (n, d) in order.iter().rev().enumerate() {
         strides[*d] = step;
         step *= shape[*d].max(1) as i64;
+        let bytes = step as u64 * element_bytes;
+        let pixels = shape.iter().enumerate().filter(|(e, _)| e != d).any(|(_, extent)| *extent > 1);
+        if n == 0 && image && pixels && bytes > 0 && bytes.is_multiple_of(CACHE_PERIOD) {
+            step += (CACHE_GAP / element_bytes) as i64;
+        }
     }
     View { shape: shape.to_vec(), strides, offset: 0 }
+}
+
+/// Elements from the first to behind the last of a view with positive strides.
+pub fn span(view: &View) -> u64 {
+    if view.shape.contains(&0) {
+        return 0;
+    }
+    view.shape.iter().zip(&view.strides).map(|(n, s)| (n - 1) * s.unsigned_abs()).sum::<u64>() + 1
 }

@@ -181,9 +181,9 @@ impl<'g> Level<'g> {
                 Storage { region: whole.region, view }
             }
             None => self.reuse(planner, n, node, id).unwrap_or_else(|| {
-                let view = layout::dense(&self.shape(id), &self.orders[id.0 as usize]);
-                let elements: u64 = view.shape.iter().product();
-                Storage { region: planner.buffer(elements * self.graph.ty(id).dtype.bytes()), view }
+                let size = self.graph.ty(id).dtype.bytes();
+                let view = layout::view(&self.shape(id), &self.orders[id.0 as usize], size);
+                Storage { region: planner.buffer(layout::span(&view) * size), view }
             }),
         };
         planner.touch(storage.region);
@@ -204,7 +204,7 @@ impl<'g> Level<'g> {
         node.inputs.iter().flatten().find_map(|x| {
             let storage = self.storage(*x)?;
             let Region::Buffer(b) = storage.region else { return None };
-            let dense = storage.view.offset == 0 && planner.buffers[b].bytes == shape.iter().product::<u64>() * size;
+            let dense = storage.view.offset == 0 && planner.buffers[b].bytes == layout::span(&storage.view) * size;
             let ty = self.graph.ty(*x);
             let fits = storage.view.shape == shape && ty.dtype.bytes() == size && dense;
             // Defined at this level (captured values may be needed after the branch), and nothing else in the buffer is needed later.

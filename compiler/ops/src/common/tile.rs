@@ -76,17 +76,19 @@ pub struct Product {
     pub mr: u32,
 }
 
-/// The tile for a product of this size: widest panel that is not mostly empty, and rows in balanced blocks.
+/// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B, in quarters of a cycle of a
+/// core with as many multipliers as load ports for vectors and twice as many for scalars.
 pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
     let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
-    let waste = |&&(mr, nr): &&(u32, u32)| {
-        let padded_cols = cols.div_ceil(u64::from(nr)) * u64::from(nr);
+    let cost = |&&(mr, nr): &&(u32, u32)| {
+        let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
-        // A block costs its rows, and one row's worth for loading B; an empty column costs as much as a full one.
-        let row_cost = blocks * u64::from(mr.min(u32::try_from(rows).unwrap_or(u32::MAX))) + 2 * blocks;
-        padded_cols.saturating_mul(row_cost)
+        let height = rows.div_ceil(blocks);
+        let vectors = u64::from(nr / target.lanes);
+        let full = 4 * height * vectors + 2 * height + 8 * vectors;
+        (panels * blocks).saturating_mul(full)
     };
-    tiles.iter().min_by_key(waste).copied().expect("internal: a target has tiles")
+    tiles.iter().min_by_key(cost).copied().expect("internal: a target has tiles")
 }
 
 /// Elements of one k step that are packed together: 4 for int8 dot products, else 1.
