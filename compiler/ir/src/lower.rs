@@ -35,6 +35,8 @@ pub struct LowerCx<'a> {
     pub attrs: &'a Attrs,
     /// Operands.
     pub inputs: Vec<Option<Arg>>,
+    /// Of each operand, the elements before and behind each dimension that are readable and zero; nothing where there are none.
+    pub halos: Vec<Vec<(u64, u64)>>,
     /// Results.
     pub outputs: Vec<Arg>,
     /// The machine.
@@ -57,7 +59,8 @@ impl<'a> LowerCx<'a> {
         let inputs = inputs.iter().enumerate().map(|(i, input)| {
             input.clone().map(|(dtype, view, constant)| Arg { buf: func.buf(dtype, BufKind::Input(i)), dtype, view, constant })
         });
-        let inputs = inputs.collect();
+        let inputs: Vec<Option<Arg>> = inputs.collect();
+        let halos = vec![Vec::new(); inputs.len()];
         let outputs = outputs.iter().enumerate();
         let outputs = outputs.map(|(i, (dtype, view))| Arg {
             buf: func.buf(*dtype, BufKind::Output(i)),
@@ -66,7 +69,7 @@ impl<'a> LowerCx<'a> {
             constant: None,
         });
         let outputs = outputs.collect();
-        LowerCx { attrs, inputs, outputs, target, func, blocks: vec![Vec::new()] }
+        LowerCx { attrs, inputs, halos, outputs, target, func, blocks: vec![Vec::new()] }
     }
 
     /// Operand `i`, which inference has shown to be there.

@@ -4,6 +4,7 @@
 //! last, elementwise operators follow their operands, everything else is row-major.
 
 pub mod elementwise;
+pub mod halo;
 
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::{Lower, View};

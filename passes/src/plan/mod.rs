@@ -61,8 +61,15 @@ pub struct Lowered {
 
 /// Lowers the nodes of a scheduled graph, whose extents must all be known, in order.
 pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanError>> {
-    let mut planner =
-        Planner { target, buffers: Vec::new(), scratch: Vec::new(), weights: Weights::default(), time: 0, errors: Vec::new() };
+    let mut planner = Planner {
+        target,
+        buffers: Vec::new(),
+        scratch: Vec::new(),
+        weights: Weights::default(),
+        uncleared: Vec::new(),
+        time: 0,
+        errors: Vec::new(),
+    };
     let dense = |id: &ValueId, region: Region| Storage::dense(region, &graph.ty(*id).const_shape().unwrap_or_default());
     let inputs: Vec<Storage> = graph.inputs.iter().enumerate().map(|(i, id)| dense(id, Region::Input(i as u32))).collect();
     let outputs: Vec<Storage> = graph.outputs.iter().enumerate().map(|(j, id)| dense(id, Region::Output(j as u32))).collect();
@@ -122,6 +129,8 @@ struct Planner<'a> {
     /// Per-worker scratch of one step at a time: the largest step decides.
     scratch: Vec<u64>,
     weights: Weights,
+    /// Storage of the node at hand whose border is not written yet.
+    uncleared: Vec<(Storage, onnxc_ir::DType)>,
     time: usize,
     errors: Vec<PlanError>,
 }
@@ -150,6 +159,9 @@ impl Planner<'_> {
         }
         for id in &node.outputs {
             level.allocate(self, n, node, *id);
+        }
+        for (storage, dtype) in std::mem::take(&mut self.uncleared) {
+            drafts.push(nodes::clear_border(self, &storage, dtype, &level.graph.value(node.outputs[0]).name));
         }
         match nodes::call(self, level, node) {
             Ok(draft) => drafts.push(draft),

@@ -30,6 +30,10 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
     let name = step_name(planner, node.op.name);
     let error = |reason: String, help| PlanError { origins: node.origins.clone(), op: node.op.name.to_string(), reason, help };
     let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target);
+    for (id, halo) in node.inputs.iter().zip(&mut cx.halos) {
+        let zeros = id.and_then(|id| level.storage(id)).and_then(|s| s.halo.clone());
+        *halo = zeros.map(|h| h.0).unwrap_or_default();
+    }
     match node.op.lower {
         Lower::Elementwise(program) => {
             let dtypes: Vec<DType> = inputs.iter().flatten().map(|(t, ..)| *t).collect();
@@ -109,7 +113,7 @@ impl Planner<'_> {
                 }
             };
             self.touch(region);
-            level.set(*out, Storage { region, view: viewed });
+            level.set(*out, Storage { region, view: viewed, halo: None });
         }
     }
 
@@ -139,6 +143,19 @@ pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &Tenso
     let region = resolve(planner, level, from.region, &func, 0);
     let regions = regions_of(planner, &func, &[Some(region)], &[to.region]);
     Draft::Call { func, regions, origins: vec![level.graph.value(id).name.clone()], op: "copy".to_string() }
+}
+
+/// A step that writes zeros round a value.
+pub(super) fn clear_border(planner: &mut Planner, storage: &Storage, dtype: DType, name: &str) -> Draft {
+    let (step, attrs) = (step_name(planner, "border"), Attrs::default());
+    let mut cx = LowerCx::new(&step, &attrs, &[], &[(dtype, storage.view.clone())], planner.target);
+    for side in storage.halo.iter().flat_map(|h| h.sides(&storage.view)) {
+        let to = Arg { view: side, ..cx.output(0) };
+        cx.for_each(&to.view.shape.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, Expr::Const(dtype, 0)));
+    }
+    let func = cx.finish();
+    let regions = regions_of(planner, &func, &[], &[storage.region]);
+    Draft::Call { func, regions, origins: vec![name.to_string()], op: "border".to_string() }
 }
 
 fn operand_regions(planner: &mut Planner, level: &Level, node: &Node, func: &Func) -> Vec<Option<Region>> {

@@ -6,6 +6,7 @@ use onnxc_ir::op::{Lower, View};
 use onnxc_ir::plan::Place;
 
 use super::Planner;
+use crate::layout::halo::{self, Halo};
 use crate::layout::{self, Order};
 
 /// A piece of memory before buffers have offsets.
@@ -46,12 +47,14 @@ pub struct Storage {
     pub region: Region,
     /// The value in it.
     pub view: View,
+    /// Zeros around it.
+    pub halo: Option<Halo>,
 }
 
 impl Storage {
     /// Row-major from the start of a region.
     pub fn dense(region: Region, shape: &[u64]) -> Storage {
-        Storage { region, view: View::contiguous(shape) }
+        Storage { region, view: View::contiguous(shape), halo: None }
     }
 }
 
@@ -62,6 +65,7 @@ pub(super) struct Level<'g> {
     /// Storage that a value must be written to: an output, or its part of a concatenation.
     pins: Vec<Option<Pin>>,
     orders: Vec<Order>,
+    halos: Vec<Option<Halo>>,
     /// Last node that uses each value; graph outputs live to the end.
     last_use: Vec<usize>,
 }
@@ -89,7 +93,9 @@ impl<'g> Level<'g> {
             node.inputs.iter().flatten().for_each(|id| last_use[id.0 as usize] = n);
         }
         graph.outputs.iter().for_each(|id| last_use[id.0 as usize] = usize::MAX);
-        let mut level = Level { graph, storages, pins: vec![None; graph.values.len()], orders: layout::choose(graph), last_use };
+        let orders = layout::choose(graph);
+        let halos = halo::halos(graph, &orders);
+        let mut level = Level { graph, storages, pins: vec![None; graph.values.len()], orders, halos, last_use };
         level.pin_outputs(outputs);
         level.pin_concats();
         level
@@ -121,7 +127,7 @@ impl<'g> Level<'g> {
                 .is_some_and(|v| v.is_contiguous() && v.offset == 0 && v.shape.iter().product::<u64>() == shape.iter().product());
             let free = self.storages[x.0 as usize].is_none() && self.pins[x.0 as usize].is_none();
             if keeps_order && free && storage.view.is_contiguous() && storage.view.offset == 0 {
-                self.pins[x.0 as usize] = Some(Pin::To(Storage { region: storage.region, view: dense }));
+                self.pins[x.0 as usize] = Some(Pin::To(Storage { region: storage.region, view: dense, halo: None }));
                 self.pins[out.0 as usize] = None;
             }
         }
@@ -178,16 +184,29 @@ impl<'g> Level<'g> {
                 let mut view = whole.view.clone();
                 view.offset += start as i64 * view.strides[axis];
                 view.shape = self.shape(id);
-                Storage { region: whole.region, view }
+                Storage { region: whole.region, view, halo: whole.halo }
             }
-            None => self.reuse(planner, n, node, id).unwrap_or_else(|| {
-                let size = self.graph.ty(id).dtype.bytes();
-                let view = layout::view(&self.shape(id), &self.orders[id.0 as usize], size);
-                Storage { region: planner.buffer(layout::span(&view) * size), view }
-            }),
+            None => self.reuse(planner, n, node, id).unwrap_or_else(|| self.fresh(planner, id)),
         };
         planner.touch(storage.region);
         self.set(id, storage);
+    }
+
+    /// A new buffer for a value, with its border, which is to be cleared before the node.
+    fn fresh(&self, planner: &mut Planner, id: ValueId) -> Storage {
+        let dtype = self.graph.ty(id).dtype;
+        let halo = self.halos[id.0 as usize].clone();
+        let shape = self.shape(id);
+        let whole_shape = halo.as_ref().map_or_else(|| shape.clone(), |h| h.around(&View::contiguous(&shape)).shape);
+        let mut view = layout::view(&whole_shape, &self.orders[id.0 as usize], dtype.bytes());
+        let region = planner.buffer(layout::span(&view) * dtype.bytes());
+        view.shape = shape;
+        view.offset += halo.iter().flat_map(|h| h.0.iter().zip(&view.strides)).map(|((lo, _), s)| *lo as i64 * s).sum::<i64>();
+        let storage = Storage { region, view, halo };
+        if storage.halo.is_some() {
+            planner.uncleared.push((storage.clone(), dtype));
+        }
+        storage
     }
 
     fn shape(&self, id: ValueId) -> Vec<u64> {
@@ -204,7 +223,12 @@ impl<'g> Level<'g> {
         node.inputs.iter().flatten().find_map(|x| {
             let storage = self.storage(*x)?;
             let Region::Buffer(b) = storage.region else { return None };
-            let dense = storage.view.offset == 0 && planner.buffers[b].bytes == layout::span(&storage.view) * size;
+            let whole = storage.halo.as_ref().map_or_else(|| storage.view.clone(), |h| h.around(&storage.view));
+            let dense = whole.offset == 0 && planner.buffers[b].bytes == layout::span(&whole) * size;
+            let bordered = match (&self.halos[id.0 as usize], &storage.halo) {
+                (Some(want), Some(has)) => has.covers(want),
+                (want, _) => want.is_none(),
+            };
             let ty = self.graph.ty(*x);
             let fits = storage.view.shape == shape && ty.dtype.bytes() == size && dense;
             // Defined at this level (captured values may be needed after the branch), and nothing else in the buffer is needed later.
@@ -217,7 +241,7 @@ impl<'g> Level<'g> {
                 .iter()
                 .flatten()
                 .all(|y| self.storage(*y).is_none_or(|s| s.region != storage.region || s.view == storage.view));
-            (fits && own && dead && one_view).then(|| storage.clone())
+            (fits && bordered && own && dead && one_view).then(|| storage.clone())
         })
     }
 }

@@ -59,6 +59,16 @@ fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
     if !padded && (!dense_channels || x.view.strides[1] == 1 || x.view.shape[1] == 1) {
         return x.clone();
     }
+    let zeros = |d: usize| cx.halos[0].get(d + 2).copied().unwrap_or_default();
+    let enough = |d: usize| zeros(d).0 >= g.pads[d].max(0) as u64 && zeros(d).1 >= g.pads[d + spatial].max(0) as u64;
+    if (0..spatial).all(enough) && (!dense_channels || x.view.strides[1] == 1) {
+        let mut view = x.view.clone();
+        for d in 0..spatial {
+            view.shape[d + 2] = view.shape[d + 2].saturating_add_signed(g.pads[d] + g.pads[d + spatial]);
+            view.offset -= g.pads[d] * view.strides[d + 2];
+        }
+        return Arg { view, ..x.clone() };
+    }
     let mut shape = x.view.shape.clone();
     for d in 0..spatial {
         shape[d + 2] += (g.pads[d] + g.pads[d + spatial]) as u64;

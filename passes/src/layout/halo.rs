@@ -1,0 +1,70 @@
+//! Zeros around images: a value that padded convolutions read lives in a buffer with a border, so that they need no padded copy of it.
+
+use onnxc_ir::graph::Graph;
+use onnxc_ir::op::View;
+
+use super::{Order, channels_last};
+
+/// Elements before and behind each dimension of a value that belong to its buffer and are zero.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Halo(pub Vec<(u64, u64)>);
+
+/// Rows of fewer pixels lose more by not merging with the next row than a padded copy costs.
+const NARROW: u64 = 10;
+
+/// The border that each value should have: the largest padding of the convolutions that read it.
+pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
+    let mut halos: Vec<Option<Halo>> = vec![None; graph.values.len()];
+    for node in graph.nodes.iter().filter(|n| n.op.name == "conv") {
+        let (Some(Some(x)), Some(pads)) = (node.inputs.first(), node.attrs.ints("pads")) else { continue };
+        let ty = graph.ty(*x);
+        let spatial = ty.rank().saturating_sub(2);
+        let wide = ty.shape.last().and_then(onnxc_ir::Dim::as_const).is_some_and(|w| w >= NARROW);
+        let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && pads.iter().any(|p| *p > 0);
+        if !wide || !fits || ty.dtype != onnxc_ir::DType::F32 || orders[x.0 as usize] != channels_last(ty.rank()) {
+            continue;
+        }
+        let halo = halos[x.0 as usize].get_or_insert_with(|| Halo(vec![(0, 0); ty.rank()]));
+        for (d, border) in halo.0[2..].iter_mut().enumerate() {
+            *border = (border.0.max(pads[d] as u64), border.1.max(pads[d + spatial] as u64));
+        }
+    }
+    halos
+}
+
+impl Halo {
+    /// True when there are at least as many zeros as `other` asks for.
+    pub fn covers(&self, other: &Halo) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a.0 >= b.0 && a.1 >= b.1)
+    }
+
+    /// The value with its border.
+    pub fn around(&self, view: &View) -> View {
+        let mut whole = view.clone();
+        for (d, (lo, hi)) in self.0.iter().enumerate() {
+            whole.shape[d] += lo + hi;
+            whole.offset -= *lo as i64 * view.strides[d];
+        }
+        whole
+    }
+
+    /// The parts of the border, none twice.
+    pub fn sides(&self, view: &View) -> Vec<View> {
+        let mut sides = Vec::new();
+        let mut inner = self.around(view);
+        for (d, (lo, hi)) in self.0.iter().enumerate() {
+            let extent = view.shape[d];
+            for (start, n) in [(0, *lo), (lo + extent, *hi)] {
+                if n > 0 {
+                    let mut side = inner.clone();
+                    side.offset += start as i64 * side.strides[d];
+                    side.shape[d] = n;
+                    sides.push(side);
+                }
+            }
+            inner.offset += *lo as i64 * inner.strides[d];
+            inner.shape[d] = extent;
+        }
+        sides
+    }
+}
