@@ -3,6 +3,7 @@
 mod common;
 mod conv;
 mod elementwise;
+mod reduce;
 
 use onnxc_ir::op::OpDef;
 
@@ -59,6 +60,16 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::POW,
     &elementwise::PRELU,
     &elementwise::RECIPROCAL,
+    &reduce::REDUCE_L1,
+    &reduce::REDUCE_L2,
+    &reduce::REDUCE_LOG_SUM,
+    &reduce::REDUCE_LOG_SUM_EXP,
+    &reduce::REDUCE_MAX,
+    &reduce::REDUCE_MEAN,
+    &reduce::REDUCE_MIN,
+    &reduce::REDUCE_PROD,
+    &reduce::REDUCE_SUM,
+    &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
     &elementwise::ROUND,
     &elementwise::SELU,

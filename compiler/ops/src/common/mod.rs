@@ -1,4 +1,4 @@
-//! What many operators share: broadcasting, axes, constant operands, element access, import of old attribute forms, loop helpers, samples.
+//! What many operators share: broadcasting, axes, constant operands, element access, import of old attribute forms, loop and row helpers, samples.
 
 pub(crate) mod axes;
 pub(crate) mod broadcast;
@@ -6,5 +6,6 @@ pub(crate) mod elements;
 pub(crate) mod epilogue;
 pub(crate) mod import;
 pub(crate) mod nest;
+pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod tile;

@@ -1,0 +1,208 @@
+//! Work on rows: reductions, normalisations and everything else that passes several times over the same part of a tensor.
+//!
+//! The dimensions of a tensor are kept ones and those of the row. [`Rows`] sorts them by stride and merges neighbours; then it has two forms of
+//! loops, both with unit-stride vector loops inside: *along* the row where the densest dimension belongs to it (each pass is a vector loop with
+//! reductions), and *across* rows where it is kept (one vector loop over neighbouring rows, the passes are serial loops in it).
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{Expr, LoopKind, Var};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::View;
+use onnxc_ir::scalar::BinOp;
+
+use super::nest::{self, ExprExt, PARALLEL_ELEMENTS, over};
+use super::tile::broadcast_strides;
+
+/// Neighbouring rows that one task takes when only the vector loop is there to be split.
+const CHUNK: u64 = 256;
+
+/// A tensor seen as rows: extents, which dimensions are the row's, and operands and results as views of that shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    /// Extents after sorting and merging; the densest dimension of the first view is last.
+    pub shape: Vec<u64>,
+    /// True for dimensions of the row.
+    pub row: Vec<bool>,
+    /// The views, in the order given.
+    pub args: Vec<Arg>,
+}
+
+/// `arg` broadcast to `shape`.
+pub(crate) fn spread(arg: &Arg, shape: &[u64]) -> Arg {
+    let view = View { shape: shape.to_vec(), strides: broadcast_strides(arg, shape), offset: arg.view.offset };
+    Arg { view, ..arg.clone() }
+}
+
+/// The result of a reduction of `shape` over `axes` (which it keeps with extent 1, or drops) as a view of `shape` that does not move along `axes`.
+pub(crate) fn spread_reduced(arg: &Arg, shape: &[u64], axes: &[usize]) -> Arg {
+    if arg.view.shape.len() == shape.len() {
+        let mut out = spread(arg, shape);
+        axes.iter().for_each(|a| out.view.strides[*a] = 0);
+        return out;
+    }
+    let mut kept = arg.view.strides.iter();
+    let strides = (0..shape.len()).map(|d| if axes.contains(&d) { 0 } else { *kept.next().unwrap_or(&0) }).collect();
+    Arg { view: View { shape: shape.to_vec(), strides, offset: arg.view.offset }, ..arg.clone() }
+}
+
+/// Row-major positions inside the row, as a constant i32 view of `shape` that does not move along kept dimensions.
+pub(crate) fn positions(cx: &mut LowerCx, shape: &[u64], axes: &[usize]) -> Arg {
+    let n: u64 = axes.iter().map(|a| shape[*a]).product();
+    let buf = cx.const_buf(DType::I32, (0..n as i32).flat_map(i32::to_le_bytes).collect());
+    let mut strides = vec![0i64; shape.len()];
+    let mut step = 1;
+    for a in axes.iter().rev() {
+        strides[*a] = step;
+        step *= shape[*a] as i64;
+    }
+    Arg { buf, dtype: DType::I32, view: View { shape: shape.to_vec(), strides, offset: 0 }, constant: None }
+}
+
+impl Rows {
+    /// Rows over `axes` of `shape`. Every view has that shape already; the first one decides the order of the loops.
+    pub(crate) fn new(shape: &[u64], axes: &[usize], args: Vec<Arg>) -> Rows {
+        let stride = |arg: &Arg, d: usize| arg.view.strides[d];
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+        order.sort_by_key(|d| (std::cmp::Reverse(stride(&args[0], *d).unsigned_abs()), *d));
+        // Runs of dimensions that every view walks as one.
+        let mut runs: Vec<(u64, bool, Vec<i64>)> = Vec::new();
+        for d in order {
+            let strides: Vec<i64> = args.iter().map(|a| stride(a, d)).collect();
+            let row = axes.contains(&d);
+            match runs.last_mut() {
+                Some((n, r, outer)) if *r == row && outer.iter().zip(&strides).all(|(o, s)| *o == s * shape[d] as i64) => {
+                    *n *= shape[d];
+                    *outer = strides;
+                }
+                _ => runs.push((shape[d], row, strides)),
+            }
+        }
+        let extents: Vec<u64> = runs.iter().map(|r| r.0).collect();
+        let args = args.into_iter().enumerate().map(|(i, arg)| {
+            let strides = runs.iter().map(|r| r.2[i]).collect();
+            Arg { view: View { shape: extents.clone(), strides, offset: arg.view.offset }, constant: None, ..arg }
+        });
+        Rows { args: args.collect(), row: runs.iter().map(|r| r.1).collect(), shape: extents }
+    }
+
+    /// Elements of a row.
+    pub(crate) fn row_len(&self) -> u64 {
+        self.dims(true).iter().map(|d| self.shape[*d]).product()
+    }
+
+    fn dims(&self, row: bool) -> Vec<usize> {
+        (0..self.shape.len()).filter(|d| self.row[*d] == row).collect()
+    }
+
+    /// Emits the loops over rows; `body` emits the passes over one row.
+    pub(crate) fn emit(&self, cx: &mut LowerCx, body: &mut dyn FnMut(&mut Row)) {
+        let mut kept = self.dims(false);
+        if kept.iter().any(|d| self.shape[*d] == 0) {
+            return;
+        }
+        let mut at = nest::origin(self.shape.len());
+        let elements: u64 = self.shape.iter().product();
+        let last = self.shape.len().checked_sub(1);
+        let across = last.filter(|d| !self.row[*d] && self.args[0].view.strides[*d].unsigned_abs() <= 1);
+        let Some(j) = across else {
+            return nest::rows(cx, &self.shape, &kept, elements, &mut at, &mut |cx, at| {
+                body(&mut Row { rows: self, at: at.clone(), along: true, cx });
+            });
+        };
+        kept.retain(|d| *d != j);
+        let n = self.shape[j];
+        let mut row = |cx: &mut LowerCx, at: &[Expr], i: Expr| {
+            let mut at = at.to_vec();
+            at[j] = i;
+            body(&mut Row { rows: self, at, along: false, cx });
+        };
+        if kept.is_empty() && elements >= PARALLEL_ELEMENTS && n >= 2 * CHUNK && cx.target.max_threads > 1 {
+            let (end, chunk) = (Expr::Int(n as i64), Expr::Int(CHUNK as i64));
+            return cx.for_range(LoopKind::Parallel, Expr::Int(0), end.clone(), CHUNK as i64, |cx, lo| {
+                let hi = Expr::bin(BinOp::Min, lo.clone().add(chunk), end);
+                cx.for_range(LoopKind::Vector, lo, hi, 1, |cx, i| row(cx, &at, i));
+            });
+        }
+        nest::rows(cx, &self.shape, &kept, elements, &mut at, &mut |cx, at| {
+            cx.for_(LoopKind::Vector, n, |cx, i| row(cx, at, i));
+        });
+    }
+}
+
+/// One row inside the loops.
+pub(crate) struct Row<'c, 'a> {
+    /// The statements go here.
+    pub cx: &'c mut LowerCx<'a>,
+    rows: &'c Rows,
+    at: Vec<Expr>,
+    along: bool,
+}
+
+impl Row<'_, '_> {
+    /// View `i` of the [`Rows`].
+    pub(crate) fn arg(&self, i: usize) -> Arg {
+        self.rows.args[i].clone()
+    }
+
+    /// A pass over the elements of the row.
+    pub(crate) fn each(&mut self, mut f: impl FnMut(&mut LowerCx, &[Expr])) {
+        let dims = self.rows.dims(true);
+        let last = if self.along { LoopKind::Vector } else { LoopKind::Serial };
+        over(self.cx, &self.rows.shape, &dims, (LoopKind::Serial, last), &mut self.at.clone(), &mut |cx, at| f(cx, at));
+    }
+
+    /// A new variable for a reduction.
+    pub(crate) fn start(&mut self, init: Expr) -> Var {
+        self.cx.let_(init)
+    }
+
+    /// `init op f(e0) op f(e1) op ...` over the elements of the row.
+    pub(crate) fn reduce(&mut self, op: BinOp, init: Expr, mut f: impl FnMut(&mut LowerCx, &[Expr]) -> Expr) -> Expr {
+        let acc = self.start(init);
+        self.each(|cx, at| {
+            let e = f(cx, at);
+            accumulate(cx, acc, op, e);
+        });
+        Expr::Var(acc)
+    }
+
+    /// A value as a variable.
+    pub(crate) fn let_(&mut self, e: Expr) -> Expr {
+        Expr::Var(self.cx.let_(e))
+    }
+
+    /// View `i` at a place of the row that does not matter, in its compute type: for views that do not move along the row.
+    pub(crate) fn load(&self, i: usize) -> Expr {
+        nest::load(self.cx, &self.rows.args[i], &self.at)
+    }
+
+    /// Stores a value, converted, into view `i`, which does not move along the row.
+    pub(crate) fn store(&mut self, i: usize, value: Expr) {
+        let arg = &self.rows.args[i];
+        let from = self.cx.func.dtype(&value);
+        let value = value.cast_from(from, arg.dtype);
+        self.cx.store(arg, &self.at, value);
+    }
+}
+
+/// `acc = acc op e`, in the form that vector loops know as a reduction.
+pub(crate) fn accumulate(cx: &mut LowerCx, acc: Var, op: BinOp, e: Expr) {
+    let e = match (op, e) {
+        (BinOp::Add, Expr::Bin(BinOp::Mul, a, b)) if cx.func.dtype(&a).is_float() => Expr::Fma(a, b, Box::new(Expr::Var(acc))),
+        (op, e) => Expr::bin(op, Expr::Var(acc), e),
+    };
+    cx.set(acc, e);
+}
+
+/// Offsets of the first elements of all rows over `axes` of a row-major `shape`, and offsets of a row's elements from its first, both row-major.
+pub(crate) fn offsets(shape: &[u64], axes: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let steps = super::elements::strides(shape);
+    let list = |row: bool| {
+        let dims: Vec<usize> = (0..shape.len()).filter(|d| axes.contains(d) == row).collect();
+        let extents: Vec<u64> = dims.iter().map(|d| shape[*d]).collect();
+        let mut out = Vec::new();
+        super::elements::for_coords(&extents, |at| out.push(at.iter().zip(&dims).map(|(i, d)| i * steps[*d]).sum()));
+        out
+    };
+    (list(false), list(true))
+}
