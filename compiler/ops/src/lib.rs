@@ -4,6 +4,7 @@ mod common;
 mod conv;
 mod elementwise;
 mod reduce;
+mod recurrent;
 
 use onnxc_ir::op::OpDef;
 
@@ -39,6 +40,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::GELU,
     &elementwise::GREATER,
     &elementwise::GREATER_OR_EQUAL,
+    &recurrent::GRU,
     &elementwise::HARD_SIGMOID,
     &elementwise::HARD_SWISH,
     &elementwise::IS_INF,
@@ -47,6 +49,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::LESS,
     &elementwise::LESS_OR_EQUAL,
     &elementwise::LOG,
+    &recurrent::LSTM,
     &elementwise::MAP,
     &elementwise::MAX,
     &elementwise::MEAN,
@@ -71,6 +74,7 @@ pub static ALL: &[&OpDef] = &[
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
+    &recurrent::RNN,
     &elementwise::ROUND,
     &elementwise::SELU,
     &elementwise::SHRINK,

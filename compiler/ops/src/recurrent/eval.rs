@@ -1,0 +1,109 @@
+//! Reference semantics: the formulas of the ONNX specification, one element after another.
+
+use onnxc_ir::Tensor;
+use onnxc_ir::op::{EvalCx, OpResult};
+
+use super::activation::Activation;
+use super::cell::{Cell, Kind};
+use crate::common::elements::{f64s, from_f64s};
+
+/// Operands of one direction, flat.
+struct Weights<'a> {
+    w: &'a [f64],
+    r: &'a [f64],
+    bias: Option<&'a [f64]>,
+    peepholes: Option<&'a [f64]>,
+    inputs: usize,
+    hidden: usize,
+    gates: usize,
+}
+
+pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
+    let (x, w, r) = (cx.input(0), cx.input(1), cx.input(2));
+    let (time, batch, inputs) = (x.shape()[0] as usize, x.shape()[1] as usize, x.shape()[2] as usize);
+    let hidden = r.shape()[2] as usize;
+    let cell = Cell::of(kind, cx.attrs, hidden as u64)?;
+    let directions = cell.directions.len();
+    let optional = |i: usize| cx.opt(i).map(f64s).transpose();
+    let (xv, wv, rv) = (f64s(x)?, f64s(w)?, f64s(r)?);
+    let (bias, lens, h0, c0, peepholes) = (optional(3)?, optional(4)?, optional(5)?, optional(6)?, optional(7)?);
+    let mut y = vec![0.0; time * directions * batch * hidden];
+    let mut h = h0.unwrap_or_else(|| vec![0.0; directions * batch * hidden]);
+    let mut c = c0.unwrap_or_else(|| vec![0.0; directions * batch * hidden]);
+    let gates = kind.gates();
+    for (d, direction) in cell.directions.iter().enumerate() {
+        let weights = Weights {
+            w: &wv[d * gates * hidden * inputs..],
+            r: &rv[d * gates * hidden * hidden..],
+            bias: bias.as_ref().map(|b| &b[d * 2 * gates * hidden..]),
+            peepholes: peepholes.as_ref().map(|p| &p[d * 3 * hidden..]),
+            inputs,
+            hidden,
+            gates,
+        };
+        for b in 0..batch {
+            let length = lens.as_ref().map_or(time, |l| l[b].clamp(0.0, time as f64) as usize);
+            let state = (d * batch + b) * hidden;
+            for step in 0..length {
+                let t = if direction.reverse { length - 1 - step } else { step };
+                let at = &xv[(t * batch + b) * inputs..][..inputs];
+                let (hs, cs) = (&mut h[state..state + hidden], &mut c[state..state + hidden]);
+                weights.step(&cell, &direction.activations, at, hs, cs);
+                y[((t * directions + d) * batch + b) * hidden..][..hidden].copy_from_slice(hs);
+            }
+        }
+    }
+    let tensor = |i: usize, values: Vec<f64>| from_f64s(x.dtype(), &cx.out_shape(i), values);
+    let mut results = vec![tensor(0, y)];
+    for (i, values) in [h, c].into_iter().enumerate().take(cx.outputs.len() - 1) {
+        results.push(tensor(i + 1, values));
+    }
+    Ok(results)
+}
+
+impl Weights<'_> {
+    /// Row `row` of w times x, with its bias.
+    fn from_x(&self, row: usize, x: &[f64]) -> f64 {
+        let sum: f64 = self.w[row * self.inputs..][..self.inputs].iter().zip(x).map(|(w, x)| w * x).sum();
+        sum + self.bias.map_or(0.0, |b| b[row])
+    }
+
+    /// Row `row` of r times the state, with its bias.
+    fn from_h(&self, row: usize, h: &[f64]) -> f64 {
+        let sum: f64 = self.r[row * self.hidden..][..self.hidden].iter().zip(h).map(|(r, h)| r * h).sum();
+        sum + self.bias.map_or(0.0, |b| b[self.gates * self.hidden + row])
+    }
+
+    fn step(&self, cell: &Cell, acts: &[Activation], x: &[f64], h: &mut [f64], c: &mut [f64]) {
+        let n = self.hidden;
+        let clip = |v: f64| cell.clip.map_or(v, |c| v.clamp(-f64::from(c), f64::from(c)));
+        let old = h.to_vec();
+        let sum = |gate: usize, j: usize| self.from_x(gate * n + j, x) + self.from_h(gate * n + j, &old);
+        let peep = |gate: usize, j: usize| self.peepholes.map_or(0.0, |p| p[gate * n + j]);
+        match cell.kind {
+            Kind::Rnn => (0..n).for_each(|j| h[j] = acts[0].value(clip(sum(0, j)))),
+            Kind::Lstm => {
+                for j in 0..n {
+                    let input = acts[0].value(clip(sum(0, j) + peep(0, j) * c[j]));
+                    let forget = if cell.input_forget { 1.0 - input } else { acts[0].value(clip(sum(2, j) + peep(2, j) * c[j])) };
+                    c[j] = forget * c[j] + input * acts[1].value(clip(sum(3, j)));
+                    h[j] = acts[0].value(clip(sum(1, j) + peep(1, j) * c[j])) * acts[2].value(c[j]);
+                }
+            }
+            Kind::Gru => {
+                let reset: Vec<f64> = (0..n).map(|j| acts[0].value(clip(sum(1, j)))).collect();
+                let scaled: Vec<f64> = reset.iter().zip(&old).map(|(r, h)| r * h).collect();
+                for j in 0..n {
+                    let update = acts[0].value(clip(sum(0, j)));
+                    let recurrent = if cell.linear_before_reset {
+                        reset[j] * self.from_h(2 * n + j, &old)
+                    } else {
+                        self.from_h(2 * n + j, &scaled)
+                    };
+                    let new = acts[1].value(clip(self.from_x(2 * n + j, x) + recurrent));
+                    h[j] = (1.0 - update) * new + update * old[j];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Code of recurrent layers: the products of all time steps with w at once, then per step the product of the state with r and one vector loop over the gates.
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::OpResult;
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+
+use super::cell::{Cell, Direction, Kind};
+use crate::common::tile::{self, Outer, Product};
+
+/// One direction of a layer while it is lowered.
+struct Layer<'c> {
+    cell: &'c Cell,
+    direction: &'c Direction,
+    /// Number of the direction.
+    d: u64,
+    time: u64,
+    batch: u64,
+    hidden: u64,
+    x: Arg,
+    lengths: Option<Arg>,
+    peepholes: Option<Arg>,
+    y: Arg,
+    /// State `[B, H]`, cell state, products of x `[T*B, G*H]`, products of the state `[B, G*H]`.
+    h: BufId,
+    c: BufId,
+    from_x: BufId,
+    from_h: BufId,
+}
+
+pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
+    let (x, r) = (cx.input(0), cx.input(2));
+    let (time, batch, hidden) = (x.view.shape[0], x.view.shape[1], r.view.shape[2]);
+    let cell = Cell::of(kind, cx.attrs, hidden)?;
+    let width = kind.gates() as u64 * hidden;
+    let h = cx.scratch(DType::F32, batch * hidden, false);
+    let c = cx.scratch(DType::F32, batch * hidden, false);
+    let from_x = cx.scratch(DType::F32, time * batch * width, false);
+    let from_h = cx.scratch(DType::F32, batch * width, false);
+    for (d, direction) in cell.directions.iter().enumerate() {
+        let layer = Layer {
+            cell: &cell,
+            direction,
+            d: d as u64,
+            time,
+            batch,
+            hidden,
+            x: x.clone(),
+            lengths: cx.opt(4),
+            peepholes: cx.opt(7),
+            y: cx.output(0),
+            h,
+            c,
+            from_x,
+            from_h,
+        };
+        layer.initial(cx, 5, h);
+        if kind == Kind::Lstm {
+            layer.initial(cx, 6, c);
+        }
+        layer.products_of_x(cx);
+        layer.steps(cx);
+        for (result, state) in (1..kind.results()).zip([h, c]) {
+            let to = cx.output(result);
+            layer.each_state(cx, |cx, at, i| cx.store(&to, at, Expr::Load(state, Box::new(i))));
+        }
+    }
+    Ok(())
+}
+
+/// `i * n + j`.
+fn flat(i: &Expr, n: u64, j: &Expr) -> Expr {
+    i.clone().times(n as i64).add(j.clone())
+}
+
+impl Layer<'_> {
+    fn width(&self) -> u64 {
+        self.cell.kind.gates() as u64 * self.hidden
+    }
+
+    /// Loops over a state: its coordinate in `[D, B, H]` and its index in scratch.
+    fn each_state(&self, cx: &mut LowerCx, body: impl FnOnce(&mut LowerCx, &[Expr], Expr)) {
+        let (d, hidden) = (self.d as i64, self.hidden);
+        cx.for_(LoopKind::Serial, self.batch, |cx, b| {
+            cx.for_(LoopKind::Vector, hidden, |cx, j| body(cx, &[Expr::Int(d), b.clone(), j.clone()], flat(&b, hidden, &j)));
+        });
+    }
+
+    /// The state before the first step: an operand, or zeros.
+    fn initial(&self, cx: &mut LowerCx, operand: usize, state: BufId) {
+        let given = cx.opt(operand);
+        self.each_state(cx, |cx, at, i| {
+            let value = given.as_ref().map_or(Expr::f32(0.0), |g| cx.load(g, at));
+            cx.push(Stmt::Store(state, i, value));
+        });
+    }
+
+    /// A product with rows of this direction's w or r (operand), whose bias starts at `bias`.
+    fn product(&self, cx: &mut LowerCx, rows: (u64, u64), a: &Rows, operand: usize, c: (BufId, i64, i64)) {
+        let (first, count) = rows;
+        let matrix = cx.input(operand);
+        let k = matrix.view.shape[2];
+        let (mr, nr) = tile::choose(cx.target, false, a.rows, count);
+        let b = self.packed(cx, &matrix, first, count, nr);
+        let second_half = if operand == 2 { self.width() } else { 0 };
+        let bias = cx.opt(3).map(|bias| (self.bias(cx, &bias, second_half + first, count), 0));
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::F32);
+        let product = Product {
+            outer: a.outer.clone(),
+            rows: a.rows,
+            cols: count,
+            a: (a.buf, DType::F32, a.start),
+            a_row: a.row,
+            nest: vec![(k, a.k)],
+            b: (b, DType::F32, 0),
+            c: (c.0, DType::F32, c.1),
+            c_row: c.2,
+            bias,
+            epilogue: identity,
+            operands: Vec::new(),
+            nr,
+            mr,
+        };
+        tile::emit(cx, &product);
+    }
+
+    /// Rows `first..first + count` of the matrix, transposed, in panels.
+    fn packed(&self, cx: &mut LowerCx, matrix: &Arg, first: u64, count: u64, nr: u32) -> BufId {
+        let (all, k) = (matrix.view.shape[1], matrix.view.shape[2]);
+        let (n, width) = (count as usize, nr as usize);
+        if let Some(tensor) = &matrix.constant {
+            let values = tensor.to_vec::<f32>();
+            let start = (self.d * all + first) as usize;
+            let get = |row: usize, col: usize| values[(start + col) * k as usize + row];
+            return cx.const_buf(DType::F32, tile::pack_f32(k as usize, n, width, get));
+        }
+        let panels = count.div_ceil(u64::from(nr));
+        let buf = cx.scratch(DType::F32, panels * k * u64::from(nr), false);
+        for col in 0..count {
+            let to = ((col / u64::from(nr)) * k * u64::from(nr) + col % u64::from(nr)) as i64;
+            let row = [Expr::Int(self.d as i64), Expr::Int((first + col) as i64)];
+            cx.for_(LoopKind::Serial, k, |cx, i| {
+                let value = cx.load(matrix, &[row[0].clone(), row[1].clone(), i.clone()]);
+                cx.push(Stmt::Store(buf, i.times(i64::from(nr)).add(Expr::Int(to)), value));
+            });
+        }
+        buf
+    }
+
+    /// A part of the bias, padded by a panel.
+    fn bias(&self, cx: &mut LowerCx, bias: &Arg, first: u64, count: u64) -> BufId {
+        if let Some(tensor) = &bias.constant {
+            let values = tensor.to_vec::<f32>();
+            let start = (self.d * bias.view.shape[1] + first) as usize;
+            let mut bytes: Vec<u8> = values[start..start + count as usize].iter().flat_map(|v| v.to_le_bytes()).collect();
+            bytes.resize(bytes.len().next_multiple_of(64) + 256, 0);
+            return cx.const_buf(DType::F32, bytes);
+        }
+        let buf = cx.scratch(DType::F32, count + 64, false);
+        let d = Expr::Int(self.d as i64);
+        cx.for_(LoopKind::Vector, count, |cx, i| {
+            let value = cx.load(bias, &[d, i.clone().add(Expr::Int(first as i64))]);
+            cx.push(Stmt::Store(buf, i, value));
+        });
+        buf
+    }
+
+    /// All gates of all steps: rows are steps and batch entries.
+    fn products_of_x(&self, cx: &mut LowerCx) {
+        let (strides, width) = (&self.x.view.strides, self.width() as i64);
+        let merged = strides[0] == self.batch as i64 * strides[1] || self.time == 1 || self.batch == 1;
+        let step = if self.batch == 1 { strides[0] } else { strides[1] };
+        let outer = Outer { n: self.time, a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
+        let a = Rows {
+            buf: self.x.buf,
+            start: self.x.view.offset,
+            rows: if merged { self.time * self.batch } else { self.batch },
+            row: step,
+            k: strides[2],
+            outer: if merged { Vec::new() } else { vec![outer] },
+        };
+        self.product(cx, (0, self.width()), &a, 1, (self.from_x, 0, width));
+    }
+
+    /// `from_h[:, first..first+count] = state * r[first..first+count]^T + bias`.
+    fn product_of_state(&self, cx: &mut LowerCx, state: BufId, first: u64, count: u64) {
+        let a = Rows { buf: state, start: 0, rows: self.batch, row: self.hidden as i64, k: 1, outer: Vec::new() };
+        self.product(cx, (first, count), &a, 2, (self.from_h, first as i64, self.width() as i64));
+    }
+
+    fn steps(&self, cx: &mut LowerCx) {
+        let scaled = (self.cell.kind == Kind::Gru && !self.cell.linear_before_reset)
+            .then(|| cx.scratch(DType::F32, self.batch * self.hidden, false));
+        cx.for_(LoopKind::Serial, self.time, |cx, step| match scaled {
+            Some(scaled) => {
+                self.product_of_state(cx, self.h, 0, 2 * self.hidden);
+                self.each_entry(cx, &step, |cx, at| self.gru_gates(cx, at, scaled));
+                self.product_of_state(cx, scaled, 2 * self.hidden, self.hidden);
+                self.each_entry(cx, &step, |cx, at| self.gru_state(cx, at));
+            }
+            None => {
+                self.product_of_state(cx, self.h, 0, self.width());
+                self.each_entry(cx, &step, |cx, at| match self.cell.kind {
+                    Kind::Lstm => self.lstm(cx, at),
+                    Kind::Gru => self.gru(cx, at),
+                    Kind::Rnn => self.rnn(cx, at),
+                });
+            }
+        });
+    }
+
+    /// Loops over the batch and the hidden units of one step; entries whose sequence has ended get zeros as results.
+    fn each_entry(&self, cx: &mut LowerCx, step: &Expr, body: impl Fn(&mut LowerCx, &At)) {
+        cx.for_(LoopKind::Serial, self.batch, |cx, b| {
+            let Some(lengths) = &self.lengths else {
+                let t = if self.direction.reverse {
+                    Expr::bin(BinOp::Sub, Expr::Int(self.time as i64 - 1), step.clone())
+                } else {
+                    step.clone()
+                };
+                return self.units(cx, &b, t, &body);
+            };
+            let length = Expr::Cast(DType::I64, Box::new(cx.load(lengths, std::slice::from_ref(&b))));
+            let length = Expr::bin(BinOp::Min, length, Expr::Int(self.time as i64));
+            let length = Expr::Var(cx.let_(length));
+            let t = if self.direction.reverse {
+                let back = Expr::bin(BinOp::Sub, length.clone(), step.clone().add(Expr::Int(1)));
+                Expr::Var(cx.let_(Expr::bin(BinOp::Max, back, Expr::Int(0))))
+            } else {
+                step.clone()
+            };
+            let running = Expr::bin(BinOp::Lt, step.clone(), length);
+            let blank = cx.block(|cx| {
+                cx.for_(LoopKind::Vector, self.hidden, |cx, j| {
+                    let at = [step.clone(), Expr::Int(self.d as i64), b.clone(), j];
+                    cx.store(&self.y, &at, Expr::f32(0.0));
+                });
+            });
+            let work = cx.block(|cx| self.units(cx, &b, t, &body));
+            cx.push(Stmt::If(running, work, blank));
+        });
+    }
+
+    fn units(&self, cx: &mut LowerCx, b: &Expr, t: Expr, body: &impl Fn(&mut LowerCx, &At)) {
+        let row = flat(&t, self.batch, b);
+        cx.for_(LoopKind::Vector, self.hidden, |cx, j| {
+            let at =
+                At { t, b: b.clone(), x_row: row.times(self.width() as i64), h_row: b.clone().times(self.width() as i64), j };
+            body(cx, &at);
+        });
+    }
+
+    /// Index of the unit in scratch states.
+    fn unit(&self, at: &At) -> Expr {
+        flat(&at.b, self.hidden, &at.j)
+    }
+
+    fn gate_of(&self, buf: BufId, row: &Expr, gate: u64, at: &At) -> Expr {
+        let index = row.clone().add(Expr::Int((gate * self.hidden) as i64)).add(at.j.clone());
+        Expr::Load(buf, Box::new(index))
+    }
+
+    /// The sum of both products for a gate.
+    fn sum(&self, gate: u64, at: &At) -> Expr {
+        Expr::bin(BinOp::Add, self.gate_of(self.from_x, &at.x_row, gate, at), self.gate_of(self.from_h, &at.h_row, gate, at))
+    }
+
+    /// Activation `n` of a clipped sum, as a variable.
+    fn activate(&self, cx: &mut LowerCx, n: usize, sum: Expr) -> Expr {
+        let sum = match self.cell.clip {
+            Some(c) => Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, sum, Expr::f32(-c)), Expr::f32(c)),
+            None => sum,
+        };
+        let x = Expr::Var(cx.let_(sum));
+        Expr::Var(cx.let_(self.direction.activations[n].expr(x)))
+    }
+
+    fn finish(&self, cx: &mut LowerCx, at: &At, h: Expr) {
+        let h = Expr::Var(cx.let_(h));
+        cx.push(Stmt::Store(self.h, self.unit(at), h.clone()));
+        cx.store(&self.y, &[at.t.clone(), Expr::Int(self.d as i64), at.b.clone(), at.j.clone()], h);
+    }
+
+    fn rnn(&self, cx: &mut LowerCx, at: &At) {
+        let h = self.activate(cx, 0, self.sum(0, at));
+        self.finish(cx, at, h);
+    }
+
+    fn lstm(&self, cx: &mut LowerCx, at: &At) {
+        let old = Expr::Var(cx.let_(Expr::Load(self.c, Box::new(self.unit(at)))));
+        let peep = |cx: &LowerCx, gate: u64, sum: Expr, c: &Expr| match &self.peepholes {
+            Some(p) => {
+                let weight = cx.load(p, &[Expr::Int(self.d as i64), at.j.clone().add(Expr::Int((gate * self.hidden) as i64))]);
+                Expr::Fma(Box::new(weight), Box::new(c.clone()), Box::new(sum))
+            }
+            None => sum,
+        };
+        let sum = peep(cx, 0, self.sum(0, at), &old);
+        let input = self.activate(cx, 0, sum);
+        let forget = if self.cell.input_forget {
+            Expr::Var(cx.let_(Expr::bin(BinOp::Sub, Expr::f32(1.0), input.clone())))
+        } else {
+            let sum = peep(cx, 2, self.sum(2, at), &old);
+            self.activate(cx, 0, sum)
+        };
+        let new = self.activate(cx, 1, self.sum(3, at));
+        let kept = Expr::bin(BinOp::Mul, forget, old);
+        let c: Var = cx.let_(Expr::Fma(Box::new(input), Box::new(new), Box::new(kept)));
+        let c = Expr::Var(c);
+        cx.push(Stmt::Store(self.c, self.unit(at), c.clone()));
+        let sum = peep(cx, 1, self.sum(1, at), &c);
+        let output = self.activate(cx, 0, sum);
+        let shown = Expr::Var(cx.let_(self.direction.activations[2].expr(c)));
+        self.finish(cx, at, Expr::bin(BinOp::Mul, output, shown));
+    }
+
+    /// GRU with the reset gate behind the product.
+    fn gru(&self, cx: &mut LowerCx, at: &At) {
+        let update = self.activate(cx, 0, self.sum(0, at));
+        let reset = self.activate(cx, 0, self.sum(1, at));
+        let x = self.gate_of(self.from_x, &at.x_row, 2, at);
+        let h = self.gate_of(self.from_h, &at.h_row, 2, at);
+        let new = self.activate(cx, 1, Expr::Fma(Box::new(reset), Box::new(h), Box::new(x)));
+        self.blend(cx, at, update, new);
+    }
+
+    /// First half of a GRU step: the update gate in place of its sum, and the state scaled by the reset gate.
+    fn gru_gates(&self, cx: &mut LowerCx, at: &At, scaled: BufId) {
+        let update = self.activate(cx, 0, self.sum(0, at));
+        let reset = self.activate(cx, 0, self.sum(1, at));
+        cx.push(Stmt::Store(self.from_h, at.h_row.clone().add(at.j.clone()), update));
+        let old = Expr::Load(self.h, Box::new(self.unit(at)));
+        cx.push(Stmt::Store(scaled, self.unit(at), Expr::bin(BinOp::Mul, reset, old)));
+    }
+
+    /// Second half.
+    fn gru_state(&self, cx: &mut LowerCx, at: &At) {
+        let update = Expr::Var(cx.let_(self.gate_of(self.from_h, &at.h_row, 0, at)));
+        let new = self.activate(cx, 1, self.sum(2, at));
+        self.blend(cx, at, update, new);
+    }
+
+    /// `(1 - update) * new + update * old`.
+    fn blend(&self, cx: &mut LowerCx, at: &At, update: Expr, new: Expr) {
+        let old = Expr::Load(self.h, Box::new(self.unit(at)));
+        let fresh = Expr::bin(BinOp::Mul, Expr::bin(BinOp::Sub, Expr::f32(1.0), update.clone()), new);
+        let h = Expr::Fma(Box::new(update), Box::new(old), Box::new(fresh));
+        self.finish(cx, at, h);
+    }
+}
+
+/// Rows of A.
+struct Rows {
+    buf: BufId,
+    start: i64,
+    rows: u64,
+    row: i64,
+    k: i64,
+    outer: Vec<Outer>,
+}
+
+/// One unit of one batch entry at one step: time, batch, starts of its rows of products, unit.
+struct At {
+    t: Expr,
+    b: Expr,
+    x_row: Expr,
+    h_row: Expr,
+    j: Expr,
+}

@@ -1,0 +1,73 @@
+//! Small cases of recurrent layers: directions, states, lengths, tails of vectors.
+
+use onnxc_ir::op::{Sample, SampleInput};
+use onnxc_ir::{Attr, Attrs, DType, Tensor};
+
+use super::cell::Kind;
+use crate::common::sample::{data, data_in};
+
+/// One layer: (time, batch, inputs, hidden), direction, which of bias, lengths, initial states.
+struct Case {
+    size: (u64, u64, u64, u64),
+    direction: &'static str,
+    bias: bool,
+    lengths: Option<&'static [i32]>,
+    states: bool,
+    constant: bool,
+}
+
+const CASES: &[Case] = &[
+    Case { size: (1, 1, 5, 3), direction: "forward", bias: false, lengths: None, states: false, constant: true },
+    Case { size: (3, 2, 4, 17), direction: "forward", bias: true, lengths: None, states: true, constant: true },
+    Case { size: (4, 3, 6, 8), direction: "reverse", bias: true, lengths: Some(&[4, 0, 2]), states: true, constant: false },
+    Case { size: (2, 1, 20, 33), direction: "bidirectional", bias: true, lengths: None, states: false, constant: true },
+    Case { size: (5, 2, 3, 4), direction: "bidirectional", bias: false, lengths: Some(&[3, 5]), states: false, constant: true },
+];
+
+pub(super) fn samples(kind: Kind) -> Vec<Sample> {
+    CASES.iter().map(|c| c.sample(kind)).collect()
+}
+
+/// Constant peepholes for a layer.
+pub(super) fn peepholes(sample: &Sample) -> SampleInput {
+    let extent = |i: usize, d: usize| match &sample.inputs[i] {
+        Some(SampleInput::Const(t)) => t.shape()[d],
+        Some(SampleInput::Data(ty, ..)) => ty.shape[d].as_const().unwrap_or(1),
+        None => 1,
+    };
+    SampleInput::Const(pattern(&[extent(2, 0), 3 * extent(2, 2)], 5))
+}
+
+/// Small values of both signs.
+fn pattern(shape: &[u64], seed: u64) -> Tensor {
+    let n: u64 = shape.iter().product();
+    let values = (0..n).map(|i| ((i * 37 + seed * 11) % 23) as f32 / 23.0 - 0.45).collect();
+    Tensor::from_vec(shape, values)
+}
+
+impl Case {
+    fn sample(&self, kind: Kind) -> Sample {
+        let (time, batch, inputs, hidden) = self.size;
+        let directions = if self.direction == "bidirectional" { 2 } else { 1 };
+        let rows = kind.gates() as u64 * hidden;
+        let weight = |shape: &[u64], seed: u64| {
+            if self.constant { Some(SampleInput::Const(pattern(shape, seed))) } else { data_in(DType::F32, shape, -0.5, 0.5) }
+        };
+        let mut operands = vec![
+            data(DType::F32, &[time, batch, inputs]),
+            weight(&[directions, rows, inputs], 1),
+            weight(&[directions, rows, hidden], 2),
+            self.bias.then(|| weight(&[directions, 2 * rows], 3)).flatten(),
+            self.lengths.map(|l| SampleInput::Const(Tensor::from_vec(&[batch], l.to_vec()))),
+        ];
+        let state = || self.states.then(|| data_in(DType::F32, &[directions, batch, hidden], -1.0, 1.0)).flatten();
+        operands.push(state());
+        if kind == Kind::Lstm {
+            operands.push(state());
+        }
+        let attrs = Attrs::default()
+            .with("hidden_size", Attr::Int(hidden as i64))
+            .with("direction", Attr::Str(self.direction.to_string()));
+        Sample { attrs, inputs: operands, n_outputs: kind.results() }
+    }
+}
