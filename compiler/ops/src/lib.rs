@@ -3,6 +3,7 @@
 mod common;
 mod conv;
 mod elementwise;
+mod normalization;
 mod reduce;
 mod recurrent;
 
@@ -45,11 +46,13 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::HARD_SWISH,
     &elementwise::IS_INF,
     &elementwise::IS_NAN,
+    &normalization::LAYER_NORMALIZATION,
     &elementwise::LEAKY_RELU,
     &elementwise::LESS,
     &elementwise::LESS_OR_EQUAL,
     &elementwise::LOG,
     &recurrent::LSTM,
+    &normalization::LOG_SOFTMAX,
     &elementwise::MAP,
     &elementwise::MAX,
     &elementwise::MEAN,
@@ -75,6 +78,7 @@ pub static ALL: &[&OpDef] = &[
     &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
     &recurrent::RNN,
+    &normalization::RMS_NORMALIZATION,
     &elementwise::ROUND,
     &elementwise::SELU,
     &elementwise::SHRINK,
@@ -82,6 +86,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::SIGN,
     &elementwise::SIN,
     &elementwise::SINH,
+    &normalization::SOFTMAX,
     &elementwise::SOFTPLUS,
     &elementwise::SOFTSIGN,
     &elementwise::SQRT,
