@@ -1,6 +1,7 @@
 //! Targets: what each machine can do, its tiles, and the emitters of microkernels and vector loops.
 //!
 //! [`describe`] turns a triple and a CPU name into a [`Target`]. [`compile_kernel`] makes the code of one microkernel,
+//! [`vectorize`] that of one vector loop. A kernel is written once against the `Emitter` trait; each instruction set implements it.
 
 mod assembled;
 mod clif;
@@ -9,11 +10,13 @@ mod depthwise;
 mod emitter;
 mod error;
 mod features;
+mod kernels;
 mod program;
 mod tile;
+mod vector_loop;
+mod vectorize;
 
 pub use cpu::{Isa, Target, describe, targets};
 pub use error::Error;
 pub use kernels::{KernelCode, compile_kernel};
-
-mod kernels;
+pub use vectorize::{Slot, SlotValue, VectorLoop, vectorize};

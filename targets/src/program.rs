@@ -21,7 +21,7 @@ pub(crate) enum Val {
 }
 
 impl Val {
-    fn opd(self) -> Opd {
+    pub(crate) fn opd(self) -> Opd {
         match self {
             Val::Own(v) | Val::Lent(v) => Opd::Reg(v),
             Val::Const(bits) => Opd::Const(bits),
@@ -101,6 +101,16 @@ impl<'p> Eval<'p> {
             Val::Own(v) if self.uses[i] > 0 => Val::Lent(v),
             other => other,
         })
+    }
+
+    /// True when `n` is not computed yet and has one use left.
+    pub(crate) fn is_fresh(&self, n: NodeIx) -> bool {
+        self.vals[n as usize].is_none() && self.uses[n as usize] == 1
+    }
+
+    /// Gives up one use of a fresh node; the caller takes its operands instead.
+    pub(crate) fn forgo(&mut self, n: NodeIx) {
+        self.uses[n as usize] -= 1;
     }
 
     /// The value of `n` in a register, and whether the caller frees it.

@@ -120,6 +120,8 @@ impl Table {
 /// Vector loops and kernels of the plan: what lowering calls them by.
 struct Leaves {
     kernels: HashMap<Kernel, (FuncIx, usize)>,
+    /// By the address of the loop's statement in the plan, which is only a key and never orders anything.
+    vectors: HashMap<usize, (FuncIx, onnxc_targets::VectorLoop)>,
 }
 
 /// Generates and compiles everything.
@@ -259,16 +261,18 @@ fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u
 fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, options: &Options) -> Result<(Leaves, Vec<String>)> {
     let mut names = Vec::new();
     let mut wanted: Vec<(&Kernel, usize, &str)> = Vec::new();
+    let mut loops: Vec<(&Func, &Stmt)> = Vec::new();
     let mut known: std::collections::HashSet<&Kernel> = std::collections::HashSet::new();
     for (_, work) in works {
         leaves_of(&work.func.body, &mut |stmt| match stmt {
             Stmt::Call(kernel, pointers, ints) if known.insert(kernel) => {
                 wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
             }
+            stmt @ Stmt::For { .. } => loops.push((work.func, stmt)),
             _ => {}
         });
     }
-    let mut leaves = Leaves { kernels: HashMap::new() };
+    let mut leaves = Leaves { kernels: HashMap::new(), vectors: HashMap::new() };
     let codes: Vec<_> = wanted.par_iter().map(|(kernel, ..)| onnxc_targets::compile_kernel(kernel, target)).collect();
     for ((kernel, args, step), code) in wanted.iter().zip(codes) {
         let code = code.map_err(|e| Error::unsupported(e.to_string()).in_step(step))?;
@@ -276,6 +280,27 @@ fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, optio
         names.push(name.clone());
         let ix = table.leaf(name, code);
         leaves.kernels.insert((*kernel).clone(), (ix, *args));
+    }
+    let vectors: Vec<_> = loops.par_iter().map(|(func, stmt)| onnxc_targets::vectorize(func, stmt, target)).collect();
+    let mut by_code: HashMap<Vec<u8>, FuncIx> = HashMap::new();
+    for ((_, stmt), found) in loops.iter().zip(vectors) {
+        let Some(mut found) = found else { continue };
+        let key = match &found.code {
+            KernelCode::Bytes(bytes) => bytes.clone(),
+            KernelCode::Clif(f) => f.display().to_string().into_bytes(),
+        };
+        let ix = match by_code.get(&key) {
+            Some(ix) => *ix,
+            None => {
+                let name = format!("{}_v{}", options.name, by_code.len());
+                names.push(name.clone());
+                let code = std::mem::replace(&mut found.code, KernelCode::Bytes(vec![]));
+                let ix = table.leaf(name, code);
+                by_code.insert(key, ix);
+                ix
+            }
+        };
+        leaves.vectors.insert(*stmt as *const Stmt as usize, (ix, found));
     }
     Ok((leaves, names))
 }
@@ -332,13 +357,13 @@ impl Calls for SegmentCalls<'_> {
         Ok(())
     }
 
-    fn vector(&mut self, func: &Func, stmt: &Stmt) -> Option<VectorCall> {
-        let _ = (func, stmt);
-        None
+    fn vector(&mut self, stmt: &Stmt) -> Option<VectorCall> {
+        let (ix, found) = self.leaves.vectors.get(&(stmt as *const Stmt as usize))?;
+        Some(VectorCall { code: *ix, slots: found.slots.clone() })
     }
 
     fn call_vector(&mut self, b: &mut FunctionBuilder, call: &VectorCall, block: Value) -> Result<()> {
-        self.call(b, call.code as FuncIx, &[block]);
+        self.call(b, call.code, &[block]);
         Ok(())
     }
 }
@@ -361,8 +386,14 @@ fn segment_unit(
     let params = start(&mut b);
     let stmts = &work.func.body[segment.stmts.clone()];
     let roots = base_pointers(&mut b, work, layout, params[0], params[3]);
+    let mut block_bytes = 0;
+    leaves_of(stmts, &mut |stmt| {
+        if let Some((_, found)) = leaves.vectors.get(&(stmt as *const Stmt as usize)) {
+            block_bytes = block_bytes.max(found.block_bytes);
+        }
+    });
     let mut calls = SegmentCalls { leaves, refs: HashMap::new() };
-    let mut l = Lowering::new(&mut b, work.func, work.places, caps, &mut calls, roots);
+    let mut l = Lowering::new(&mut b, work.func, work.places, caps, &mut calls, roots, block_bytes);
     for (var, slot) in &segment.loads {
         let ty = crate::scalar::clif_type(work.func.vars[var.0 as usize])?;
         let value = l.builder().ins().load(ty, MemFlagsData::trusted(), params[0], CTX_SLOTS + *slot as i32 * 8);

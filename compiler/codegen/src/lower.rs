@@ -5,12 +5,13 @@
 //! become displacements.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, Func, LoopKind, Stmt, Var};
 use onnxc_ir::plan::Place;
 use onnxc_ir::scalar::BinOp;
+use onnxc_targets::{Slot, SlotValue};
 
 use crate::affine::Affine;
 use crate::error::{Error, Result};
@@ -52,27 +53,17 @@ pub(crate) trait Calls {
     /// Emits a call of a microkernel.
     fn kernel(&mut self, b: &mut FunctionBuilder, kernel: &onnxc_ir::kernel::Kernel, args: &[Value]) -> Result<()>;
     /// The vector form of a `LoopKind::Vector` loop, if there is one.
-    fn vector(&mut self, func: &Func, stmt: &Stmt) -> Option<VectorCall>;
+    fn vector(&mut self, stmt: &Stmt) -> Option<VectorCall>;
     /// Emits a call of a vector loop with the address of its argument block.
     fn call_vector(&mut self, b: &mut FunctionBuilder, call: &VectorCall, block: Value) -> Result<()>;
 }
 
-/// A vector loop to call: how its argument block is filled.
+/// A vector loop to call.
 pub(crate) struct VectorCall {
     /// Which function.
-    pub code: usize,
-    /// 64-bit words of the block, in order.
-    pub words: Vec<Word>,
-    /// Variables that the loop leaves in the block: (word, variable).
-    pub results: Vec<(usize, Var)>,
-}
-
-/// One 64-bit word of an argument block.
-pub(crate) enum Word {
-    /// Address of an element.
-    Pointer(BufId, Expr),
-    /// Value of an expression, in the low bytes.
-    Value(Expr),
+    pub code: u32,
+    /// What its argument block holds.
+    pub slots: Vec<Slot>,
 }
 
 /// An address that has been computed: its root, the linear terms in it, the value.
@@ -95,10 +86,13 @@ pub(crate) struct Lowering<'a, 'f> {
     defined: Vec<bool>,
     roots: Vec<(Root, Value)>,
     scopes: Vec<Vec<Known>>,
+    /// Stack memory for the argument blocks of vector loops, one at a time.
+    block: StackSlot,
 }
 
 impl<'a, 'f> Lowering<'a, 'f> {
-    /// Starts a segment in the builder's current block. `roots` are the base pointers.
+    /// Starts a segment in the builder's current block. `roots` are the base pointers, `block_bytes` the largest argument block of a vector
+    /// loop in it.
     pub fn new(
         b: &'a mut FunctionBuilder<'f>,
         func: &'a Func,
@@ -106,10 +100,12 @@ impl<'a, 'f> Lowering<'a, 'f> {
         caps: Caps,
         calls: &'a mut dyn Calls,
         roots: Vec<(Root, Value)>,
+        block_bytes: u32,
     ) -> Lowering<'a, 'f> {
         let n = func.vars.len();
         let mut assignments = vec![0u32; n];
         walk(&func.body, &mut |_| (), &mut |v| assignments[v.0 as usize] += 1);
+        let block = b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, block_bytes, 4));
         let single = assignments.iter().map(|n| *n == 1).collect();
         Lowering {
             b,
@@ -122,6 +118,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             defined: vec![false; n],
             roots,
             scopes: vec![vec![]],
+            block,
         }
     }
 
@@ -164,8 +161,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
 
     fn stmt(&mut self, stmt: &Stmt) -> Result<()> {
         match stmt {
-            Stmt::For { kind: LoopKind::Vector, .. } => match self.calls.vector(self.func, stmt) {
-                Some(call) => self.vector(&call),
+            Stmt::For { kind: LoopKind::Vector, .. } => match self.calls.vector(stmt) {
+                Some(call) => self.vector(stmt, &call),
                 None => self.serial(stmt),
             },
             Stmt::For { .. } => self.serial(stmt),
@@ -268,26 +265,61 @@ impl<'a, 'f> Lowering<'a, 'f> {
         Ok(())
     }
 
-    fn vector(&mut self, call: &VectorCall) -> Result<()> {
-        use cranelift_codegen::ir::{StackSlotData, StackSlotKind};
-        let bytes = call.words.len() as u32 * 8;
-        let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4));
-        let mut values = Vec::with_capacity(call.words.len());
-        for word in &call.words {
-            values.push(match word {
-                Word::Pointer(buf, index) => self.pointer(*buf, index)?,
-                Word::Value(e) => self.expr(e)?,
+    /// Fills the argument block of a vector loop, calls it, and reads the results.
+    fn vector(&mut self, stmt: &Stmt, call: &VectorCall) -> Result<()> {
+        let Stmt::For { lo, hi, step, .. } = stmt else { return Err(Error::Plan("not a loop".into())) };
+        if let (Expr::Int(lo), Expr::Int(hi)) = (lo, hi) {
+            let trips = trip_count(*lo, *hi, *step);
+            if trips == 0 {
+                return Ok(());
+            }
+            let trips = self.b.ins().iconst(types::I64, trips as i64);
+            return self.call_vector(call, trips);
+        }
+        // Operands may only be read when the loop runs at all.
+        let (first, bound) = (self.expr(lo)?, self.expr(hi)?);
+        let distance = self.b.ins().isub(bound, first);
+        let (run, done) = (self.b.create_block(), self.b.create_block());
+        let some = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, distance, 0);
+        self.b.ins().brif(some, run, &[], done, &[]);
+        self.b.switch_to_block(run);
+        self.b.seal_block(run);
+        self.scopes.push(vec![]);
+        let trips = if *step == 1 {
+            distance
+        } else {
+            let up = self.b.ins().iadd_imm_s(distance, step - 1);
+            let step = self.b.ins().iconst(types::I64, *step);
+            self.b.ins().udiv(up, step)
+        };
+        self.call_vector(call, trips)?;
+        self.scopes.pop();
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
+        Ok(())
+    }
+
+    fn call_vector(&mut self, call: &VectorCall, trips: Value) -> Result<()> {
+        let mut values = Vec::with_capacity(call.slots.len());
+        for slot in &call.slots {
+            values.push(match &slot.value {
+                SlotValue::Trips => trips,
+                SlotValue::Count(e) | SlotValue::Scalar(_, e) => self.expr(e)?,
+                SlotValue::Pointer(buf, index) => self.pointer(*buf, index)?,
+                SlotValue::Result(var, _) => self.value(*var)?,
             });
         }
-        for (i, value) in values.into_iter().enumerate() {
-            self.b.ins().stack_store(types::I64, value, slot, i as i32 * 8);
+        for (slot, value) in call.slots.iter().zip(values) {
+            self.b.ins().stack_store(types::I64, value, self.block, slot.offset as i32);
         }
-        let block = self.b.ins().stack_addr(types::I64, slot, 0);
+        let block = self.b.ins().stack_addr(types::I64, self.block, 0);
         self.calls.call_vector(self.b, call, block)?;
-        for (word, var) in &call.results {
-            let ty = clif_type(self.func.vars[var.0 as usize])?;
-            let value = self.b.ins().stack_load(types::I64, ty, slot, *word as i32 * 8);
-            self.define(*var, value)?;
+        for slot in &call.slots {
+            if let SlotValue::Result(var, dtype) = &slot.value {
+                let value = self.b.ins().stack_load(types::I64, clif_type(*dtype)?, self.block, slot.offset as i32);
+                self.define(*var, value)?;
+            }
         }
         Ok(())
     }

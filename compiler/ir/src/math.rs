@@ -49,11 +49,15 @@ pub fn expand(program: &ScalarProgram) -> ScalarProgram {
     let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
     for node in &program.nodes {
         let op = node.op.map_operands(|o| map[o as usize]);
-        let at = if is_expanded(op, node.dtype) { expand_node(&mut out, op, node.dtype) } else { out.push(op, node.dtype) };
-        map.push(at);
+        map.push(push(&mut out, op, node.dtype));
     }
     let result = *map.last().expect("internal: empty scalar program");
     out.finish(result)
+}
+
+/// Appends a node in basic operations to a program.
+pub fn push(out: &mut ScalarProgram, op: ScalarOp, dtype: DType) -> NodeIx {
+    if is_expanded(op, dtype) { expand_node(out, op, dtype) } else { out.push(op, dtype) }
 }
 
 fn expand_node(out: &mut ScalarProgram, op: ScalarOp, dtype: DType) -> NodeIx {
