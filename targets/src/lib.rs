@@ -13,7 +13,6 @@ mod features;
 mod kernels;
 mod program;
 mod tile;
-mod vector_loop;
 mod vectorize;
 
 pub use cpu::{Isa, Target, describe, targets};

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use onnxc_ir::DType;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp};
 
+use super::{Access, Body, Item, Plan, Pointer, Reduction, Source, Trips};
 use crate::cpu::Target;
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V};
 use crate::error::Error;
 use crate::kernels::{KernelCode, with_emitter};
 use crate::program::{Eval, Val, lane_type, load_operand};
-use crate::vectorize::{Access, Body, Item, Plan, Pointer, Reduction, Source, Trips};
 
 /// Bodies of at most this many operations are repeated in a round.
 const CHEAP: usize = 12;
@@ -49,9 +49,27 @@ fn operations(body: &Body) -> usize {
 fn neutral(r: &Reduction) -> u32 {
     let float = r.dtype == DType::F32;
     match r.op {
-        BinOp::Mul => if float { 1f32.to_bits() } else { 1 },
-        BinOp::Min => if float { f32::INFINITY.to_bits() } else { i32::MAX as u32 },
-        BinOp::Max => if float { f32::NEG_INFINITY.to_bits() } else { i32::MIN as u32 },
+        BinOp::Mul => {
+            if float {
+                1f32.to_bits()
+            } else {
+                1
+            }
+        }
+        BinOp::Min => {
+            if float {
+                f32::INFINITY.to_bits()
+            } else {
+                i32::MAX as u32
+            }
+        }
+        BinOp::Max => {
+            if float {
+                f32::NEG_INFINITY.to_bits()
+            } else {
+                i32::MIN as u32
+            }
+        }
         _ => 0,
     }
 }
