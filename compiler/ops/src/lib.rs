@@ -1,11 +1,13 @@
 //! Every operator of onnxc: one file each, or one file per tight family.
 
+mod arg_extreme;
 mod common;
 mod conv;
 mod elementwise;
+mod hardmax;
 mod normalization;
-mod reduce;
 mod recurrent;
+mod reduce;
 
 use onnxc_ir::op::OpDef;
 
@@ -16,10 +18,13 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::ACOSH,
     &elementwise::ADD,
     &elementwise::AND,
+    &arg_extreme::ARG_MAX,
+    &arg_extreme::ARG_MIN,
     &elementwise::ASIN,
     &elementwise::ASINH,
     &elementwise::ATAN,
     &elementwise::ATANH,
+    &normalization::BATCH_NORMALIZATION,
     &elementwise::BIT_SHIFT,
     &elementwise::BITWISE_AND,
     &elementwise::BITWISE_NOT,
@@ -41,9 +46,12 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::GELU,
     &elementwise::GREATER,
     &elementwise::GREATER_OR_EQUAL,
+    &normalization::GROUP_NORMALIZATION,
     &recurrent::GRU,
     &elementwise::HARD_SIGMOID,
     &elementwise::HARD_SWISH,
+    &hardmax::HARDMAX,
+    &normalization::INSTANCE_NORMALIZATION,
     &elementwise::IS_INF,
     &elementwise::IS_NAN,
     &normalization::LAYER_NORMALIZATION,
@@ -51,11 +59,14 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::LESS,
     &elementwise::LESS_OR_EQUAL,
     &elementwise::LOG,
-    &recurrent::LSTM,
     &normalization::LOG_SOFTMAX,
+    &normalization::LP_NORMALIZATION,
+    &normalization::LRN,
+    &recurrent::LSTM,
     &elementwise::MAP,
     &elementwise::MAX,
     &elementwise::MEAN,
+    &normalization::MEAN_VARIANCE_NORMALIZATION,
     &elementwise::MIN,
     &elementwise::MISH,
     &elementwise::MOD,
@@ -77,8 +88,8 @@ pub static ALL: &[&OpDef] = &[
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
-    &recurrent::RNN,
     &normalization::RMS_NORMALIZATION,
+    &recurrent::RNN,
     &elementwise::ROUND,
     &elementwise::SELU,
     &elementwise::SHRINK,

@@ -94,6 +94,17 @@ impl Rows {
         (0..self.shape.len()).filter(|d| self.row[*d] == row).collect()
     }
 
+    /// The dimension of neighbouring rows, if the loops go across rows.
+    fn across(&self) -> Option<usize> {
+        let last = self.shape.len().checked_sub(1);
+        last.filter(|d| !self.row[*d] && self.args[0].view.strides[*d].unsigned_abs() <= 1)
+    }
+
+    /// True when the vector loop is over neighbouring rows.
+    pub(crate) fn is_across(&self) -> bool {
+        self.across().is_some()
+    }
+
     /// Emits the loops over rows; `body` emits the passes over one row.
     pub(crate) fn emit(&self, cx: &mut LowerCx, body: &mut dyn FnMut(&mut Row)) {
         let mut kept = self.dims(false);
@@ -102,9 +113,7 @@ impl Rows {
         }
         let mut at = nest::origin(self.shape.len());
         let elements: u64 = self.shape.iter().product();
-        let last = self.shape.len().checked_sub(1);
-        let across = last.filter(|d| !self.row[*d] && self.args[0].view.strides[*d].unsigned_abs() <= 1);
-        let Some(j) = across else {
+        let Some(j) = self.across() else {
             return nest::rows(cx, &self.shape, &kept, elements, &mut at, &mut |cx, at| {
                 body(&mut Row { rows: self, at: at.clone(), along: true, cx });
             });
@@ -171,9 +180,10 @@ impl Row<'_, '_> {
         Expr::Var(self.cx.let_(e))
     }
 
-    /// View `i` at a place of the row that does not matter, in its compute type: for views that do not move along the row.
-    pub(crate) fn load(&self, i: usize) -> Expr {
-        nest::load(self.cx, &self.rows.args[i], &self.at)
+    /// View `i`, which does not move along the row, as type `t`.
+    pub(crate) fn load_as(&self, i: usize, t: DType) -> Expr {
+        let arg = &self.rows.args[i];
+        self.cx.load(arg, &self.at).cast_from(arg.dtype, t)
     }
 
     /// Stores a value, converted, into view `i`, which does not move along the row.

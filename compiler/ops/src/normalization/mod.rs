@@ -1,10 +1,21 @@
 //! Normalisations: rows of a tensor scaled by their own statistics, and batch normalisation, whose statistics are operands.
 
+mod batch_norm;
+mod group_norm;
 mod layer_norm;
+mod lp_norm;
+mod lrn;
+mod mean_variance;
+mod per_channel;
 mod rms_norm;
-mod softmax;
+pub(crate) mod softmax;
 
+pub(crate) use batch_norm::BATCH_NORMALIZATION;
+pub(crate) use group_norm::{GROUP_NORMALIZATION, INSTANCE_NORMALIZATION};
 pub(crate) use layer_norm::LAYER_NORMALIZATION;
+pub(crate) use lp_norm::LP_NORMALIZATION;
+pub(crate) use lrn::LRN;
+pub(crate) use mean_variance::MEAN_VARIANCE_NORMALIZATION;
 pub(crate) use rms_norm::RMS_NORMALIZATION;
 pub(crate) use softmax::{LOG_SOFTMAX, SOFTMAX};
 
