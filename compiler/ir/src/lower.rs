@@ -37,6 +37,8 @@ pub struct LowerCx<'a> {
     pub inputs: Vec<Option<Arg>>,
     /// Of each operand, the elements before and behind each dimension that are readable and zero; nothing where there are none.
     pub halos: Vec<Vec<(u64, u64)>>,
+    /// Of each operand, whether it lives in the memory of the first result.
+    pub in_place: Vec<bool>,
     /// Results.
     pub outputs: Vec<Arg>,
     /// The machine.
@@ -60,7 +62,7 @@ impl<'a> LowerCx<'a> {
             input.clone().map(|(dtype, view, constant)| Arg { buf: func.buf(dtype, BufKind::Input(i)), dtype, view, constant })
         });
         let inputs: Vec<Option<Arg>> = inputs.collect();
-        let halos = vec![Vec::new(); inputs.len()];
+        let (halos, in_place) = (vec![Vec::new(); inputs.len()], vec![false; inputs.len()]);
         let outputs = outputs.iter().enumerate();
         let outputs = outputs.map(|(i, (dtype, view))| Arg {
             buf: func.buf(*dtype, BufKind::Output(i)),
@@ -69,7 +71,7 @@ impl<'a> LowerCx<'a> {
             constant: None,
         });
         let outputs = outputs.collect();
-        LowerCx { attrs, inputs, halos, outputs, target, func, blocks: vec![Vec::new()] }
+        LowerCx { attrs, inputs, halos, in_place, outputs, target, func, blocks: vec![Vec::new()] }
     }
 
     /// Operand `i`, which inference has shown to be there.

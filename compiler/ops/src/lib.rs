@@ -2,10 +2,14 @@
 
 mod arg_extreme;
 mod common;
+mod concat;
+mod control;
 mod conv;
 mod elementwise;
 mod hardmax;
 mod normalization;
+mod reduce;
+mod pad;
 mod recurrent;
 mod reduce;
 
@@ -34,6 +38,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::CEIL,
     &elementwise::CELU,
     &elementwise::CLIP,
+    &concat::CONCAT,
     &conv::CONV,
     &elementwise::COS,
     &elementwise::COSH,
@@ -52,6 +57,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::HARD_SWISH,
     &hardmax::HARDMAX,
     &normalization::INSTANCE_NORMALIZATION,
+    &control::IF,
     &elementwise::IS_INF,
     &elementwise::IS_NAN,
     &normalization::LAYER_NORMALIZATION,
@@ -74,6 +80,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::NEG,
     &elementwise::NOT,
     &elementwise::OR,
+    &pad::PAD,
     &elementwise::POW,
     &elementwise::PRELU,
     &elementwise::RECIPROCAL,

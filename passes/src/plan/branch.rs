@@ -35,8 +35,7 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
     };
     let captures: Vec<Storage> = node.inputs[1..].iter().flatten().map(&mut capture).collect();
     let results: Vec<_> = node.outputs.iter().map(|id| level.storage(*id).expect("internal: just allocated").clone()).collect();
-    let mut branches = ["then", "else"].into_iter().map(|name| {
-        let attr = if name == "then" { "then_branch" } else { "else_branch" };
+    let mut branches = ["then", "else"].into_iter().map(|attr| {
         let body = node.attrs.graph(attr).expect("internal: an if has both branches");
         captures.iter().chain(&results).for_each(|s| planner.touch(s.region));
         let body = &super::schedule::schedule(body);

@@ -30,9 +30,11 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
     let name = step_name(planner, node.op.name);
     let error = |reason: String, help| PlanError { origins: node.origins.clone(), op: node.op.name.to_string(), reason, help };
     let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target);
-    for (id, halo) in node.inputs.iter().zip(&mut cx.halos) {
+    let region = |id: ValueId| level.storage(id).map(|s| s.region);
+    for (i, id) in node.inputs.iter().enumerate() {
         let zeros = id.and_then(|id| level.storage(id)).and_then(|s| s.halo.clone());
-        *halo = zeros.map(|h| h.0).unwrap_or_default();
+        cx.halos[i] = zeros.map(|h| h.0).unwrap_or_default();
+        cx.in_place[i] = id.is_some_and(|id| region(id) == region(node.outputs[0]));
     }
     match node.op.lower {
         Lower::Elementwise(program) => {

@@ -1,0 +1,109 @@
+//! `concat`: operands joined along attribute `axis`. Operands of one type and rank that differ in that dimension only.
+//!
+//! The planner lets producers write their parts straight into the result; code is made only for the operands that lie elsewhere.
+
+use onnxc_ir::lower::LowerCx;
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
+
+use crate::common::axes::axis;
+use crate::common::elements::Picker;
+use crate::common::nest;
+use crate::common::sample::{data, f32s, int_attrs, ints};
+
+/// `concat`
+pub(crate) static CONCAT: OpDef = OpDef {
+    name: "concat",
+    onnx: &[Import {
+        domain: "",
+        name: "Concat",
+        opsets: (4, NEWEST),
+        build: |cx| {
+            let at = cx.attrs().int("axis").ok_or_else(|| OpError::new("attribute axis is missing"))?;
+            let inputs = cx.inputs().to_vec();
+            cx.node("concat", &inputs, Attrs::default().with("axis", Attr::Int(at)))
+        },
+    }],
+    infer,
+    infer_dims: Some(dims),
+    eval,
+    lower: Lower::Nest(lower),
+    tolerance: Tolerance::EXACT,
+    samples: || {
+        let of = |axis, inputs| Sample { attrs: int_attrs(&[("axis", axis)]), inputs, n_outputs: 1 };
+        vec![
+            of(0, vec![f32s(&[2, 3]), f32s(&[1, 3])]),
+            of(-1, vec![f32s(&[4, 17]), f32s(&[4, 0]), f32s(&[4, 3]), f32s(&[4, 16])]),
+            of(1, vec![data(DType::I64, &[2, 3, 5]), data(DType::I64, &[2, 1, 5])]),
+            of(1, vec![data(DType::Bool, &[2, 3]), data(DType::Bool, &[2, 2])]),
+            of(0, vec![ints(&[1, 2]), data(DType::I64, &[3])]),
+            of(2, vec![data(DType::F16, &[1, 2, 3, 4])]),
+        ]
+    },
+};
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    let first = cx.input(0)?;
+    let at = axis(cx.attrs.int("axis").unwrap_or(0), first.rank())?;
+    let mut shape = first.shape.clone();
+    for i in 1..cx.inputs.len() {
+        let ty = cx.input(i)?;
+        if ty.dtype != first.dtype || ty.rank() != first.rank() {
+            return Err(OpError::new(format!("input {i} is {ty}, input 0 is {first}: types and ranks must be the same")));
+        }
+        for d in 0..shape.len() {
+            if d == at {
+                shape[d] = shape[d].add(&ty.shape[d]);
+                continue;
+            }
+            match (shape[d].as_const(), ty.shape[d].as_const()) {
+                (Some(a), Some(b)) if a != b => {
+                    return Err(OpError::new(format!("input {i} is {ty}, input 0 is {first}: they differ in dimension {d}")));
+                }
+                // A known extent says more than a name.
+                (None, Some(b)) => shape[d] = Dim::Const(b),
+                _ => {}
+            }
+        }
+    }
+    Ok(vec![TensorType::new(first.dtype, shape)])
+}
+
+fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
+    if cx.opt(0)?.rank() != 1 {
+        return None;
+    }
+    let parts: Option<Vec<Vec<Dim>>> = (0..cx.inputs.len()).map(|i| cx.as_dims(i)).collect();
+    Some(parts?.concat())
+}
+
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let shape = cx.out_shape(0);
+    let at = axis(cx.attrs.int("axis").unwrap_or(0), shape.len())?;
+    let outer: u64 = shape[..at].iter().product();
+    let mut out = Picker::new(cx.input(0).dtype());
+    for o in 0..outer {
+        for i in 0..cx.inputs.len() {
+            let part = cx.input(i);
+            let run: u64 = part.shape()[at..].iter().product();
+            (o * run..(o + 1) * run).for_each(|e| out.pick(part, e as usize));
+        }
+    }
+    Ok(vec![out.finish(&shape)])
+}
+
+fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let y = cx.output(0);
+    nest::require(y.dtype)?;
+    let at = axis(cx.attrs.int("axis").unwrap_or(0), y.view.shape.len())?;
+    let mut start = vec![0i64; y.view.shape.len()];
+    for i in 0..cx.inputs.len() {
+        let x = cx.input(i);
+        let to = nest::part(&y, &start, &x.view.shape);
+        start[at] += x.view.shape[at] as i64;
+        if !(cx.in_place[i] && x.view == to.view) {
+            nest::copy(cx, &x, &to);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Control flow whose bodies are graphs.
+
+mod if_;
+
+pub(crate) use if_::IF;
