@@ -8,10 +8,10 @@ mod conv;
 mod elementwise;
 mod hardmax;
 mod normalization;
-mod reduce;
 mod pad;
 mod recurrent;
 mod reduce;
+mod resize;
 
 use onnxc_ir::op::OpDef;
 
@@ -95,6 +95,8 @@ pub static ALL: &[&OpDef] = &[
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
+    &resize::RESIZE,
+    &recurrent::RNN,
     &normalization::RMS_NORMALIZATION,
     &recurrent::RNN,
     &elementwise::ROUND,
