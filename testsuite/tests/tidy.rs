@@ -207,6 +207,9 @@ fn every_operator_file_is_in_the_list() {
         }
         for line in read(file).lines().filter(|l| l.contains("static ") && l.contains(": OpDef")) {
             let name = line.split("static ").nth(1).and_then(|l| l.split(':').next()).expect("a name").trim();
+            if name.starts_with('$') {
+                continue;
+            }
             if !list.contains(&format!("::{name},")) {
                 bad.push(format!("{file}: `{name}` is not in the list of compiler/ops/src/lib.rs"));
             }

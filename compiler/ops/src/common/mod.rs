@@ -9,3 +9,4 @@ pub(crate) mod nest;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod tile;
+pub(crate) mod views;

@@ -1,0 +1,82 @@
+//! Strided views: evaluation, reshaping, and the checks that operators with `Lower::View` share.
+
+use onnxc_ir::Tensor;
+use onnxc_ir::op::View;
+
+use super::elements::{Picker, for_coords};
+
+/// The elements that a view of row-major `x` shows.
+pub(crate) fn eval_view(x: &Tensor, view: &View) -> Tensor {
+    let mut out = Picker::new(x.dtype());
+    for_coords(&view.shape, |at| {
+        let shift: i64 = at.iter().zip(&view.strides).map(|(i, s)| *i as i64 * s).sum();
+        out.pick(x, (view.offset + shift) as usize);
+    });
+    out.finish(&view.shape)
+}
+
+/// The view with the same elements in row-major order under another shape, if strides can express it.
+///
+/// Dimensions of extent 1 are dropped, then runs of old dimensions are matched with runs of new ones of the same product; the old run must be
+/// dense in itself (each stride the next one times its extent).
+pub(crate) fn reshape(from: &View, shape: &[u64]) -> Option<View> {
+    let total: u64 = shape.iter().product();
+    if total == 0 {
+        return Some(View { offset: from.offset, ..View::contiguous(shape) });
+    }
+    let old: Vec<(u64, i64)> = from.shape.iter().copied().zip(from.strides.iter().copied()).filter(|(n, _)| *n != 1).collect();
+    let mut strides = vec![0i64; shape.len()];
+    let (mut i, mut j) = (0, 0);
+    while i < old.len() && j < shape.len() {
+        let (first_i, first_j) = (i, j);
+        let (mut a, mut b) = (old[i].0, shape[j]);
+        while a != b {
+            if a < b {
+                i += 1;
+                a *= old.get(i)?.0;
+            } else {
+                j += 1;
+                b *= *shape.get(j)?;
+            }
+        }
+        if old[first_i..=i].windows(2).any(|w| w[0].1 != w[1].1 * w[1].0 as i64) {
+            return None;
+        }
+        let mut step = old[i].1;
+        for d in (first_j..=j).rev() {
+            strides[d] = step;
+            step *= shape[d] as i64;
+        }
+        (i, j) = (i + 1, j + 1);
+    }
+    Some(View { shape: shape.to_vec(), strides, offset: from.offset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reshape_of_dense_views_is_dense() {
+        let from = View::contiguous(&[2, 3, 4]);
+        for shape in [&[24][..], &[6, 4], &[2, 12], &[1, 2, 3, 1, 4, 1], &[4, 6]] {
+            assert!(reshape(&from, shape).expect("dense").is_contiguous());
+        }
+    }
+
+    #[test]
+    fn reshape_of_transposed_views() {
+        let from = View { shape: vec![4, 3], strides: vec![1, 4], offset: 2 };
+        assert_eq!(reshape(&from, &[12]), None);
+        let split = reshape(&from, &[2, 2, 3]).expect("splitting one dimension is possible");
+        assert_eq!((split.strides, split.offset), (vec![2, 1, 4], 2));
+        assert_eq!(reshape(&from, &[1, 4, 1, 3]).map(|v| v.strides), Some(vec![0, 1, 0, 4]));
+    }
+
+    #[test]
+    fn reshape_of_broadcast_views() {
+        let from = View { shape: vec![5, 3], strides: vec![0, 1], offset: 0 };
+        assert_eq!(reshape(&from, &[15]), None);
+        assert_eq!(reshape(&from, &[5, 3, 1]).map(|v| v.strides), Some(vec![0, 1, 0]));
+    }
+}

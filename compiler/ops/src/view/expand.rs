@@ -1,0 +1,48 @@
+//! `expand`: broadcast to a shape, which itself broadcasts with the operand's.
+
+use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance, View};
+use onnxc_ir::{DType, Dim, TensorType};
+
+use crate::common::axes::unknown;
+use crate::common::broadcast::broadcast;
+use crate::common::sample::{data, f32s, ints, plain};
+use crate::common::views::eval_view;
+
+/// `expand`
+pub(crate) static EXPAND: OpDef = OpDef {
+    name: "expand",
+    onnx: &[Import { domain: "", name: "Expand", opsets: (8, NEWEST), build: |cx| cx.forward("expand") }],
+    infer,
+    infer_dims: Some(|cx| {
+        let n = infer(cx).ok()?[0].shape.first()?.as_const()? as usize;
+        let dims = cx.as_dims(0).filter(|d| d.len() == 1 && cx.constant(0).is_none() && n <= 64)?;
+        Some(vec![dims[0].clone(); n])
+    }),
+    eval: |cx| {
+        let x = cx.input(0);
+        let view = expanded(&View::contiguous(x.shape()), &cx.out_shape(0));
+        Ok(vec![eval_view(x, &view)])
+    },
+    lower: Lower::View(|_, view, ty, _| Some(expanded(view, &ty.const_shape()?))),
+    tolerance: Tolerance::EXACT,
+    samples: || {
+        vec![
+            plain(vec![f32s(&[3, 1]), ints(&[2, 1, 6])]),
+            plain(vec![f32s(&[]), ints(&[4])]),
+            plain(vec![f32s(&[2, 3]), ints(&[1])]),
+            plain(vec![data(DType::Bool, &[1, 5]), ints(&[0, 5])]),
+        ]
+    },
+};
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    let x = cx.input(0)?;
+    let target: Vec<Dim> = cx.as_dims(1).ok_or_else(|| unknown("the shape"))?;
+    Ok(vec![TensorType::new(x.dtype, broadcast(&[&x.shape, &target])?)])
+}
+
+fn expanded(view: &View, shape: &[u64]) -> View {
+    let lead = shape.len() - view.shape.len();
+    let stride = |d: usize| if d < lead || view.shape[d - lead] == 1 { 0 } else { view.strides[d - lead] };
+    View { shape: shape.to_vec(), strides: (0..shape.len()).map(stride).collect(), offset: view.offset }
+}
