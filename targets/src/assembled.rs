@@ -7,6 +7,7 @@
 pub(crate) mod entry;
 mod memory;
 mod operations;
+mod strided;
 
 use std::collections::BTreeMap;
 
@@ -238,6 +239,14 @@ impl Emitter for Asm {
         matches!(dtype, F32 | I32 | U32 | U8 | I8 | U16 | I16 | Bool | F16)
     }
 
+    fn strides(&self, dtype: DType) -> bool {
+        self.memory(dtype) && dtype != DType::F16
+    }
+
+    fn masks_strided(&self, memory: DType) -> bool {
+        self.zmm && memory.bytes() == 4
+    }
+
     fn alloc(&mut self, _: Ty) -> Result<V, Error> {
         let v = self.free_vecs.pop().map(|r| V(r.into())).ok_or(Error::Registers("vectors"))?;
         self.writes(v);
@@ -375,6 +384,14 @@ impl Emitter for Asm {
 
     fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         self.emit_store(v, dtype, at, lanes)
+    }
+
+    fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
+        self.emit_gather(d, dtype, at, stride, lanes)
+    }
+
+    fn scatter(&mut self, v: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
+        self.emit_scatter(v, dtype, at, stride, lanes)
     }
 
     fn prefetch(&mut self, at: Mem) -> Result<(), Error> {

@@ -2,6 +2,9 @@
 //!
 //! Registers are variables of the function builder, so loops and branches need nothing special; Cranelift allocates machine registers.
 
+mod arithmetic;
+mod memory;
+
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::Ieee32;
 use cranelift_codegen::ir::{AbiParam, Block, ConstantData, Function, InstBuilder, MemFlagsData, Type, Value, types};
@@ -162,19 +165,6 @@ impl<'a> Clif<'a> {
         }
     }
 
-    /// One element as i32 or f32.
-    fn load_one(&mut self, dtype: DType, base: Value, disp: i32) -> Value {
-        let f = flags();
-        match dtype {
-            DType::F32 => self.b.ins().load(types::F32, f, base, disp),
-            DType::I32 | DType::U32 => self.b.ins().load(types::I32, f, base, disp),
-            DType::U8 | DType::Bool => self.b.ins().uload8(types::I32, f, base, disp),
-            DType::I8 => self.b.ins().sload8(types::I32, f, base, disp),
-            DType::U16 => self.b.ins().uload16(types::I32, f, base, disp),
-            _ => self.b.ins().sload16(types::I32, f, base, disp),
-        }
-    }
-
     /// `x != 0` as a mask of the vector or scalar type.
     fn nonzero(&mut self, x: Value) -> Value {
         let zero = self.constant(Ty::I32, 0);
@@ -200,95 +190,6 @@ impl<'a> Clif<'a> {
             self.b.ins().select(mask, a, b)
         }
     }
-
-    /// Rounding without SSE4.1: values of 2^23 and above are integers already; below, adding and subtracting 2^23 rounds to nearest even.
-    fn round_by_hand(&mut self, op: VUn, x: Value) -> Value {
-        let sign_bit = self.constant(Ty::I32, 0x8000_0000);
-        let xi = self.cast(x, Ty::F32, Ty::I32);
-        let sign = self.b.ins().band(xi, sign_bit);
-        let magnitude = self.b.ins().bxor(xi, sign);
-        let m = self.cast(magnitude, Ty::I32, Ty::F32);
-        let big = self.constant(Ty::F32, 8_388_608f32.to_bits());
-        let up = self.b.ins().fadd(m, big);
-        let r = self.b.ins().fsub(up, big);
-        let one = self.constant(Ty::F32, 1f32.to_bits());
-        let r = if op == VUn::Trunc {
-            let over = self.fcmp(FloatCC::GreaterThan, r, m);
-            let less = self.b.ins().fsub(r, one);
-            self.choose(Ty::F32, over, less, r)
-        } else {
-            r
-        };
-        let ri = self.cast(r, Ty::F32, Ty::I32);
-        let ri = self.b.ins().bor(ri, sign);
-        let mut r = self.cast(ri, Ty::I32, Ty::F32);
-        if op == VUn::Floor || op == VUn::Ceil {
-            let (cc, step) = if op == VUn::Floor { (FloatCC::GreaterThan, -1f32) } else { (FloatCC::LessThan, 1f32) };
-            let over = self.fcmp(cc, r, x);
-            let step = self.constant(Ty::F32, step.to_bits());
-            let moved = self.b.ins().fadd(r, step);
-            r = self.choose(Ty::F32, over, moved, r);
-            // -0.3 has ceiling -0.0.
-            let ri = self.cast(r, Ty::F32, Ty::I32);
-            let ri = self.b.ins().bor(ri, sign);
-            let signed = self.cast(ri, Ty::I32, Ty::F32);
-            if op == VUn::Ceil {
-                r = signed;
-            }
-        }
-        let small = self.fcmp(FloatCC::LessThan, m, big);
-        self.choose(Ty::F32, small, r, x)
-    }
-
-    fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
-        if self.has_fma {
-            return self.b.ins().fma(a, b, c);
-        }
-        let product = self.b.ins().fmul(a, b);
-        self.b.ins().fadd(product, c)
-    }
-
-    /// The sum of four byte products per lane, with one lane.
-    fn dot_scalar(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
-        let mut sum = acc;
-        for i in 0..4i64 {
-            let up = 24 - 8 * i;
-            let left = |s: &mut Self, x: Value| if up == 0 { x } else { s.b.ins().ishl_imm_s(x, up) };
-            let (x, y) = (left(self, a), left(self, b));
-            let x = if a_unsigned { self.b.ins().ushr_imm_s(x, 24) } else { self.b.ins().sshr_imm_s(x, 24) };
-            let y = self.b.ins().sshr_imm_s(y, 24);
-            let p = self.b.ins().imul(x, y);
-            sum = self.b.ins().iadd(sum, p);
-        }
-        sum
-    }
-
-    /// The tree that Cranelift fuses to `sdot`, `usdot` or `vpdpbusd` where there is one.
-    fn dot_vector(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
-        let a = self.b.ins().bitcast(types::I8X16, flags_le(), a);
-        let b = self.b.ins().bitcast(types::I8X16, flags_le(), b);
-        let (mut al, mut ah) = if a_unsigned {
-            (self.b.ins().uwiden_low(a), self.b.ins().uwiden_high(a))
-        } else {
-            (self.b.ins().swiden_low(a), self.b.ins().swiden_high(a))
-        };
-        let (mut bl, mut bh) = (self.b.ins().swiden_low(b), self.b.ins().swiden_high(b));
-        if self.x86() {
-            // vpdpbusd is matched with the signed operand first.
-            std::mem::swap(&mut al, &mut bl);
-            std::mem::swap(&mut ah, &mut bh);
-        }
-        let lo = self.b.ins().imul(al, bl);
-        let hi = self.b.ins().imul(ah, bh);
-        let p = |s: &mut Self, v: Value| {
-            let l = s.b.ins().swiden_low(v);
-            let h = s.b.ins().swiden_high(v);
-            s.b.ins().iadd_pairwise(l, h)
-        };
-        let (pl, ph) = (p(self, lo), p(self, hi));
-        let sum = self.b.ins().iadd_pairwise(pl, ph);
-        self.b.ins().iadd(sum, acc)
-    }
 }
 
 /// Kernels are given valid addresses; elements are aligned to their own size only.
@@ -312,6 +213,14 @@ impl Emitter for Clif<'_> {
     fn memory(&self, dtype: DType) -> bool {
         use DType::*;
         matches!(dtype, F32 | I32 | U32 | U8 | I8 | U16 | I16 | Bool)
+    }
+
+    fn strides(&self, dtype: DType) -> bool {
+        self.memory(dtype)
+    }
+
+    fn masks_strided(&self, _: DType) -> bool {
+        false
     }
 
     fn alloc(&mut self, ty: Ty) -> Result<V, Error> {
@@ -428,81 +337,23 @@ impl Emitter for Clif<'_> {
     }
 
     fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
-        let (base, disp) = self.at(at);
-        let ty = if dtype == DType::F32 { Ty::F32 } else { Ty::I32 };
-        let n = self.n_lanes(lanes);
-        let vec_ty = self.ty(ty);
-        let mut value = if !self.vector {
-            self.load_one(dtype, base, disp)
-        } else if n == 4 && dtype.bytes() == 4 {
-            self.b.ins().load(vec_ty, flags(), base, disp)
-        } else if n == 4 {
-            let word = if dtype.bytes() == 1 { types::I32 } else { types::I64 };
-            let packed = self.b.ins().load(word, flags(), base, disp);
-            let word_vec = if dtype.bytes() == 1 { types::I32X4 } else { types::I64X2 };
-            let v = self.b.ins().scalar_to_vector(word_vec, packed);
-            let signed = matches!(dtype, DType::I8 | DType::I16);
-            let mut v = self.b.ins().bitcast(if dtype.bytes() == 1 { types::I8X16 } else { types::I16X8 }, flags_le(), v);
-            for _ in 0..(if dtype.bytes() == 1 { 2 } else { 1 }) {
-                v = if signed { self.b.ins().swiden_low(v) } else { self.b.ins().uwiden_low(v) };
-            }
-            v
-        } else {
-            let mut v = self.constant(ty, 0);
-            for i in 0..n {
-                let x = self.load_one(dtype, base, disp + (i as i32) * dtype.bytes() as i32);
-                v = self.b.ins().insertlane(v, x, i as u8);
-            }
-            v
-        };
-        let mut ty = ty;
-        if dtype == DType::Bool {
-            value = self.nonzero(value);
-            ty = Ty::Mask;
-        }
-        self.set(d, value, ty);
-        Ok(())
+        self.emit_load(d, dtype, at, lanes)
     }
 
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error> {
-        let (base, disp) = self.at(at);
-        let mut ty = if dtype == DType::F32 { Ty::F32 } else { Ty::I32 };
-        let vec_ty = self.ty(ty);
-        let mut value = self.load_one(dtype, base, disp);
-        if self.vector {
-            value = self.b.ins().splat(vec_ty, value);
-        }
-        if dtype == DType::Bool {
-            value = self.nonzero(value);
-            ty = Ty::Mask;
-        }
-        self.set(d, value, ty);
-        Ok(())
+        self.emit_splat(d, dtype, at)
     }
 
     fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
-        let (base, disp) = self.at(at);
-        let ty = if dtype == DType::F32 { Ty::F32 } else { Ty::I32 };
-        let mut value = self.get(v, ty);
-        if dtype == DType::Bool {
-            let one = self.constant(Ty::I32, 1);
-            value = self.b.ins().band(value, one);
-        }
-        let n = self.n_lanes(lanes);
-        if n == 4 && dtype.bytes() == 4 {
-            self.b.ins().store(flags(), value, base, disp);
-            return Ok(());
-        }
-        for i in 0..n {
-            let x = if self.vector { self.b.ins().extractlane(value, i as u8) } else { value };
-            let at = disp + (i as i32) * dtype.bytes() as i32;
-            match dtype.bytes() {
-                1 => self.b.ins().istore8(flags(), x, base, at),
-                2 => self.b.ins().istore16(flags(), x, base, at),
-                _ => self.b.ins().store(flags(), x, base, at),
-            };
-        }
-        Ok(())
+        self.emit_store(v, dtype, at, lanes)
+    }
+
+    fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
+        self.emit_gather(d, dtype, at, stride, lanes)
+    }
+
+    fn scatter(&mut self, v: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
+        self.emit_scatter(v, dtype, at, stride, lanes)
     }
 
     fn prefetch(&mut self, _: Mem) -> Result<(), Error> {

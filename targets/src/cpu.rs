@@ -142,7 +142,7 @@ fn parse_triple(triple: &str) -> Result<Triple, Error> {
     let mut parsed = Triple::from_str(triple).map_err(|e| bad(e.to_string()))?;
     match parsed.architecture {
         Architecture::X86_64 | Architecture::Riscv64(_) => {}
-        Architecture::Aarch64(a) if a == target_lexicon::Aarch64Architecture::Aarch64 => {}
+        Architecture::Aarch64(target_lexicon::Aarch64Architecture::Aarch64) => {}
         other => return Err(bad(format!("there is no code generator for {other}; supported are x86_64, aarch64 and riscv64"))),
     }
     // A bare-metal triple such as aarch64-unknown-none names no format; ELF is what such linkers read.
@@ -333,7 +333,7 @@ fn desc(
         lanes,
         f32_tiles: tiles.to_vec(),
         i8_tiles: i8_tiles.to_vec(),
-        i8_unsigned_a: !(on.contains("dotprod") && !on.contains("i8mm")),
+        i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {
             Isa::Avx512 { .. } => 1 << 20,

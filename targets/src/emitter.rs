@@ -83,6 +83,10 @@ pub(crate) trait Emitter {
     fn masks(&self, memory: DType) -> bool;
     /// True when this memory type can be loaded and stored.
     fn memory(&self, dtype: DType) -> bool;
+    /// True when `gather` and `scatter` know this memory type.
+    fn strides(&self, dtype: DType) -> bool;
+    /// True when they take `Lanes::Tail` for it.
+    fn masks_strided(&self, memory: DType) -> bool;
     /// A free register.
     fn alloc(&mut self, ty: Ty) -> Result<V, Error>;
     /// Gives a register back.
@@ -118,6 +122,10 @@ pub(crate) trait Emitter {
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error>;
     /// Stores neighbours. Integers must be in the range of `dtype`.
     fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error>;
+    /// Loads elements `stride` bytes apart, widened like `load`.
+    fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error>;
+    /// Stores elements `stride` bytes apart.
+    fn scatter(&mut self, v: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error>;
     /// Brings a line near, where that is worth an instruction.
     fn prefetch(&mut self, at: Mem) -> Result<(), Error>;
 

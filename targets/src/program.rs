@@ -249,11 +249,29 @@ fn binary(e: &mut dyn Emitter, op: BinOp, d: V, a: Opd, b: Opd, dtype: DType) ->
     match op {
         _ if op.is_comparison() => e.cmp(op, ty, d, a, b),
         BinOp::Add | BinOp::Sub | BinOp::Mul if ty != Ty::Mask && !narrow => e.bin(op, ty, d, a, b),
+        BinOp::Add | BinOp::Sub | BinOp::Mul if ty == Ty::I32 => {
+            e.bin(op, ty, d, a, b)?;
+            wrap(e, d, dtype)
+        }
         BinOp::Div if ty == Ty::F32 => e.bin(op, ty, d, a, b),
         BinOp::Min | BinOp::Max if ty != Ty::Mask => e.bin(op, ty, d, a, b),
         BinOp::And | BinOp::Or | BinOp::Xor if ty != Ty::F32 => e.bin(op, ty, d, a, b),
         BinOp::Shl | BinOp::Shr if ty == Ty::I32 && !narrow && matches!(b, Opd::Const(n) if n < 32) => e.bin(op, ty, d, a, b),
         _ => unsupported(),
+    }
+}
+
+/// Brings i32 lanes into the range of a type of at most 32 bits, modulo its size.
+fn wrap(e: &mut dyn Emitter, d: V, to: DType) -> Result<(), Error> {
+    let up = Opd::Const(32 - to.bits() as u32);
+    match to {
+        DType::U8 => e.bin(BinOp::And, Ty::I32, d, Opd::Reg(d), Opd::Const(0xFF)),
+        DType::U16 => e.bin(BinOp::And, Ty::I32, d, Opd::Reg(d), Opd::Const(0xFFFF)),
+        DType::I8 | DType::I16 => {
+            e.bin(BinOp::Shl, Ty::I32, d, Opd::Reg(d), up)?;
+            e.bin(BinOp::Shr, Ty::I32, d, Opd::Reg(d), up)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -277,14 +295,11 @@ fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(),
         (Ty::F32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::F32, d, r, Opd::Const(0))?,
         (Ty::I32, Ty::F32) if from != U32 && to == F32 => e.un(VUn::ToFloat, Ty::I32, d, v)?,
         (Ty::I32, Ty::I32) => match to {
-            U8 => e.bin(BinOp::And, Ty::I32, d, r, Opd::Const(0xFF))?,
-            U16 if from != U8 => e.bin(BinOp::And, Ty::I32, d, r, Opd::Const(0xFFFF))?,
-            I8 | I16 if !(to == I16 && matches!(from, I8 | U8)) => {
-                let up = Opd::Const(32 - to.bits() as u32);
-                e.bin(BinOp::Shl, Ty::I32, d, r, up)?;
-                e.bin(BinOp::Shr, Ty::I32, d, Opd::Reg(d), up)?;
+            U16 | I16 if from == U8 || (to == I16 && from == I8) => e.copy(Ty::I32, d, r)?,
+            _ => {
+                e.copy(Ty::I32, d, r)?;
+                wrap(e, d, to)?;
             }
-            _ => e.copy(Ty::I32, d, r)?,
         },
         (Ty::I32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::I32, d, r, Opd::Const(0))?,
         (Ty::Mask, Ty::F32) if to == F32 => e.select(Ty::F32, d, v, Opd::Const(ONE), Opd::Const(0))?,

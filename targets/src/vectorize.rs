@@ -74,8 +74,20 @@ pub(crate) struct Access {
     pub pointer: Pointer,
     /// Constant bytes from it.
     pub disp: i64,
-    /// Lanes are neighbours; otherwise all lanes see one element.
-    pub neighbours: bool,
+    /// Bytes from lane to lane; 0 when all lanes see one element.
+    pub stride: i64,
+}
+
+impl Access {
+    /// Lanes are neighbours in memory.
+    pub fn neighbours(&self) -> bool {
+        self.stride == self.dtype.bytes() as i64
+    }
+
+    /// Lanes are apart in memory.
+    pub fn strided(&self) -> bool {
+        self.stride != 0 && !self.neighbours()
+    }
 }
 
 /// An advancing pointer: offset of its slot, bytes per round of each enclosing inner loop.
@@ -129,8 +141,8 @@ pub(crate) struct Plan {
     pub scalars: Vec<(u32, DType)>,
     pub reductions: Vec<Reduction>,
     pub n_cells: usize,
-    /// Types of memory accessed lane by lane.
-    pub memory: Vec<DType>,
+    /// Types of memory that is accessed, and whether lanes are apart there.
+    pub memory: Vec<(DType, bool)>,
     pub block_bytes: u32,
 }
 

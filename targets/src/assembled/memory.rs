@@ -42,7 +42,7 @@ impl Asm {
     }
 
     /// Bool bytes become masks: 0 - x.
-    fn byte_to_mask(&mut self, d: V, dtype: DType) -> Result<(), Error> {
+    pub(super) fn byte_to_mask(&mut self, d: V, dtype: DType) -> Result<(), Error> {
         if dtype == DType::Bool {
             self.cmp(BinOp::Ne, Ty::I32, d, Opd::Reg(d), Opd::Const(0))?;
         }

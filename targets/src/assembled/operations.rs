@@ -214,14 +214,14 @@ impl Asm {
                 if self.zmm { self.a.vrndscaleps(z(d), z(a), mode)? } else { self.a.vroundps(y(d), y(a), mode)? }
             }
             (VUn::Not, _) => op3!(self, vpxord / vpxor, d, a, Opd::Const(u32::MAX)),
-            (VUn::ToInt, _) => self.to_int(d, a)?,
+            (VUn::ToInt, _) => self.int_of(d, a)?,
             (VUn::ToFloat, _) => op2!(self, vcvtdq2ps, d, a),
         }
         Ok(())
     }
 
     /// `cvttps2dq` gives 0x80000000 for everything that does not fit: right for large negative values; large positive ones and NaN are patched.
-    fn to_int(&mut self, d: V, a: V) -> Result<(), Error> {
+    fn int_of(&mut self, d: V, a: V) -> Result<(), Error> {
         let t = self.alloc(Ty::I32)?;
         let limit = self.constant(2_147_483_648f32.to_bits());
         if self.zmm {

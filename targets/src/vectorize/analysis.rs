@@ -14,6 +14,8 @@ use crate::program::lane_type;
 
 /// Inner loops of at most this many rounds are unrolled.
 const UNROLL: i64 = 9;
+/// Lanes further apart than this many elements are left to scalar code.
+const MAX_STRIDE: u64 = 1 << 23;
 /// Larger bodies are left to scalar code.
 const MAX_NODES: usize = 600;
 /// Loops known to be shorter are not worth a call.
@@ -91,7 +93,7 @@ pub(super) struct Analysis<'f> {
     scalars: Vec<(u32, DType)>,
     reductions: BTreeMap<Var, (usize, Reduction)>,
     n_cells: usize,
-    memory: Vec<DType>,
+    memory: Vec<(DType, bool)>,
     depth: usize,
     nodes: usize,
 }
@@ -118,12 +120,12 @@ impl Analysis<'_> {
                 Stmt::Store(buf, index, e) => {
                     let node = self.value(e, env, out)?;
                     let at = self.access(*buf, index, env)?;
-                    if !at.neighbours || lane_type(at.dtype).is_err() {
+                    if at.stride == 0 || lane_type(at.dtype).is_err() {
                         return None;
                     }
                     let before = self.loads_of(*buf, out);
                     *self.epochs.entry(*buf).or_default() += 1;
-                    self.memory.push(at.dtype);
+                    self.memory.push((at.dtype, at.strided()));
                     out.items.push(Item::Store { at, node, before });
                 }
                 Stmt::For { var, lo, hi, step, body, .. } => self.inner_loop((*var, lo, hi, *step), body, env, out)?,
@@ -307,7 +309,7 @@ impl Analysis<'_> {
             Expr::Var(v) => return self.variable(*v, env, out),
             Expr::Load(buf, index) => {
                 let at = self.access(*buf, index, env)?;
-                self.memory.push(at.dtype);
+                self.memory.push((at.dtype, at.strided()));
                 let epoch = self.epochs.get(buf).copied().unwrap_or(0);
                 return self.source(Source::Load { at, epoch }, dtype, out);
             }
@@ -343,15 +345,16 @@ impl Analysis<'_> {
     fn access(&mut self, buf: BufId, index: &Expr, env: &Env) -> Option<Access> {
         let dtype = self.func.bufs[buf.0 as usize].dtype;
         let index = self.index(index, env)?;
-        if !matches!(index.lane, 0 | 1) || dtype.bits() % 8 != 0 {
+        let bytes = dtype.bytes() as i64;
+        // Offsets of lanes are 32-bit numbers.
+        if index.lane.unsigned_abs() > MAX_STRIDE || !dtype.bits().is_multiple_of(8) {
             return None;
         }
-        let bytes = dtype.bytes() as i64;
-        let neighbours = index.lane == 1;
+        let stride = index.lane * bytes;
         let steps: Vec<i64> = (0..self.depth).map(|d| index.inner.get(d).copied().unwrap_or(0) * bytes).collect();
         // Accesses with and without lanes advance differently; they share a slot only when equal in that.
-        let offset = self.pointer_slot(buf, index.rest, if neighbours { bytes } else { 0 });
-        Some(Access { buf, dtype, pointer: (offset, steps), disp: index.constant * bytes, neighbours })
+        let offset = self.pointer_slot(buf, index.rest, stride);
+        Some(Access { buf, dtype, pointer: (offset, steps), disp: index.constant * bytes, stride })
     }
 
     fn pointer_slot(&mut self, buf: BufId, index: Expr, step: i64) -> u32 {

@@ -76,8 +76,8 @@ fn neutral(r: &Reduction) -> u32 {
 
 impl<'p> Loop<'p> {
     fn new(e: &mut dyn Emitter, plan: &'p Plan, careful: bool) -> Result<Loop<'p>, Error> {
-        if let Some(t) = plan.memory.iter().find(|t| !e.memory(**t)) {
-            return Err(Error::Unsupported(format!("vectors of {t}")));
+        if let Some(t) = plan.memory.iter().find(|(t, strided)| !(e.memory(*t) && (!strided || e.strides(*t)))) {
+            return Err(Error::Unsupported(format!("vectors of {}", t.0)));
         }
         let block = e.arg(0)?;
         let mut pointers = BTreeMap::new();
@@ -131,7 +131,7 @@ impl<'p> Loop<'p> {
         self.round(e, At { copy: 0, lanes: Lanes::All })?;
         self.advance(e, i64::from(lanes))?;
         e.end(open)?;
-        if self.plan.memory.iter().all(|t| e.masks(*t)) {
+        if self.plan.memory.iter().all(|(t, strided)| if *strided { e.masks_strided(*t) } else { e.masks(*t) }) {
             let open = e.if_some(count)?;
             e.set_tail(count)?;
             self.round(e, At { copy: 0, lanes: Lanes::Tail })?;
@@ -186,7 +186,11 @@ impl<'p> Loop<'p> {
                     }
                     let (v, own) = self.take_reg(e, &mut eval, body, *node, at)?;
                     let mem = self.mem(e, to, at);
-                    e.store(v, to.dtype, mem, at.lanes)?;
+                    if to.strided() && at.lanes != Lanes::First(1) {
+                        e.scatter(v, to.dtype, mem, to.stride, at.lanes)?;
+                    } else {
+                        e.store(v, to.dtype, mem, at.lanes)?;
+                    }
                     if own {
                         e.free(v);
                     }
@@ -205,8 +209,7 @@ impl<'p> Loop<'p> {
 
     fn mem(&self, e: &dyn Emitter, access: &Access, at: At) -> Mem {
         let base = self.pointers[&self.resolve(&access.pointer)];
-        let lane = if access.neighbours { at.copy as i64 * i64::from(e.lanes()) * access.dtype.bytes() as i64 } else { 0 };
-        Mem { base, disp: access.disp + lane }
+        Mem { base, disp: access.disp + at.copy as i64 * i64::from(e.lanes()) * access.stride }
     }
 
     /// The pointer without trailing loops in which it stands still.
@@ -246,7 +249,12 @@ impl<'p> Loop<'p> {
             },
             Source::Load { at: access, .. } => {
                 let mem = self.mem(e, access, at);
-                load_operand(e, access.dtype, mem, access.neighbours, at.lanes)
+                if !access.strided() || at.lanes == Lanes::First(1) {
+                    return load_operand(e, access.dtype, mem, access.stride != 0, at.lanes);
+                }
+                let v = e.alloc(lane_type(access.dtype)?)?;
+                e.gather(v, access.dtype, mem, access.stride, at.lanes)?;
+                Ok(Val::Own(v))
             }
             Source::Cell(c) => Ok(Val::Lent(self.cells[*c].expect("internal: targets: cell is open"))),
         }

@@ -1,0 +1,98 @@
+//! Arithmetic of the emitter that makes Cranelift IR, where it is more than one instruction.
+
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+
+use super::{Clif, flags_le};
+use crate::emitter::{Ty, VUn};
+
+impl Clif<'_> {
+    /// Rounding without SSE4.1: values of 2^23 and above are integers already; below, adding and subtracting 2^23 rounds to nearest even.
+    pub(super) fn round_by_hand(&mut self, op: VUn, x: Value) -> Value {
+        let sign_bit = self.constant(Ty::I32, 0x8000_0000);
+        let xi = self.cast(x, Ty::F32, Ty::I32);
+        let sign = self.b.ins().band(xi, sign_bit);
+        let magnitude = self.b.ins().bxor(xi, sign);
+        let m = self.cast(magnitude, Ty::I32, Ty::F32);
+        let big = self.constant(Ty::F32, 8_388_608f32.to_bits());
+        let up = self.b.ins().fadd(m, big);
+        let r = self.b.ins().fsub(up, big);
+        let one = self.constant(Ty::F32, 1f32.to_bits());
+        let r = if op == VUn::Trunc {
+            let over = self.fcmp(FloatCC::GreaterThan, r, m);
+            let less = self.b.ins().fsub(r, one);
+            self.choose(Ty::F32, over, less, r)
+        } else {
+            r
+        };
+        let ri = self.cast(r, Ty::F32, Ty::I32);
+        let ri = self.b.ins().bor(ri, sign);
+        let mut r = self.cast(ri, Ty::I32, Ty::F32);
+        if op == VUn::Floor || op == VUn::Ceil {
+            let (cc, step) = if op == VUn::Floor { (FloatCC::GreaterThan, -1f32) } else { (FloatCC::LessThan, 1f32) };
+            let over = self.fcmp(cc, r, x);
+            let step = self.constant(Ty::F32, step.to_bits());
+            let moved = self.b.ins().fadd(r, step);
+            r = self.choose(Ty::F32, over, moved, r);
+            // -0.3 has ceiling -0.0.
+            let ri = self.cast(r, Ty::F32, Ty::I32);
+            let ri = self.b.ins().bor(ri, sign);
+            let signed = self.cast(ri, Ty::I32, Ty::F32);
+            if op == VUn::Ceil {
+                r = signed;
+            }
+        }
+        let small = self.fcmp(FloatCC::LessThan, m, big);
+        self.choose(Ty::F32, small, r, x)
+    }
+
+    pub(super) fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.has_fma {
+            return self.b.ins().fma(a, b, c);
+        }
+        let product = self.b.ins().fmul(a, b);
+        self.b.ins().fadd(product, c)
+    }
+
+    /// The sum of four byte products per lane, with one lane.
+    pub(super) fn dot_scalar(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
+        let mut sum = acc;
+        for i in 0..4i64 {
+            let up = 24 - 8 * i;
+            let left = |s: &mut Self, x: Value| if up == 0 { x } else { s.b.ins().ishl_imm_s(x, up) };
+            let (x, y) = (left(self, a), left(self, b));
+            let x = if a_unsigned { self.b.ins().ushr_imm_s(x, 24) } else { self.b.ins().sshr_imm_s(x, 24) };
+            let y = self.b.ins().sshr_imm_s(y, 24);
+            let p = self.b.ins().imul(x, y);
+            sum = self.b.ins().iadd(sum, p);
+        }
+        sum
+    }
+
+    /// The tree that Cranelift fuses to `sdot`, `usdot` or `vpdpbusd` where there is one.
+    pub(super) fn dot_vector(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
+        let a = self.b.ins().bitcast(types::I8X16, flags_le(), a);
+        let b = self.b.ins().bitcast(types::I8X16, flags_le(), b);
+        let (mut al, mut ah) = if a_unsigned {
+            (self.b.ins().uwiden_low(a), self.b.ins().uwiden_high(a))
+        } else {
+            (self.b.ins().swiden_low(a), self.b.ins().swiden_high(a))
+        };
+        let (mut bl, mut bh) = (self.b.ins().swiden_low(b), self.b.ins().swiden_high(b));
+        if self.x86() {
+            // vpdpbusd is matched with the signed operand first.
+            std::mem::swap(&mut al, &mut bl);
+            std::mem::swap(&mut ah, &mut bh);
+        }
+        let lo = self.b.ins().imul(al, bl);
+        let hi = self.b.ins().imul(ah, bh);
+        let p = |s: &mut Self, v: Value| {
+            let l = s.b.ins().swiden_low(v);
+            let h = s.b.ins().swiden_high(v);
+            s.b.ins().iadd_pairwise(l, h)
+        };
+        let (pl, ph) = (p(self, lo), p(self, hi));
+        let sum = self.b.ins().iadd_pairwise(pl, ph);
+        self.b.ins().iadd(sum, acc)
+    }
+}
