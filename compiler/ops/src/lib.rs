@@ -7,6 +7,7 @@ mod control;
 mod conv;
 mod elementwise;
 mod hardmax;
+mod movement;
 mod normalization;
 mod pad;
 mod recurrent;
@@ -55,6 +56,8 @@ pub static ALL: &[&OpDef] = &[
     &shape::EYE_LIKE,
     &view::FLATTEN,
     &elementwise::FLOOR,
+    &movement::GATHER,
+    &movement::GATHER_ELEMENTS,
     &elementwise::GELU,
     &elementwise::GREATER,
     &elementwise::GREATER_OR_EQUAL,
@@ -106,7 +109,6 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::RELU,
     &view::RESHAPE,
     &resize::RESIZE,
-    &recurrent::RNN,
     &normalization::RMS_NORMALIZATION,
     &recurrent::RNN,
     &elementwise::ROUND,

@@ -1,0 +1,48 @@
+//! Operators that move elements without computing with them, by indices or in patterns that no strides express.
+
+mod gather;
+
+pub(crate) use gather::{GATHER, GATHER_ELEMENTS};
+
+use onnxc_ir::op::{OpError, OpResult};
+use onnxc_ir::{Dim, Tensor, TensorType};
+
+/// Index `i` into `n` elements, from the end when negative.
+fn position(i: i64, n: u64) -> OpResult<usize> {
+    let at = if i < 0 { i.checked_add(n as i64) } else { Some(i) };
+    at.filter(|p| (0..n as i64).contains(p))
+        .map(|p| p as usize)
+        .ok_or_else(|| OpError::new(format!("index {i} is outside of a dimension of {n} elements")))
+}
+
+/// The indices of a tensor.
+fn index_values(t: &Tensor) -> OpResult<Vec<i64>> {
+    t.to_i64s().ok_or_else(|| OpError::new(format!("indices must be integers, not {}", t.dtype())))
+}
+
+/// Refuses indices that are no integers.
+fn require_index(ty: &TensorType) -> OpResult<()> {
+    if ty.dtype.is_int() && ty.dtype.bits() >= 8 {
+        Ok(())
+    } else {
+        Err(OpError::new(format!("indices must be integers, they are {ty}")))
+    }
+}
+
+/// Refuses constant indices that lie outside of a dimension.
+fn check_known(index: Option<&Tensor>, dim: &Dim) -> OpResult<()> {
+    match (index, dim.as_const()) {
+        (Some(t), Some(n)) => index_values(t)?.into_iter().try_for_each(|i| position(i, n).map(|_| ())),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to take elements out of a tensor that has none.
+fn require_room(from: &TensorType, to: &TensorType) -> OpResult<()> {
+    let empty = |ty: &TensorType| ty.shape.contains(&Dim::Const(0));
+    let known = to.shape.iter().all(|d| d.as_const().is_some());
+    if empty(from) && known && !empty(to) {
+        return Err(OpError::new(format!("elements of {from} are wanted, which has none")));
+    }
+    Ok(())
+}
