@@ -8,8 +8,10 @@ mod conv;
 mod elementwise;
 mod hardmax;
 mod movement;
+mod matmul;
 mod normalization;
 mod pad;
+mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -33,6 +35,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::ATANH,
     &normalization::BATCH_NORMALIZATION,
     &elementwise::BIT_SHIFT,
+    &pool::AVERAGE_POOL,
     &elementwise::BITWISE_AND,
     &elementwise::BITWISE_NOT,
     &elementwise::BITWISE_OR,
@@ -62,6 +65,8 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::GREATER,
     &elementwise::GREATER_OR_EQUAL,
     &normalization::GROUP_NORMALIZATION,
+    &matmul::GEMM,
+    &pool::GLOBAL_LP_POOL,
     &recurrent::GRU,
     &elementwise::HARD_SIGMOID,
     &elementwise::HARD_SWISH,
@@ -80,8 +85,11 @@ pub static ALL: &[&OpDef] = &[
     &normalization::LP_NORMALIZATION,
     &normalization::LRN,
     &recurrent::LSTM,
+    &pool::LP_POOL,
     &elementwise::MAP,
+    &matmul::MATMUL,
     &elementwise::MAX,
+    &pool::MAX_POOL,
     &elementwise::MEAN,
     &normalization::MEAN_VARIANCE_NORMALIZATION,
     &elementwise::MIN,
@@ -110,7 +118,6 @@ pub static ALL: &[&OpDef] = &[
     &view::RESHAPE,
     &resize::RESIZE,
     &normalization::RMS_NORMALIZATION,
-    &recurrent::RNN,
     &elementwise::ROUND,
     &elementwise::SELU,
     &shape::SHAPE,

@@ -35,11 +35,14 @@ enum Kind {
 }
 
 macro_rules! reduction {
-    ($id:ident $name:literal $onnx:literal $kind:ident $tolerance:expr) => {
+    ($id:ident $name:literal $onnx:literal $kind:ident $tolerance:expr $(, $global:literal)?) => {
         #[doc = concat!("`", $name, "`")]
         pub(crate) static $id: OpDef = OpDef {
             name: $name,
-            onnx: &[Import { domain: "", name: $onnx, opsets: (1, NEWEST), build: |cx| import(cx, $name) }],
+            onnx: &[
+                Import { domain: "", name: $onnx, opsets: (1, NEWEST), build: |cx| import(cx, $name) }
+                $(, Import { domain: "", name: $global, opsets: (1, NEWEST), build: |cx| import_global(cx, $name) })?
+            ],
             infer: |cx| infer(cx, Kind::$kind),
             infer_dims: None,
             eval: |cx| eval(cx, Kind::$kind),
@@ -53,8 +56,8 @@ macro_rules! reduction {
 const ORDER: Tolerance = Tolerance { rel: 1e-5, abs: 1e-5, why: "order of summation, logarithm by a polynomial" };
 
 reduction!(REDUCE_SUM "reduce_sum" "ReduceSum" Sum ORDER);
-reduction!(REDUCE_MEAN "reduce_mean" "ReduceMean" Mean ORDER);
-reduction!(REDUCE_MAX "reduce_max" "ReduceMax" Max Tolerance::EXACT);
+reduction!(REDUCE_MEAN "reduce_mean" "ReduceMean" Mean ORDER, "GlobalAveragePool");
+reduction!(REDUCE_MAX "reduce_max" "ReduceMax" Max Tolerance::EXACT, "GlobalMaxPool");
 reduction!(REDUCE_MIN "reduce_min" "ReduceMin" Min Tolerance::EXACT);
 reduction!(REDUCE_PROD "reduce_prod" "ReduceProd" Prod ORDER);
 reduction!(REDUCE_L1 "reduce_l1" "ReduceL1" L1 ORDER);
@@ -74,6 +77,18 @@ fn import(cx: &mut dyn ImportCx, name: &str) -> OpResult<Vec<ValueId>> {
     let attrs = attrs_without(cx, &["axes", "noop_with_empty_axes"]);
     let attrs = if empty && noop { attrs.with("noop_with_empty_axes", Attr::Int(1)) } else { attrs };
     cx.node(name, &[Some(x), list], attrs)
+}
+
+/// A pool over all spatial dimensions.
+fn import_global(cx: &mut dyn ImportCx, name: &str) -> OpResult<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let rank = cx.graph().ty(x).rank() as i64;
+    if rank < 2 {
+        return Err(OpError::new(format!("{} has no channels", cx.graph().ty(x))));
+    }
+    let list = ints(cx, &(2..rank).collect::<Vec<_>>());
+    let attrs = if rank == 2 { Attrs::default().with("noop_with_empty_axes", Attr::Int(1)) } else { Attrs::default() };
+    cx.node(name, &[Some(x), Some(list)], attrs)
 }
 
 /// The axes, sorted, from the constant operand's value.

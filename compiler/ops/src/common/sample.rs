@@ -1,6 +1,7 @@
 //! Samples: small applications of operators for tests.
 
 use onnxc_ir::op::{Sample, SampleInput};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
 /// Run-time data of a type, between -3 and 3 (0 and 100 for unsigned integers).
@@ -54,6 +55,20 @@ pub(crate) fn plain(inputs: Vec<Option<SampleInput>>) -> Sample {
 /// Attributes of integers.
 pub(crate) fn int_attrs(pairs: &[(&str, i64)]) -> Attrs {
     pairs.iter().fold(Attrs::default(), |a, (k, v)| a.with(k, Attr::Int(*v)))
+}
+
+/// Attributes of lists of integers.
+pub(crate) fn lists(pairs: &[(&str, &[i64])]) -> Attrs {
+    pairs.iter().fold(Attrs::default(), |a, (k, v)| a.with(k, Attr::Ints(v.to_vec())))
+}
+
+/// An epilogue `max(a0 + a1, 0)`.
+pub(crate) fn add_relu() -> Attr {
+    let mut p = ScalarProgram::default();
+    let (a, b) = (p.arg(0, DType::F32), p.arg(1, DType::F32));
+    let (sum, zero) = (p.bin(BinOp::Add, a, b), p.float(0.0, DType::F32));
+    p.bin(BinOp::Max, sum, zero);
+    Attr::Program(p)
 }
 
 /// Shapes that show tails, single elements and emptiness.
