@@ -84,10 +84,8 @@ impl Weights<'_> {
             Kind::Rnn => (0..n).for_each(|j| h[j] = acts[0].value(clip(sum(0, j)))),
             Kind::Lstm => {
                 for j in 0..n {
-                    let input = acts[0].value(clip(sum(0, j) + peep(0, j) * c[j]));
-                    let forget = if cell.input_forget { 1.0 - input } else { acts[0].value(clip(sum(2, j) + peep(2, j) * c[j])) };
-                    c[j] = forget * c[j] + input * acts[1].value(clip(sum(3, j)));
-                    h[j] = acts[0].value(clip(sum(1, j) + peep(1, j) * c[j])) * acts[2].value(c[j]);
+                    let sums = [0, 1, 2, 3].map(|gate| sum(gate, j));
+                    h[j] = lstm_unit(cell, acts, sums, [0, 1, 2].map(|gate| peep(gate, j)), &mut c[j]);
                 }
             }
             Kind::Gru => {
@@ -106,4 +104,13 @@ impl Weights<'_> {
             }
         }
     }
+}
+
+/// One unit of an LSTM: the new state from the sums of its gates, with the cell state updated.
+pub(super) fn lstm_unit(cell: &Cell, acts: &[Activation], sums: [f64; 4], peep: [f64; 3], c: &mut f64) -> f64 {
+    let clip = |v: f64| cell.clip.map_or(v, |c| v.clamp(-f64::from(c), f64::from(c)));
+    let input = acts[0].value(clip(sums[0] + peep[0] * *c));
+    let forget = if cell.input_forget { 1.0 - input } else { acts[0].value(clip(sums[2] + peep[2] * *c)) };
+    *c = forget * *c + input * acts[1].value(clip(sums[3]));
+    acts[0].value(clip(sums[1] + peep[1] * *c)) * acts[2].value(*c)
 }

@@ -7,14 +7,17 @@ use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use super::cell::{Cell, Direction, Kind};
+use super::quantized_lower::Matrices;
 use crate::common::tile::{self, Outer, Product};
 
 /// One direction of a layer while it is lowered.
-struct Layer<'c> {
+pub(super) struct Layer<'c> {
     cell: &'c Cell,
     direction: &'c Direction,
+    /// Integer weights in place of w and r.
+    quantized: Option<&'c Matrices>,
     /// Number of the direction.
-    d: u64,
+    pub d: u64,
     time: u64,
     batch: u64,
     hidden: u64,
@@ -30,9 +33,15 @@ struct Layer<'c> {
 }
 
 pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
-    let (x, r) = (cx.input(0), cx.input(2));
-    let (time, batch, hidden) = (x.view.shape[0], x.view.shape[1], r.view.shape[2]);
-    let cell = Cell::of(kind, cx.attrs, hidden)?;
+    let cell = Cell::of(kind, cx.attrs, cx.input(2).view.shape[2])?;
+    layers(cx, &cell, None);
+    Ok(())
+}
+
+/// All directions.
+pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>) {
+    let x = cx.input(0);
+    let (time, batch, hidden, kind) = (x.view.shape[0], x.view.shape[1], cell.hidden, cell.kind);
     let width = kind.gates() as u64 * hidden;
     let h = cx.scratch(DType::F32, batch * hidden, false);
     let c = cx.scratch(DType::F32, batch * hidden, false);
@@ -40,8 +49,9 @@ pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
     let from_h = cx.scratch(DType::F32, batch * width, false);
     for (d, direction) in cell.directions.iter().enumerate() {
         let layer = Layer {
-            cell: &cell,
+            cell,
             direction,
+            quantized,
             d: d as u64,
             time,
             batch,
@@ -66,7 +76,6 @@ pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
             layer.each_state(cx, |cx, at, i| cx.store(&to, at, Expr::Load(state, Box::new(i))));
         }
     }
-    Ok(())
 }
 
 /// `i * n + j`.
@@ -75,7 +84,7 @@ fn flat(i: &Expr, n: u64, j: &Expr) -> Expr {
 }
 
 impl Layer<'_> {
-    fn width(&self) -> u64 {
+    pub(super) fn width(&self) -> u64 {
         self.cell.kind.gates() as u64 * self.hidden
     }
 
@@ -98,6 +107,9 @@ impl Layer<'_> {
 
     /// A product with rows of this direction's w or r (operand), whose bias starts at `bias`.
     fn product(&self, cx: &mut LowerCx, rows: (u64, u64), a: &Rows, operand: usize, c: (BufId, i64, i64)) {
+        if let Some(matrices) = self.quantized {
+            return matrices.product(self, cx, a, operand - 1, c);
+        }
         let (first, count) = rows;
         let matrix = cx.input(operand);
         let k = matrix.view.shape[2];
@@ -150,7 +162,7 @@ impl Layer<'_> {
     }
 
     /// A part of the bias, padded by a panel.
-    fn bias(&self, cx: &mut LowerCx, bias: &Arg, first: u64, count: u64) -> BufId {
+    pub(super) fn bias(&self, cx: &mut LowerCx, bias: &Arg, first: u64, count: u64) -> BufId {
         if let Some(tensor) = &bias.constant {
             let values = tensor.to_vec::<f32>();
             let start = (self.d * bias.view.shape[1] + first) as usize;
@@ -352,13 +364,13 @@ impl Layer<'_> {
 }
 
 /// Rows of A.
-struct Rows {
-    buf: BufId,
-    start: i64,
-    rows: u64,
-    row: i64,
-    k: i64,
-    outer: Vec<Outer>,
+pub(super) struct Rows {
+    pub buf: BufId,
+    pub start: i64,
+    pub rows: u64,
+    pub row: i64,
+    pub k: i64,
+    pub outer: Vec<Outer>,
 }
 
 /// One unit of one batch entry at one step: time, batch, starts of its rows of products, unit.

@@ -10,11 +10,14 @@ mod eval;
 mod gru;
 mod lower;
 mod lstm;
+mod quantized;
+mod quantized_lower;
 mod rnn;
 mod samples;
 
 pub(crate) use gru::GRU;
 pub(crate) use lstm::LSTM;
+pub(crate) use quantized::DYNAMIC_QUANTIZE_LSTM;
 pub(crate) use rnn::RNN;
 
 use onnxc_ir::op::{ImportCx, InferCx, OpError, OpResult};
