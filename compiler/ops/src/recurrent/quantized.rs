@@ -5,7 +5,8 @@
 //!
 //! As in ONNX Runtime, all of x is quantised to u8 at once and the state of the whole batch before each step: with `low = min(0, smallest)` and
 //! `high = max(0, largest)` the scale is `(high - low) / 255` (1 if they are equal), the zero point `round(-low / scale)`, and an element becomes
-//! `clamp(round(v / scale) + zero, 0, 255)`. Products are exact sums of integers, scaled in f32 by the product of both scales.
+//! `clamp(round(v / scale) + zero, 0, 255)`. Products are exact sums of integers, scaled in f32 by the product of both scales. With sequence_lens the last
+//! state of an ended sequence still counts for the range, where ONNX Runtime takes zeros: scales of the other sequences may differ slightly.
 
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
