@@ -33,7 +33,8 @@ pub fn declared(info: &ValueInfoProto) -> Result<Option<Declared>, String> {
         Some(dimension::Value::DimValue(n)) => {
             u64::try_from(*n).map(Dim::Const).map_err(|_| format!("dimension {i} of its shape is negative: {n}"))
         }
-        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Ok(Dim::sym(name)),
+        // Some exporters write a question mark for every dimension that they do not know.
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() && !name.starts_with('?') => Ok(Dim::sym(name)),
         _ => Ok(unnamed(i)),
     };
     let shape = proto.dim.iter().enumerate().map(dim).collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@ mod common;
 mod concat;
 mod control;
 mod conv;
+mod conv_transpose;
 mod elementwise;
 mod hardmax;
 mod matmul;
@@ -47,6 +48,7 @@ pub static ALL: &[&OpDef] = &[
     &concat::CONCAT,
     &shape::CONSTANT_OF_SHAPE,
     &conv::CONV,
+    &conv_transpose::CONV_TRANSPOSE,
     &elementwise::COS,
     &elementwise::COSH,
     &elementwise::DIV,

@@ -1,0 +1,326 @@
+//! Code of `conv_transpose`: outputs whose coordinates leave the same remainders by the strides read the same taps, so each such phase is an ordinary
+//! convolution of stride 1 with a part of the filter, written with gaps (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016).
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{BufId, Expr, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{OpResult, View};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+
+use super::{Geometry, dims};
+use crate::common::convolution::groups;
+use crate::common::nest::{self, ExprExt, compute_type};
+use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+use crate::conv::OWN_INPUTS;
+
+/// One dimension of one phase.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Phase {
+    /// First output, and number of outputs (a stride apart).
+    first: u64,
+    count: u64,
+    /// First tap, number of taps, taps between them.
+    tap: u64,
+    taps: u64,
+    tap_step: u64,
+    /// Input element that the first tap reads for the first output; the next tap reads `back` elements before it.
+    input: i64,
+    back: i64,
+}
+
+struct Layer {
+    x: Arg,
+    y: Arg,
+    geometry: Geometry,
+    group: u64,
+    channels: u64,
+    filters: u64,
+    program: ScalarProgram,
+    operands: Vec<Arg>,
+}
+
+pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let (x, w, y) = (cx.input(0), cx.input(1), cx.output(0));
+    nest::require(x.dtype)?;
+    if y.view.shape.contains(&0) {
+        return Ok(());
+    }
+    let group = groups(cx.attrs)?;
+    let geometry = Geometry::new(cx.attrs, &dims(&x.view.shape[2..]), &dims(&w.view.shape[2..]))?;
+    let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
+    let (channels, filters) = (x.view.shape[1] / group, w.view.shape[1]);
+    let layer = Layer { x, y, geometry, group, channels, filters, program, operands };
+    match &w.constant {
+        Some(weights) if layer.x.dtype == DType::F32 => {
+            let values = weights.to_vec::<f32>();
+            layer.phases(cx, &values)
+        }
+        _ => layer.scalar(cx, &w),
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Layer {
+    fn spatial(&self) -> usize {
+        self.geometry.kernel.len()
+    }
+
+    /// The phases of dimension `d`.
+    fn phases_along(&self, d: usize) -> Vec<Phase> {
+        let g = &self.geometry;
+        let (stride, dilation, begin) = (g.strides[d], g.dilations[d], g.begin[d]);
+        let out = self.y.view.shape[d + 2];
+        let common = gcd(stride, dilation);
+        let reads = |first: u64, k: u64| first as i64 + begin - (k * dilation) as i64;
+        let phase = |first: u64| {
+            let tap = (0..g.kernel[d]).find(|k| reads(first, *k).rem_euclid(stride as i64) == 0);
+            let tap_step = stride / common;
+            let taps = tap.map_or(0, |t| (g.kernel[d] - t).div_ceil(tap_step));
+            let input = tap.map_or(0, |t| reads(first, t).div_euclid(stride as i64));
+            let tap = tap.unwrap_or(0);
+            Phase { first, count: (out - first).div_ceil(stride), tap, taps, tap_step, input, back: (dilation / common) as i64 }
+        };
+        (0..stride.min(out)).map(phase).collect()
+    }
+
+    /// x with as many zeros around it as the phases reach.
+    fn padded(&self, cx: &mut LowerCx, along: &[Vec<Phase>]) -> Arg {
+        let mut shape = self.x.view.shape.clone();
+        let mut before = vec![0i64; shape.len()];
+        for (d, phases) in along.iter().enumerate() {
+            let reading = || phases.iter().filter(|p| p.taps > 0);
+            let low = reading().map(|p| p.input - (p.taps as i64 - 1) * p.back).min().unwrap_or(0).min(0);
+            let high = reading().map(|p| p.input + p.count as i64).max().unwrap_or(0).max(shape[d + 2] as i64);
+            before[d + 2] = -low;
+            shape[d + 2] = (high - low) as u64;
+        }
+        if shape == self.x.view.shape {
+            return self.x.clone();
+        }
+        let whole = Arg {
+            buf: cx.scratch(DType::F32, shape.iter().product(), false),
+            dtype: DType::F32,
+            view: channels_last(&shape),
+            constant: None,
+        };
+        nest::fill(cx, &whole, &Expr::f32(0.0));
+        let inner = nest::part(&whole, &before, &self.x.view.shape);
+        nest::copy(cx, &self.x, &inner);
+        // Positions stay those of x.
+        inner
+    }
+
+    fn phases(self, cx: &mut LowerCx, weights: &[f32]) -> OpResult<()> {
+        let shape = self.y.view.shape.clone();
+        let dense = |s: &[i64]| s[1] == 1 || s[1] == 0;
+        let in_place =
+            (self.y.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, &shape)));
+        let along: Vec<Vec<Phase>> = (0..self.spatial()).map(|d| self.phases_along(d)).collect();
+        let x = self.padded(cx, &along);
+        let bias = self.bias(cx);
+        let mut combined: Vec<Vec<Phase>> = vec![Vec::new()];
+        for list in &along {
+            combined = combined.iter().flat_map(|c| list.iter().map(|p| [&c[..], &[*p]].concat())).collect();
+        }
+        if in_place {
+            let (program, operands) = (self.program.clone(), self.operands.clone());
+            combined.iter().for_each(|c| self.phase(cx, weights, c, &x, &self.y, bias, &program, &operands));
+            return Ok(());
+        }
+        let buf = cx.scratch(DType::F32, shape.iter().product(), false);
+        let raw = Arg { buf, dtype: DType::F32, view: channels_last(&shape), constant: None };
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::F32);
+        combined.iter().for_each(|c| self.phase(cx, weights, c, &x, &raw, bias, &identity, &[]));
+        let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
+        cx.for_each(&shape, &self.y.view.strides.clone(), |cx, at| {
+            let mut args = vec![cx.load(&raw, at)];
+            for (o, s) in self.operands.iter().zip(&strides) {
+                let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
+                args.push(nest::at(o.buf, index));
+            }
+            let value = cx.program(&self.program, &args);
+            cx.store(&self.y, at, value);
+        });
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one phase of `phases`, which has all of it")]
+    fn phase(
+        &self,
+        cx: &mut LowerCx,
+        weights: &[f32],
+        phase: &[Phase],
+        x: &Arg,
+        y: &Arg,
+        bias: Option<BufId>,
+        program: &ScalarProgram,
+        operands: &[Arg],
+    ) {
+        let rank = y.view.shape.len();
+        let spread: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
+        let step = |strides: &[i64], d: usize| strides[d + 2] * self.geometry.strides[d] as i64;
+        let first =
+            |start: i64, strides: &[i64]| phase.iter().enumerate().fold(start, |s, (d, p)| s + p.first as i64 * strides[d + 2]);
+        let a_start = phase.iter().enumerate().fold(x.view.offset, |s, (d, p)| s + p.input * x.view.strides[d + 2]);
+        let last = phase.len() - 1;
+        let rows = phase[last].count;
+        let (mr, nr) = tile::choose(cx.target, false, rows, self.filters);
+        let b = cx.const_buf(DType::F32, self.pack(weights, phase, nr as usize));
+        let taps: u64 = phase.iter().map(|p| p.taps).product();
+        let mut nest: Vec<(u64, i64)> =
+            phase.iter().enumerate().map(|(d, p)| (p.taps, -p.back * x.view.strides[d + 2])).collect();
+        nest.push((self.channels, x.view.strides[1]));
+        let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
+        let mut around =
+            vec![outer(y.view.shape[0], x.view.strides[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
+        for d in 0..last {
+            let operands = spread.iter().map(|s| step(s, d)).collect();
+            around.push(outer(phase[d].count, x.view.strides[d + 2], step(&y.view.strides, d), operands));
+        }
+        let f = self.filters as i64;
+        around.push(Outer {
+            n: self.group,
+            a: self.channels as i64 * x.view.strides[1],
+            b: (taps * self.channels * u64::from(nr) * self.filters.div_ceil(u64::from(nr))) as i64,
+            c: f * y.view.strides[1],
+            bias: f,
+            operands: spread.iter().map(|s| f * s[1]).collect(),
+        });
+        debug_assert_eq!(rank, phase.len() + 2, "internal: one phase per spatial dimension");
+        let operands = operands.iter().zip(&spread).map(|(o, s)| Operand {
+            buf: o.buf,
+            dtype: o.dtype,
+            start: first(o.view.offset, s),
+            row: step(s, last),
+            per_column: s[1] == 1,
+        });
+        let product = Product {
+            outer: around,
+            rows,
+            cols: self.filters,
+            a: (x.buf, DType::F32, a_start),
+            a_row: x.view.strides[last + 2],
+            nest,
+            b: (b, DType::F32, 0),
+            c: (y.buf, y.dtype, first(y.view.offset, &y.view.strides)),
+            c_row: step(&y.view.strides, last),
+            bias: bias.map(|b| (b, 0)),
+            epilogue: program.clone(),
+            operands: operands.collect(),
+            nr,
+            mr,
+        };
+        tile::emit(cx, &product);
+    }
+
+    /// Weights of a phase in panels: rows are taps, then channels.
+    fn pack(&self, weights: &[f32], phase: &[Phase], nr: usize) -> Vec<u8> {
+        let kernel: u64 = self.geometry.kernel.iter().product();
+        let kernel_strides = View::contiguous(&self.geometry.kernel).strides;
+        let mut taps = vec![0u64];
+        for (d, p) in phase.iter().enumerate() {
+            let at = |j: u64| (p.tap + j * p.tap_step) * kernel_strides[d] as u64;
+            taps = taps.iter().flat_map(|t| (0..p.taps).map(move |j| t + at(j))).collect();
+        }
+        let (c, f) = (self.channels as usize, self.filters as usize);
+        let mut bytes = Vec::new();
+        for g in 0..self.group as usize {
+            bytes.extend(tile::pack_f32(taps.len() * c, f, nr, |row, col| {
+                let (tap, channel) = (taps[row / c] as usize, row % c);
+                weights[((g * c + channel) * f + col) * kernel as usize + tap]
+            }));
+        }
+        // A phase without taps still hands a pointer to the tile.
+        bytes.resize(bytes.len().max(64), 0);
+        bytes
+    }
+
+    fn bias(&self, cx: &mut LowerCx) -> Option<BufId> {
+        let b = cx.opt(2)?;
+        if let Some(tensor) = &b.constant {
+            let mut bytes = tensor.bytes().to_vec();
+            bytes.resize(bytes.len().next_multiple_of(64) + 256, 0);
+            return Some(cx.const_buf(DType::F32, bytes));
+        }
+        let n = b.view.shape[0];
+        let buf = cx.scratch(DType::F32, n + 64, false);
+        let to = Arg { buf, dtype: DType::F32, view: View::contiguous(&[n]), constant: None };
+        nest::copy(cx, &b, &to);
+        Some(buf)
+    }
+
+    /// The formula, one output after the other: for weights that are computed, and other float types.
+    fn scalar(&self, cx: &mut LowerCx, w: &Arg) -> OpResult<()> {
+        let (x, y, g, bias) = (&self.x, &self.y, &self.geometry, cx.opt(2));
+        let wide = compute_type(x.dtype);
+        let shape = y.view.shape.clone();
+        let order = View::contiguous(&shape).strides;
+        let mut taps = vec![self.channels];
+        taps.extend(&g.kernel);
+        cx.for_rows(&shape, &order, |cx, at| {
+            let start = bias.as_ref().map_or_else(|| nest::number(wide, 0.0), |b| nest::load(cx, b, &at[1..2]));
+            let sum = cx.let_(start);
+            let group = Expr::bin(BinOp::Div, at[1].clone(), Expr::Int(self.filters as i64));
+            let group = Expr::Var(cx.let_(group));
+            let filter = at[1].clone().minus(group.clone().times(self.filters as i64));
+            let filter = Expr::Var(cx.let_(filter));
+            cx.for_serial(&taps, |cx, tap| {
+                let channel = Expr::Var(cx.let_(group.clone().times(self.channels as i64).add(tap[0].clone())));
+                let mut from = vec![at[0].clone(), channel.clone()];
+                let mut inside: Option<Expr> = None;
+                for d in 0..g.strides.len() {
+                    let stride = g.strides[d] as i64;
+                    let shifted = at[d + 2].clone().add(Expr::Int(g.begin[d]));
+                    let reach = Expr::Var(cx.let_(shifted.minus(tap[d + 1].clone().times(g.dilations[d] as i64))));
+                    let i = Expr::Var(cx.let_(Expr::bin(BinOp::Div, reach.clone(), Expr::Int(stride))));
+                    let whole = Expr::bin(BinOp::Eq, i.clone().times(stride), reach.clone());
+                    let positive = Expr::bin(BinOp::Ge, reach, Expr::Int(0));
+                    let below = Expr::bin(BinOp::Lt, i.clone(), Expr::Int(x.view.shape[d + 2] as i64));
+                    let all = Expr::bin(BinOp::And, Expr::bin(BinOp::And, whole, positive), below);
+                    inside = Some(match inside {
+                        Some(e) => Expr::bin(BinOp::And, e, all),
+                        None => all,
+                    });
+                    from.push(i);
+                }
+                let mut at_w = vec![channel, filter.clone()];
+                at_w.extend_from_slice(&tap[1..]);
+                let inside = inside.expect("internal: spatial dimensions");
+                cx.if_(
+                    inside,
+                    |cx| {
+                        let product = nest::load(cx, x, &from).mul(nest::load(cx, w, &at_w));
+                        cx.set(sum, Expr::bin(BinOp::Add, Expr::Var(sum), product));
+                    },
+                    |_| {},
+                );
+            });
+            let mut args = vec![Expr::Var(sum).cast_from(wide, x.dtype)];
+            for o in &self.operands {
+                let steps = broadcast_strides(o, &shape);
+                let index = at.iter().zip(&steps).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
+                args.push(nest::at(o.buf, index));
+            }
+            let value = cx.program(&self.program, &args);
+            cx.push(Stmt::Store(y.buf, y.index(at), value));
+        });
+        Ok(())
+    }
+}
+
+/// A dense view with channels (dimension 1) innermost.
+fn channels_last(shape: &[u64]) -> View {
+    let mut view = View::contiguous(shape);
+    view.strides[1] = 1;
+    let mut step = shape[1] as i64;
+    for d in (2..shape.len()).rev() {
+        view.strides[d] = step;
+        step *= shape[d] as i64;
+    }
+    view.strides[0] = step;
+    view
+}
