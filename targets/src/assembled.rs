@@ -449,6 +449,10 @@ impl Emitter for Asm {
         Ok(())
     }
 
+    fn interleave(&mut self, _: Ty, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error> {
+        self.emit_interleave(d, a, b, unit, high)
+    }
+
     fn bitcast(&mut self, d: V, to: Ty, a: V, _: Ty) -> Result<(), Error> {
         self.copy(to, d, Opd::Reg(a))
     }

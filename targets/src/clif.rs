@@ -486,6 +486,15 @@ impl Emitter for Clif<'_> {
         Ok(())
     }
 
+    fn interleave(&mut self, ty: Ty, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error> {
+        if !self.vector || unit > 2 {
+            return Err(Error::Internal("interleaving with one lane".to_string()));
+        }
+        let value = self.interleaved(ty, a, b, unit as usize, high);
+        self.set(d, value, ty);
+        Ok(())
+    }
+
     fn bitcast(&mut self, d: V, to: Ty, a: V, from: Ty) -> Result<(), Error> {
         let value = self.get(a, from);
         let value = self.cast(value, from, to);

@@ -144,6 +144,9 @@ pub(crate) trait Emitter {
     fn select(&mut self, ty: Ty, d: V, mask: V, a: Opd, b: Opd) -> Result<(), Error>;
     /// `d[i] = a[(i + k) % lanes]` for a power of two `k < lanes`.
     fn rotate(&mut self, ty: Ty, d: V, a: V, k: u32) -> Result<(), Error>;
+    /// Units of 1, 2 or 4 lanes of `a` and `b` in turn, from both operands' low halves or `high` ones: units of less than 128 bits within each 128 bits;
+    /// of units of 128 bits those with even numbers, first all of `a`, or `high` those with odd numbers. `d` may be `a`.
+    fn interleave(&mut self, ty: Ty, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error>;
     /// Bits of `d` reinterpreted from one type to another into `d`'s type.
     fn bitcast(&mut self, d: V, to: Ty, a: V, from: Ty) -> Result<(), Error>;
     /// Sets the lanes of `d` that are not in `lanes` to a constant.

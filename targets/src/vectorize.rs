@@ -4,6 +4,7 @@
 //! function that runs several iterations at once; what it needs from outside comes in a block of memory. This file is the analysis, the
 //! emission is in `emission`.
 
+mod across;
 mod analysis;
 mod emission;
 mod index;
@@ -39,7 +40,7 @@ pub struct Slot {
     pub value: SlotValue,
 }
 
-/// What a slot of the block holds. Expressions mean what they mean just before the loop.
+/// What a slot of the block holds. Expressions mean what they mean just before the loop, with the loop's variable at its first value.
 #[derive(Clone, PartialEq, Debug)]
 pub enum SlotValue {
     /// i64: the number of iterations, `max(0, ceil((hi - lo) / step))`.
@@ -146,13 +147,24 @@ pub(crate) struct Plan {
     pub block_bytes: u32,
 }
 
-/// The loop as a vector function, or None when it has accesses, statements or types without vector form, or the target has no vectors.
+/// The loop as a vector function. None when it is neither a vector loop nor a nest of two loops with a transposed operand, when it has accesses,
+/// statements or types without vector form, or when the target has no vectors.
 pub fn vectorize(func: &Func, stmt: &Stmt, target: &Target) -> Option<VectorLoop> {
     if target.vectors == Isa::Scalar {
         return None;
     }
-    let plan = analysis::analyse(func, stmt)?;
-    let code = match emission::emit(target, &plan) {
+    let (plan, code) = match across::analyse(func, stmt) {
+        Some(nest) => {
+            let code = across::emit(target, &nest);
+            (nest.plan, code)
+        }
+        None => {
+            let plan = analysis::analyse(func, stmt)?;
+            let code = emission::emit(target, &plan);
+            (plan, code)
+        }
+    };
+    let code = match code {
         Ok(code) => code,
         Err(Error::Unsupported(_) | Error::Registers(_)) => return None,
         Err(e) => panic!("internal: targets: {e}"),

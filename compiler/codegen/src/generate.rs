@@ -6,9 +6,9 @@ use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::kernel::Kernel;
-use onnxc_ir::lir::{Expr, Func, LoopKind, Stmt};
+use onnxc_ir::lir::{Expr, Func, Stmt};
 use onnxc_ir::plan::{Place, Plan, Step};
-use onnxc_targets::{KernelCode, Target};
+use onnxc_targets::{KernelCode, Target, VectorLoop};
 use rayon::prelude::*;
 
 use crate::entry;
@@ -121,7 +121,7 @@ impl Table {
 struct Leaves {
     kernels: HashMap<Kernel, (FuncIx, usize)>,
     /// By the address of the loop's statement in the plan, which is only a key and never orders anything.
-    vectors: HashMap<usize, (FuncIx, onnxc_targets::VectorLoop)>,
+    vectors: HashMap<usize, (FuncIx, VectorLoop)>,
 }
 
 /// Generates and compiles everything.
@@ -261,14 +261,12 @@ fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u
 fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, options: &Options) -> Result<(Leaves, Vec<String>)> {
     let mut names = Vec::new();
     let mut wanted: Vec<(&Kernel, usize, &str)> = Vec::new();
-    let mut loops: Vec<(&Func, &Stmt)> = Vec::new();
     let mut known: std::collections::HashSet<&Kernel> = std::collections::HashSet::new();
     for (_, work) in works {
         leaves_of(&work.func.body, &mut |stmt| match stmt {
             Stmt::Call(kernel, pointers, ints) if known.insert(kernel) => {
                 wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
             }
-            stmt @ Stmt::For { .. } => loops.push((work.func, stmt)),
             _ => {}
         });
     }
@@ -281,10 +279,16 @@ fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, optio
         let ix = table.leaf(name, code);
         leaves.kernels.insert((*kernel).clone(), (ix, *args));
     }
-    let vectors: Vec<_> = loops.par_iter().map(|(func, stmt)| onnxc_targets::vectorize(func, stmt, target)).collect();
+    let vectors: Vec<Vec<(&Stmt, VectorLoop)>> = works
+        .par_iter()
+        .map(|(_, work)| {
+            let mut found = Vec::new();
+            vector_loops(work.func, &work.func.body, target, &mut found);
+            found
+        })
+        .collect();
     let mut by_code: HashMap<Vec<u8>, FuncIx> = HashMap::new();
-    for ((_, stmt), found) in loops.iter().zip(vectors) {
-        let Some(mut found) = found else { continue };
+    for (stmt, mut found) in vectors.into_iter().flatten() {
         let key = match &found.code {
             KernelCode::Bytes(bytes) => bytes.clone(),
             KernelCode::Clif(f) => f.display().to_string().into_bytes(),
@@ -300,21 +304,36 @@ fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, optio
                 ix
             }
         };
-        leaves.vectors.insert(*stmt as *const Stmt as usize, (ix, found));
+        leaves.vectors.insert(stmt as *const Stmt as usize, (ix, found));
     }
     Ok((leaves, names))
 }
 
-/// Calls `f` on every kernel call and every vector loop (not on what is inside one that is vectorised: the loop may fall back to scalar code,
-/// so inner loops are offered too).
+/// The outermost loops that have a vector form.
+fn vector_loops<'a>(func: &'a Func, block: &'a [Stmt], target: &Target, out: &mut Vec<(&'a Stmt, VectorLoop)>) {
+    for stmt in block {
+        match stmt {
+            Stmt::For { body, .. } => match onnxc_targets::vectorize(func, stmt, target) {
+                Some(found) => out.push((stmt, found)),
+                None => vector_loops(func, body, target, out),
+            },
+            Stmt::While(_, body) => vector_loops(func, body, target, out),
+            Stmt::If(_, a, b) => {
+                vector_loops(func, a, target, out);
+                vector_loops(func, b, target, out);
+            }
+            Stmt::Set(..) | Stmt::Store(..) | Stmt::Call(..) => {}
+        }
+    }
+}
+
+/// Calls `f` on every kernel call and every loop.
 fn leaves_of<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
     for stmt in block {
         match stmt {
             Stmt::Call(..) => f(stmt),
-            Stmt::For { kind, body, .. } => {
-                if *kind == LoopKind::Vector {
-                    f(stmt);
-                }
+            Stmt::For { body, .. } => {
+                f(stmt);
                 leaves_of(body, f);
             }
             Stmt::While(_, body) => leaves_of(body, f),
@@ -400,14 +419,17 @@ fn segment_unit(
         l.define(*var, value)?;
     }
     match (segment.parallel, stmts) {
-        (Some(_), [Stmt::For { var, lo: Expr::Int(lo), step, body, .. }]) => {
+        (Some(_), [stmt @ Stmt::For { var, lo: Expr::Int(lo), step, body, .. }]) => {
             // Iterations begin..end of the loop; a task is never empty.
             let ins = |l: &mut Lowering, n: Value| {
                 let scaled = l.builder().ins().imul_imm_s(n, *step);
                 l.builder().ins().iadd_imm_s(scaled, *lo)
             };
             let (first, bound) = (ins(&mut l, params[1]), ins(&mut l, params[2]));
-            l.counted(*var, first, bound, *step, false, body)?;
+            match l.vector_form(stmt) {
+                Some(call) => l.vector_range(*var, first, bound, *step, &call)?,
+                None => l.counted(*var, first, bound, *step, false, body)?,
+            }
         }
         _ => l.block(stmts)?,
     }

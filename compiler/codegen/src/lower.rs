@@ -8,7 +8,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use onnxc_ir::DType;
-use onnxc_ir::lir::{BufId, Expr, Func, LoopKind, Stmt, Var};
+use onnxc_ir::lir::{BufId, Expr, Func, Stmt, Var};
 use onnxc_ir::plan::Place;
 use onnxc_ir::scalar::BinOp;
 use onnxc_targets::{Slot, SlotValue};
@@ -52,7 +52,7 @@ impl Root {
 pub(crate) trait Calls {
     /// Emits a call of a microkernel.
     fn kernel(&mut self, b: &mut FunctionBuilder, kernel: &onnxc_ir::kernel::Kernel, args: &[Value]) -> Result<()>;
-    /// The vector form of a `LoopKind::Vector` loop, if there is one.
+    /// The vector form of a loop, if there is one.
     fn vector(&mut self, stmt: &Stmt) -> Option<VectorCall>;
     /// Emits a call of a vector loop with the address of its argument block.
     fn call_vector(&mut self, b: &mut FunctionBuilder, call: &VectorCall, block: Value) -> Result<()>;
@@ -161,11 +161,10 @@ impl<'a, 'f> Lowering<'a, 'f> {
 
     fn stmt(&mut self, stmt: &Stmt) -> Result<()> {
         match stmt {
-            Stmt::For { kind: LoopKind::Vector, .. } => match self.calls.vector(stmt) {
+            Stmt::For { .. } => match self.calls.vector(stmt) {
                 Some(call) => self.vector(stmt, &call),
                 None => self.serial(stmt),
             },
-            Stmt::For { .. } => self.serial(stmt),
             Stmt::Set(v, e) => {
                 let value = self.expr(e)?;
                 self.define(*v, value)
@@ -265,42 +264,52 @@ impl<'a, 'f> Lowering<'a, 'f> {
         Ok(())
     }
 
-    /// Fills the argument block of a vector loop, calls it, and reads the results.
+    /// The vector form of a loop, if there is one.
+    pub fn vector_form(&mut self, stmt: &Stmt) -> Option<VectorCall> {
+        self.calls.vector(stmt)
+    }
+
     fn vector(&mut self, stmt: &Stmt, call: &VectorCall) -> Result<()> {
-        let Stmt::For { lo, hi, step, .. } = stmt else { return Err(Error::Plan("not a loop".into())) };
+        let Stmt::For { var, lo, hi, step, .. } = stmt else { return Err(Error::Plan("not a loop".into())) };
         if let (Expr::Int(lo), Expr::Int(hi)) = (lo, hi) {
             let trips = trip_count(*lo, *hi, *step);
             if trips == 0 {
                 return Ok(());
             }
-            let trips = self.b.ins().iconst(types::I64, trips as i64);
-            return self.call_vector(call, trips);
+            let (first, trips) = (self.b.ins().iconst(types::I64, *lo), self.b.ins().iconst(types::I64, trips as i64));
+            return self.call_vector(*var, first, call, trips);
         }
-        // Operands may only be read when the loop runs at all.
         let (first, bound) = (self.expr(lo)?, self.expr(hi)?);
+        self.vector_range(*var, first, bound, *step, call)
+    }
+
+    /// A vector loop over `var` in `first..bound step step`.
+    pub fn vector_range(&mut self, var: Var, first: Value, bound: Value, step: i64, call: &VectorCall) -> Result<()> {
+        // Operands may only be read when the loop runs at all.
         let distance = self.b.ins().isub(bound, first);
         let (run, done) = (self.b.create_block(), self.b.create_block());
         let some = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, distance, 0);
         self.b.ins().brif(some, run, &[], done, &[]);
         self.b.switch_to_block(run);
         self.b.seal_block(run);
-        self.scopes.push(vec![]);
-        let trips = if *step == 1 {
+        let trips = if step == 1 {
             distance
         } else {
             let up = self.b.ins().iadd_imm_s(distance, step - 1);
-            let step = self.b.ins().iconst(types::I64, *step);
+            let step = self.b.ins().iconst(types::I64, step);
             self.b.ins().udiv(up, step)
         };
-        self.call_vector(call, trips)?;
-        self.scopes.pop();
+        self.call_vector(var, first, call, trips)?;
         self.b.ins().jump(done, &[]);
         self.b.switch_to_block(done);
         self.b.seal_block(done);
         Ok(())
     }
 
-    fn call_vector(&mut self, call: &VectorCall, trips: Value) -> Result<()> {
+    /// Fills the argument block of a vector loop, calls it, and reads the results.
+    fn call_vector(&mut self, var: Var, first: Value, call: &VectorCall, trips: Value) -> Result<()> {
+        self.define(var, first)?;
+        self.scopes.push(vec![]);
         let mut values = Vec::with_capacity(call.slots.len());
         for slot in &call.slots {
             values.push(match &slot.value {
@@ -321,6 +330,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
                 self.define(*var, value)?;
             }
         }
+        self.scopes.pop();
+        self.defined[var.0 as usize] = false;
         Ok(())
     }
 

@@ -60,7 +60,7 @@ impl Gen<'_> {
             0 if t == DType::F32 => Expr::f32(self.pick(9) as f32 * 0.5 - 2.0),
             0 => Expr::Const(t, u64::from(self.pick(2))),
             1 if !known.is_empty() => Expr::Var(known[self.pick(known.len() as u32) as usize]),
-            0..=3 => {
+            1..=3 => {
                 let loads: Vec<(BufId, DType)> = self.inputs.iter().copied().filter(|i| i.1 == t).collect();
                 let which = self.pick(loads.len() as u32) as usize;
                 let index = self.index();
@@ -231,6 +231,90 @@ fn random_loops_in_this_process() {
     assert!(vectors * 4 > loops * 3, "only {vectors} of {loops} loops have a vector form");
 }
 
+/// A nest of two loops in which operand 0 lies across the result.
+fn nest(choices: &[u32]) -> Fun {
+    let mut f = Fun::new("nest");
+    let mut inputs = vec![];
+    for t in TYPES {
+        inputs.push((f.input(t, N as u64), t));
+    }
+    let mut g = Gen { choices, at: 0, f, inputs, outer: vec![], lane: Var(0), vars: vec![] };
+    let (row, lane) = (g.f.var(DType::I64), g.f.var(DType::I64));
+    g.lane = lane;
+    let across = [DType::F32, DType::F32, DType::I32, DType::U8, DType::I8, DType::Bool][g.pick(6) as usize];
+    let to = TYPES[g.pick(5) as usize];
+    let size = |n: u32| [2i64, 3, 4, 8, 9, 16, 17, 24, 33, 40][n as usize];
+    let (rows, columns) = (size(g.pick(10)), size(g.pick(10)));
+    let y = g.f.output(to, N as u64);
+    let load = |t: DType, e: Expr| Expr::Load(BufId(TYPES.iter().position(|x| *x == t).unwrap() as u32), Box::new(e));
+    let (r, c) = (Expr::Var(row), Expr::Var(lane));
+    let x = load(across, r.clone().add(c.clone().times(rows + i64::from(g.pick(3)))).add(Expr::Int(i64::from(g.pick(3)))));
+    let mut e = if across == to { x } else { Expr::Cast(to, Box::new(x)) };
+    if g.pick(2) == 0 && to != DType::Bool {
+        e = Expr::bin(BinOp::Max, e, load(to, r.clone().times(columns).add(c.clone())));
+        e = Expr::bin(BinOp::Sub, e, load(to, r.clone().add(Expr::Int(7))));
+        e = Expr::bin(BinOp::Min, e, load(to, Expr::Int(3)));
+        e = Expr::bin(BinOp::Add, e, load(to, c.clone()));
+    }
+    let hi = if g.pick(3) == 0 { Expr::Cast(DType::I64, Box::new(load(DType::U8, Expr::Int(rows)))) } else { Expr::Int(rows) };
+    let body = vec![Stmt::Store(y, r.times(columns + i64::from(g.pick(2))).add(c), e)];
+    let inner = Stmt::For { var: lane, lo: Expr::Int(0), hi: Expr::Int(columns), step: 1, kind: LoopKind::Vector, body };
+    let kind = [LoopKind::Serial, LoopKind::Parallel][g.pick(2) as usize];
+    let hi = Expr::bin(BinOp::Min, hi, Expr::Int(rows));
+    let lo = Expr::Int(i64::from(g.pick(2)));
+    g.f.push(Stmt::For { var: row, lo, hi, step: 1, kind, body: vec![inner] });
+    g.f
+}
+
+#[test]
+fn nests_with_operands_across() {
+    let config = Config { cases: 400, failure_persistence: None, rng_seed: RngSeed::Fixed(8), ..Config::default() };
+    let data = inputs();
+    let views: Vec<&[u8]> = data.iter().map(|b| b.as_slice()).collect();
+    let (nests, vectors) = (Cell::new(0), Cell::new(0));
+    TestRunner::new(config)
+        .run(&prop::collection::vec(any::<u32>(), 20..30), |choices| {
+            let f = nest(&choices);
+            let want = f.interpret(&data);
+            for cpu in ["x86-64", "x86-64-v2", "x86-64-v3", "native"] {
+                let target = describe(&target_lexicon::Triple::host().to_string(), cpu, 1).unwrap();
+                nests.set(nests.get() + 1);
+                vectors.set(vectors.get() + u32::from(vectorize(&f.func, &f.func.body[0], &target).is_some()));
+                let model = JitModel::new(&f.plan(), &target).unwrap();
+                let mut out = vec![];
+                model.run(&views, &mut out, 1).unwrap();
+                compare(&f, &out, &want, cpu);
+            }
+            Ok(())
+        })
+        .unwrap();
+    let (nests, vectors) = (nests.get(), vectors.get());
+    assert!(vectors * 4 > nests * 3, "only {vectors} of {nests} nests have a vector form");
+}
+
+/// A nest that is worth several tasks, whose parts are transposed separately.
+#[test]
+fn tasks_transpose_their_rows() {
+    let (rows, columns) = (300i64, 77i64);
+    let mut f = Fun::new("tasks");
+    let x = f.input(DType::F32, (rows * columns) as u64);
+    let y = f.output(DType::F32, (rows * columns) as u64);
+    let (row, lane) = (f.var(DType::I64), f.var(DType::I64));
+    let value = Expr::Load(x, Box::new(Expr::Var(row).add(Expr::Var(lane).times(rows))));
+    let body = vec![Stmt::Store(y, Expr::Var(row).times(columns).add(Expr::Var(lane)), value)];
+    let inner = Stmt::For { var: lane, lo: Expr::Int(0), hi: Expr::Int(columns), step: 1, kind: LoopKind::Vector, body };
+    f.push(Stmt::For { var: row, lo: Expr::Int(0), hi: Expr::Int(rows), step: 1, kind: LoopKind::Parallel, body: vec![inner] });
+    let data: Vec<u8> = (0..rows * columns).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let want = f.interpret(std::slice::from_ref(&data));
+    for threads in [1, 3] {
+        let target = describe(&target_lexicon::Triple::host().to_string(), "native", threads).unwrap();
+        let model = JitModel::new(&f.plan(), &target).unwrap();
+        let mut out = vec![];
+        model.run(&[&data], &mut out, threads).unwrap();
+        assert_same(DType::F32, &out[0], &want[0], &format!("{threads} threads"));
+    }
+}
+
 /// The functions of many programs in one plan.
 fn merge(funs: &[Fun]) -> Plan {
     let mut merged = funs[0].plan();
@@ -259,15 +343,15 @@ fn merge(funs: &[Fun]) -> Plan {
 
 fn random_loops(tool: &Tool) {
     let mut seed = 12345u32;
-    let funs: Vec<Fun> = (0..60)
-        .map(|_| {
+    let funs: Vec<Fun> = (0..90)
+        .map(|k| {
             let choices: Vec<u32> = (0..120)
                 .map(|_| {
                     seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
                     seed >> 8
                 })
                 .collect();
-            program(&choices)
+            if k % 3 == 0 { nest(&choices) } else { program(&choices) }
         })
         .collect();
     let (plan, data) = (merge(&funs), inputs());
@@ -275,8 +359,12 @@ fn random_loops(tool: &Tool) {
     let object = compile_object(&plan, &target, &ObjectOptions::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let outputs = run(tool, dir.path(), &plan, &object, &data);
-    for (f, got) in funs.iter().zip(outputs.chunks(4)) {
-        compare(f, got, &f.interpret(&data), tool.triple);
+    let mut outputs = &outputs[..];
+    for f in &funs {
+        let want = f.interpret(&data);
+        let (got, rest) = outputs.split_at(want.len());
+        compare(f, got, &want, tool.triple);
+        outputs = rest;
     }
 }
 

@@ -126,6 +126,23 @@ impl Asm {
         Ok(())
     }
 
+    pub(super) fn emit_interleave(&mut self, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error> {
+        self.writes(d);
+        match (self.zmm, unit, high) {
+            (true, 1, false) => self.a.vunpcklps(z(d), z(a), z(b))?,
+            (true, 1, true) => self.a.vunpckhps(z(d), z(a), z(b))?,
+            (true, 2, false) => self.a.vunpcklpd(z(d), z(a), z(b))?,
+            (true, 2, true) => self.a.vunpckhpd(z(d), z(a), z(b))?,
+            (true, ..) => self.a.vshuff32x4(z(d), z(a), z(b), if high { 0xDD } else { 0x88 })?,
+            (false, 1, false) => self.a.vunpcklps(y(d), y(a), y(b))?,
+            (false, 1, true) => self.a.vunpckhps(y(d), y(a), y(b))?,
+            (false, 2, false) => self.a.vunpcklpd(y(d), y(a), y(b))?,
+            (false, 2, true) => self.a.vunpckhpd(y(d), y(a), y(b))?,
+            (false, ..) => self.a.vperm2f128(y(d), y(a), y(b), if high { 0x31 } else { 0x20 })?,
+        }
+        Ok(())
+    }
+
     fn disp(&self, at: Mem) -> Result<i32, Error> {
         i32::try_from(at.disp).map_err(|_| Error::Unsupported("a distance of 2 GiB inside a tile".to_string()))
     }

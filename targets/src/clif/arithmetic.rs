@@ -1,10 +1,10 @@
 //! Arithmetic of the emitter that makes Cranelift IR, where it is more than one instruction.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use cranelift_codegen::ir::{ConstantData, InstBuilder, Value, types};
 
 use super::{Clif, flags_le};
-use crate::emitter::{Ty, VUn};
+use crate::emitter::{Ty, V, VUn};
 
 impl Clif<'_> {
     /// Rounding without SSE4.1: values of 2^23 and above are integers already; below, adding and subtracting 2^23 rounds to nearest even.
@@ -52,6 +52,21 @@ impl Clif<'_> {
         }
         let product = self.b.ins().fmul(a, b);
         self.b.ins().fadd(product, c)
+    }
+
+    /// Units of 1 or 2 lanes of two registers in turn.
+    pub(super) fn interleaved(&mut self, ty: Ty, a: V, b: V, unit: usize, high: bool) -> Value {
+        let (x, y) = (self.get(a, ty), self.get(b, ty));
+        let (x, y) = (self.b.ins().bitcast(types::I8X16, flags_le(), x), self.b.ins().bitcast(types::I8X16, flags_le(), y));
+        let bytes: [u8; 16] = std::array::from_fn(|i| {
+            let (u, inside) = (i / (4 * unit), i % (4 * unit));
+            let start = if high { 8 } else { 0 } + u / 2 * 4 * unit;
+            (16 * (u % 2) + start + inside) as u8
+        });
+        let mask = self.b.func.dfg.immediates.push(ConstantData::from(&bytes[..]));
+        let value = self.b.ins().shuffle(x, y, mask);
+        let ty = self.ty(ty);
+        self.b.ins().bitcast(ty, flags_le(), value)
     }
 
     /// The sum of four byte products per lane, with one lane.

@@ -28,54 +28,14 @@ pub(super) fn analyse(func: &Func, stmt: &Stmt) -> Option<Plan> {
     {
         return None;
     }
-    let mut assigned = BTreeSet::new();
-    let mut stored = BTreeSet::new();
-    collect(body, &mut assigned, &mut stored);
-    if assigned.contains(var) {
+    let mut a = Analysis::new(func, *var, lo.clone(), *step, body);
+    if a.assigned.contains(var) {
         return None;
     }
-    let mut a = Analysis {
-        func,
-        loop_var: *var,
-        lo: lo.clone(),
-        step: *step,
-        assigned,
-        stored,
-        epochs: BTreeMap::new(),
-        slots: vec![Slot { offset: 0, value: SlotValue::Trips }],
-        block_bytes: 8,
-        pointers: Vec::new(),
-        scalars: Vec::new(),
-        reductions: BTreeMap::new(),
-        n_cells: 0,
-        memory: Vec::new(),
-        depth: 0,
-        nodes: 0,
-    };
     let mut env = Env::default();
     let mut out = Body::default();
     a.block(body, &mut env, &mut out)?;
-    let mut reductions: Vec<(usize, Reduction)> = a.reductions.values().map(|r| (r.0, r.1.clone())).collect();
-    reductions.sort_by_key(|r| r.0);
-    Some(Plan {
-        body: out,
-        slots: a.slots,
-        pointers: a.pointers,
-        scalars: a.scalars,
-        reductions: reductions.into_iter().map(|r| r.1).collect(),
-        n_cells: a.n_cells,
-        memory: a.memory,
-        block_bytes: a.block_bytes.next_multiple_of(8),
-    })
-}
-
-/// Values of variables that the body has set so far.
-#[derive(Clone, Default)]
-pub(super) struct Env {
-    nodes: BTreeMap<Var, NodeIx>,
-    pub(super) indices: BTreeMap<Var, Linear>,
-    /// Values of the surrounding body that a nested loop sees: their cells.
-    outer: BTreeMap<Var, usize>,
+    Some(a.finish(out))
 }
 
 pub(super) struct Analysis<'f> {
@@ -94,11 +54,60 @@ pub(super) struct Analysis<'f> {
     reductions: BTreeMap<Var, (usize, Reduction)>,
     n_cells: usize,
     memory: Vec<(DType, bool)>,
-    depth: usize,
+    pub(super) depth: usize,
     nodes: usize,
 }
 
-impl Analysis<'_> {
+/// Values of variables that the body has set so far.
+#[derive(Clone, Default)]
+pub(super) struct Env {
+    nodes: BTreeMap<Var, NodeIx>,
+    pub(super) indices: BTreeMap<Var, Linear>,
+    /// Values of the surrounding body that a nested loop sees: their cells.
+    outer: BTreeMap<Var, usize>,
+}
+
+impl<'f> Analysis<'f> {
+    /// Nothing analysed yet of a loop over `loop_var` from `lo` with `body`.
+    pub(super) fn new(func: &'f Func, loop_var: Var, lo: Expr, step: i64, body: &[Stmt]) -> Analysis<'f> {
+        let (mut assigned, mut stored) = (BTreeSet::new(), BTreeSet::new());
+        collect(body, &mut assigned, &mut stored);
+        Analysis {
+            func,
+            loop_var,
+            lo,
+            step,
+            assigned,
+            stored,
+            epochs: BTreeMap::new(),
+            slots: vec![Slot { offset: 0, value: SlotValue::Trips }],
+            block_bytes: 8,
+            pointers: Vec::new(),
+            scalars: Vec::new(),
+            reductions: BTreeMap::new(),
+            n_cells: 0,
+            memory: Vec::new(),
+            depth: 0,
+            nodes: 0,
+        }
+    }
+
+    /// The plan of the whole, whose body is `out`.
+    pub(super) fn finish(self, out: Body) -> Plan {
+        let mut reductions: Vec<(usize, Reduction)> = self.reductions.values().map(|r| (r.0, r.1.clone())).collect();
+        reductions.sort_by_key(|r| r.0);
+        Plan {
+            body: out,
+            slots: self.slots,
+            pointers: self.pointers,
+            scalars: self.scalars,
+            reductions: reductions.into_iter().map(|r| r.1).collect(),
+            n_cells: self.n_cells,
+            memory: self.memory,
+            block_bytes: self.block_bytes.next_multiple_of(8),
+        }
+    }
+
     fn slot(&mut self, value: SlotValue) -> u32 {
         if let Some(s) = self.slots.iter().find(|s| s.value == value) {
             return s.offset;
@@ -109,7 +118,7 @@ impl Analysis<'_> {
         offset
     }
 
-    fn block(&mut self, body: &[Stmt], env: &mut Env, out: &mut Body) -> Option<()> {
+    pub(super) fn block(&mut self, body: &[Stmt], env: &mut Env, out: &mut Body) -> Option<()> {
         for stmt in body {
             self.nodes = self.nodes.max(out.program.nodes.len());
             if out.program.nodes.len() > MAX_NODES {
