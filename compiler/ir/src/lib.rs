@@ -4,6 +4,7 @@
 
 pub mod dim;
 pub mod dtype;
+mod elementwise;
 pub mod graph;
 pub mod interp;
 pub mod kernel;

@@ -102,7 +102,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let to = nest::part(&y, &start, &x.view.shape);
         start[at] += x.view.shape[at] as i64;
         if !(cx.in_place[i] && x.view == to.view) {
-            nest::copy(cx, &x, &to);
+            cx.copy(&x, &to);
         }
     }
     Ok(())

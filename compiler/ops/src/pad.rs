@@ -171,7 +171,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         start[d] = (-borders[d].0).max(0);
         from = nest::part(&from, &start, &crop);
     }
-    nest::copy(cx, &from, &inner);
+    cx.copy(&from, &inner);
     Ok(())
 }
 

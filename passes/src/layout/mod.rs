@@ -3,7 +3,6 @@
 //! A value keeps the shape that ONNX gives it; its layout is only the strides of the buffer in which it lives. Image operators write channels
 //! last, elementwise operators follow their operands, everything else is row-major.
 
-pub mod elementwise;
 pub mod halo;
 
 use onnxc_ir::graph::{Graph, Node};

@@ -6,12 +6,10 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::lir::{BufKind, Expr, Func, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Lower, View, ViewFn};
-use onnxc_ir::scalar::ScalarProgram;
 use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
 
 use super::storage::{Level, Region, Storage, constants_of};
 use super::{Draft, PlanError, Planner, regions_of};
-use crate::layout::elementwise;
 
 /// Lowers a node whose results have storage.
 pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<Draft, PlanError> {
@@ -40,7 +38,8 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
         Lower::Elementwise(program) => {
             let dtypes: Vec<DType> = inputs.iter().flatten().map(|(t, ..)| *t).collect();
             let program = program(&node.attrs, &dtypes).map_err(|e| error(e.reason, e.help))?;
-            elementwise::lower(&mut cx, &program);
+            let (out, args) = (cx.output(0), cx.inputs.iter().flatten().cloned().collect::<Vec<_>>());
+            cx.map(&program, &out, &args);
         }
         Lower::Nest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
         Lower::View(view) => copy_through_view(&mut cx, level, node, view)
@@ -67,12 +66,12 @@ fn copy_through_view(cx: &mut LowerCx, level: &Level, node: &Node, view: ViewFn)
                 let dense = View::contiguous(&source.view.shape);
                 let buf = cx.scratch(source.dtype, dense.shape.iter().product(), false);
                 let target = Arg { buf, view: dense.clone(), ..source.clone() };
-                copy_elements(cx, &source, &target);
+                cx.copy(&source, &target);
                 source = Arg { view: view(&node.attrs, &dense, ty, &constants)?, ..target };
             }
         }
         let out = cx.output(n);
-        copy_elements(cx, &source, &out);
+        cx.copy(&source, &out);
     }
     Some(())
 }
@@ -84,17 +83,6 @@ fn view_constants(level: &Level, node: &Node, result: usize) -> Vec<Option<Tenso
         constants.push(Some(Tensor::scalar(result as i64)));
     }
     constants
-}
-
-fn copy_elements(cx: &mut LowerCx, from: &Arg, to: &Arg) {
-    let (shape, strides) = (to.view.shape.clone(), to.view.strides.clone());
-    if shape.contains(&0) {
-        return;
-    }
-    cx.for_each(&shape, &strides, |cx, at| {
-        let value = cx.load(from, at);
-        cx.store(to, at, value);
-    });
 }
 
 impl Planner<'_> {
@@ -138,9 +126,8 @@ pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &Tenso
     let attrs = Attrs::default();
     let inputs = [Some((ty.dtype, from.view.clone(), level.graph.constant(id).cloned()))];
     let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target);
-    let mut program = ScalarProgram::default();
-    program.arg(0, ty.dtype);
-    elementwise::lower(&mut cx, &program);
+    let (source, target) = (cx.input(0), cx.output(0));
+    cx.copy(&source, &target);
     let func = cx.finish();
     let region = resolve(planner, level, from.region, &func, 0);
     let regions = regions_of(planner, &func, &[Some(region)], &[to.region]);

@@ -139,21 +139,6 @@ pub(crate) fn origin(rank: usize) -> Vec<Expr> {
     vec![Expr::Int(0); rank]
 }
 
-/// Copies elements between views of one shape.
-pub(crate) fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
-    let shape = to.view.shape.clone();
-    if shape.contains(&0) {
-        return;
-    }
-    let dims = dense_last(0..shape.len(), &to.view);
-    let total = shape.iter().product::<u64>();
-    let first = if total >= PARALLEL_ELEMENTS && dims.len() > 1 { LoopKind::Parallel } else { LoopKind::Serial };
-    over(cx, &shape, &dims, (first, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
-        let value = cx.load(from, at);
-        cx.store(to, at, value);
-    });
-}
-
 /// Fills a view with one value.
 pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
     let shape = to.view.shape.clone();

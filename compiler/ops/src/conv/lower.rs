@@ -84,7 +84,7 @@ fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
     for d in 0..spatial {
         inner.offset += g.pads[d] * inner.strides[d + 2];
     }
-    copy(cx, x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
+    cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
 }
 
@@ -99,13 +99,6 @@ fn channels_last(shape: &[u64]) -> View {
     }
     strides[0] = step;
     View { shape: shape.to_vec(), strides, offset: 0 }
-}
-
-fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
-    cx.for_each(&to.view.shape.clone(), &to.view.strides.clone(), |cx, at| {
-        let value = cx.load(from, at);
-        cx.store(to, at, value);
-    });
 }
 
 impl Conv {

@@ -5,7 +5,7 @@ use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{Import, ImportCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
 
-use crate::common::nest::{copy, fill, int};
+use crate::common::nest::{fill, int};
 use crate::common::sample::{data, f32s, plain};
 
 /// `identity`
@@ -53,7 +53,7 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    copy(cx, &x, &y);
+    cx.copy(&x, &y);
     if cx.outputs.len() > 1 {
         let mask = cx.output(1);
         cx.for_(LoopKind::Serial, 1, |cx, _: Expr| fill(cx, &mask, &int(DType::Bool, 1)));

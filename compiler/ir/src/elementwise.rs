@@ -1,26 +1,32 @@
-//! Elementwise operators and maps as loop nests over strided operands.
+//! Elementwise work as loop nests over strided operands.
 //!
 //! Dimensions are ordered by the result's strides and merged where all operands allow it, so that a dense chain is one loop; the innermost loop is
 //! a vector loop; large nests are split over threads.
 
-use onnxc_ir::lir::{Expr, LoopKind};
-use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use crate::lir::{Expr, LoopKind, Stmt};
+use crate::lower::{Arg, LowerCx};
+use crate::scalar::{BinOp, ScalarProgram};
 
 /// Elements from which a nest is worth more than one thread.
 const PARALLEL_ELEMENTS: u64 = 32 * 1024;
 /// Elements of one task of a nest that is a single loop.
 const CHUNK: u64 = 8 * 1024;
 
-/// Lowers `program` over all operands of `cx` into its result 0.
-pub fn lower(cx: &mut LowerCx, program: &ScalarProgram) {
-    let out = cx.output(0);
-    let args: Vec<Arg> = cx.inputs.iter().flatten().cloned().collect();
-    let space = Space::new(&out, &args);
-    if space.extents.contains(&0) {
-        return;
+impl LowerCx<'_> {
+    /// `out = program(args)` for every element; operands broadcast to the shape of the result.
+    pub fn map(&mut self, program: &ScalarProgram, out: &Arg, args: &[Arg]) {
+        let space = Space::new(out, args);
+        if !space.extents.contains(&0) {
+            space.emit(self, program, out, args);
+        }
     }
-    space.emit(cx, program, &out, &args);
+
+    /// Copies a value of one type, shape for shape, from one view to another; the source may be broadcast.
+    pub fn copy(&mut self, from: &Arg, to: &Arg) {
+        let mut program = ScalarProgram::default();
+        program.arg(0, from.dtype);
+        self.map(&program, to, std::slice::from_ref(from));
+    }
 }
 
 /// The iteration space: extents, and per operand (result first) one stride for each extent.
@@ -53,12 +59,23 @@ impl Space {
                 space.strides.iter_mut().zip(&all).for_each(|(s, a)| s.push(a[d]));
             }
         }
+        space.bring_near();
         space
+    }
+
+    /// Moves a dimension along which an operand is dense, and which is not the innermost one, next to it: blocks of the two are transposed.
+    fn bring_near(&mut self) {
+        let Some(last) = self.extents.len().checked_sub(1) else { return };
+        let lies_across = |s: &&Vec<i64>| !matches!(s[last], 0 | 1);
+        let dense = |s: &Vec<i64>| (0..last).find(|d| s[*d] == 1);
+        let Some(d) = self.strides[1..].iter().filter(lies_across).find_map(dense) else { return };
+        self.extents[d..last].rotate_left(1);
+        self.strides.iter_mut().for_each(|s| s[d..last].rotate_left(1));
     }
 
     fn emit(&self, cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg]) {
         let total: u64 = self.extents.iter().product();
-        let parallel = total >= PARALLEL_ELEMENTS;
+        let parallel = total >= PARALLEL_ELEMENTS && cx.at_top_level();
         let starts: Vec<Expr> = std::iter::once(out).chain(args).map(|a| Expr::Int(a.view.offset)).collect();
         if parallel && self.extents.len() == 1 {
             return self.chunks(cx, program, out, args, &starts);
@@ -104,5 +121,5 @@ impl Space {
 fn body(cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg], at: &[Expr]) {
     let loads: Vec<Expr> = args.iter().zip(&at[1..]).map(|(arg, index)| Expr::Load(arg.buf, Box::new(index.clone()))).collect();
     let value = cx.program(program, &loads);
-    cx.push(onnxc_ir::lir::Stmt::Store(out.buf, at[0].clone(), value));
+    cx.push(Stmt::Store(out.buf, at[0].clone(), value));
 }
