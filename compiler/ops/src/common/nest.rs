@@ -139,6 +139,11 @@ pub(crate) fn origin(rank: usize) -> Vec<Expr> {
     vec![Expr::Int(0); rank]
 }
 
+/// Copies elements between views of one shape.
+pub(crate) fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
+    cx.copy(from, to);
+}
+
 /// Fills a view with one value.
 pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
     let shape = to.view.shape.clone();
