@@ -29,18 +29,18 @@ pub fn check_sizes<'m>(
     functions: &BTreeMap<FunctionKey<'m>, &'m FunctionProto>,
     graph: &'m GraphProto,
     limit: usize,
-) -> Result<(), Problem> {
+) -> Result<(), Box<Problem>> {
     let mut sizes = Sizes { functions, known: BTreeMap::new() };
     let total = sizes.nodes(&graph.node, 0)?;
     if total > limit {
         let reason = format!("the model is too large: it expands to {total} nodes, the limit is {limit}");
-        return Err(Problem::model("import::limit", reason));
+        return Err(Box::new(Problem::model("import::limit", reason)));
     }
     Ok(())
 }
 
 impl<'m> Sizes<'_, 'm> {
-    fn nodes(&mut self, nodes: &'m [NodeProto], depth: usize) -> Result<usize, Problem> {
+    fn nodes(&mut self, nodes: &'m [NodeProto], depth: usize) -> Result<usize, Box<Problem>> {
         let mut total = 0usize;
         for node in nodes {
             let key: FunctionKey = (domain(&node.domain), &node.op_type, &node.overload);
@@ -53,18 +53,19 @@ impl<'m> Sizes<'_, 'm> {
         Ok(total)
     }
 
-    fn function(&mut self, key: FunctionKey<'m>, depth: usize) -> Result<usize, Problem> {
+    fn function(&mut self, key: FunctionKey<'m>, depth: usize) -> Result<usize, Box<Problem>> {
         let Some(function) = self.functions.get(&key).copied() else { return Ok(1) };
         match self.known.get(&key) {
             Some(Some(n)) => return Ok(*n),
             Some(None) => {
                 let reason = format!("function {}.{} calls itself: recursion cannot be expanded", function.domain, function.name);
-                return Err(Problem::model(CODE, reason));
+                return Err(Box::new(Problem::model(CODE, reason)));
             }
             None => {}
         }
         if depth > MAX_CALLS {
-            return Err(Problem::model(CODE, format!("functions call each other deeper than {MAX_CALLS} levels")));
+            let reason = format!("functions call each other deeper than {MAX_CALLS} levels");
+            return Err(Box::new(Problem::model(CODE, reason)));
         }
         self.known.insert(key, None);
         let n = self.nodes(&function.node, depth + 1)?;

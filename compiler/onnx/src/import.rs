@@ -58,7 +58,7 @@ impl<'m> Importer<'m> {
             }
         }
         if let Err(problem) = function::check_sizes(&self.functions, proto, self.options.limits.nodes) {
-            self.problem(problem);
+            self.problem(*problem);
         }
         // Without versions or with endless functions, nothing that follows would mean much.
         if !self.report.is_empty() {

@@ -123,6 +123,9 @@ pub(crate) fn explicit_pads(attrs: &Attrs, x: &TensorType, w: &TensorType) -> Op
     out.0.remove("auto_pad");
     out.0.remove("kernel_shape");
     let group = attrs.int("group").unwrap_or(1);
+    if group < 1 {
+        return Err(OpError::new(format!("group is {group}, it must be at least 1")));
+    }
     Ok(out
         .with("strides", Attr::Ints(strides))
         .with("dilations", Attr::Ints(dilations))

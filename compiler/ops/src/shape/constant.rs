@@ -15,7 +15,10 @@ pub(crate) static CONSTANT_OF_SHAPE: OpDef = OpDef {
     onnx: &[Import { domain: "", name: "ConstantOfShape", opsets: (9, NEWEST), build: |cx| cx.forward("constant_of_shape") }],
     infer: |cx| {
         let shape = cx.as_dims(0).ok_or_else(|| match cx.constant(0) {
-            Some(_) => OpError::new("the shape has a negative extent or is no integer vector"),
+            Some(t) => match t.to_i64s() {
+                Some(v) => OpError::new(format!("the shape {v:?} has a negative extent")),
+                None => OpError::new(format!("the shape is {}, expected a vector of integers", t.dtype())),
+            },
             None => unknown("the shape"),
         })?;
         Ok(vec![TensorType::new(fill_value(cx.attrs)?.dtype(), shape)])
