@@ -9,6 +9,7 @@ pub mod compare;
 pub mod data;
 pub mod harness;
 pub mod interpret;
+pub mod mutate;
 pub mod npy;
 pub mod pb;
 pub mod run;

@@ -1,7 +1,8 @@
 //! The verifier: what must hold of every graph between passes. It reports everything that is wrong, not only the first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::dim::Dim;
 use crate::graph::{Attr, Graph, ValueId};
 use crate::interp::as_dims;
 use crate::op::InferCx;
@@ -64,12 +65,18 @@ fn check_names(graph: &Graph, problems: &mut Vec<String>) {
 }
 
 fn check_types(graph: &Graph, problems: &mut Vec<String>) {
+    // Integer values that follow from shapes, as far as operators tell them.
+    let mut values: BTreeMap<ValueId, Vec<Dim>> = BTreeMap::new();
     for node in &graph.nodes {
         let inputs: Vec<_> = node.inputs.iter().map(|i| i.map(|id| graph.ty(id).clone())).collect();
         let constants: Vec<_> = node.inputs.iter().map(|i| i.and_then(|id| graph.constant(id).cloned())).collect();
-        let dims: Vec<_> = constants.iter().map(|c| c.as_ref().and_then(as_dims)).collect();
+        let known = |id: &ValueId| graph.constant(*id).and_then(as_dims).or_else(|| values.get(id).cloned());
+        let dims: Vec<_> = node.inputs.iter().map(|i| i.as_ref().and_then(known)).collect();
         let cx =
             InferCx { attrs: &node.attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: node.outputs.len() };
+        if let Some(known) = node.op.infer_dims.and_then(|f| f(&cx)) {
+            values.insert(node.outputs[0], known);
+        }
         let name = &graph.value(node.outputs[0]).name;
         match (node.op.infer)(&cx) {
             Err(e) => problems.push(format!("%{name} = {}: {e}", node.op.name)),
