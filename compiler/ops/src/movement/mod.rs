@@ -1,8 +1,18 @@
 //! Operators that move elements without computing with them, by indices or in patterns that no strides express.
 
+mod depth_space;
 mod gather;
+mod gather_nd;
+mod scatter;
+mod tile;
+mod trilu;
 
+pub(crate) use depth_space::{DEPTH_TO_SPACE, SPACE_TO_DEPTH};
 pub(crate) use gather::{GATHER, GATHER_ELEMENTS};
+pub(crate) use gather_nd::GATHER_ND;
+pub(crate) use scatter::{SCATTER_ELEMENTS, SCATTER_ND};
+pub(crate) use tile::TILE;
+pub(crate) use trilu::TRILU;
 
 use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::{Dim, Tensor, TensorType};
@@ -35,6 +45,15 @@ fn check_known(index: Option<&Tensor>, dim: &Dim) -> OpResult<()> {
         (Some(t), Some(n)) => index_values(t)?.into_iter().try_for_each(|i| position(i, n).map(|_| ())),
         _ => Ok(()),
     }
+}
+
+/// Refuses constant coordinates (the last dimension of `index`) that lie outside of `dims`.
+fn check_coordinates(index: Option<&Tensor>, dims: &[Dim]) -> OpResult<()> {
+    let Some(index) = index else { return Ok(()) };
+    for (i, dim) in index_values(index)?.into_iter().zip(dims.iter().cycle()) {
+        dim.as_const().map_or(Ok(0), |n| position(i, n))?;
+    }
+    Ok(())
 }
 
 /// Refuses to take elements out of a tensor that has none.
