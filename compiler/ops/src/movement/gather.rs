@@ -18,7 +18,10 @@ use crate::common::sample::{data, data_in, f32s, int, int_attrs, ints, sample};
 /// `gather`
 pub(crate) static GATHER: OpDef = OpDef {
     name: "gather",
-    onnx: &[Import { domain: "", name: "Gather", opsets: (1, NEWEST), build }],
+    onnx: &[
+        Import { domain: "", name: "Gather", opsets: (1, NEWEST), build },
+        Import { domain: "", name: "Compress", opsets: (9, NEWEST), build: super::selection::compress },
+    ],
     infer,
     infer_dims: Some(dims),
     eval,

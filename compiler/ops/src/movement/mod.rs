@@ -1,16 +1,24 @@
 //! Operators that move elements without computing with them, by indices or in patterns that no strides express.
 
+mod cumsum;
 mod depth_space;
 mod gather;
 mod gather_nd;
+mod one_hot;
+mod reverse_sequence;
 mod scatter;
+mod selection;
 mod tile;
 mod trilu;
 
+pub(crate) use cumsum::CUMSUM;
 pub(crate) use depth_space::{DEPTH_TO_SPACE, SPACE_TO_DEPTH};
 pub(crate) use gather::{GATHER, GATHER_ELEMENTS};
 pub(crate) use gather_nd::GATHER_ND;
+pub(crate) use one_hot::ONE_HOT;
+pub(crate) use reverse_sequence::REVERSE_SEQUENCE;
 pub(crate) use scatter::{SCATTER_ELEMENTS, SCATTER_ND};
+pub(crate) use selection::NON_ZERO;
 pub(crate) use tile::TILE;
 pub(crate) use trilu::TRILU;
 

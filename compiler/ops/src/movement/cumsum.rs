@@ -1,0 +1,149 @@
+//! `cumsum`: sums of the elements so far along one dimension. Operands data, axis (a constant scalar). Attributes `exclusive` (an element does not
+//! count in its own sum) and `reverse` (from the end).
+//!
+//! f16 and bf16 are summed in f32.
+
+use onnxc_ir::lir::{Expr, LoopKind};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::scalar::BinOp;
+use onnxc_ir::scalar_eval::{self, Scalar};
+use onnxc_ir::{Attrs, DType, Tensor, TensorType};
+
+use crate::common::axes::{axis, const_ints};
+use crate::common::elements::{from_scalars, scalars, strides};
+use crate::common::nest::{self, ExprExt, compute_type, dense_last, number, origin, over, rows};
+use crate::common::sample::{data, f32s, int, int_attrs, sample};
+
+/// `cumsum`
+pub(crate) static CUMSUM: OpDef = OpDef {
+    name: "cumsum",
+    onnx: &[Import { domain: "", name: "CumSum", opsets: (11, NEWEST), build: |cx| cx.forward("cumsum") }],
+    infer,
+    infer_dims: None,
+    eval,
+    lower: Lower::Nest(lower),
+    tolerance: Tolerance::EXACT,
+    samples,
+};
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    let x = cx.input(0)?;
+    let numeric = matches!(x.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    if !(numeric || x.dtype.is_int() && x.dtype.bits() >= 8) {
+        return Err(OpError::new(format!("elements of type {} cannot be summed", x.dtype)));
+    }
+    match const_ints(cx, 1, "the axis")?[..] {
+        [at] => axis(at, x.rank()).map(|_| vec![x.clone()]),
+        _ => Err(OpError::new("the axis must be one number")),
+    }
+}
+
+/// The dimension, whether elements count in their own sums, and whether sums run from the end.
+fn order(attrs: &Attrs, at: Option<&Tensor>, rank: usize) -> OpResult<(usize, bool, bool)> {
+    let at = at
+        .and_then(Tensor::to_i64s)
+        .and_then(|a| a.first().copied())
+        .ok_or_else(|| OpError::new("the axis must be one number"))?;
+    let on = |name: &str| attrs.int(name).unwrap_or(0) != 0;
+    Ok((axis(at, rank)?, on("exclusive"), on("reverse")))
+}
+
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let (x, shape) = (cx.input(0), cx.out_shape(0));
+    let (at, exclusive, reverse) = order(cx.attrs, cx.opt(1), shape.len())?;
+    let (t, n, step) = (compute_type(x.dtype()), shape[at] as usize, strides(&shape)[at]);
+    let values = scalars(x)?;
+    let mut sums = values.clone();
+    for first in (0..values.len()).filter(|i| i / step % n == 0) {
+        let mut sum = if t.is_float() { Scalar::Float(0.0) } else { Scalar::Int(0) };
+        for i in 0..n {
+            let e = first + step * if reverse { n - 1 - i } else { i };
+            let with = scalar_eval::bin(BinOp::Add, sum, values[e], t).cast(t);
+            sums[e] = if exclusive { sum } else { with };
+            sum = with;
+        }
+    }
+    Ok(vec![from_scalars(x.dtype(), &shape, sums)])
+}
+
+fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let (x, y) = (cx.input(0), cx.output(0));
+    nest::require(y.dtype)?;
+    let shape = y.view.shape.clone();
+    if shape.contains(&0) {
+        return Ok(());
+    }
+    let constant = cx.opt(1).and_then(|a| a.constant);
+    let (at, exclusive, reverse) = order(cx.attrs, constant.as_ref(), shape.len())?;
+    let t = compute_type(y.dtype);
+    let last = shape[at] as i64 - 1;
+    let place = |i: Expr| if reverse { Expr::Int(last).minus(i) } else { i };
+    // Rows that lie beside each other are summed together, in the result itself when it holds sums without rounding.
+    let (outside, inside): (Vec<usize>, Vec<usize>) = (0..shape.len())
+        .filter(|d| *d != at)
+        .partition(|d| t != y.dtype || y.view.strides[*d].unsigned_abs() > y.view.strides[at].unsigned_abs());
+    let (outside, inside) = (dense_last(outside, &y.view), dense_last(inside, &y.view));
+    let elements = shape.iter().product();
+    rows(cx, &shape, &outside, elements, &mut origin(shape.len()), &mut |cx, coord| {
+        if inside.is_empty() {
+            return one_row(cx, &x, &y, (at, exclusive), &place, coord);
+        }
+        let across = |cx: &mut LowerCx, coord: &mut Vec<Expr>, value: &dyn Fn(&LowerCx, &[Expr]) -> Expr| {
+            over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), coord, &mut |cx, coord| {
+                let value = value(cx, coord);
+                cx.store(&y, coord, value);
+            });
+        };
+        let with = |coord: &[Expr], i: Expr| {
+            let mut coord = coord.to_vec();
+            coord[at] = place(i);
+            coord
+        };
+        coord[at] = place(Expr::Int(0));
+        let zero = number(t, 0.0);
+        // The sum of one element is `0 + x`, which is +0 for -0.
+        across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { zero.clone().add(cx.load(&x, c)) });
+        cx.for_range(LoopKind::Serial, Expr::Int(1), Expr::Int(last + 1), 1, |cx, i| {
+            let before = i.clone().minus(Expr::Int(1));
+            coord[at] = place(i.clone());
+            across(cx, coord, &|cx, c| {
+                let (to, previous) = (with(c, i.clone()), with(c, before.clone()));
+                cx.load(&y, &previous).add(cx.load(&x, if exclusive { &previous } else { &to }))
+            });
+        });
+    });
+    Ok(())
+}
+
+/// One row with a running sum.
+fn one_row(cx: &mut LowerCx, x: &Arg, y: &Arg, (at, exclusive): (usize, bool), place: &dyn Fn(Expr) -> Expr, coord: &[Expr]) {
+    let sum = cx.let_(number(compute_type(y.dtype), 0.0));
+    cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Int(y.view.shape[at] as i64), 1, |cx, i| {
+        let mut coord = coord.to_vec();
+        coord[at] = place(i);
+        let value = Expr::Var(cx.let_(nest::load(cx, x, &coord)));
+        if exclusive {
+            nest::store(cx, y, &coord, Expr::Var(sum));
+        }
+        cx.set(sum, Expr::Var(sum).add(value));
+        if !exclusive {
+            nest::store(cx, y, &coord, Expr::Var(sum));
+        }
+    });
+}
+
+fn samples() -> Vec<Sample> {
+    let of = |exclusive: i64, reverse: i64| int_attrs(&[("exclusive", exclusive), ("reverse", reverse)]);
+    vec![
+        sample(of(0, 0), vec![f32s(&[9]), int(0)]),
+        sample(of(1, 0), vec![f32s(&[3, 17]), int(-1)]),
+        sample(of(0, 1), vec![f32s(&[5, 19]), int(0)]),
+        sample(of(1, 1), vec![f32s(&[2, 5, 3]), int(1)]),
+        sample(of(1, 0), vec![data(DType::F64, &[4, 3, 9]), int(0)]),
+        sample(of(0, 1), vec![data(DType::I64, &[3, 6]), int(1)]),
+        sample(of(0, 0), vec![data(DType::I32, &[6, 20]), int(0)]),
+        sample(of(0, 0), vec![data(DType::F16, &[6, 4]), int(0)]),
+        sample(of(0, 0), vec![f32s(&[0, 3]), int(0)]),
+    ]
+}
