@@ -13,6 +13,7 @@ mod movement;
 mod normalization;
 mod pad;
 mod pool;
+mod quantized;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -48,14 +49,17 @@ pub static ALL: &[&OpDef] = &[
     &concat::CONCAT,
     &shape::CONSTANT_OF_SHAPE,
     &conv::CONV,
+    &quantized::CONV_INTEGER,
     &conv_transpose::CONV_TRANSPOSE,
     &elementwise::COS,
     &elementwise::COSH,
     &movement::CUMSUM,
     &movement::DEPTH_TO_SPACE,
+    &quantized::DEQUANTIZE_LINEAR,
     &elementwise::DIV,
     &view::DROPOUT,
     &recurrent::DYNAMIC_QUANTIZE_LSTM,
+    &quantized::DYNAMIC_QUANTIZE_LINEAR,
     &elementwise::ELU,
     &elementwise::EQUAL,
     &elementwise::ERF,
@@ -94,6 +98,7 @@ pub static ALL: &[&OpDef] = &[
     &recurrent::LSTM,
     &elementwise::MAP,
     &matmul::MATMUL,
+    &quantized::MATMUL_INTEGER,
     &elementwise::MAX,
     &pool::MAX_POOL,
     &elementwise::MEAN,
@@ -111,6 +116,9 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::POW,
     &elementwise::PRELU,
     &shape::RANGE,
+    &quantized::QLINEAR_CONV,
+    &quantized::QLINEAR_MATMUL,
+    &quantized::QUANTIZE_LINEAR,
     &elementwise::RECIPROCAL,
     &reduce::REDUCE_L1,
     &reduce::REDUCE_L2,

@@ -13,7 +13,8 @@ use onnxc_ir::scalar::ScalarProgram;
 use super::map::{MAX_ARGS, MAX_NODES, simplify};
 
 /// Operators with an epilogue: name and number of operands of their own, before the epilogue's.
-pub(crate) const KERNELS: &[(&str, usize)] = &[("conv", 3), ("matmul", 2), ("gemm", 3), ("conv_transpose", 3)];
+pub(crate) const KERNELS: &[(&str, usize)] =
+    &[("conv", 3), ("matmul", 2), ("gemm", 3), ("conv_transpose", 3), ("conv_integer", 4), ("matmul_integer", 4)];
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {

@@ -1,0 +1,96 @@
+//! `conv_integer`: convolution of 8-bit integers with zero points, exact in i32.
+//!
+//! Operands: x, w, zero point of x, zero point of w (one, or one per output channel), then those of the epilogue.
+
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Sample, SampleInput, Tolerance};
+use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
+
+use super::lower;
+use super::params::{check_byte, check_per_channel, check_scalar, scalar_zero};
+use crate::common::convolution::{groups, infer_shape, products, window};
+use crate::common::elements::{from_scalars, strides};
+use crate::common::sample::lists;
+use crate::common::{epilogue, sample};
+use onnxc_ir::op::OpError;
+use onnxc_ir::scalar_eval::Scalar;
+
+pub(crate) static CONV_INTEGER: OpDef = OpDef {
+    name: "conv_integer",
+    onnx: &[Import { domain: "", name: "ConvInteger", opsets: (10, NEWEST), build: |cx| cx.forward("conv_integer") }],
+    infer,
+    infer_dims: None,
+    eval,
+    lower: Lower::Nest(lower::conv_integer),
+    tolerance: Tolerance::EXACT,
+    samples,
+};
+
+/// Operands before those of the epilogue.
+pub(crate) const OWN: usize = 4;
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    check_byte(cx.input(0)?.dtype, "an operand")?;
+    check_byte(cx.input(1)?.dtype, "weights")?;
+    let shape = infer_shape(cx, 0, 1, usize::MAX)?;
+    check_scalar(cx, 2, "the zero point of x")?;
+    check_per_channel(cx, 3, shape[1].as_const(), "the zero point of the weights")?;
+    Ok(vec![TensorType::new(epilogue::result_dtype(cx.attrs, DType::I32), shape)])
+}
+
+/// Sums of products minus zero points, wrapped to i32.
+pub(crate) fn sums(
+    x: &Tensor,
+    w: &Tensor,
+    zeros: (Option<&Tensor>, Option<&Tensor>),
+    attrs: &Attrs,
+    y: &[u64],
+) -> OpResult<Vec<i32>> {
+    let ints = |t: &Tensor| t.to_i64s().ok_or_else(|| OpError::new("an operand is not of an integer type"));
+    let (xv, wv, x_zero) = (ints(x)?, ints(w)?, scalar_zero(zeros.0)?);
+    let w_zeros = zeros.1.map_or(Ok(vec![0]), ints)?;
+    let per_filter = strides(w.shape())[0];
+    let win = window(attrs, x.shape(), w.shape())?;
+    let mut sums = vec![0i64; y.iter().product::<u64>() as usize];
+    products(x.shape(), w.shape(), y, &win, groups(attrs)?, |o, i, k| {
+        sums[o] += (xv[i] - x_zero) * (wv[k] - w_zeros[k / per_filter % w_zeros.len()]);
+    });
+    Ok(sums.into_iter().map(|s| s as i32).collect())
+}
+
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let shape = cx.out_shape(0);
+    let sums = sums(cx.input(0), cx.input(1), (cx.opt(2), cx.opt(3)), cx.attrs, &shape)?;
+    let raw = from_scalars(DType::I32, &shape, sums.into_iter().map(|s| Scalar::Int(s.into())));
+    Ok(vec![epilogue::apply(cx, raw, OWN)?])
+}
+
+/// Constant weights of a byte type over its whole range.
+pub(crate) fn const_bytes(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
+    let n: u64 = shape.iter().product();
+    let values = (0..n).map(|i| Scalar::Int(i128::from(i * 37 % 256)).rounded(dtype));
+    Some(SampleInput::Const(from_scalars(dtype, shape, values)))
+}
+
+fn samples() -> Vec<Sample> {
+    let case = |attrs: Attrs, x: (DType, &[u64]), w: (DType, &[u64]), zx: bool, zw: Option<Tensor>| {
+        let zx = if zx { sample::data(x.0, &[]) } else { None };
+        sample::sample(attrs, vec![byte_data(x.0, x.1), const_bytes(w.0, w.1), zx, zw.map(SampleInput::Const)])
+    };
+    let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
+    let (u, s) = (DType::U8, DType::I8);
+    vec![
+        case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, None),
+        case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), true, Some(Tensor::scalar(121u8))),
+        case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, Some(Tensor::scalar(-3i8))),
+        case(pads().with("strides", Attr::Ints(vec![2, 2])), (s, &[1, 5, 9, 8]), (u, &[18, 5, 3, 3]), true, None),
+        case(Attrs::default(), (u, &[1, 24, 4, 4]), (u, &[24, 24, 1, 1]), true, Some(Tensor::scalar(94u8))),
+        case(pads().with("group", Attr::Int(2)), (u, &[1, 6, 5, 5]), (s, &[4, 3, 3, 3]), true, None),
+        case(pads(), (u, &[1, 4, 5, 5]), (u, &[3, 4, 3, 3]), true, Some(Tensor::from_vec(&[3], vec![1u8, 200, 128]))),
+        case(lists(&[("pads", &[2, 0])]), (u, &[2, 5, 11]), (s, &[7, 5, 3]), true, None),
+    ]
+}
+
+/// Run-time data of a byte type over its whole range.
+pub(crate) fn byte_data(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
+    if dtype == DType::U8 { sample::data_in(dtype, shape, 0.0, 255.0) } else { sample::data_in(dtype, shape, -128.0, 127.0) }
+}

@@ -1,0 +1,361 @@
+//! Convolutions and products of 8-bit integers by integer tiles.
+//!
+//! `sum((x - zx) * (w - zw)) = sum(x*w) - zx * sum(w) - zw * sum(x) + k * zx * zw`: the tile computes the first sum; its accumulators start from what
+//! depends on the column only, and the third sum, needed where weights have a zero point, is a product with a column of ones
+//! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{OpResult, View};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+
+use super::spread::{along, vector_view};
+use crate::common::nest::{self, ExprExt, int};
+use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+
+/// A convolution of integers with constant weights. A product of matrices is one with a window of one element.
+pub(super) struct Integer {
+    /// `[N, C, space...]`.
+    pub x: Arg,
+    /// Zero point of x, one element.
+    pub x_zero: Option<Arg>,
+    /// `[M, C/group, kernel...]`, as integers of the weights' type.
+    pub weights: Vec<i32>,
+    /// True for u8 weights.
+    pub unsigned_weights: bool,
+    /// Zero points: one per filter.
+    pub w_zeros: Vec<i32>,
+    pub kernel: Vec<u64>,
+    pub strides: Vec<i64>,
+    pub dilations: Vec<i64>,
+    /// Before, for every dimension, then behind.
+    pub pads: (Vec<u64>, Vec<u64>),
+    pub group: u64,
+    /// Added to the accumulators: one per filter.
+    pub bias: Option<Vec<i32>>,
+    /// `[N, M, out...]`.
+    pub y: Arg,
+    /// Over the i32 sum and `operands`, which broadcast to y.
+    pub program: ScalarProgram,
+    pub operands: Vec<Arg>,
+}
+
+/// x as the tile wants it: bytes with channels innermost, padded to whole groups of four.
+struct Bytes {
+    arg: Arg,
+    /// Channels of a group in memory.
+    channels: u64,
+    /// What was subtracted from every element (128 where the sign changed).
+    moved: i32,
+}
+
+impl Integer {
+    pub fn emit(mut self, cx: &mut LowerCx) -> OpResult<()> {
+        if self.y.view.shape.contains(&0) {
+            return Ok(());
+        }
+        if self.unsigned_weights {
+            self.weights.iter_mut().chain(&mut self.w_zeros).for_each(|w| *w -= 128);
+        }
+        let x = self.bytes(cx);
+        let zero = self.x_zero(cx, x.moved);
+        let raw = self.y.clone();
+        let shape = raw.view.shape.clone();
+        let dense = |s: &[i64]| s[1] == 1 || s[1] == 0;
+        let in_place =
+            (raw.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, &shape)));
+        let mut target = (raw, self.program.clone(), self.operands.clone());
+        if !in_place {
+            let buf = cx.scratch(DType::I32, shape.iter().product(), false);
+            let view = channels_last(&shape);
+            let mut identity = ScalarProgram::default();
+            identity.arg(0, DType::I32);
+            target = (Arg { buf, dtype: DType::I32, view, constant: None }, identity, Vec::new());
+        }
+        if self.w_zeros.iter().any(|z| *z != 0) {
+            target = self.with_sums_of_x(cx, &x, target);
+        }
+        let start = self.start(cx, zero);
+        let filters = shape[1] / self.group;
+        let weights = |g: usize, row: usize, col: usize, tap: usize| {
+            let per_filter = self.weights.len() / shape[1] as usize;
+            let taps: usize = self.kernel.iter().product::<u64>() as usize;
+            self.weights[(g * filters as usize + col) * per_filter + row * taps + tap]
+        };
+        self.product(cx, &x, filters, &weights, Some(start), &target);
+        if !in_place {
+            let scratch = target.0;
+            let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
+            // The sums of x, if any, were taken off in the tile already.
+            cx.for_each(&shape, &self.y.view.strides.clone(), |cx, at| {
+                let mut args = vec![cx.load(&scratch, at)];
+                for (o, s) in self.operands.iter().zip(&strides) {
+                    let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
+                    args.push(nest::at(o.buf, index));
+                }
+                let value = cx.program(&self.program, &args);
+                cx.store(&self.y, at, value);
+            });
+        }
+        Ok(())
+    }
+
+    /// x in place if it has the right form, else a copy with its padding (of zero points) around.
+    fn bytes(&self, cx: &mut LowerCx) -> Bytes {
+        let want = if cx.target.i8_unsigned_a { DType::U8 } else { DType::I8 };
+        let moved = match (self.x.dtype, want) {
+            (DType::U8, DType::I8) => 128,
+            (DType::I8, DType::U8) => -128,
+            _ => 0,
+        };
+        let channels = self.x.view.shape[1] / self.group;
+        let whole = channels.next_multiple_of(4);
+        let padded = self.pads.0.iter().chain(&self.pads.1).any(|p| *p > 0);
+        if moved == 0 && !padded && whole == channels && self.x.view.strides[1] == 1 {
+            return Bytes { arg: self.x.clone(), channels, moved };
+        }
+        let mut shape = self.x.view.shape.clone();
+        shape[1] = whole * self.group;
+        let mut first = vec![0i64; shape.len()];
+        for d in 0..self.kernel.len() {
+            shape[d + 2] += self.pads.0[d] + self.pads.1[d];
+            first[d + 2] = self.pads.0[d] as i64;
+        }
+        let buf = cx.scratch(want, shape.iter().product(), false);
+        let all = Arg { buf, dtype: want, view: channels_last(&shape), constant: None };
+        let convert = |e: Expr, from: DType| {
+            let wide = e.cast_from(from, DType::I32);
+            let shifted = if moved == 0 { wide } else { wide.minus(int(DType::I32, i64::from(moved))) };
+            shifted.cast_from(DType::I32, want)
+        };
+        if padded || whole != channels {
+            let zero = self.x_zero.as_ref().map_or_else(
+                || int(want, i64::from(-moved)),
+                |z| convert(cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]), z.dtype),
+            );
+            let zero = cx.let_(zero);
+            nest::fill(cx, &all, &Expr::Var(zero));
+        }
+        for g in 0..self.group as i64 {
+            first[1] = g * whole as i64;
+            let mut from_start = vec![0i64; shape.len()];
+            from_start[1] = g * channels as i64;
+            let mut extent = self.x.view.shape.clone();
+            extent[1] = channels;
+            let (from, to) = (nest::part(&self.x, &from_start, &extent), nest::part(&all, &first, &extent));
+            cx.for_each(&extent, &to.view.strides.clone(), |cx, at| {
+                let value = convert(cx.load(&from, at), from.dtype);
+                cx.store(&to, at, value);
+            });
+        }
+        Bytes { arg: all, channels: whole, moved }
+    }
+
+    /// The zero point of x in the tile's bytes, as an i32 variable.
+    fn x_zero(&self, cx: &mut LowerCx, moved: i32) -> Expr {
+        let given = match &self.x_zero {
+            Some(z) => cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, DType::I32),
+            None => int(DType::I32, 0),
+        };
+        Expr::Var(cx.let_(given.minus(int(DType::I32, i64::from(moved)))))
+    }
+
+    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`.
+    fn start(&self, cx: &mut LowerCx, zero: Expr) -> BufId {
+        let m = self.y.view.shape[1] as usize;
+        let per_filter = self.weights.len() / m;
+        let sum = |f: usize| {
+            let row: i32 = self.weights[f * per_filter..(f + 1) * per_filter].iter().sum();
+            row.wrapping_sub((per_filter as i32).wrapping_mul(self.w_zeros[f]))
+        };
+        let sums: Vec<u8> = (0..m).flat_map(|f| sum(f).to_le_bytes()).collect();
+        let sums = cx.const_buf(DType::I32, sums);
+        let bias = self.bias.as_ref().map(|b| cx.const_buf(DType::I32, b.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        let buf = cx.scratch(DType::I32, m as u64 + 64, false);
+        cx.for_(LoopKind::Vector, m as u64, |cx, j| {
+            let first = bias.map_or_else(|| int(DType::I32, 0), |b| nest::at(b, j.clone()));
+            let value = first.minus(zero.mul(nest::at(sums, j.clone())));
+            cx.push(Stmt::Store(buf, j, value));
+        });
+        buf
+    }
+
+    /// The target with `- zw * sum(x)` put in front of its program: the sums of all windows come from a product with ones.
+    fn with_sums_of_x(&self, cx: &mut LowerCx, x: &Bytes, target: Target) -> Target {
+        let mut shape = self.y.view.shape.clone();
+        shape[1] = self.group;
+        let buf = cx.scratch(DType::I32, shape.iter().product(), false);
+        let sums = Arg { buf, dtype: DType::I32, view: channels_last(&shape), constant: None };
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::I32);
+        let channels = self.x.view.shape[1] / self.group;
+        let ones = |_: usize, row: usize, _: usize, _: usize| i32::from((row as u64) < channels);
+        self.product(cx, x, 1, &ones, None, &(sums.clone(), identity, Vec::new()));
+        let rank = shape.len();
+        let filters = self.y.view.shape[1] / self.group;
+        // One sum per group: grouped convolutions with zero points spread them over the filters first.
+        let sums = if self.group == 1 {
+            sums
+        } else {
+            let full = self.y.view.shape.clone();
+            let buf = cx.scratch(DType::I32, full.iter().product(), false);
+            let spread = Arg { buf, dtype: DType::I32, view: channels_last(&full), constant: None };
+            for g in 0..self.group as i64 {
+                let mut extent = full.clone();
+                extent[1] = filters;
+                let (mut start, mut start_sum) = (vec![0i64; rank], vec![0i64; rank]);
+                (start[1], start_sum[1]) = (g * filters as i64, g);
+                let mut from = nest::part(&sums, &start_sum, &extent);
+                from.view.strides[1] = 0;
+                nest::copy(cx, &from, &nest::part(&spread, &start, &extent));
+            }
+            spread
+        };
+        let zeros = along(cx, DType::I32, self.w_zeros.iter().flat_map(|z| z.to_le_bytes()).collect(), 1, rank);
+        let mut program = ScalarProgram::default();
+        let (acc, sum, zero) = (program.arg(0, DType::I32), program.arg(1, DType::I32), program.arg(2, DType::I32));
+        let part = program.bin(BinOp::Mul, sum, zero);
+        let result = program.bin(BinOp::Sub, acc, part);
+        let program = super::behind(&program, result, &target.1, 2);
+        let mut operands = vec![sums, zeros];
+        operands.extend(target.2);
+        (target.0, program, operands)
+    }
+
+    /// `target = program(sum over k of x * weight(group, channel, filter, tap), operands)`.
+    fn product(
+        &self,
+        cx: &mut LowerCx,
+        x: &Bytes,
+        filters: u64,
+        weight: &dyn Fn(usize, usize, usize, usize) -> i32,
+        start: Option<BufId>,
+        (y, program, operands): &Target,
+    ) {
+        let rank = y.view.shape.len();
+        let spread: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
+        let xs = &x.arg.view.strides;
+        let mut dims: Vec<(u64, i64, i64, Vec<i64>)> =
+            vec![(y.view.shape[0], xs[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
+        for d in 0..rank - 2 {
+            let step = xs[d + 2] * self.strides[d];
+            dims.push((y.view.shape[d + 2], step, y.view.strides[d + 2], spread.iter().map(|s| s[d + 2]).collect()));
+        }
+        merge(&mut dims);
+        let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
+        let (mr, nr) = tile::choose(cx.target, true, rows, filters);
+        let taps: u64 = self.kernel.iter().product();
+        let channels = self.x.view.shape[1] / self.group;
+        let get = |g: usize, k: usize, col: usize| {
+            let (tap, channel) = (k / x.channels as usize, k % x.channels as usize);
+            if (channel as u64) < channels && (col as u64) < filters { weight(g, channel, col, tap) as i8 as u8 } else { 0 }
+        };
+        let k = (taps * x.channels) as usize;
+        let packed: Vec<u8> =
+            (0..self.group as usize).flat_map(|g| pack(k, filters as usize, nr as usize, |k, c| get(g, k, c))).collect();
+        let per_group = packed.len() as i64 / self.group as i64;
+        let b = cx.const_buf(DType::I8, packed);
+        let f = filters as i64;
+        let mut outer: Vec<Outer> =
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
+        outer.push(Outer {
+            n: self.group,
+            a: x.channels as i64 * xs[1],
+            b: per_group,
+            c: f * y.view.strides[1],
+            bias: f,
+            operands: spread.iter().map(|s| f * s[1]).collect(),
+        });
+        let mut nest: Vec<(u64, i64)> = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
+        nest.push((x.channels, xs[1]));
+        let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
+            buf: o.buf,
+            dtype: o.dtype,
+            start: o.view.offset,
+            row: *row,
+            per_column: s[1] == 1,
+        };
+        let product = Product {
+            outer,
+            rows,
+            cols: filters,
+            a: (x.arg.buf, x.arg.dtype, x.arg.view.offset),
+            a_row,
+            nest,
+            b: (b, DType::I8, 0),
+            c: (y.buf, y.dtype, y.view.offset),
+            c_row,
+            bias: start.map(|s| (s, 0)),
+            epilogue: program.clone(),
+            operands: operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
+            nr,
+            mr,
+        };
+        tile::emit(cx, &product);
+    }
+}
+
+/// Where results go: the argument, the program over the sums, its operands.
+type Target = (Arg, ScalarProgram, Vec<Arg>);
+
+/// Joins dimensions whose steps fit everywhere.
+fn merge(dims: &mut Vec<(u64, i64, i64, Vec<i64>)>) {
+    let mut i = dims.len() - 1;
+    while i > 0 {
+        let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
+        let n = inner.0 as i64;
+        let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
+        if fits || outer.0 == 1 {
+            *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
+            dims.remove(i);
+        }
+        i -= 1;
+    }
+}
+
+/// `k` by `n` bytes in panels of `nr` columns, four rows beside each other: `[panel][k/4][nr][4]`, zero padded.
+fn pack(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> u8) -> Vec<u8> {
+    let mut out = Vec::with_capacity(k * n.next_multiple_of(nr));
+    for panel in 0..n.div_ceil(nr) {
+        for group in 0..k.div_ceil(4) {
+            for column in panel * nr..(panel + 1) * nr {
+                out.extend((4 * group..4 * group + 4).map(|row| if row < k && column < n { get(row, column) } else { 0 }));
+            }
+        }
+    }
+    out
+}
+
+/// A dense view with channels (dimension 1) innermost.
+fn channels_last(shape: &[u64]) -> View {
+    let mut view = View::contiguous(shape);
+    view.strides[1] = 1;
+    let mut step = shape[1] as i64;
+    for d in (2..shape.len()).rev() {
+        view.strides[d] = step;
+        step *= shape[d] as i64;
+    }
+    view.strides[0] = step;
+    view
+}
+
+/// The multipliers `sx * sw / sy` of every filter as an operand along dimension `d`, computed when they are not constants.
+pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m: u64, d: usize, rank: usize) -> Arg {
+    let constant = |a: &Arg| a.constant.as_ref().and_then(onnxc_ir::Tensor::to_f64s);
+    if let (Some(x), Some(w), Some(y)) = (constant(sx), constant(sw), constant(sy)) {
+        let factor = |f: usize| x[0] as f32 * w[f % w.len()] as f32 / y[0] as f32;
+        let bytes = (0..m as usize).flat_map(|f| factor(f).to_le_bytes()).collect();
+        return along(cx, DType::F32, bytes, d, rank);
+    }
+    let buf = cx.scratch(DType::F32, m + 64, false);
+    let one = |cx: &LowerCx, a: &Arg| cx.load(a, &vec![Expr::Int(0); a.view.shape.len()]).cast_from(a.dtype, DType::F32);
+    cx.for_(LoopKind::Serial, m, |cx, j| {
+        let per_filter = sw.view.shape.iter().product::<u64>() > 1;
+        let w = if per_filter { cx.load(sw, std::slice::from_ref(&j)).cast_from(sw.dtype, DType::F32) } else { one(cx, sw) };
+        let product = one(cx, sx).mul(w);
+        let value = Expr::bin(BinOp::Div, product, one(cx, sy));
+        cx.push(Stmt::Store(buf, j, value));
+    });
+    Arg { buf, dtype: DType::F32, view: vector_view(m, d, rank), constant: None }
+}

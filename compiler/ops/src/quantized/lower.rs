@@ -1,0 +1,172 @@
+//! From the operators' operands to integer products.
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{Expr, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{OpResult, View};
+use onnxc_ir::scalar::ScalarProgram;
+
+use super::integer::{Integer, multipliers};
+use super::{direct, requantization};
+use crate::common::convolution::{groups, window};
+use crate::common::nest::{self, ExprExt};
+use crate::common::tile;
+use crate::matmul::shapes::stacked;
+
+/// Zero points as one value per filter, if they are known.
+fn known_zeros(zero: Option<&Arg>, m: usize) -> Option<Vec<i32>> {
+    let Some(zero) = zero else { return Some(vec![0; m]) };
+    let values = zero.constant.as_ref()?.to_i64s()?;
+    (values.len() == 1 || values.len() == m).then(|| (0..m).map(|f| values[f % values.len()] as i32).collect())
+}
+
+fn ints(t: &onnxc_ir::Tensor) -> Vec<i32> {
+    t.to_i64s().unwrap_or_default().into_iter().map(|v| v as i32).collect()
+}
+
+/// Lowering of `conv_integer`.
+pub(super) fn conv_integer(cx: &mut LowerCx) -> OpResult<()> {
+    let (program, operands) = tile::epilogue(cx, super::conv_integer::OWN, DType::I32);
+    conv(cx, (0, 2), (1, 3), None, program, operands)
+}
+
+/// Lowering of `qlinear_conv`.
+pub(super) fn qlinear_conv(cx: &mut LowerCx) -> OpResult<()> {
+    let y = cx.output(0);
+    let m = y.view.shape[1];
+    let factor = multipliers(cx, (&cx.input(1), &cx.input(4), &cx.input(6)), m, 1, y.view.shape.len());
+    let (program, mut operands) = requantize(cx, y.dtype, y.view.shape.len());
+    operands.insert(0, factor);
+    let bias = cx.opt(8);
+    conv(cx, (0, 2), (3, 5), bias, program, operands)
+}
+
+/// The program that requantises to operand 7's zero point, and the operand that it reads it from when it is not constant.
+fn requantize(cx: &mut LowerCx, dtype: DType, rank: usize) -> (ScalarProgram, Vec<Arg>) {
+    let zero = cx.input(7);
+    if let Some(z) = zero.constant.as_ref().and_then(onnxc_ir::Tensor::to_i64s) {
+        return (requantization(dtype, Some(z[0])), Vec::new());
+    }
+    let buf = cx.scratch(DType::I32, 1, false);
+    let value = cx.load(&zero, &vec![Expr::Int(0); zero.view.shape.len()]).cast_from(zero.dtype, DType::I32);
+    cx.push(Stmt::Store(buf, Expr::Int(0), value));
+    let view = View { shape: vec![1; rank], strides: vec![0; rank], offset: 0 };
+    (requantization(dtype, None), vec![Arg { buf, dtype: DType::I32, view, constant: None }])
+}
+
+/// A convolution of operand `x.0` with zero point `x.1` by `w.0` with zero points `w.1`.
+fn conv(
+    cx: &mut LowerCx,
+    x: (usize, usize),
+    w: (usize, usize),
+    bias: Option<Arg>,
+    program: ScalarProgram,
+    operands: Vec<Arg>,
+) -> OpResult<()> {
+    let (x, x_zero, weights, w_zero, y) = (cx.input(x.0), cx.opt(x.1), cx.input(w.0), cx.opt(w.1), cx.output(0));
+    let win = window(cx.attrs, &x.view.shape, &weights.view.shape)?;
+    let group = groups(cx.attrs)?;
+    let m = y.view.shape[1] as usize;
+    let known_bias = bias.as_ref().map(|b| b.constant.as_ref().map(ints));
+    let (Some(tensor), Some(w_zeros), None | Some(Some(_))) = (&weights.constant, known_zeros(w_zero.as_ref(), m), &known_bias)
+    else {
+        return direct::conv(cx, &direct::Conv { x, x_zero, w: weights, w_zero, bias, win, group, y, program, operands });
+    };
+    let as_i64 = |list: &[u64]| list.iter().map(|v| *v as i64).collect();
+    let layer = Integer {
+        x,
+        x_zero,
+        weights: ints(tensor),
+        unsigned_weights: tensor.dtype() == DType::U8,
+        w_zeros,
+        kernel: win.kernel.clone(),
+        strides: as_i64(&win.strides),
+        dilations: as_i64(&win.dilations),
+        pads: (win.begin.clone(), win.end.clone()),
+        group,
+        bias: known_bias.flatten(),
+        y,
+        program,
+        operands,
+    };
+    layer.emit(cx)
+}
+
+/// Lowering of `matmul_integer`.
+pub(super) fn matmul_integer(cx: &mut LowerCx) -> OpResult<()> {
+    let (program, operands) = tile::epilogue(cx, super::matmul_integer::OWN, DType::I32);
+    matmul(cx, (0, 2), (1, 3), program, operands)
+}
+
+/// Lowering of `qlinear_matmul`.
+pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
+    let y = cx.output(0);
+    let (sa, sb, sy) = (cx.input(1), cx.input(4), cx.input(6));
+    let one = |a: &Arg| a.view.shape.iter().product::<u64>() == 1;
+    let rank = y.view.shape.len();
+    let vector = |a: &Arg| one(a) || a.view.shape.len() == 1;
+    if one(&sa) && vector(&sb) && rank > 0 && cx.input(3).view.shape.len() > 1 {
+        let factor = multipliers(cx, (&sa, &sb, &sy), y.view.shape[rank - 1], rank - 1, rank);
+        let (program, mut operands) = requantize(cx, y.dtype, rank);
+        operands.insert(0, factor);
+        return matmul(cx, (0, 2), (3, 5), program, operands);
+    }
+    direct::qlinear_matmul(cx)
+}
+
+/// A product of stacks of matrices; with one constant matrix on the right it is a convolution by windows of one element over the rows.
+fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: ScalarProgram, operands: Vec<Arg>) -> OpResult<()> {
+    let (x, x_zero, w, w_zero, y) = (cx.input(a.0), cx.opt(a.1), cx.input(b.0), cx.opt(b.1), cx.output(0));
+    let n = w.view.shape.last().copied().unwrap_or(1);
+    let one_zero = x_zero.as_ref().is_none_or(|z| z.view.shape.iter().product::<u64>() == 1);
+    let zeros = known_zeros(w_zero.as_ref(), n as usize);
+    let (Some(tensor), Some(w_zeros), true, true) =
+        (&w.constant, zeros, one_zero, w.view.shape.len() == 2 && x.view.shape.len() > 1)
+    else {
+        let operands_of = direct::Matmul { a: x, a_zero: x_zero, b: w, b_zero: w_zero, y, program, operands };
+        return direct::matmul(cx, &operands_of);
+    };
+    let k = w.view.shape[0] as usize;
+    let values = ints(tensor);
+    let weights = (0..n as usize * k).map(|i| values[(i % k) * n as usize + i / k]).collect();
+    // The last dimension (k, or columns) becomes the channels, all others are space.
+    let turned = |arg: &Arg| {
+        let mut view = arg.view.clone();
+        let (extent, stride) = (view.shape.pop().unwrap_or(1), view.strides.pop().unwrap_or(0));
+        view.shape.splice(0..0, [1, extent]);
+        view.strides.splice(0..0, [0, stride]);
+        Arg { view, constant: None, ..arg.clone() }
+    };
+    let space = x.view.shape.len() - 1;
+    let spread = |o: &Arg| {
+        let strides = tile::broadcast_strides(o, &y.view.shape);
+        turned(&Arg { view: View { shape: y.view.shape.clone(), strides, offset: o.view.offset }, ..o.clone() })
+    };
+    let layer = Integer {
+        x: turned(&x),
+        x_zero,
+        weights,
+        unsigned_weights: tensor.dtype() == DType::U8,
+        w_zeros,
+        kernel: vec![1; space],
+        strides: vec![1; space],
+        dilations: vec![1; space],
+        pads: (vec![0; space], vec![0; space]),
+        group: 1,
+        bias: None,
+        program,
+        operands: operands.iter().map(spread).collect(),
+        y: turned(&y),
+    };
+    layer.emit(cx)
+}
+
+/// Extents of the operands as stacks, for `direct`.
+pub(super) fn stacks(a: &Arg, b: &Arg) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+    stacked(&a.view.shape, &b.view.shape)
+}
+
+/// The element of a scale or zero point.
+pub(super) fn element(arg: &Arg, index: Expr, to: DType) -> Expr {
+    nest::at(arg.buf, index).cast_from(arg.dtype, to)
+}

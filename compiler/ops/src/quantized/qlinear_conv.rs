@@ -1,0 +1,83 @@
+//! `qlinear_conv`: convolution of 8-bit integers, requantised to 8 bits: `saturate(round(acc * (sx * sw / sy)) + zy)`.
+//!
+//! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias.
+
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
+use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
+
+use super::conv_integer::{byte_data, const_bytes, sums};
+use super::lower;
+use super::params::{check_byte, check_per_channel, check_scalar, requantize, scalar_f32, scalar_zero};
+use crate::common::convolution::infer_shape;
+use crate::common::elements::f64s;
+use crate::common::sample::lists;
+use crate::common::{elements, sample};
+use onnxc_ir::scalar_eval::Scalar;
+
+pub(crate) static QLINEAR_CONV: OpDef = OpDef {
+    name: "qlinear_conv",
+    onnx: &[Import { domain: "", name: "QLinearConv", opsets: (10, NEWEST), build: |cx| cx.forward("qlinear_conv") }],
+    infer,
+    infer_dims: None,
+    eval,
+    lower: Lower::Nest(lower::qlinear_conv),
+    tolerance: Tolerance::EXACT,
+    samples,
+};
+
+fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    check_byte(cx.input(0)?.dtype, "an operand")?;
+    check_byte(cx.input(3)?.dtype, "weights")?;
+    let dtype = cx.input(7)?.dtype;
+    check_byte(dtype, "a result")?;
+    let shape = infer_shape(cx, 0, 3, 8)?;
+    for (i, what) in [(1, "the scale of x"), (2, "the zero point of x"), (6, "the scale of y"), (7, "the zero point of y")] {
+        check_scalar(cx, i, what)?;
+    }
+    check_per_channel(cx, 4, shape[1].as_const(), "the scale of the weights")?;
+    check_per_channel(cx, 5, shape[1].as_const(), "the zero point of the weights")?;
+    if cx.opt(8).is_some_and(|b| b.dtype != DType::I32) {
+        return Err(OpError::new("the bias must be of type i32"));
+    }
+    Ok(vec![TensorType::new(dtype, shape)])
+}
+
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let shape = cx.out_shape(0);
+    let acc = sums(cx.input(0), cx.input(3), (cx.opt(2), cx.opt(5)), cx.attrs, &shape)?;
+    let (sx, sy, zy) = (scalar_f32(cx.input(1))?, scalar_f32(cx.input(6))?, scalar_zero(cx.opt(7))?);
+    let sw = f64s(cx.input(4))?;
+    let bias = cx.opt(8).and_then(Tensor::to_i64s);
+    let per_channel = shape[2..].iter().product::<u64>() as usize;
+    let dtype = cx.outputs[0].dtype;
+    let channels = shape[1] as usize;
+    let y = acc.into_iter().enumerate().map(|(i, acc)| {
+        let c = i / per_channel % channels;
+        let acc = acc.wrapping_add(bias.as_ref().map_or(0, |b| b[c] as i32));
+        let multiplier = sx * sw[c % sw.len()] as f32 / sy;
+        Scalar::Int(requantize(acc, multiplier, zy, dtype).into())
+    });
+    Ok(vec![elements::from_scalars(dtype, &shape, y)])
+}
+
+fn samples() -> Vec<Sample> {
+    let constant = |t: Tensor| Some(SampleInput::Const(t));
+    let scale = |v: f32| constant(Tensor::scalar(v));
+    let case = |attrs: Attrs, x: (DType, &[u64]), w: (DType, &[u64]), per_channel: bool, bias: bool| {
+        let zero = |t: DType, u: u8, i: i8| constant(if t == DType::U8 { Tensor::scalar(u) } else { Tensor::scalar(i) });
+        let sw = if per_channel { sample::const_f32s(&w.1[..1]) } else { scale(0.02) };
+        let bias =
+            bias.then(|| SampleInput::Const(Tensor::from_vec(&w.1[..1], (0..w.1[0]).map(|i| 100 * i as i32 - 300).collect())));
+        let (zx, zw, zy) = (zero(x.0, 120, 5), zero(w.0, 130, 0), zero(x.0, 100, -10));
+        sample::sample(attrs, vec![byte_data(x.0, x.1), scale(0.01), zx, const_bytes(w.0, w.1), sw, zw, scale(0.5), zy, bias])
+    };
+    let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
+    let (u, s) = (DType::U8, DType::I8);
+    vec![
+        case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, true),
+        case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), false, false),
+        case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
+        case(pads().with("group", Attr::Int(6)), (u, &[1, 6, 5, 5]), (s, &[6, 1, 3, 3]), true, true),
+        case(Attrs::default(), (u, &[1, 24, 4, 4]), (s, &[40, 24, 1, 1]), true, false),
+    ]
+}
