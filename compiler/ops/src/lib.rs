@@ -57,7 +57,6 @@ pub static ALL: &[&OpDef] = &[
     &movement::DEPTH_TO_SPACE,
     &quantized::DEQUANTIZE_LINEAR,
     &elementwise::DIV,
-    &view::DROPOUT,
     &recurrent::DYNAMIC_QUANTIZE_LSTM,
     &quantized::DYNAMIC_QUANTIZE_LINEAR,
     &elementwise::ELU,

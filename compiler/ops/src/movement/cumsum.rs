@@ -1,4 +1,4 @@
-//! `cumsum`: sums of the elements so far along one dimension. Operands data, axis (a constant scalar). Attributes `exclusive` (an element does not
+//! `cumsum`: sums of the elements so far along one dimension. Operands data, axis (one integer). Attributes `exclusive` (an element does not
 //! count in its own sum) and `reverse` (from the end).
 //!
 //! f16 and bf16 are summed in f32.
@@ -10,10 +10,11 @@ use onnxc_ir::scalar::BinOp;
 use onnxc_ir::scalar_eval::{self, Scalar};
 use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 
-use crate::common::axes::{axis, const_ints};
+use super::{index_values, require_index};
+use crate::common::axes::axis;
 use crate::common::elements::{from_scalars, scalars, strides};
-use crate::common::nest::{self, ExprExt, compute_type, dense_last, number, origin, over, rows};
-use crate::common::sample::{data, f32s, int, int_attrs, sample};
+use crate::common::nest::{self, ExprExt, compute_type, dense_last, number, origin, over, rows, safe_index};
+use crate::common::sample::{data, data_in, f32s, int, int_attrs, sample};
 
 /// `cumsum`
 pub(crate) static CUMSUM: OpDef = OpDef {
@@ -33,25 +34,42 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if !(numeric || x.dtype.is_int() && x.dtype.bits() >= 8) {
         return Err(OpError::new(format!("elements of type {} cannot be summed", x.dtype)));
     }
-    match const_ints(cx, 1, "the axis")?[..] {
-        [at] => axis(at, x.rank()).map(|_| vec![x.clone()]),
-        _ => Err(OpError::new("the axis must be one number")),
+    let at = cx.input(1)?;
+    require_index(at)?;
+    if x.rank() == 0 {
+        return Err(OpError::new("a scalar has no dimension to sum along"));
     }
+    if at.shape.iter().any(|d| d.as_const().is_some_and(|n| n != 1)) {
+        return Err(OpError::new(format!("the axis must be one number, it is {at}")));
+    }
+    order(cx.attrs, cx.constant(1), x.rank()).map(|_| vec![x.clone()])
 }
 
-/// The dimension, whether elements count in their own sums, and whether sums run from the end.
-fn order(attrs: &Attrs, at: Option<&Tensor>, rank: usize) -> OpResult<(usize, bool, bool)> {
-    let at = at
-        .and_then(Tensor::to_i64s)
-        .and_then(|a| a.first().copied())
-        .ok_or_else(|| OpError::new("the axis must be one number"))?;
+/// How sums run.
+#[derive(Clone, Copy)]
+struct Order {
+    /// The dimension, if it is known.
+    at: Option<usize>,
+    /// Elements do not count in their own sums.
+    exclusive: bool,
+    /// From the end.
+    reverse: bool,
+}
+
+fn order(attrs: &Attrs, at: Option<&Tensor>, rank: usize) -> OpResult<Order> {
+    let at = match at.map(index_values).transpose()?.as_deref() {
+        None => None,
+        Some([at]) => Some(axis(*at, rank)?),
+        Some(_) => return Err(OpError::new("the axis must be one number")),
+    };
     let on = |name: &str| attrs.int(name).unwrap_or(0) != 0;
-    Ok((axis(at, rank)?, on("exclusive"), on("reverse")))
+    Ok(Order { at, exclusive: on("exclusive"), reverse: on("reverse") })
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let (x, shape) = (cx.input(0), cx.out_shape(0));
-    let (at, exclusive, reverse) = order(cx.attrs, cx.opt(1), shape.len())?;
+    let Order { at, exclusive, reverse } = order(cx.attrs, cx.opt(1), shape.len())?;
+    let at = at.expect("internal: inference accepts a missing axis");
     let (t, n, step) = (compute_type(x.dtype()), shape[at] as usize, strides(&shape)[at]);
     let values = scalars(x)?;
     let mut sums = values.clone();
@@ -70,12 +88,28 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     nest::require(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let constant = cx.opt(1).and_then(|a| a.constant);
-    let (at, exclusive, reverse) = order(cx.attrs, constant.as_ref(), shape.len())?;
+    let (rank, axis) = (y.view.shape.len(), cx.input(1));
+    let order = order(cx.attrs, axis.constant.as_ref(), rank)?;
+    match order.at {
+        Some(at) => sum_along(cx, &x, &y, at, order),
+        None => {
+            let raw = cx.load(&axis, &origin(axis.view.shape.len()));
+            let at = Expr::Var(safe_index(cx, raw, axis.dtype, rank as u64));
+            for d in 0..rank {
+                let this = Expr::bin(BinOp::Eq, at.clone(), Expr::Int(d as i64));
+                cx.if_(this, |cx| sum_along(cx, &x, &y, d, order), |_| ());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sums along dimension `at`.
+fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, reverse, .. }: Order) {
+    let shape = y.view.shape.clone();
     let t = compute_type(y.dtype);
     let last = shape[at] as i64 - 1;
     let place = |i: Expr| if reverse { Expr::Int(last).minus(i) } else { i };
@@ -87,12 +121,12 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let elements = shape.iter().product();
     rows(cx, &shape, &outside, elements, &mut origin(shape.len()), &mut |cx, coord| {
         if inside.is_empty() {
-            return one_row(cx, &x, &y, (at, exclusive), &place, coord);
+            return one_row(cx, x, y, (at, exclusive), &place, coord);
         }
         let across = |cx: &mut LowerCx, coord: &mut Vec<Expr>, value: &dyn Fn(&LowerCx, &[Expr]) -> Expr| {
             over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), coord, &mut |cx, coord| {
                 let value = value(cx, coord);
-                cx.store(&y, coord, value);
+                cx.store(y, coord, value);
             });
         };
         let with = |coord: &[Expr], i: Expr| {
@@ -103,17 +137,16 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         coord[at] = place(Expr::Int(0));
         let zero = number(t, 0.0);
         // The sum of one element is `0 + x`, which is +0 for -0.
-        across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { zero.clone().add(cx.load(&x, c)) });
+        across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { zero.clone().add(cx.load(x, c)) });
         cx.for_range(LoopKind::Serial, Expr::Int(1), Expr::Int(last + 1), 1, |cx, i| {
             let before = i.clone().minus(Expr::Int(1));
             coord[at] = place(i.clone());
             across(cx, coord, &|cx, c| {
                 let (to, previous) = (with(c, i.clone()), with(c, before.clone()));
-                cx.load(&y, &previous).add(cx.load(&x, if exclusive { &previous } else { &to }))
+                cx.load(y, &previous).add(cx.load(x, if exclusive { &previous } else { &to }))
             });
         });
     });
-    Ok(())
 }
 
 /// One row with a running sum.
@@ -145,5 +178,7 @@ fn samples() -> Vec<Sample> {
         sample(of(0, 0), vec![data(DType::I32, &[6, 20]), int(0)]),
         sample(of(0, 0), vec![data(DType::F16, &[6, 4]), int(0)]),
         sample(of(0, 0), vec![f32s(&[0, 3]), int(0)]),
+        sample(of(0, 1), vec![f32s(&[2, 5, 3]), data_in(DType::I64, &[], -3.0, 3.0)]),
+        sample(of(1, 0), vec![data(DType::I32, &[4, 3]), data_in(DType::I32, &[1], -2.0, 0.0)]),
     ]
 }

@@ -8,7 +8,7 @@ mod split;
 mod transpose;
 
 pub(crate) use expand::EXPAND;
-pub(crate) use identity::{DROPOUT, IDENTITY};
+pub(crate) use identity::IDENTITY;
 pub(crate) use reshape::{FLATTEN, RESHAPE, SQUEEZE, UNSQUEEZE};
 pub(crate) use slice::SLICE;
 pub(crate) use split::SPLIT;
