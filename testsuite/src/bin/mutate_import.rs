@@ -1,9 +1,10 @@
 //! Imports mutated models, one after the other, until the first that crashes, hangs, or gives a graph that is not well-formed.
 //!
 //! ```text
-//! mutate_import SEED COUNT                 imports; prints the number of each model before its import
-//! mutate_import SEED COUNT --seeds FOLDER  mutates the small models below FOLDER, not those of the test suite
-//! mutate_import SEED COUNT --write FILE    writes the last model to FILE instead (to look at a failure)
+//! mutate_import SEED COUNT                    imports; prints the number of each model before its import
+//! mutate_import SEED COUNT --seeds FOLDER     mutates the small models below FOLDER, not those of the test suite
+//! mutate_import SEED COUNT --write FILE       writes the last model to FILE instead (to look at a failure)
+//! mutate_import SEED COUNT --seeds-to FOLDER  writes the models of the test suite there (seeds for the fuzz target)
 //! ```
 //!
 //! `testsuite/tests/mutated_models.rs` runs it with limits of memory and time; alone it is a slow fuzzer without coverage.
@@ -55,6 +56,11 @@ fn main() {
         }
     }
     assert!(seeds.len() > 1, "no models to mutate");
+    if let Some(folder) = option("--seeds-to") {
+        let write = |(i, m): (usize, &Vec<u8>)| std::fs::write(Path::new(folder).join(format!("{i}.onnx")), m);
+        seeds.iter().enumerate().try_for_each(write).expect("write the seeds");
+        return;
+    }
     let (mut out, mut accepted) = (std::io::stdout().lock(), 0);
     for i in 0..count {
         let mut rng = Rng(seed ^ i.wrapping_mul(0x2545_f491_4f6c_dd1d));
