@@ -16,3 +16,4 @@ pub mod run;
 pub mod target;
 pub mod tensor;
 pub mod wire;
+pub mod zoo;

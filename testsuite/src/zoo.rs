@@ -1,0 +1,43 @@
+//! Whole models: compiled to an archive, linked with a C program, and compared with the answers of ONNX Runtime.
+
+use crate::data::{self, Model};
+use crate::harness::{self, Program};
+use crate::target::Target;
+use crate::{compare, run};
+use std::process::Command;
+use std::time::Duration;
+
+/// Largest `max|a-b| / max|b|` allowed for an output of this model.
+pub fn tolerance(id: &str) -> f64 {
+    // Its activations are quantised at run time, so one rounding the other way is one step of 1/255.
+    if id == "ddddocr_rec_int8" { 0.02 } else { 1e-4 }
+}
+
+/// Compiles `model` for `target`, links, runs, compares; the object must need no symbol of anyone.
+///
+/// # Panics
+/// When one of these fails.
+#[track_caller]
+pub fn check(model: &Model, target: &Target) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (id, path) = (model.id.as_str(), folder.path());
+    let what = format!("{id} on {}", target.name);
+    harness::compile(&model.path, target, "model", path, &model.shape_args()).expect_ok(&what);
+
+    let archive = path.join("model.a");
+    let undefined = run::run(Command::new("nm").arg("-u").arg(&archive), Duration::from_secs(60)).expect_ok("nm");
+    let undefined: Vec<&str> = undefined.lines().filter(|l| !l.is_empty() && !l.ends_with(':')).collect();
+    assert!(undefined.is_empty(), "{what}: undefined symbols {undefined:?}");
+
+    let main = data::repository().join("testsuite/adapters/bench_main.c");
+    let program = Program { main: &main, header: &path.join("model.h"), archive: &archive, symbol: "model_model", flags: &[] };
+    let got = harness::infer(&program.build(target, path), target, &model.data, &path.join("out"));
+    let want = model.expected();
+    assert_eq!(got.len(), want.len(), "{what}: number of outputs");
+    for (j, (got, want)) in got.iter().zip(&want).enumerate() {
+        match compare::close(got, want, tolerance(id)) {
+            Ok(error) => println!("{what}: output {j} {:?} relative error {error:.1e}", want.dims),
+            Err(e) => panic!("{what}: output {j}: {e}"),
+        }
+    }
+}
