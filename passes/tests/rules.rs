@@ -1,0 +1,130 @@
+//! Every rule on a graph where it fires: the text of the result is a snapshot, and both graphs compute the same on random inputs.
+//!
+//! A case is `rules/<rule name>.nir`; `rules/<rule name>.<why>.nir` are graphs that the rule must leave alone. Adding one needs no Rust.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use onnxc_egraph::{CostModel, Limits, Operand, Rule, RuleClass};
+use onnxc_ir::graph::Graph;
+use onnxc_ir::op::{OpDef, OpSet};
+use onnxc_ir::tensor::Bytes;
+use onnxc_ir::{Attrs, DType, Tensor, TensorType, interp, parse, text, verify};
+use onnxc_passes::Phase;
+
+/// Every operator costs the same, maps and fused ones too: a rule that removes a node wins, and one that only changes it is preferred by a
+/// hair when its operator is worth more.
+struct CountNodes;
+
+impl CostModel for CountNodes {
+    fn cost(&self, op: &OpDef, _: &Attrs, inputs: &[Option<Operand>], _: &[TensorType]) -> f64 {
+        let preferred = matches!(op.name, "map" | "reshape" | "mul" | "add");
+        1.0 + 0.01 * inputs.len() as f64 - if preferred { 0.005 } else { 0.0 }
+            + if op.name == "batch_normalization" { 3.0 } else { 0.0 }
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules");
+    let entries = std::fs::read_dir(folder).expect("the folder of cases exists");
+    let mut files: Vec<PathBuf> =
+        entries.map(|e| e.expect("readable").path()).filter(|p| p.extension().is_some_and(|e| e == "nir")).collect();
+    files.sort();
+    files
+}
+
+fn rules() -> Vec<Rule> {
+    [Phase::Canonicalize, Phase::Fuse].into_iter().flat_map(Phase::rules).collect()
+}
+
+fn rule_of(case: &Path) -> (Rule, bool) {
+    let stem = case.file_stem().expect("a case has a name").to_str().expect("UTF-8").to_string();
+    let name = stem.split('.').next().expect("a name");
+    let rule = rules().into_iter().find(|r| r.name == name);
+    (rule.unwrap_or_else(|| panic!("{stem}.nir names no rule")), !stem.contains('.'))
+}
+
+fn load(case: &Path) -> Graph {
+    let source = std::fs::read_to_string(case).expect("readable");
+    let graph = parse::parse(&source, OpSet(onnxc_ops::ALL), &|_| None).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+    verify::verify(&graph).unwrap_or_else(|e| panic!("{}: {}", case.display(), e.join("; ")));
+    graph
+}
+
+#[test]
+fn every_rule_has_a_case_where_it_fires() {
+    let covered: BTreeSet<&str> = cases().iter().map(|c| rule_of(c)).filter(|(_, fires)| *fires).map(|(r, _)| r.name).collect();
+    let missing: Vec<&str> = rules().iter().map(|r| r.name).filter(|n| !covered.contains(n)).collect();
+    assert!(missing.is_empty(), "rules without a case: {missing:?}");
+}
+
+#[test]
+fn rule_names_are_unique() {
+    let names: BTreeSet<&str> = rules().iter().map(|r| r.name).collect();
+    assert_eq!(names.len(), rules().len());
+}
+
+#[test]
+fn cases_before_and_after() {
+    for case in cases() {
+        let (rule, fires) = rule_of(&case);
+        let before = load(&case);
+        let (after, outcome) = onnxc_egraph::rewrite(&before, OpSet(onnxc_ops::ALL), &[rule], &CountNodes, Limits::default());
+        verify::verify(&after).unwrap_or_else(|e| panic!("{}: after: {}\n{}", case.display(), e.join("; "), text::print(&after)));
+        assert!(outcome.cost.1 <= outcome.cost.0, "{}: extraction made the graph dearer", case.display());
+        let (a, b) = (text::print(&before), text::print(&after));
+        if fires {
+            assert_ne!(a, b, "{} did not fire", case.display());
+            let stem = case.file_stem().expect("a name").to_str().expect("UTF-8").to_string();
+            insta::with_settings!({ snapshot_path => case.parent().expect("a folder"), prepend_module_to_snapshot => false, omit_expression => true }, {
+                insta::assert_snapshot!(stem, b);
+            });
+        } else {
+            let nodes = |g: &Graph| g.nodes.iter().map(|n| n.op.name).collect::<Vec<_>>();
+            assert_eq!(nodes(&before), nodes(&after), "{} fired", case.display());
+        }
+        same_results(&case, rule, &before, &after);
+    }
+}
+
+/// Both graphs on random inputs: bit for bit for exact rules, within a few ulp of the largest result otherwise.
+fn same_results(case: &Path, rule: Rule, before: &Graph, after: &Graph) {
+    for seed in 0..20 {
+        let mut random = Random(seed * 77 + 1);
+        let inputs: Vec<Tensor> = before.inputs.iter().map(|id| random.tensor(before.ty(*id))).collect();
+        let a = interp::run(before, &inputs).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+        let b = interp::run(after, &inputs).unwrap_or_else(|e| panic!("{}: after: {e}", case.display()));
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!((a.dtype(), a.shape()), (b.dtype(), b.shape()), "{}", case.display());
+            if rule.class == RuleClass::Exact {
+                assert_eq!(a, b, "{}: seed {seed}", case.display());
+            } else {
+                let (a, b) = (a.to_f64s().expect("real numbers"), b.to_f64s().expect("real numbers"));
+                let largest = a.iter().fold(1e-6f64, |m, x| m.max(x.abs()));
+                let worst = a.iter().zip(&b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+                assert!(worst <= 1e-5 * largest, "{}: seed {seed}: {worst} of {largest}", case.display());
+            }
+        }
+    }
+}
+
+/// A linear congruential generator (Knuth's MMIX constants): the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f64 / (1u64 << 24) as f64 * 4.0 - 2.0
+    }
+
+    fn tensor(&mut self, ty: &TensorType) -> Tensor {
+        let shape = ty.const_shape().expect("cases have known extents");
+        let count = shape.iter().product::<u64>();
+        let bytes: Vec<u8> = match ty.dtype {
+            DType::F32 => (0..count).flat_map(|_| (self.next() as f32).to_le_bytes()).collect(),
+            DType::I64 => (0..count).flat_map(|_| ((self.next() * 50.0) as i64).to_le_bytes()).collect(),
+            other => panic!("cases have no {other} inputs"),
+        };
+        Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes)).expect("sized")
+    }
+}
