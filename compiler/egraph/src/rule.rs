@@ -3,6 +3,8 @@
 //! A rule names the operators at its root; for every e-node with such an operator it may build other e-nodes, which are then united with the
 //! class. Conditions that cannot tell answer "no". Saturation is bounded by iterations and e-nodes, never by time.
 
+use std::collections::BTreeMap;
+
 use egg::{Id, Language, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst, Var};
 use onnxc_ir::op::{EvalCx, OpDef, OpSet};
 use onnxc_ir::{Attrs, Tensor, TensorType};
@@ -76,6 +78,9 @@ impl Match {
     }
 }
 
+/// Longest chain of operators that one rule puts together.
+const MAX_CHAIN: usize = 12;
+
 /// What a rule works on.
 pub struct RuleCx<'a> {
     egraph: &'a mut Graph,
@@ -140,6 +145,31 @@ impl RuleCx<'_> {
     pub fn absorb(&mut self, id: Id) {
         let more = self.egraph[id].data.origins.clone();
         self.origins.extend(more);
+    }
+
+    /// The same for everything between this class and `leaf`, which is the operand that the new node reads.
+    pub fn absorb_down_to(&mut self, id: Id, leaf: Id) {
+        let mut seen = BTreeMap::new();
+        self.reaches(id, self.egraph.find(leaf), MAX_CHAIN, &mut seen);
+        seen.into_iter().filter(|(_, between)| *between).for_each(|(id, _)| self.absorb(id));
+    }
+
+    /// Is `leaf` below this class? Answers for all classes on the way go to `seen`.
+    fn reaches(&self, id: Id, leaf: Id, depth: usize, seen: &mut BTreeMap<Id, bool>) -> bool {
+        let id = self.egraph.find(id);
+        if id == leaf || depth == 0 {
+            return id == leaf;
+        }
+        if let Some(known) = seen.get(&id) {
+            return *known;
+        }
+        seen.insert(id, false);
+        let mut nodes: Vec<&ENode> = self.egraph[id].nodes.iter().filter(|n| matches!(n, ENode::Op { .. })).collect();
+        nodes.sort();
+        let below: Vec<Id> = nodes.into_iter().flat_map(|n| n.children().to_vec()).collect();
+        let hits = below.into_iter().filter(|c| self.reaches(*c, leaf, depth - 1, seen)).count();
+        seen.insert(id, hits > 0);
+        hits > 0
     }
 
     /// Adds an operator with one result; `None` when its inference refuses the operands.

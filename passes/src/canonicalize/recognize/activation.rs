@@ -66,7 +66,7 @@ fn hard_sigmoid(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     if (hi / c - 1.0).abs() > 1e-6 {
         return None;
     }
-    cx.absorb(clipped);
+    cx.absorb_down_to(clipped, x);
     let attrs = Attrs::default().with("alpha", Attr::Float((1.0 / c) as f32)).with("beta", Attr::Float((shift / c) as f32));
     cx.node_of("hard_sigmoid", &[x], attrs)
 }
@@ -92,11 +92,10 @@ fn hard_swish_late(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         return None;
     }
     let mul = cx.find(product, "mul").into_iter().next()?;
-    let (x, clipped) = orders(&mul)?.into_iter().find(|(x, clipped)| {
+    let (x, _) = orders(&mul)?.into_iter().find(|(x, clipped)| {
         shifted_clip(cx, *clipped).is_some_and(|(y, shift, hi)| shift == 3.0 && hi == 6.0 && cx.same(y, *x))
     })?;
-    cx.absorb(product);
-    cx.absorb(clipped);
+    cx.absorb_down_to(product, x);
     cx.node_of("hard_swish", &[x], Attrs::default())
 }
 
@@ -127,8 +126,8 @@ fn gelu(cx: &mut RuleCx, m: &Match) -> Option<Id> {
             None
         };
         if let Some(x) = found {
-            cx.absorb(a);
-            cx.absorb(b);
+            cx.absorb_down_to(a, x);
+            cx.absorb_down_to(b, x);
             return cx.node_of("gelu", &[x], Attrs::default());
         }
     }

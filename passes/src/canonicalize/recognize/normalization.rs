@@ -65,7 +65,7 @@ fn layer_norm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     let ty = cx.ty(x).clone();
     let width = ty.shape.last()?.as_const().filter(|_| ty.dtype == DType::F32)?;
     let ones = cx.add_constant(Tensor::from_vec(&[width], vec![1f32; width as usize]));
-    cx.absorb(centre);
+    m.inputs.iter().flatten().for_each(|part| cx.absorb_down_to(*part, x));
     let attrs = Attrs::default().with("axis", Attr::Int(-1)).with("epsilon", Attr::Float(eps as f32));
     let norm = cx.node("layer_normalization", &[Some(x), Some(ones)], attrs)?;
     (*cx.ty(norm) == *cx.ty(m.id)).then_some(norm)
@@ -118,7 +118,8 @@ fn softmax(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     let sub = cx.find(shifted, "sub").into_iter().next()?;
     let x = sub.input(0)?;
     last_axis(cx, sub.input(1)?, "reduce_max").filter(|y| cx.same(*y, x))?;
-    cx.absorb(top);
+    cx.absorb_down_to(top, x);
+    cx.absorb_down_to(sum, x);
     let id = cx.node_of("softmax", &[x], Attrs::default().with("axis", Attr::Int(-1)))?;
     (*cx.ty(id) == *cx.ty(m.id)).then_some(id)
 }
