@@ -1,13 +1,15 @@
-//! Models through import and the reference interpreter: backend tests and zoo. No code generation takes part, so a difference is the
-//! importer's or an operator's.
+//! Models through import and the reference interpreter or code compiled into this process: backend tests and zoo. Where the interpreter differs
+//! too, the importer or an operator is wrong; where only compiled code does, a pass, a lowering or the code generator.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use onnxc_codegen::JitModel;
 use onnxc_ir::tensor::Bytes;
-use onnxc_ir::{DType, interp};
+use onnxc_ir::{DType, Graph, interp};
 use onnxc_onnx::{Options, import};
+use onnxc_passes::{Phase, plan};
 
 use crate::compare::{all_close, close};
 use crate::tensor::Tensor;
@@ -26,8 +28,17 @@ pub fn from_ir(t: &onnxc_ir::Tensor) -> Tensor {
     Tensor { elem_type: t.dtype().onnx_code(), dims, bytes: t.bytes().to_vec() }
 }
 
+/// What runs a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine<'a> {
+    /// The reference interpreter, on the graph as imported.
+    Interpreter,
+    /// All passes, then code for this processor.
+    Compiled(&'a str),
+}
+
 /// Imports `model` for inputs of these shapes, checks the graph, runs it.
-pub fn run(model: &Path, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+pub fn run(model: &Path, inputs: &[Tensor], engine: Engine) -> Result<Vec<Tensor>, String> {
     let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
     let names = pb::model_inputs(&bytes)?;
     let shapes: BTreeMap<String, Vec<u64>> =
@@ -36,8 +47,36 @@ pub fn run(model: &Path, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
     let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;
     onnxc_ir::verify::verify(&imported.graph).map_err(|all| format!("verify: {}", all.join("; ")))?;
     let inputs: Vec<onnxc_ir::Tensor> = inputs.iter().map(to_ir).collect::<Result<_, _>>()?;
-    let outputs = interp::run(&imported.graph, &inputs).map_err(|e| format!("run: {e}"))?;
+    let outputs = match engine {
+        Engine::Interpreter => interp::run(&imported.graph, &inputs).map_err(|e| format!("run: {e}"))?,
+        Engine::Compiled(cpu) => compiled(&imported.graph, &inputs, cpu)?,
+    };
     Ok(outputs.iter().map(from_ir).collect())
+}
+
+fn compiled(graph: &Graph, inputs: &[onnxc_ir::Tensor], cpu: &str) -> Result<Vec<onnxc_ir::Tensor>, String> {
+    let open = graph.nodes.iter().find(|n| n.outputs.iter().any(|o| graph.ty(*o).const_shape().is_none()));
+    if let Some(node) = open {
+        return Err(format!("shape: {} has a result whose shape is not known", node.op.name));
+    }
+    let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, 1).map_err(|e| e.to_string())?;
+    let mut graph = graph.clone();
+    for phase in [Phase::Canonicalize, Phase::Fuse] {
+        graph = onnxc_passes::run(phase, &graph, &target.desc).0;
+        onnxc_ir::verify::verify(&graph).map_err(|all| format!("verify after {phase:?}: {}", all.join("; ")))?;
+    }
+    let plan = plan::plan(&plan::schedule(&graph), &target.desc).map_err(|e| format!("plan: {e:?}"))?;
+    let model = JitModel::new(&plan, &target).map_err(|e| format!("code: {e}"))?;
+    let bytes: Vec<&[u8]> = inputs.iter().map(onnxc_ir::Tensor::bytes).collect();
+    let mut outputs = Vec::new();
+    model.run(&bytes, &mut outputs, 1).map_err(|e| format!("run: {e}"))?;
+    let tensor = |(id, bytes): (&onnxc_ir::ValueId, Vec<u8>)| {
+        let ty = graph.ty(*id);
+        let shape = ty.const_shape()?;
+        onnxc_ir::Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
+    };
+    let all: Option<Vec<_>> = graph.outputs.iter().zip(outputs).map(tensor).collect();
+    all.ok_or_else(|| "an output has the wrong size".to_string())
 }
 
 /// What became of a test.
@@ -70,13 +109,13 @@ fn test_name(folder: &Path) -> String {
 }
 
 /// Runs one backend test: every data set, compared by the tolerance that its `meta.json` states. A panic is a failure.
-pub fn backend_test(folder: &Path) -> Outcome {
+pub fn backend_test(folder: &Path, engine: Engine) -> Outcome {
     let meta: serde_json::Value =
         std::fs::read(folder.join("meta.json")).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
     let op = meta["ops"][0].as_str().unwrap_or("?").to_string();
     let number = |key: &str, default| meta[key].as_f64().unwrap_or(default);
     let tolerances = (number("rtol", 1e-3), number("atol", 1e-7));
-    let result = catch_unwind(AssertUnwindSafe(|| data_sets(folder, tolerances)));
+    let result = catch_unwind(AssertUnwindSafe(|| data_sets(folder, tolerances, engine)));
     let error = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(format!("PANIC: {}", text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()))
@@ -84,12 +123,12 @@ pub fn backend_test(folder: &Path) -> Outcome {
     Outcome { test: test_name(folder), op, error: error.err() }
 }
 
-fn data_sets(folder: &Path, (rtol, atol): (f64, f64)) -> Result<(), String> {
+fn data_sets(folder: &Path, (rtol, atol): (f64, f64), engine: Engine) -> Result<(), String> {
     let sets = (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|s| s.exists());
     let mut n = 0;
     for set in sets {
         let (inputs, expected) = (numbered(&set, "input")?, numbered(&set, "output")?);
-        let got = run(&folder.join("model.onnx"), &inputs)?;
+        let got = run(&folder.join("model.onnx"), &inputs, engine)?;
         if got.len() != expected.len() {
             return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
         }
@@ -114,7 +153,7 @@ fn numbered(folder: &Path, stem: &str) -> Result<Vec<Tensor>, String> {
 }
 
 /// Runs tests on all cores; outcomes in the order of `folders`.
-pub fn backend_run(folders: &[PathBuf]) -> Vec<Outcome> {
+pub fn backend_run(folders: &[PathBuf], engine: Engine) -> Vec<Outcome> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let mut all: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
@@ -123,7 +162,7 @@ pub fn backend_run(folders: &[PathBuf]) -> Vec<Outcome> {
             loop {
                 let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let Some(folder) = folders.get(i) else { return done };
-                done.push((i, backend_test(folder)));
+                done.push((i, backend_test(folder, engine)));
             }
         };
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
@@ -134,9 +173,9 @@ pub fn backend_run(folders: &[PathBuf]) -> Vec<Outcome> {
 }
 
 /// Runs a zoo model on its stored inputs; the largest relative error of its outputs, which must be within `tolerance`.
-pub fn zoo_model(model: &data::Model, tolerance: f64) -> Result<f64, String> {
+pub fn zoo_model(model: &data::Model, tolerance: f64, engine: Engine) -> Result<f64, String> {
     let (inputs, expected) = (model.inputs(), model.expected());
-    let got = catch_unwind(AssertUnwindSafe(|| run(&model.path, &inputs))).unwrap_or_else(|_| Err("PANIC".into()))?;
+    let got = catch_unwind(AssertUnwindSafe(|| run(&model.path, &inputs, engine))).unwrap_or_else(|_| Err("PANIC".into()))?;
     if got.len() != expected.len() {
         return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
     }
