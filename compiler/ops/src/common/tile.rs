@@ -12,6 +12,8 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
 
+use super::thin;
+
 /// A dimension around the product: its extent and what one step moves, in elements.
 #[derive(Clone, Debug)]
 pub struct Outer {
@@ -91,6 +93,12 @@ pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u3
     tiles.iter().min_by_key(cost).copied().expect("internal: a target has tiles")
 }
 
+/// [`choose`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
+/// [`emit`] makes loops.
+pub fn choose_for(target: &TargetDesc, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
+    if thin::along(target, rows, cols, a_row, nest).is_some() { (1, 1) } else { choose(target, false, rows, cols) }
+}
+
 /// Elements of one k step that are packed together: 4 for int8 dot products, else 1.
 pub fn k_group(dtype: DType) -> u64 {
     if dtype.bytes() == 1 { 4 } else { 1 }
@@ -113,6 +121,13 @@ pub fn pack_f32(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> f32
 pub fn emit(cx: &mut LowerCx, p: &Product) {
     if p.rows == 0 || p.cols == 0 || p.outer.iter().any(|o| o.n == 0) {
         return;
+    }
+    let f32s = p.a.1 == DType::F32 && p.b.1 == DType::F32;
+    if f32s
+        && p.nr == 1
+        && let Some(along) = thin::along(cx.target, p.rows, p.cols, p.a_row, &p.nest)
+    {
+        return thin::emit(cx, p, along);
     }
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.div_ceil(u64::from(p.nr));
@@ -139,16 +154,16 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
 
 /// Where the loops are: element indices of A, B, C, bias and the operands.
 #[derive(Clone)]
-struct Point {
-    a: Expr,
-    b: Expr,
-    c: Expr,
-    bias: Expr,
-    operands: Vec<Expr>,
+pub(super) struct Point {
+    pub a: Expr,
+    pub b: Expr,
+    pub c: Expr,
+    pub bias: Expr,
+    pub operands: Vec<Expr>,
 }
 
 impl Point {
-    fn start(p: &Product) -> Point {
+    pub fn start(p: &Product) -> Point {
         Point {
             a: Expr::Int(p.a.2),
             b: Expr::Int(p.b.2),
@@ -169,7 +184,7 @@ impl Point {
         }
     }
 
-    fn rows(&self, row: &Expr, p: &Product) -> Point {
+    pub fn rows(&self, row: &Expr, p: &Product) -> Point {
         let step = Outer { n: 0, a: p.a_row, b: 0, c: p.c_row, bias: 0, operands: p.operands.iter().map(|o| o.row).collect() };
         self.step(row, &step)
     }
@@ -177,7 +192,7 @@ impl Point {
 
 type Body<'f> = &'f mut dyn FnMut(&mut LowerCx, &Point);
 
-fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, parallel: bool, body: Body) {
+pub(super) fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, parallel: bool, body: Body) {
     // Extents of 1 take no loop; the first real one is split over threads.
     let Some(o) = p.outer.get(d) else { return body(cx, at) };
     let kind = if parallel && o.n > 1 { LoopKind::Parallel } else { LoopKind::Serial };

@@ -161,15 +161,17 @@ impl Conv {
             let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
             let n = inner.0 as i64;
             let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
-            if fits || outer.0 == 1 {
+            if inner.0 == 1 {
+                dims.remove(i);
+            } else if fits || outer.0 == 1 {
                 *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
                 dims.remove(i);
             }
             i -= 1;
         }
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
-        let (mr, nr) = tile::choose(cx.target, false, rows, self.filters);
         let nest = self.nest();
+        let (mr, nr) = tile::choose_for(cx.target, rows, self.filters, a_row, &nest);
         let k: u64 = nest.iter().map(|(n, _)| n).product();
         let panel_bytes = k as i64 * i64::from(nr) * self.filters.div_ceil(u64::from(nr)) as i64;
         let b = self.packed(cx, nr)?;

@@ -261,6 +261,12 @@ fn samples() -> Vec<Sample> {
             plain().with("dilations", ints(&[2, 3])).with("pads", ints(&[2, 3, 0, 1])),
             vec![f32s(&[1, 2, 8, 9]), weights(&[5, 2, 3, 3]), None],
         ),
+        // Few filters: vectors along k, along rows, and outputs one pixel wide.
+        case(plain().with("pads", ints(&[1, 1, 1, 1])), vec![f32s(&[1, 40, 5, 9]), weights(&[1, 40, 3, 3]), weights(&[1])]),
+        case(plain(), vec![f32s(&[2, 37, 4, 5]), weights(&[3, 37, 1, 1]), None]),
+        case(plain().with("strides", ints(&[2])), vec![f32s(&[1, 1, 300]), weights(&[1, 1, 70]), weights(&[1])]),
+        case(plain(), vec![f32s(&[1, 1, 90, 40]), weights(&[2, 1, 3, 3]), weights(&[2])]),
+        case(plain(), vec![f32s(&[1, 1, 20, 9]), weights(&[24, 1, 5, 9]), None]),
         case(plain().with("pads", ints(&[2, 1])), vec![f32s(&[2, 4, 11]), weights(&[7, 4, 4]), weights(&[7])]),
         case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
         case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),

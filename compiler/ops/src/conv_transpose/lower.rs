@@ -168,12 +168,12 @@ impl Layer {
         let a_start = phase.iter().enumerate().fold(x.view.offset, |s, (d, p)| s + p.input * x.view.strides[d + 2]);
         let last = phase.len() - 1;
         let rows = phase[last].count;
-        let (mr, nr) = tile::choose(cx.target, false, rows, self.filters);
-        let b = cx.const_buf(DType::F32, self.pack(weights, phase, nr as usize));
         let taps: u64 = phase.iter().map(|p| p.taps).product();
         let mut nest: Vec<(u64, i64)> =
             phase.iter().enumerate().map(|(d, p)| (p.taps, -p.back * x.view.strides[d + 2])).collect();
         nest.push((self.channels, x.view.strides[1]));
+        let (mr, nr) = tile::choose_for(cx.target, rows, self.filters, x.view.strides[last + 2], &nest);
+        let b = cx.const_buf(DType::F32, self.pack(weights, phase, nr as usize));
         let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
         let mut around =
             vec![outer(y.view.shape[0], x.view.strides[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];

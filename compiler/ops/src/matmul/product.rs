@@ -161,7 +161,7 @@ impl Product {
     }
 
     fn tiles(&self, cx: &mut LowerCx) -> OpResult<()> {
-        let (mr, nr) = tile::choose(cx.target, false, self.m, self.n);
+        let (mr, nr) = tile::choose_for(cx.target, self.m, self.n, self.a.row, &[(self.k, self.a.col)]);
         let (b, b_steps) = self.packed(cx, nr)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.
