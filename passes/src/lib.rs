@@ -10,7 +10,7 @@ pub mod memory;
 pub mod plan;
 
 use onnxc_egraph::{Limits, Outcome, Rule};
-use onnxc_ir::Graph;
+use onnxc_ir::{Attr, Graph};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::target::TargetDesc;
 
@@ -41,8 +41,30 @@ impl Phase {
     }
 }
 
-/// Runs a phase. The result computes the same function and costs no more under the target's model.
+/// Runs a phase, in bodies too. The result computes the same function and costs no more under the target's model.
 pub fn run(phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
     let ops = OpSet(onnxc_ops::ALL);
-    onnxc_egraph::rewrite(graph, ops, &phase.rules(), &cost::TargetCost::new(target), Limits::default())
+    let inner = with_bodies(graph, &|body| run(phase, body, target).0);
+    onnxc_egraph::rewrite(
+        inner.as_ref().unwrap_or(graph),
+        ops,
+        &phase.rules(),
+        &cost::TargetCost::new(target),
+        Limits::default(),
+    )
+}
+
+/// The graph with every body replaced by what `pass` makes of it; `None` when it has no bodies.
+fn with_bodies(graph: &Graph, pass: &dyn Fn(&Graph) -> Graph) -> Option<Graph> {
+    let is_body = |a: &Attr| matches!(a, Attr::Graph(_));
+    if !graph.nodes.iter().any(|n| n.attrs.0.values().any(is_body)) {
+        return None;
+    }
+    let mut out = graph.clone();
+    for attr in out.nodes.iter_mut().flat_map(|n| n.attrs.0.values_mut()) {
+        if let Attr::Graph(body) = attr {
+            **body = pass(body);
+        }
+    }
+    Some(out)
 }
