@@ -1,6 +1,6 @@
 //! Graph to e-graph and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use egg::{Id, Language};
 use onnxc_ir::graph::{Graph as IrGraph, Node};
@@ -37,7 +37,9 @@ pub fn to_egraph(graph: &IrGraph, ops: OpSet) -> Converted {
         add_node(&mut egraph, graph, node, children, &mut classes, &mut chosen);
     }
     let roots: Vec<Id> = graph.outputs.iter().map(|id| class_of(&mut egraph, graph, &mut classes, *id)).collect();
-    for id in graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten()).chain(&graph.outputs) {
+    // A node that takes a value twice is one user.
+    let operands = |n: &Node| n.inputs.iter().flatten().copied().collect::<BTreeSet<ValueId>>();
+    for id in graph.nodes.iter().flat_map(operands).chain(graph.outputs.iter().copied()) {
         if let Some(class) = classes[id.0 as usize] {
             egraph[class].data.uses += 1;
         }
