@@ -103,11 +103,14 @@ impl Scalar {
         })
     }
 
-    /// Conversion from `from` to `to`: float to integer truncates and saturates (NaN gives 0), integers wrap, to bool is `!= 0`.
+    /// Conversion from `from` to `to`: float to integer truncates and saturates (NaN gives 0; types below a byte wrap), integers wrap, to
+    /// bool is `!= 0`.
     #[must_use]
     pub fn cast(self, to: DType) -> Scalar {
         match self {
             _ if to == DType::Bool => Scalar::bool(self.truth()),
+            // What ONNX asks of types below a byte: only their low bits stay.
+            Scalar::Float(x) if to.is_int() && to.bits() < 8 => Scalar::Int(x as i128).rounded(to),
             Scalar::Float(x) if to.is_int() => {
                 let (low, high) = to.int_range().expect("internal: an integer type");
                 Scalar::Int((x as i128).clamp(low, high))

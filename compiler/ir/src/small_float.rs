@@ -25,7 +25,8 @@ fn format(dtype: DType) -> Option<Format> {
     match dtype {
         DType::F8E4M3FN => f(3, 7, 0x7e, Some(0x7f), None, false, 0x80),
         DType::F8E4M3FNUZ => f(3, 8, 0x7f, Some(0x80), None, true, 0x80),
-        DType::F8E5M2 => f(2, 15, 0x7b, Some(0x7f), Some(0x7c), false, 0x80),
+        // Any code above infinity is NaN; the reference writes this one.
+        DType::F8E5M2 => f(2, 15, 0x7b, Some(0x7e), Some(0x7c), false, 0x80),
         DType::F8E5M2FNUZ => f(2, 16, 0x7f, Some(0x80), None, true, 0x80),
         DType::F4E2M1 => f(1, 1, 0x7, None, None, false, 0x8),
         _ => None,

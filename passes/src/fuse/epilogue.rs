@@ -7,8 +7,8 @@
 //! Misses kernels whose result others use too; operands that would broadcast the kernel's result up.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
-use onnxc_ir::Attr;
 use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::{Attr, DType};
 
 use super::map::{MAX_ARGS, MAX_NODES, simplify};
 
@@ -74,6 +74,12 @@ fn absorb(cx: &mut RuleCx, kernel: &Match, own: usize, program: &ScalarProgram, 
     all.extend(extra);
     let (program, all) = simplify(cx, &program, &all, 1);
     if program.nodes.len() > MAX_NODES || all.len() > MAX_ARGS / 2 + 1 {
+        return None;
+    }
+    // Tiles compute epilogues in lanes of 32 bits.
+    let lanes =
+        |t: DType| t == DType::F16 || t == DType::Bool || (t.bits() <= 32 && t.is_int() && t.bits() >= 8) || t == DType::F32;
+    if raw_dtype.bits() == 32 && !program.nodes.iter().all(|n| lanes(n.dtype)) {
         return None;
     }
     let mut inputs: Vec<Option<Id>> = (0..own).map(|i| kernel.input(i)).collect();

@@ -155,7 +155,15 @@ impl<'p> Builder<'p> {
                 let q = self.div(x, y);
                 let q = self.un(UnOp::Floor, q);
                 let minus = self.un(UnOp::Neg, q);
-                self.fma(minus, y, x)
+                let r = self.fma(minus, y, x);
+                // x mod inf is x where the signs agree and y otherwise; NaN for infinite x (x - x is 0 or NaN).
+                let (product, zero) = (self.mul(x, y), self.c(0.0));
+                let differ = self.bin(BinOp::Lt, product, zero);
+                let nearest = self.select(differ, y, x);
+                let nothing = self.sub(x, x);
+                let limit = self.add(nearest, nothing);
+                let infinite = self.un(UnOp::IsInf, y);
+                self.select(infinite, limit, r)
             }
             _ => unreachable!("internal: math: {op:?} is basic"),
         }

@@ -145,7 +145,19 @@ fn bit_shift(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
         other => return Err(OpError::new(format!("direction {other:?} is neither LEFT nor RIGHT"))),
     };
     match t.iter().find(|t| !t.is_int()) {
-        None => numeric_program(t, |p, a| p.bin(op, a[0], a[1])),
+        None => numeric_program(t, |p, a| {
+            // Shifts by the width or more (also by negative numbers, as unsigned ones) leave zeros, or the sign.
+            let (dtype, bits) = (p.dtype(a[0]), 8 * p.dtype(a[0]).bytes() as i64);
+            let (width, last, zero) = (p.int(bits, dtype), p.int(bits - 1, dtype), p.int(0, dtype));
+            let mut beyond = p.bin(BinOp::Ge, a[1], width);
+            if !dtype.is_unsigned_int() {
+                let negative = p.bin(BinOp::Lt, a[1], zero);
+                beyond = p.bin(BinOp::Or, beyond, negative);
+            }
+            let shifted = p.bin(op, a[0], a[1]);
+            let rest = if op == BinOp::Shr && !dtype.is_unsigned_int() { p.bin(op, a[0], last) } else { zero };
+            p.select(beyond, rest, shifted)
+        }),
         Some(t) => Err(OpError::new(format!("elements of type {t} cannot be shifted"))),
     }
 }
@@ -154,8 +166,8 @@ elementwise!(BIT_SHIFT, "bit_shift", [same!("BitShift", 11, "bit_shift")], bit_s
 eval: |cx| eval(cx, bit_shift), dims: None, Tolerance::EXACT,
 || {
     let direction = |d: &str| Attrs::default().with("direction", onnxc_ir::Attr::Str(d.into()));
-    let types = [DType::U8, DType::U32, DType::U64];
-    let shift = |d, t| sample(direction(d), vec![data(t, &[3, 5]), data_in(t, &[5], 0.0, 7.0)]);
+    let types = [(DType::U8, 0.0), (DType::U32, 0.0), (DType::U64, 0.0), (DType::I32, -40.0), (DType::I8, -10.0)];
+    let shift = |d, (t, low)| sample(direction(d), vec![data(t, &[3, 5]), data_in(t, &[5], low, 40.0)]);
     types.iter().flat_map(|t| [shift("LEFT", *t), shift("RIGHT", *t)]).collect()
 });
 

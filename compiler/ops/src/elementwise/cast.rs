@@ -69,6 +69,12 @@ fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
 
 fn program(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
     let (from, to) = (*t.first().ok_or_else(|| OpError::new("the operand is missing"))?, target(attrs)?);
+    if let Some(t) = [from, to].iter().find(|t| t.bits() < 8) {
+        return Err(OpError::new(format!("a cast of packed elements of type {t} is not supported in compiled code")));
+    }
+    if attrs.int("saturate") == Some(0) && to.is_float() && to.bits() == 8 && to != DType::F8E8M0 {
+        return Err(OpError::new(format!("a cast to {to} that does not saturate is not supported in compiled code")));
+    }
     let mut p = ScalarProgram::default();
     let x = p.arg(0, from);
     p.cast(x, to);

@@ -1,5 +1,5 @@
-//! `depth_to_space` and `space_to_depth`: blocks of pixels become channels and back. Attributes `blocksize`, and `mode` of `depth_to_space`:
-//! DCR (the block is the outer part of the channels, also the order of `space_to_depth`) or CRD (the inner part).
+//! `depth_to_space` and `space_to_depth`: blocks of pixels become channels and back. Attributes `blocksize` and `mode`: DCR
+//! (the block is the outer part of the channels) or CRD (the inner part).
 
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
@@ -57,6 +57,7 @@ pub(crate) static SPACE_TO_DEPTH: OpDef = OpDef {
     onnx: &[Import { domain: "", name: "SpaceToDepth", opsets: (1, NEWEST), build: |cx| cx.forward("space_to_depth") }],
     infer: |cx| {
         let (x, b) = (image(cx)?, blocksize(cx.attrs)?);
+        is_crd(cx.attrs)?;
         let narrow = |d: usize| match x.shape[d].as_const() {
             Some(n) if n % b != 0 => Err(OpError::new(format!("dimension {d} of {n} elements cannot be divided by {b}"))),
             _ => Ok(x.shape[d].div(&b.into())),
@@ -66,16 +67,16 @@ pub(crate) static SPACE_TO_DEPTH: OpDef = OpDef {
     },
     infer_dims: None,
     eval: |cx| {
-        let b = blocksize(cx.attrs)? as usize;
+        let (b, crd) = (blocksize(cx.attrs)? as usize, is_crd(cx.attrs)?);
         let channels = cx.input(0).shape()[1] as usize;
         eval(cx, |at| {
-            let (block, c) = (at[1] / channels, at[1] % channels);
+            let (block, c) = if crd { (at[1] % (b * b), at[1] / (b * b)) } else { (at[1] / channels, at[1] % channels) };
             [at[0], c, at[2] * b + block / b, at[3] * b + block % b]
         })
     },
     lower: Lower::Nest(|cx| {
         let (wide, deep) = (cx.input(0), cx.output(0));
-        let (to, from) = blocks(&deep, &wide, blocksize(cx.attrs)?, false);
+        let (to, from) = blocks(&deep, &wide, blocksize(cx.attrs)?, is_crd(cx.attrs)?);
         lower(cx, &from, &to)
     }),
     tolerance: Tolerance::EXACT,
@@ -85,6 +86,7 @@ pub(crate) static SPACE_TO_DEPTH: OpDef = OpDef {
             sample(of(2), vec![f32s(&[2, 3, 4, 6])]),
             sample(of(3), vec![data(DType::U8, &[1, 2, 3, 9])]),
             sample(of(1), vec![f32s(&[1, 2, 3, 4])]),
+            sample(of(2).with("mode", Attr::Str("CRD".to_string())), vec![f32s(&[1, 3, 4, 2])]),
         ]
     },
 };
