@@ -3,12 +3,13 @@
 //! Vectors run along what A is dense in instead: along its rows when neighbouring rows are neighbours in memory, else along the innermost part of k,
 //! as dot products with sums across the vector at their end. B has panels of one column: `[column][k]`.
 
+use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::scalar::BinOp;
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
 
-use super::tile::{Point, Product, outer_loops};
+use super::tile::{Operand, Point, Product, outer_loops};
 
 /// What the vectors of a thin product run along.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,9 +61,55 @@ pub(super) fn emit(cx: &mut LowerCx, p: &Product, along: Along) {
             let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
             let full = p.rows / block;
             cx.for_(kind, full, |cx, n| dots(cx, p, &at.rows(&n.times(block as i64), p), block));
-            if p.rows % block > 0 {
+            if !p.rows.is_multiple_of(block) {
                 dots(cx, p, &at.rows(&Expr::Int((full * block) as i64), p), p.rows % block);
             }
+        }
+    });
+}
+
+/// Nodes of an epilogue that a tile applies without much loss to rows that fill its vectors badly.
+const SHORT_EPILOGUE: usize = 3;
+/// Rows that go through the tiles before their epilogue when nothing is around the product.
+const CHUNK: u64 = 512;
+
+/// True when a tile would apply a long epilogue to vectors that are mostly empty, and the rows of C lie one after the other: the epilogue is better
+/// a pass of its own.
+pub(super) fn late_epilogue(target: &TargetDesc, p: &Product) -> bool {
+    let flat = |o: &Operand| p.cols == 1 || (o.per_column && o.row == p.cols as i64) || (!o.per_column && o.row == 0);
+    2 * p.cols <= u64::from(target.lanes)
+        && p.c.1 == DType::F32
+        && p.c_row == p.cols as i64
+        && p.epilogue.nodes.len() > SHORT_EPILOGUE
+        && p.operands.iter().all(flat)
+}
+
+/// The product without its epilogue through `tiles` (which gets a point and a number of rows), then the epilogue over all elements, chunk by chunk.
+pub(super) fn emit_late(cx: &mut LowerCx, p: &Product, tiles: &mut dyn FnMut(&mut LowerCx, &Product, &Point)) {
+    let mut identity = ScalarProgram::default();
+    identity.arg(0, p.a.1);
+    let only_rows = p.outer.iter().all(|o| o.n == 1);
+    let chunk = if only_rows { CHUNK.min(p.rows) } else { p.rows };
+    let mut part = |cx: &mut LowerCx, at: &Point, rows: u64| {
+        let raw = Product { rows, epilogue: identity.clone(), operands: Vec::new(), ..p.clone() };
+        tiles(cx, &raw, at);
+        cx.for_(LoopKind::Vector, rows * p.cols, |cx, i| {
+            let index = at.c.clone().add(i.clone());
+            let mut args = vec![Expr::Load(p.c.0, Box::new(index.clone()))];
+            for (o, e) in p.operands.iter().zip(&at.operands) {
+                let step = if p.cols == 1 { o.row } else { i64::from(o.per_column) };
+                args.push(Expr::Load(o.buf, Box::new(e.clone().add(i.clone().times(step)))));
+            }
+            let value = cx.program(&p.epilogue, &args);
+            cx.push(Stmt::Store(p.c.0, index, value));
+        });
+    };
+    outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
+        let full = p.rows / chunk;
+        let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
+        cx.for_(kind, full, |cx, n| part(cx, &at.rows(&n.times(chunk as i64), p), chunk));
+        if !p.rows.is_multiple_of(chunk) {
+            part(cx, &at.rows(&Expr::Int((full * chunk) as i64), p), p.rows % chunk);
         }
     });
 }

@@ -47,6 +47,7 @@ pub struct Operand {
 }
 
 /// The whole computation. Strides and starts in elements.
+#[derive(Clone)]
 pub struct Product {
     /// Dimensions around, outermost first.
     pub outer: Vec<Outer>,
@@ -132,6 +133,14 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.div_ceil(u64::from(p.nr));
     let b_bytes = k * u64::from(p.nr) * panels * p.b.1.bytes();
+    if thin::late_epilogue(cx.target, p) {
+        return thin::emit_late(cx, p, &mut |cx, p, at| {
+            let height = p.rows.div_ceil(p.rows.div_ceil(u64::from(p.mr)));
+            row_blocks(cx, p, height, at, &mut |cx, at, mr| {
+                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+            });
+        });
+    }
     let blocks = p.rows.div_ceil(u64::from(p.mr));
     // Balanced blocks: 20 rows are 10 + 10, not 14 + 6.
     let height = p.rows.div_ceil(blocks);

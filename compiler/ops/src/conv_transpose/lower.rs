@@ -122,19 +122,25 @@ impl Layer {
         let x = self.padded(cx, &along);
         let bias = self.bias(cx);
         let mut combined: Vec<Vec<Phase>> = vec![Vec::new()];
-        for list in &along {
+        let (last, others) = along.split_last().expect("internal: a spatial dimension");
+        for list in others {
             combined = combined.iter().flat_map(|c| list.iter().map(|p| [&c[..], &[*p]].concat())).collect();
         }
+        // Each set of phases along the last dimension is a product.
+        let sets: Vec<&[Phase]> =
+            if in_place && self.joins(last) { vec![&last[..]] } else { last.iter().map(std::slice::from_ref).collect() };
+        let combined: Vec<(Vec<Phase>, &[Phase])> =
+            combined.iter().flat_map(|c| sets.iter().map(|set| ([&c[..], &set[..1]].concat(), *set))).collect();
         if in_place {
             let (program, operands) = (self.program.clone(), self.operands.clone());
-            combined.iter().for_each(|c| self.phase(cx, weights, c, &x, &self.y, bias, &program, &operands));
+            combined.iter().for_each(|c| self.phase(cx, weights, (&c.0, c.1), &x, &self.y, bias, &program, &operands));
             return Ok(());
         }
         let buf = cx.scratch(DType::F32, shape.iter().product(), false);
         let raw = Arg { buf, dtype: DType::F32, view: channels_last(&shape), constant: None };
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::F32);
-        combined.iter().for_each(|c| self.phase(cx, weights, c, &x, &raw, bias, &identity, &[]));
+        combined.iter().for_each(|c| self.phase(cx, weights, (&c.0, c.1), &x, &raw, bias, &identity, &[]));
         let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
         cx.for_each(&shape, &self.y.view.strides.clone(), |cx, at| {
             let mut args = vec![cx.load(&raw, at)];
@@ -148,12 +154,38 @@ impl Layer {
         Ok(())
     }
 
+    /// True when the phases of the last dimension read the same inputs, and their outputs are neighbours in memory like filters are: they are more
+    /// columns of one product.
+    fn joins(&self, phases: &[Phase]) -> bool {
+        let last = self.y.view.shape.len() - 1;
+        let f = self.filters as i64;
+        let same = |p: &Phase| Phase { first: phases[0].first, tap: phases[0].tap, ..*p } == phases[0];
+        let strides = &self.y.view.strides;
+        let neighbours =
+            strides[last] == f && (strides[1] == 1 || f == 1) && phases.len() as u64 == self.geometry.strides[last - 2];
+        let operand = |o: &Arg| {
+            let s = broadcast_strides(o, &self.y.view.shape);
+            let per_channel = o.constant.is_some() && s.iter().enumerate().all(|(d, s)| d == 1 || *s == 0);
+            per_channel || s[last] == 0 && s[1] == 0 || s[last] == f && (s[1] == 1 || f == 1)
+        };
+        phases.len() > 1 && self.group == 1 && neighbours && phases.iter().all(same) && self.operands.iter().all(operand)
+    }
+
+    /// A constant with a value for each channel, or one for all, `times` times one after the other.
+    fn repeated(&self, cx: &mut LowerCx, values: &[f32], times: usize) -> BufId {
+        let value = |c: usize| if values.len() == 1 { values[0] } else { values[c] };
+        let mut all: Vec<f32> = (0..times).flat_map(|_| (0..self.filters as usize).map(value)).collect();
+        // The last tile may load whole vectors.
+        all.resize(all.len().next_multiple_of(16) + 64, 0.0);
+        nest::f32_table(cx, &all)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one phase of `phases`, which has all of it")]
     fn phase(
         &self,
         cx: &mut LowerCx,
         weights: &[f32],
-        phase: &[Phase],
+        (phase, set): (&[Phase], &[Phase]),
         x: &Arg,
         y: &Arg,
         bias: Option<BufId>,
@@ -172,8 +204,9 @@ impl Layer {
         let mut nest: Vec<(u64, i64)> =
             phase.iter().enumerate().map(|(d, p)| (p.taps, -p.back * x.view.strides[d + 2])).collect();
         nest.push((self.channels, x.view.strides[1]));
-        let (mr, nr) = tile::choose_for(cx.target, rows, self.filters, x.view.strides[last + 2], &nest);
-        let b = cx.const_buf(DType::F32, self.pack(weights, phase, nr as usize));
+        let cols = self.filters * set.len() as u64;
+        let (mr, nr) = tile::choose_for(cx.target, rows, cols, x.view.strides[last + 2], &nest);
+        let b = cx.const_buf(DType::F32, self.pack(weights, phase, set, nr as usize));
         let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
         let mut around =
             vec![outer(y.view.shape[0], x.view.strides[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
@@ -185,23 +218,36 @@ impl Layer {
         around.push(Outer {
             n: self.group,
             a: self.channels as i64 * x.view.strides[1],
-            b: (taps * self.channels * u64::from(nr) * self.filters.div_ceil(u64::from(nr))) as i64,
+            b: (taps * self.channels * u64::from(nr) * cols.div_ceil(u64::from(nr))) as i64,
             c: f * y.view.strides[1],
             bias: f,
             operands: spread.iter().map(|s| f * s[1]).collect(),
         });
         debug_assert_eq!(rank, phase.len() + 2, "internal: one phase per spatial dimension");
-        let operands = operands.iter().zip(&spread).map(|(o, s)| Operand {
-            buf: o.buf,
-            dtype: o.dtype,
-            start: first(o.view.offset, s),
-            row: step(s, last),
-            per_column: s[1] == 1,
-        });
+        let many = set.len() > 1;
+        let mut operand = |(o, s): (&Arg, &Vec<i64>)| {
+            let row = step(s, last);
+            match &o.constant {
+                // One value per channel: the phases of the set need a copy each.
+                Some(t) if many && row == 0 => {
+                    let buf = self.repeated(cx, &t.to_vec::<f32>(), set.len());
+                    Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true }
+                }
+                _ => {
+                    let per_column = s[1] == 1 || many && s[last + 2] != 0;
+                    Operand { buf: o.buf, dtype: o.dtype, start: first(o.view.offset, s), row, per_column }
+                }
+            }
+        };
+        let operands: Vec<Operand> = operands.iter().zip(&spread).map(&mut operand).collect();
+        let bias = match (bias, cx.opt(2).and_then(|b| b.constant)) {
+            (Some(_), Some(t)) if many => Some(self.repeated(cx, &t.to_vec::<f32>(), set.len())),
+            (bias, _) => bias,
+        };
         let product = Product {
             outer: around,
             rows,
-            cols: self.filters,
+            cols,
             a: (x.buf, DType::F32, a_start),
             a_row: x.view.strides[last + 2],
             nest,
@@ -210,28 +256,32 @@ impl Layer {
             c_row: step(&y.view.strides, last),
             bias: bias.map(|b| (b, 0)),
             epilogue: program.clone(),
-            operands: operands.collect(),
+            operands,
             nr,
             mr,
         };
         tile::emit(cx, &product);
     }
 
-    /// Weights of a phase in panels: rows are taps, then channels.
-    fn pack(&self, weights: &[f32], phase: &[Phase], nr: usize) -> Vec<u8> {
+    /// Weights of a set of phases in panels: rows are taps, then channels; columns are phases, then filters.
+    fn pack(&self, weights: &[f32], phase: &[Phase], set: &[Phase], nr: usize) -> Vec<u8> {
         let kernel: u64 = self.geometry.kernel.iter().product();
         let kernel_strides = View::contiguous(&self.geometry.kernel).strides;
-        let mut taps = vec![0u64];
-        for (d, p) in phase.iter().enumerate() {
-            let at = |j: u64| (p.tap + j * p.tap_step) * kernel_strides[d] as u64;
-            taps = taps.iter().flat_map(|t| (0..p.taps).map(move |j| t + at(j))).collect();
-        }
+        let taps_of = |last: &Phase| {
+            let mut taps = vec![0u64];
+            for (d, p) in phase[..phase.len() - 1].iter().chain([last]).enumerate() {
+                let at = |j: u64| (p.tap + j * p.tap_step) * kernel_strides[d] as u64;
+                taps = taps.iter().flat_map(|t| (0..p.taps).map(move |j| t + at(j))).collect();
+            }
+            taps
+        };
+        let taps: Vec<Vec<u64>> = set.iter().map(taps_of).collect();
         let (c, f) = (self.channels as usize, self.filters as usize);
         let mut bytes = Vec::new();
         for g in 0..self.group as usize {
-            bytes.extend(tile::pack_f32(taps.len() * c, f, nr, |row, col| {
-                let (tap, channel) = (taps[row / c] as usize, row % c);
-                weights[((g * c + channel) * f + col) * kernel as usize + tap]
+            bytes.extend(tile::pack_f32(taps[0].len() * c, f * set.len(), nr, |row, col| {
+                let (tap, channel) = (taps[col / f][row / c] as usize, row % c);
+                weights[((g * c + channel) * f + col % f) * kernel as usize + tap]
             }));
         }
         // A phase without taps still hands a pointer to the tile.

@@ -161,8 +161,13 @@ fn samples() -> Vec<Sample> {
         case(lists(&[("dilations", &[2, 2])]).with("group", Attr::Int(2)), &[1, 4, 3, 3], &[4, 3, 2, 2], 6),
         case(lists(&[("strides", &[3])]), &[2, 4, 7], &[4, 9, 5], 9),
         case(two.clone(), &[1, 6, 3, 40], &[6, 1, 2, 2], 1),
+        case(two.clone(), &[2, 24, 3, 5], &[24, 24, 2, 2], 24),
         case(two.clone(), &[1, 40, 3, 5], &[40, 1, 2, 2], 1),
     ];
+    let inputs = vec![sample::f32s(&[1, 4, 3, 3]), sample::const_f32s(&[4, 20, 2, 2]), None, sample::const_f32s(&[20, 1, 1])];
+    all.push(sample::sample(two.clone().with("epilogue", add_relu()), inputs));
+    let inputs = vec![sample::f32s(&[1, 4, 3, 3]), sample::const_f32s(&[4, 1, 2, 2]), None, sample::f32s(&[1, 1, 6, 6])];
+    all.push(sample::sample(two.clone().with("epilogue", add_relu()), inputs));
     let attrs = two.with("epilogue", add_relu());
     let inputs = vec![sample::f32s(&[1, 4, 3, 3]), sample::const_f32s(&[4, 20, 2, 2]), None, sample::f32s(&[20, 1, 1])];
     all.push(sample::sample(attrs, inputs));
