@@ -70,13 +70,16 @@ mod tests {
         assert_eq!(reshape(&from, &[12]), None);
         let split = reshape(&from, &[2, 2, 3]).expect("splitting one dimension is possible");
         assert_eq!((split.strides, split.offset), (vec![2, 1, 4], 2));
-        assert_eq!(reshape(&from, &[1, 4, 1, 3]).map(|v| v.strides), Some(vec![0, 1, 0, 4]));
+        // Strides of single elements mean nothing.
+        let padded = reshape(&from, &[1, 4, 1, 3]).expect("dimensions of one can be put in anywhere");
+        assert_eq!((padded.strides[1], padded.strides[3]), (1, 4));
     }
 
     #[test]
     fn reshape_of_broadcast_views() {
         let from = View { shape: vec![5, 3], strides: vec![0, 1], offset: 0 };
         assert_eq!(reshape(&from, &[15]), None);
-        assert_eq!(reshape(&from, &[5, 3, 1]).map(|v| v.strides), Some(vec![0, 1, 0]));
+        let padded = reshape(&from, &[5, 3, 1]).expect("dimensions of one can be put in anywhere");
+        assert_eq!(padded.strides[..2], [0, 1]);
     }
 }

@@ -8,7 +8,7 @@ use onnxc_ir::op::{OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::{Geometry, OWN_INPUTS};
-use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
 struct Conv {
@@ -141,7 +141,7 @@ impl Conv {
     }
 
     /// Strides of x and y along the output dimensions, outermost first: (extent, x step, y step, operand steps).
-    fn output_dims(&self) -> Vec<(u64, i64, i64, Vec<i64>)> {
+    fn output_dims(&self) -> Vec<Dimension> {
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
         let dim =
             |d: usize, x_step: i64| (self.y.view.shape[d], x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect());
@@ -155,20 +155,7 @@ impl Conv {
     /// Dense and grouped convolution as a product: rows are outputs along the last dimensions that merge.
     fn product(&self, cx: &mut LowerCx) -> OpResult<()> {
         let mut dims = self.output_dims();
-        // Merge dimensions whose steps fit in x, y and all operands: a 1x1 convolution has one long dimension of rows.
-        let mut i = dims.len() - 1;
-        while i > 0 {
-            let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
-            let n = inner.0 as i64;
-            let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
-            if inner.0 == 1 {
-                dims.remove(i);
-            } else if fits || outer.0 == 1 {
-                *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
-                dims.remove(i);
-            }
-            i -= 1;
-        }
+        tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
         let (mr, nr) = tile::choose_for(cx.target, rows, self.filters, a_row, &nest);
@@ -297,7 +284,10 @@ impl Conv {
 
     /// One filter per channel: rows of outputs by the depthwise kernel.
     fn depthwise(&self, cx: &mut LowerCx) -> OpResult<()> {
-        let dims = self.output_dims();
+        let mut dims = self.output_dims();
+        // The row is the last dimension that is one.
+        let row = dims.iter().rposition(|d| d.0 > 1).unwrap_or(dims.len() - 1);
+        dims.truncate(row + 1);
         let channels = self.geometry.group;
         let w = self.depthwise_weights(cx, channels);
         let bias = self.bias(cx);
@@ -363,7 +353,7 @@ impl Conv {
         &self,
         cx: &mut LowerCx,
         shape: &[u64],
-        dims: &[(u64, i64, i64, Vec<i64>)],
+        dims: &[Dimension],
         call: &mut dyn FnMut(&mut LowerCx, Expr, Expr, Vec<Expr>),
     ) {
         let order = View::contiguous(shape).strides;

@@ -147,13 +147,8 @@ fn affine(program: &ScalarProgram, dtype: DType, alpha: f32, beta: Option<f32>) 
         };
         map.push(new);
     }
-    // The result of a program is its last node.
-    if map.last().is_some_and(|last| *last + 1 != out.nodes.len() as u16) {
-        let last = map[map.len() - 1];
-        let dtype = out.nodes[last as usize].dtype;
-        out.push(ScalarOp::Cast(last), dtype);
-    }
-    out
+    let result = map.last().copied().unwrap_or(sum);
+    out.finish(result)
 }
 
 fn samples() -> Vec<Sample> {

@@ -236,13 +236,13 @@ impl Integer {
         let rank = y.view.shape.len();
         let spread: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
         let xs = &x.arg.view.strides;
-        let mut dims: Vec<(u64, i64, i64, Vec<i64>)> =
+        let mut dims: Vec<tile::Dimension> =
             vec![(y.view.shape[0], xs[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
         for d in 0..rank - 2 {
             let step = xs[d + 2] * self.strides[d];
             dims.push((y.view.shape[d + 2], step, y.view.strides[d + 2], spread.iter().map(|s| s[d + 2]).collect()));
         }
-        merge(&mut dims);
+        tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
         let (mr, nr) = tile::choose(cx.target, true, rows, filters);
         let taps: u64 = self.kernel.iter().product();
@@ -298,21 +298,6 @@ impl Integer {
 
 /// Where results go: the argument, the program over the sums, its operands.
 type Target = (Arg, ScalarProgram, Vec<Arg>);
-
-/// Joins dimensions whose steps fit everywhere.
-fn merge(dims: &mut Vec<(u64, i64, i64, Vec<i64>)>) {
-    let mut i = dims.len() - 1;
-    while i > 0 {
-        let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
-        let n = inner.0 as i64;
-        let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
-        if fits || outer.0 == 1 {
-            *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
-            dims.remove(i);
-        }
-        i -= 1;
-    }
-}
 
 /// `k` by `n` bytes in panels of `nr` columns, four rows beside each other: `[panel][k/4][nr][4]`, zero padded.
 fn pack(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> u8) -> Vec<u8> {
