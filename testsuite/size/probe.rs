@@ -1,0 +1,77 @@
+//! Uses everything that the runtime has for bare metal, so that the linker keeps it: `testsuite/size.sh` measures what that costs.
+
+#![no_std]
+#![no_main]
+
+use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+
+use onnxc_runtime::abi::onnxc_model;
+use onnxc_runtime::{Aligned, Hooks, Input, Model, Output, Parallel, Phase, Task, sha256};
+
+unsafe extern "C" {
+    /// Comes from the model's archive; `testsuite/size.sh` gives its address by a linker flag.
+    static MODEL: onnxc_model;
+    fn put(byte: u8);
+}
+
+struct Out;
+impl Write for Out {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // SAFETY: a plain output function of the board.
+        s.bytes().for_each(|b| unsafe { put(b) });
+        Ok(())
+    }
+}
+
+struct InOrder;
+// SAFETY: one thread runs all tasks, each once.
+unsafe impl Parallel for InOrder {
+    fn parallel_for(&self, tasks: u32, _max_workers: u32, task: Task) -> bool {
+        // SAFETY: as the trait says.
+        (0..tasks).for_each(|i| unsafe { task.run(i, 0) });
+        true
+    }
+}
+
+fn profile(step: u32, phase: Phase) {
+    let _ = write!(Out, "{step} {}", phase as u32);
+}
+
+static mut ARENA: Aligned<65536> = Aligned::new();
+
+/// Describes a model, runs it, and says what went wrong.
+#[unsafe(no_mangle)]
+pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) -> usize {
+    // SAFETY: the descriptor of a compiled model; buffers as the caller promises; the arena is used once at a time.
+    let (model, x, y, bytes, arena) = unsafe {
+        let bytes = core::slice::from_raw_parts_mut(bytes, len);
+        let x = core::slice::from_raw_parts(x, len);
+        let arena: &mut [MaybeUninit<u8>] = &mut (*(&raw mut ARENA)).0;
+        (Model::new(&*(&raw const MODEL)), x, core::slice::from_raw_parts_mut(y, len), bytes, arena)
+    };
+    let model = match model {
+        Ok(model) => model,
+        Err(e) => return write!(Out, "{e}").is_ok() as usize,
+    };
+    let _ = write!(Out, "{} {} {}", model.name(), model.arena_bytes(), model.arena_align());
+    for word in model.cpu_features().chain(model.steps().flat_map(|s| [s.name, s.op])) {
+        let _ = Out.write_str(word);
+    }
+    for t in model.inputs().chain(model.outputs()) {
+        let _ = write!(Out, "{} {} {} {}", t.name, t.dtype, t.bytes, t.alias.map_or(0, |a| a + 1));
+        t.dims.iter().for_each(|d| write!(Out, " {d}").unwrap_or_default());
+    }
+    let hash = sha256::digest(bytes);
+    let hooks = Hooks { parallel: Some(&InOrder), profile: Some(&profile) };
+    let inputs = [Input::from(&*x), Input::raw(2, &hash)];
+    match model.run(inputs, [Output::from(y), Output::raw(2, bytes)], arena, Some(&hash), hooks) {
+        Ok(()) => 0,
+        Err(e) => write!(Out, "{e}").is_ok() as usize,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
