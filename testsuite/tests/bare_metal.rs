@@ -72,27 +72,57 @@ fn expected() -> Vec<f32> {
     interp::run(&graph, &[input()]).expect("interpreter")[0].to_vec()
 }
 
-/// Compiles the model; returns header and object of it.
-fn model(board: &Board, folder: &Path) -> (PathBuf, PathBuf) {
-    let text = folder.join("tiny.nir");
+/// Compiles the model; returns its header, and what to link: the object and a descriptor.
+fn model(board: &Board, folder: &Path) -> (PathBuf, Vec<PathBuf>) {
+    let (text, object) = (folder.join("tiny.nir"), folder.join("tiny.o"));
     fs::write(&text, MODEL).unwrap();
-    let archive = folder.join("tiny.a");
     let mut onnxc = Command::new(run::onnxc());
-    onnxc.arg("compile").arg(&text).arg("-o").arg(&archive).args(["--target", board.triple, "--cpu", board.cpu]);
-    run::run(&mut onnxc, Duration::from_secs(300)).expect_ok("onnxc compile");
-    (folder.join("tiny.h"), archive)
+    onnxc.arg("compile").arg(&text).arg("-o").arg(&object).args(["--target", board.triple, "--cpu", board.cpu]);
+    run::run(onnxc.arg("--emit=obj,report"), Duration::from_secs(300)).expect_ok("onnxc compile");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("tiny.json")).unwrap()).unwrap();
+    let fact = |name: &str| report[name].as_u64().expect("a number");
+    let descriptor = format!(
+        r#"#include "tiny.h"
+extern int32_t tiny_run(const onnxc_call *);
+static const uint64_t x[] = {{1, 1, 12, 12}}, y[] = {{1, 5}};
+static const onnxc_tensor inputs[] = {{{{"x", x, 576, 1, 4, -1, 0}}}}, outputs[] = {{{{"y", y, 20, 1, 2, -1, 0}}}};
+const onnxc_model tiny_model = {{
+    .magic = ONNXC_MAGIC, .abi_version = ONNXC_ABI_VERSION, .model_bytes = sizeof(onnxc_model), .tensor_bytes = sizeof(onnxc_tensor),
+    .name = "tiny", .run = tiny_run, .inputs = inputs, .outputs = outputs, .n_inputs = 1, .n_outputs = 1, .max_threads = 1,
+    .arena_bytes = {}, .arena_shared = {}, .arena_align = 64, .stack_bytes = {},
+}};
+"#,
+        fact("arena_bytes"),
+        fact("arena_shared"),
+        fact("stack_bytes")
+    );
+    let (header, source) = (folder.join("tiny.h"), folder.join("descriptor.c"));
+    fs::write(&header, format!("{}\nextern const onnxc_model tiny_model;\n", onnxc_runtime::HEADER)).unwrap();
+    fs::write(&source, descriptor).unwrap();
+    (header, vec![source, object])
 }
 
 /// Links without any library; returns the program.
-fn link(board: &Board, header: &Path, model: &Path, folder: &Path) -> PathBuf {
+fn link(board: &Board, header: &Path, model: &[PathBuf], folder: &Path) -> PathBuf {
     let bare = data::repository().join("testsuite/bare");
     let program = folder.join("program");
     let mut cc = Command::new(board.cc);
-    cc.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pie"]);
+    cc.args([
+        "-std=gnu11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffreestanding",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-fno-pie",
+    ]);
     cc.args(["-fno-stack-protector", "-fno-tree-loop-distribute-patterns", "-Wl,--gc-sections", "-Wl,--build-id=none"]);
     cc.args(board.flags).arg("-I").arg(&bare).arg(format!("-DMODEL_HEADER=\"{}\"", header.display())).arg("-DMODEL=tiny_model");
     cc.arg("-T").arg(bare.join(format!("{}.ld", board.name))).arg(bare.join(format!("start_{}.S", board.name)));
-    cc.arg(bare.join("board.c")).arg(bare.join("main.c")).arg(model).arg("-o").arg(&program);
+    cc.arg(bare.join("board.c")).arg(bare.join("main.c")).args(model).arg("-o").arg(&program);
     run::run(&mut cc, Duration::from_secs(60)).expect_ok("C compiler");
     program
 }
@@ -108,10 +138,12 @@ fn models_run_without_operating_system() {
     let want = expected();
     for board in BOARDS {
         let folder = tempfile::tempdir().unwrap();
-        let (header, archive) = model(board, folder.path());
-        let program = link(board, &header, &archive, folder.path());
+        let (header, files) = model(board, folder.path());
+        let program = link(board, &header, &files, folder.path());
         let mut emulator = Command::new(board.emulator[0]);
-        emulator.args(&board.emulator[1..]).args(["-m", "64", "-nic", "none", "-display", "none", "-serial", "stdio", "-monitor", "none"]);
+        emulator
+            .args(&board.emulator[1..])
+            .args(["-m", "64", "-nic", "none", "-display", "none", "-serial", "stdio", "-monitor", "none"]);
         let said = run::run(emulator.arg("-kernel").arg(&program), Duration::from_secs(60)).expect_ok(board.cpu);
         let output = said.lines().find_map(|l| l.strip_prefix("output 0 ")).unwrap_or_else(|| panic!("{}: {said}", board.cpu));
         let got = values(output);
@@ -126,6 +158,7 @@ fn models_run_without_operating_system() {
 
 #[test]
 fn the_runtime_is_small_on_bare_metal() {
-    let said = run::run(&mut Command::new(data::repository().join("testsuite/size.sh")), Duration::from_secs(300)).expect_ok("size.sh");
+    let said =
+        run::run(&mut Command::new(data::repository().join("testsuite/size.sh")), Duration::from_secs(300)).expect_ok("size.sh");
     assert_eq!(said.lines().filter(|l| l.contains("bytes of text")).count(), 2, "{said}");
 }
