@@ -20,7 +20,7 @@ use crate::tensor::Source;
 use crate::types;
 
 /// Oldest version of ai.onnx that is read.
-pub const OLDEST_OPSET: i64 = 7;
+pub const OLDEST_OPSET: i64 = 6;
 
 /// Domain, name, overload.
 pub type FunctionKey<'m> = (&'m str, &'m str, &'m str);

@@ -1,6 +1,6 @@
 //! Old attribute forms become operands: the graph knows the newest opset's form only.
 
-use onnxc_ir::op::{ImportCx, OpResult};
+use onnxc_ir::op::{ImportCx, OpError, OpResult};
 use onnxc_ir::{Attrs, Tensor, ValueId};
 
 /// A constant vector of i64.
@@ -27,4 +27,23 @@ pub(crate) fn attrs_without(cx: &dyn ImportCx, names: &[&str]) -> Attrs {
 /// A node with one result, under `op`, with the operands given.
 pub(crate) fn one(cx: &mut dyn ImportCx, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
     cx.node(op, inputs, attrs)
+}
+
+/// Operators of two operands before opset 7: with `broadcast`, the second operand's dimensions lie from `axis` on (at the end without it).
+pub(crate) fn broadcast_by_axis(cx: &mut dyn ImportCx, op: &str) -> OpResult<Vec<ValueId>> {
+    let (a, mut b) = (cx.input(0)?, cx.input(1)?);
+    let attrs = attrs_without(cx, &["axis", "broadcast", "consumed_inputs"]);
+    if let Some(axis) = cx.attrs().int("axis").filter(|_| cx.attrs().int("broadcast") == Some(1)) {
+        let (all, given) = (cx.ty(0)?.rank() as i64, cx.ty(1)?.rank() as i64);
+        let axis = if axis < 0 { axis + all } else { axis };
+        if axis < 0 || axis + given > all {
+            return Err(OpError::new(format!("axis {axis} does not place {given} dimensions among {all}")));
+        }
+        let behind: Vec<i64> = (given..all - axis).collect();
+        if !behind.is_empty() {
+            let axes = ints(cx, &behind);
+            b = cx.node1("unsqueeze", &[b, axes], Attrs::default())?;
+        }
+    }
+    cx.node(op, &[Some(a), Some(b)], attrs)
 }

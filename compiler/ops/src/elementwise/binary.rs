@@ -1,10 +1,11 @@
 //! Arithmetic of two operands: add, sub, mul, div, pow, mod, prelu.
 
-use onnxc_ir::op::{InferCx, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{Import, InferCx, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attrs, DType, Dim};
 
-use super::{combine_dims, elementwise, eval, float_program, is_computable_float, like, numeric_program, same};
+use super::{by_axis, combine_dims, elementwise, eval, float_program, is_computable_float, like, numeric_program, same};
+use crate::common::import;
 use crate::common::nest::compute_type;
 use crate::common::sample::{data, data_in, f32s, int_attrs, plain, sample};
 
@@ -31,7 +32,7 @@ const NUMBERS: &[DType] =
 
 macro_rules! arithmetic {
     ($($id:ident $name:literal $onnx:literal $op:ident $low:literal $dims:expr;)*) => {$(
-        elementwise!($id, $name, [same!($onnx, 7, $name)],
+        elementwise!($id, $name, [same!($onnx, 7, $name), by_axis!($onnx, $name)],
             |_, t| two(t).and_then(|_| numeric_program(t, |p, a| p.bin(BinOp::$op, a[0], a[1]))),
             eval: |cx| eval(cx, |_, t| numeric_program(t, |p, a| p.bin(BinOp::$op, a[0], a[1]))),
             dims: $dims, Tolerance::EXACT, || pairs($low, NUMBERS));
@@ -81,7 +82,7 @@ fn pow(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
     Ok(p.finish(z))
 }
 
-elementwise!(POW, "pow", [same!("Pow", 7, "pow")], pow,
+elementwise!(POW, "pow", [same!("Pow", 7, "pow"), by_axis!("Pow", "pow")], pow,
 eval: |cx| eval(cx, pow), dims: None, Tolerance::POLY,
 || {
     let mut all = pairs(0.5, &[DType::F64]);
@@ -125,7 +126,23 @@ fn prelu(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
     })
 }
 
-elementwise!(PRELU, "prelu", [same!("PRelu", 7, "prelu")], prelu,
+/// Before opset 7 a vector of slopes was one for each channel.
+const PRELU_6: Import = Import {
+    domain: "",
+    name: "PRelu",
+    opsets: (1, 6),
+    build: |cx| {
+        let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
+        let rank = cx.ty(0)?.rank() as i64;
+        if cx.ty(1)?.rank() == 1 && rank > 2 {
+            let axes = import::ints(cx, &(1..rank - 1).collect::<Vec<_>>());
+            slope = cx.node1("unsqueeze", &[slope, axes], Attrs::default())?;
+        }
+        cx.node("prelu", &[Some(x), Some(slope)], Attrs::default())
+    },
+};
+
+elementwise!(PRELU, "prelu", [same!("PRelu", 7, "prelu"), PRELU_6], prelu,
 eval: |cx| eval(cx, prelu), dims: None, Tolerance::EXACT,
 || {
     let mut all = vec![

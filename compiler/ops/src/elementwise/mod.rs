@@ -59,6 +59,19 @@ macro_rules! same {
 }
 pub(crate) use same;
 
+/// An import of opset 6 and older, where operands were broadcast by attributes.
+macro_rules! by_axis {
+    ($onnx:literal, $name:literal) => {
+        onnxc_ir::op::Import {
+            domain: "",
+            name: $onnx,
+            opsets: (1, 6),
+            build: |cx| $crate::common::import::broadcast_by_axis(cx, $name),
+        }
+    };
+}
+pub(crate) use by_axis;
+
 /// Result type: operands broadcast together, element type of the program's result.
 pub(crate) fn infer(cx: &InferCx, program: ProgramFn) -> OpResult<Vec<TensorType>> {
     let dtypes = (0..cx.inputs.len()).map(|i| cx.input(i).map(|t| t.dtype)).collect::<OpResult<Vec<_>>>()?;

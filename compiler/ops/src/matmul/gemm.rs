@@ -11,12 +11,24 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 use super::product::{Product, Stack};
 use crate::common::broadcast::{broadcast, same_dtype, text};
 use crate::common::elements::{from_scalars, scalars};
+use crate::common::import::attrs_without;
 use crate::common::sample::add_relu;
 use crate::common::{epilogue, sample, tile};
 
 pub(crate) static GEMM: OpDef = OpDef {
     name: "gemm",
-    onnx: &[Import { domain: "", name: "Gemm", opsets: (7, NEWEST), build: |cx| cx.forward("gemm") }],
+    onnx: &[
+        Import { domain: "", name: "Gemm", opsets: (7, NEWEST), build: |cx| cx.forward("gemm") },
+        Import {
+            domain: "",
+            name: "Gemm",
+            opsets: (1, 6),
+            build: |cx| {
+                let (inputs, attrs) = (cx.inputs().to_vec(), attrs_without(cx, &["broadcast"]));
+                cx.node("gemm", &inputs, attrs)
+            },
+        },
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -12,7 +12,7 @@ pub(crate) static IDENTITY: OpDef = OpDef {
     name: "identity",
     onnx: &[
         Import { domain: "", name: "Identity", opsets: (1, NEWEST), build: |cx| cx.forward("identity") },
-        Import { domain: "", name: "Dropout", opsets: (7, NEWEST), build: dropout },
+        Import { domain: "", name: "Dropout", opsets: (1, NEWEST), build: dropout },
     ],
     infer: |cx| Ok(vec![cx.input(0)?.clone()]),
     infer_dims: Some(|cx| cx.as_dims(0)),
