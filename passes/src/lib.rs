@@ -10,9 +10,9 @@ pub mod memory;
 pub mod plan;
 
 use onnxc_egraph::{Limits, Outcome, Rule};
-use onnxc_ir::{Attr, Graph};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::target::TargetDesc;
+use onnxc_ir::{Attr, Graph};
 
 /// A rewriting phase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,13 +45,7 @@ impl Phase {
 pub fn run(phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
     let ops = OpSet(onnxc_ops::ALL);
     let inner = with_bodies(graph, &|body| run(phase, body, target).0);
-    onnxc_egraph::rewrite(
-        inner.as_ref().unwrap_or(graph),
-        ops,
-        &phase.rules(),
-        &cost::TargetCost::new(target),
-        Limits::default(),
-    )
+    onnxc_egraph::rewrite(inner.as_ref().unwrap_or(graph), ops, &phase.rules(), &cost::TargetCost::new(target), Limits::default())
 }
 
 /// The graph with every body replaced by what `pass` makes of it; `None` when it has no bodies.

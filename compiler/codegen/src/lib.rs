@@ -4,6 +4,7 @@
 //! knowledge of ONNX and of operators, and calls of library functions in generated code.
 
 mod affine;
+pub mod artifact;
 mod entry;
 mod error;
 mod float;

@@ -8,9 +8,10 @@ use object::{Object as _, ObjectSymbol as _};
 use onnxc_ir::plan::Plan;
 use onnxc_targets::Target;
 
+use crate::artifact::{Facts, define_descriptor};
 use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Machine, Options, Weights, generate, symbol};
+use crate::generate::{Layout, Machine, Options, Weights, generate, step_table, symbol};
 
 /// How an object is made.
 #[derive(Clone, Debug)]
@@ -19,11 +20,15 @@ pub struct ObjectOptions {
     pub name: String,
     /// Where the weights are.
     pub weights: Weights,
+    /// Name and version of the compiler, for the descriptor.
+    pub producer: String,
+    /// SHA-256 of the model file, for the descriptor.
+    pub model_sha256: [u8; 32],
 }
 
 impl Default for ObjectOptions {
     fn default() -> ObjectOptions {
-        ObjectOptions { name: "model".to_string(), weights: Weights::Embed }
+        ObjectOptions { name: "model".to_string(), weights: Weights::Embed, producer: "onnxc".to_string(), model_sha256: [0; 32] }
     }
 }
 
@@ -32,6 +37,8 @@ impl Default for ObjectOptions {
 pub struct ObjectOutput {
     /// The ELF file.
     pub bytes: Vec<u8>,
+    /// What the header and the bindings state.
+    pub facts: Facts,
     /// The weight blob when it is not in the object.
     pub weights_file: Option<Vec<u8>>,
     /// Deepest stack of `NAME_run` and of a task, hooks not counted.
@@ -68,11 +75,32 @@ pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> 
     let embed = options.weights != Weights::File && !blob.is_empty();
     let section = if let Weights::Section(s) = &options.weights { Some(s.as_str()) } else { None };
     let (weights_file, in_object) = if embed { (None, blob) } else { (Some(blob).filter(|b| !b.is_empty()), vec![]) };
+    let facts = Facts {
+        name: symbol(&options.name),
+        producer: options.producer.clone(),
+        target: target.desc.triple.clone(),
+        cpu_features: target.required_features.join(" "),
+        model_sha256: options.model_sha256,
+        inputs: plan.inputs.clone(),
+        outputs: plan.outputs.clone(),
+        steps: step_table(plan),
+        max_threads: target.desc.max_threads.max(1),
+        arena_bytes: layout.arena_bytes,
+        arena_shared: layout.arena_shared,
+        scratch_per_thread: layout.scratch,
+        arena_align: crate::entry::ARENA_ALIGN,
+        stack_bytes,
+        weights_bytes: plan.weights_bytes,
+        weights: options.weights.clone(),
+        weights_sha256: weights_file.as_ref().map_or([0; 32], |b| onnxc_runtime::sha256::digest(b)),
+    };
     define(&mut module, &machine, &options.name, Some((in_object, section)))?;
+    define_descriptor(&mut module, &facts)?;
     let product = module.finish();
     let bytes = emit(product)?;
     Ok(ObjectOutput {
         bytes,
+        facts,
         weights_file,
         stack_bytes,
         code_bytes,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, asm_text, clif_text, compile_object};
+use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
 use onnxc_targets::Target;
 use serde_json::json;
 
@@ -29,7 +29,12 @@ pub fn compile(args: &Compile) -> Done<()> {
         cli::Weights::File => Weights::File,
         cli::Weights::Section(s) => Weights::Section(s.clone()),
     };
-    let options = ObjectOptions { name, weights };
+    let options = ObjectOptions {
+        name,
+        weights,
+        producer: concat!("onnxc ", env!("CARGO_PKG_VERSION")).to_string(),
+        model_sha256: compiled.sha256,
+    };
     crate::reproducer::entering("codegen", Some(&compiled.graph));
     let plan = &compiled.plan;
     let object = compiled.times.measure("codegen", || compile_object(plan, &target, &options)).map_err(codegen_fault)?;
@@ -78,8 +83,16 @@ fn files(
             Emit::Clif => files.push((beside("clif"), clif_text(plan, target, options).map_err(codegen_fault)?.into_bytes())),
             Emit::Asm => files.push((beside("s"), asm_text(plan, target, options).map_err(codegen_fault)?.into_bytes())),
             Emit::Report => files.push((beside("json"), report(compiled, target, options, object))),
-            Emit::Lib | Emit::Header | Emit::Rust | Emit::Crate => {
-                return Err(Fault::Usage(format!("--emit={kind:?} is not supported yet")));
+            Emit::Lib => files.push((
+                beside("a"),
+                artifact::archive(&format!("{}.o", object.facts.name), &object.bytes).map_err(codegen_fault)?,
+            )),
+            Emit::Header => files.push((beside("h"), artifact::header(&object.facts).into_bytes())),
+            Emit::Rust => files.push((beside("rs"), artifact::binding(&object.facts).into_bytes())),
+            Emit::Crate => {
+                let folder = output.with_extension("");
+                let contents = artifact::crate_files(&object.facts, &object.bytes).map_err(codegen_fault)?;
+                files.extend(contents.into_iter().map(|(path, bytes)| (folder.join(path), bytes)));
             }
         }
     }

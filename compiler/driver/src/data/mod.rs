@@ -96,6 +96,7 @@ fn read_file(path: &Path) -> Done<Vec<u8>> {
 pub fn write_file(path: &Path, bytes: &[u8]) -> Done<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
         let mut builder = tempfile::Builder::new();
         // The default is readable by the owner only; the umask takes away what the user does not want.
         #[cfg(unix)]

@@ -1,0 +1,140 @@
+//! `NAME_model`: the descriptor as data with addresses of itself and of the entry, which the linker fills in.
+
+use cranelift_module::{DataDescription, FuncId, Linkage, Module};
+use onnxc_ir::plan::Io;
+use onnxc_runtime::abi;
+
+use super::{Facts, bytes, extents};
+use crate::Weights;
+use crate::error::{Error, Result};
+use crate::generate::symbol;
+
+/// The bytes while they are laid out: the struct, tensors, steps, extents, texts; all addresses lead into it.
+#[derive(Default)]
+struct Blob {
+    bytes: Vec<u8>,
+    /// (where an address goes, where it leads).
+    addresses: Vec<(usize, usize)>,
+    /// Texts with the places that point at them.
+    texts: Vec<(usize, String)>,
+}
+
+impl Blob {
+    fn u32(&mut self, value: u32) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+
+    /// An address that is known later; its place.
+    fn pointer(&mut self) -> usize {
+        self.u64(0);
+        self.bytes.len() - 8
+    }
+
+    fn text(&mut self, text: &str) {
+        let at = self.pointer();
+        self.texts.push((at, text.to_string()));
+    }
+
+    /// The place points to what comes next.
+    fn here(&mut self, place: usize) {
+        self.addresses.push((place, self.bytes.len()));
+    }
+
+    fn tensors(&mut self, list: &[Io]) -> Vec<(usize, Vec<u64>)> {
+        let mut dims = Vec::new();
+        for io in list {
+            self.text(&io.name);
+            dims.push((self.pointer(), extents(io)));
+            self.u64(bytes(io));
+            self.u32(io.ty.dtype.onnx_code() as u32);
+            self.u32(io.ty.rank() as u32);
+            self.u32(-1i32 as u32);
+            self.u32(0);
+        }
+        dims
+    }
+}
+
+/// Adds the descriptor to a module whose function 0 is the entry.
+pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
+    let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
+    let mut blob = Blob::default();
+    blob.u32(abi::ONNXC_MAGIC);
+    blob.u32(abi::ONNXC_ABI_VERSION);
+    blob.u32(size_of::<abi::onnxc_model>() as u32);
+    blob.u32(size_of::<abi::onnxc_tensor>() as u32);
+    for text in [&facts.name, &facts.producer, &facts.target, &facts.cpu_features] {
+        blob.text(text);
+    }
+    let (run, inputs, outputs, steps) = (blob.pointer(), blob.pointer(), blob.pointer(), blob.pointer());
+    for count in [facts.inputs.len(), facts.outputs.len(), facts.steps.len()] {
+        blob.u32(u32::try_from(count).map_err(|_| Error::Object("too many inputs, outputs or steps".into()))?);
+    }
+    blob.u32(facts.max_threads);
+    for size in [
+        facts.arena_bytes,
+        facts.arena_shared,
+        facts.scratch_per_thread,
+        facts.arena_align,
+        facts.stack_bytes,
+        facts.weights_bytes,
+    ] {
+        blob.u64(size);
+    }
+    blob.u32(match facts.weights {
+        Weights::Embed => abi::ONNXC_WEIGHTS_EMBED,
+        Weights::File => abi::ONNXC_WEIGHTS_FILE,
+        Weights::Section(_) => abi::ONNXC_WEIGHTS_SECTION,
+    });
+    blob.u32(0);
+    blob.bytes.extend(facts.model_sha256);
+    blob.bytes.extend(facts.weights_sha256);
+    debug_assert_eq!(blob.bytes.len(), size_of::<abi::onnxc_model>(), "internal: the descriptor has the size of its struct");
+    tables(&mut blob, facts, (inputs, outputs, steps));
+
+    let id = module.declare_data(&format!("{}_model", symbol(&facts.name)), Linkage::Export, false, false).map_err(fail)?;
+    let mut data = DataDescription::new();
+    data.set_align(8);
+    data.define(blob.bytes.into_boxed_slice());
+    let own = module.declare_data_in_data(id, &mut data);
+    for (place, target) in blob.addresses {
+        data.write_data_addr(place as u32, own, target as i64);
+    }
+    let entry = module.declare_func_in_data(FuncId::from_u32(0), &mut data);
+    data.write_function_addr(run as u32, entry);
+    module.define_data(id, &data).map_err(fail)
+}
+
+/// What follows the struct.
+fn tables(blob: &mut Blob, facts: &Facts, (inputs, outputs, steps): (usize, usize, usize)) {
+    blob.here(inputs);
+    let mut dims = blob.tensors(&facts.inputs);
+    blob.here(outputs);
+    dims.extend(blob.tensors(&facts.outputs));
+    blob.here(steps);
+    for step in &facts.steps {
+        blob.text(&step.origins.join(" "));
+        blob.text(&step.op);
+    }
+    for (place, extents) in dims {
+        if !extents.is_empty() {
+            blob.here(place);
+            extents.iter().for_each(|n| blob.u64(*n));
+        }
+    }
+    // Equal texts are stored once.
+    let mut known = std::collections::BTreeMap::new();
+    for (place, text) in std::mem::take(&mut blob.texts) {
+        let at = *known.entry(text.clone()).or_insert_with(|| {
+            let at = blob.bytes.len();
+            // A name with a zero byte inside ends there for C.
+            blob.bytes.extend(text.bytes().chain([0]));
+            at
+        });
+        blob.addresses.push((place, at));
+    }
+}

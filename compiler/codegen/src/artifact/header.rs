@@ -1,0 +1,49 @@
+//! The C header of a model: the ABI's structs, the model's symbols, its sizes as macros.
+
+use std::fmt::Write as _;
+
+use onnxc_ir::plan::Io;
+
+use super::{Facts, bytes, extents, names};
+
+/// The text of `NAME.h`. It is self-contained; headers of several models may be included together.
+pub fn header(facts: &Facts) -> String {
+    let name = &facts.name;
+    let upper = name.to_ascii_uppercase();
+    let mut out = String::new();
+    let w = &mut out;
+    let _ = writeln!(w, "/* {}: made by {} for {}. Do not edit. */", names::comment(name), facts.producer, facts.target);
+    w.push_str(onnxc_runtime::HEADER);
+    let _ = writeln!(w, "\n#ifndef ONNXC_MODEL_{upper}_H\n#define ONNXC_MODEL_{upper}_H\n");
+    w.push_str("#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
+    let _ = writeln!(w, "/* Working memory that the caller provides. */");
+    let _ = writeln!(w, "#define {upper}_ARENA_BYTES {}", facts.arena_bytes);
+    let _ = writeln!(w, "#define {upper}_ARENA_ALIGN {}", facts.arena_align);
+    let _ = writeln!(w, "/* Deepest stack of a run and of a task, hooks not counted. */");
+    let _ = writeln!(w, "#define {upper}_STACK_BYTES {}", facts.stack_bytes);
+    let _ = writeln!(w, "/* Most workers that parallel_for may use. */");
+    let _ = writeln!(w, "#define {upper}_MAX_THREADS {}", facts.max_threads);
+    let _ = writeln!(w, "#define {upper}_WEIGHTS_BYTES {}", facts.weights_bytes);
+    let _ = writeln!(w, "\n#define {upper}_N_INPUTS {}", facts.inputs.len());
+    let _ = writeln!(w, "#define {upper}_N_OUTPUTS {}", facts.outputs.len());
+    for (kind, list) in [("INPUT", &facts.inputs), ("OUTPUT", &facts.outputs)] {
+        for (i, io) in list.iter().enumerate() {
+            let _ = writeln!(w, "/* {kind} {i}: {} */", describe(io));
+            let _ = writeln!(w, "#define {upper}_{kind}_{i}_BYTES {}", bytes(io));
+        }
+    }
+    let weights = if facts.has_weight_file() { " call->weights is the weight file's contents." } else { "" };
+    let _ =
+        writeln!(w, "\n/* One inference: 0, or an ONNXC_ status. Safe from many threads, each with its own arena.{weights} */");
+    let _ = writeln!(w, "int32_t {name}_run(const onnxc_call *call);");
+    let _ = writeln!(w, "\n/* Everything about the model, for programs that do not know it. */");
+    let _ = writeln!(w, "extern const onnxc_model {name}_model;");
+    let _ = writeln!(w, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* ONNXC_MODEL_{upper}_H */");
+    out
+}
+
+/// Name, type and shape, as a comment.
+pub(super) fn describe(io: &Io) -> String {
+    let dims: Vec<String> = extents(io).iter().map(ToString::to_string).collect();
+    format!("\"{}\" {}[{}]", names::comment(&io.name), io.ty.dtype.name(), dims.join(","))
+}

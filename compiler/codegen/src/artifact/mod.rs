@@ -1,0 +1,71 @@
+//! What lies around the code: the descriptor in the object, the archive, the C header, the Rust binding.
+
+mod archive;
+mod descriptor;
+mod header;
+mod names;
+mod rust;
+
+pub use archive::archive;
+pub use header::header;
+pub use rust::{binding, crate_files};
+
+pub(crate) use descriptor::define as define_descriptor;
+
+use onnxc_ir::plan::Io;
+
+/// Facts that the header and the bindings state.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Prefix of all symbols; a C identifier.
+    pub name: String,
+    /// Name and version of the compiler.
+    pub producer: String,
+    /// Target triple.
+    pub target: String,
+    /// CPU features that the code needs, separated by a space.
+    pub cpu_features: String,
+    /// SHA-256 of the ONNX file.
+    pub model_sha256: [u8; 32],
+    /// Inputs.
+    pub inputs: Vec<Io>,
+    /// Outputs.
+    pub outputs: Vec<Io>,
+    /// Operator and ONNX nodes of every step, as profiles number them.
+    pub steps: Vec<crate::StepInfo>,
+    /// Most workers of a `parallel_for`.
+    pub max_threads: u32,
+    /// Size of the arena.
+    pub arena_bytes: u64,
+    /// The part of the arena that all workers share.
+    pub arena_shared: u64,
+    /// The part of the arena that each worker has for itself.
+    pub scratch_per_thread: u64,
+    /// Alignment of the arena.
+    pub arena_align: u64,
+    /// Deepest stack.
+    pub stack_bytes: u64,
+    /// Size of the weights.
+    pub weights_bytes: u64,
+    /// Where the weights are.
+    pub weights: crate::Weights,
+    /// SHA-256 of the weight file, zeros without one.
+    pub weights_sha256: [u8; 32],
+}
+
+impl Facts {
+    /// True when the caller has to pass the contents of the weight file.
+    pub fn has_weight_file(&self) -> bool {
+        self.weights == crate::Weights::File && self.weights_bytes > 0
+    }
+}
+
+/// Extents of an input or output.
+pub(crate) fn extents(io: &Io) -> Vec<u64> {
+    io.ty.const_shape().expect("internal: a compiled model has known extents")
+}
+
+/// Size of an input or output in its buffer.
+pub(crate) fn bytes(io: &Io) -> u64 {
+    extents(io).iter().product::<u64>() * io.ty.dtype.bytes()
+}

@@ -1,0 +1,197 @@
+//! The Rust binding of a model: typed arrays in, typed errors out, nothing needed but `core` and the archive.
+
+use std::fmt::Write as _;
+
+use onnxc_ir::DType;
+use onnxc_ir::plan::Io;
+
+use super::header::describe;
+use super::{Facts, bytes, extents, names};
+
+/// Element type in Rust, and elements per element of the tensor.
+fn element(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::I8 => "i8",
+        DType::I16 => "i16",
+        DType::I32 => "i32",
+        DType::I64 => "i64",
+        DType::U16 | DType::F16 | DType::BF16 => "u16",
+        DType::U32 => "u32",
+        DType::U64 => "u64",
+        DType::Bool => "bool",
+        _ => "u8",
+    }
+}
+
+fn array(io: &Io) -> String {
+    let name = element(io.ty.dtype);
+    let count = if name == "u8" { bytes(io) } else { extents(io).iter().product() };
+    format!("[{name}; {count}]")
+}
+
+/// The text of `NAME.rs`: a module for a program that links the archive.
+pub fn binding(facts: &Facts) -> String {
+    let mut out = String::new();
+    let w = &mut out;
+    let name = &facts.name;
+    let _ = writeln!(w, "// {}: made by {} for {}. Do not edit.", names::comment(name), facts.producer, facts.target);
+    let _ = writeln!(w, "// A module without dependencies: `mod {name};`, and link the archive of the same name.\n");
+    let _ = writeln!(w, "/// Size of [`Arena`].\npub const ARENA_BYTES: usize = {};", facts.arena_bytes);
+    let _ = writeln!(w, "/// Deepest stack of a run.\npub const STACK_BYTES: usize = {};", facts.stack_bytes);
+    let _ = writeln!(w, "/// Size of the weights.\npub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
+    fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
+    fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
+    let _ = writeln!(
+        w,
+        "/// Working memory of one inference: put it on the stack, in a static or in a box.\n#[repr(C, align({}))]\n\
+         pub struct Arena(core::mem::MaybeUninit<[u8; ARENA_BYTES]>);\n",
+        facts.arena_align.max(1)
+    );
+    w.push_str(ARENA);
+    w.push_str(ERROR);
+    run(w, facts);
+    w.push_str(
+        "\n#[allow(dead_code, missing_docs, non_camel_case_types, unfulfilled_lint_expectations, clippy::all)]\npub mod abi {\n",
+    );
+    for line in onnxc_runtime::ABI_SOURCE.lines() {
+        let _ = writeln!(w, "{}{line}", if line.is_empty() { "" } else { "    " });
+    }
+    w.push_str("}\n");
+    out
+}
+
+fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str) {
+    let lifetime = if list.is_empty() { "" } else { "<'a>" };
+    let _ = writeln!(w, "/// {about}\npub struct {name}{lifetime} {{");
+    for (io, field) in list.iter().zip(names::fields(list.iter().map(|io| io.name.as_str()))) {
+        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), array(io));
+    }
+    w.push_str("}\n\n");
+}
+
+const ARENA: &str = "impl Arena {
+    /// Memory with any contents.
+    pub const fn new() -> Arena {
+        Arena(core::mem::MaybeUninit::uninit())
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Arena {
+        Arena::new()
+    }
+}
+
+";
+
+const ERROR: &str = "/// Why an inference was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The CPU lacks a feature that the code was compiled for.
+    Cpu,
+    /// The weights have another size than [`WEIGHTS_BYTES`] or do not begin at a multiple of 64.
+    Weights,
+    /// Another status of the ABI.
+    Status(i32),
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Error::Cpu => f.write_str(\"the CPU lacks a feature that the model was compiled for\"),
+            Error::Weights => f.write_str(\"the weights have the wrong size or alignment\"),
+            Error::Status(s) => write!(f, \"the model answered with status {s}\"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+";
+
+fn run(w: &mut String, facts: &Facts) {
+    let name = &facts.name;
+    let pointers = |list: &[Io], before: &str, behind: &str| {
+        let fields = names::fields(list.iter().map(|io| io.name.as_str()));
+        fields.iter().map(|f| format!("{before}{f}{behind}")).collect::<Vec<_>>().join(", ")
+    };
+    let as_const = pointers(&facts.inputs, "core::ptr::from_ref(inputs.", ").cast()");
+    let as_mut = pointers(&facts.outputs, "core::ptr::from_mut(&mut *outputs.", ").cast()");
+    let file = facts.has_weight_file();
+    let (parameter, check, weights) = if file {
+        (
+            ", weights: &[u8]",
+            "    if weights.len() != WEIGHTS_BYTES || !(weights.as_ptr() as usize).is_multiple_of(64) {\n        return Err(Error::Weights);\n    }\n",
+            "weights.as_ptr().cast()",
+        )
+    } else {
+        ("", "", "core::ptr::null()")
+    };
+    let unused = |list: &[Io], side: &str| if list.is_empty() { format!("    let _ = {side};\n") } else { String::new() };
+    let (no_inputs, no_outputs) = (unused(&facts.inputs, "inputs"), unused(&facts.outputs, "outputs"));
+    let _ = writeln!(
+        w,
+        "unsafe extern \"C\" {{
+    fn {name}_run(call: *const abi::onnxc_call) -> i32;
+    #[link_name = \"{name}_model\"]
+    static DESCRIPTOR: abi::onnxc_model;
+}}
+
+/// The descriptor of the model.
+pub fn descriptor() -> &'static abi::onnxc_model {{
+    // SAFETY: constant data of the linked object.
+    unsafe {{ &*core::ptr::addr_of!(DESCRIPTOR) }}
+}}
+
+/// One inference on one thread.
+pub fn run(inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
+{check}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
+    let outputs: [*mut core::ffi::c_void; {}] = [{}];
+    let call = abi::onnxc_call {{
+        inputs: inputs.as_ptr(),
+        outputs: outputs.as_ptr(),
+        arena: core::ptr::from_mut(arena).cast(),
+        weights: {weights},
+        hooks: core::ptr::null(),
+    }};
+    // SAFETY: every pointer leads to memory of the size that the model was compiled for, borrowed for the time of the call.
+    match unsafe {{ {name}_run(&call) }} {{
+        abi::ONNXC_OK => Ok(()),
+        abi::ONNXC_CPU => Err(Error::Cpu),
+        status => Err(Error::Status(status)),
+    }}
+}}",
+        facts.inputs.len(),
+        facts.outputs.len(),
+        as_mut
+    );
+}
+
+/// A crate around the binding: paths and contents, with `object` in an archive that its build script links.
+///
+/// # Errors
+/// As [`super::archive`].
+pub fn crate_files(facts: &Facts, object: &[u8]) -> crate::Result<Vec<(String, Vec<u8>)>> {
+    let name = &facts.name;
+    let package = name.to_ascii_lowercase();
+    let manifest = format!(
+        "[package]\nname = \"{package}\"\nversion = \"0.1.0\"\nedition = \"2024\"\nlinks = \"{package}\"\nbuild = \"build.rs\"\n\
+         description = \"A neural network compiled by {}\"\n\n[lib]\nname = \"{package}\"\n\n[workspace]\n",
+        facts.producer
+    );
+    let build = format!(
+        "fn main() {{\n    let folder = std::env::var(\"CARGO_MANIFEST_DIR\").expect(\"set by cargo\");\n    \
+         println!(\"cargo:rustc-link-search=native={{folder}}\");\n    println!(\"cargo:rustc-link-lib=static={name}\");\n    \
+         println!(\"cargo:rerun-if-changed=lib{name}.a\");\n}}\n"
+    );
+    let lib = format!("//! A neural network compiled by {}.\n#![no_std]\n\n{}", facts.producer, binding(facts));
+    Ok(vec![
+        ("Cargo.toml".into(), manifest.into_bytes()),
+        ("build.rs".into(), build.into_bytes()),
+        (format!("lib{name}.a"), super::archive(&format!("{name}.o"), object)?),
+        ("src/lib.rs".into(), lib.into_bytes()),
+    ])
+}
