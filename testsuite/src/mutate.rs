@@ -18,7 +18,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -27,7 +27,7 @@ impl Rng {
 
     /// A number below `n`, which must not be 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.draw() % n as u64) as usize
     }
 }
 
@@ -135,12 +135,12 @@ fn change(content: &mut Content, known: &[Vec<u8>], rng: &mut Rng) {
     match content {
         Content::Int(v) if rng.below(3) == 0 => *v = v.wrapping_add(rng.below(5) as u64).wrapping_sub(2),
         Content::Int(v) => *v = NUMBERS[rng.below(NUMBERS.len())],
-        Content::Fixed64(v) => *v = rng.next(),
-        Content::Fixed32(v) => *v = rng.next() as u32,
+        Content::Fixed64(v) => *v = rng.draw(),
+        Content::Fixed32(v) => *v = rng.draw() as u32,
         // Names of other things: references go astray, operators change places.
         Content::Bytes(b) if !known.is_empty() && rng.below(2) == 0 => b.clone_from(&known[rng.below(known.len())]),
         Content::Bytes(b) => bytes_once(b, rng),
-        Content::Message(_) => *content = Content::Bytes(vec![rng.next() as u8; rng.below(9)]),
+        Content::Message(_) => *content = Content::Bytes(vec![rng.draw() as u8; rng.below(9)]),
     }
 }
 
@@ -172,7 +172,7 @@ fn tree_once(root: &mut Vec<Field>, other: &[Field], rng: &mut Rng) {
 fn bytes_once(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let at = rng.below(bytes.len() + 1);
     match rng.below(4) {
-        0 => bytes.insert(at, rng.next() as u8),
+        0 => bytes.insert(at, rng.draw() as u8),
         1 => bytes.truncate(at),
         2 => drop(bytes.drain(at..(at + rng.below(9)).min(bytes.len()))),
         _ => {

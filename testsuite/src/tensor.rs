@@ -63,9 +63,9 @@ impl Tensor {
         t
     }
 
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` for dims that no memory holds (what is no tensor may look like one).
     pub fn len(&self) -> usize {
-        self.dims.iter().product()
+        self.dims.iter().fold(1, |n: usize, d| n.saturating_mul(*d))
     }
 
     /// True when a dim is zero.
@@ -75,7 +75,7 @@ impl Tensor {
 
     /// Bytes that dims and type ask for; `None` when the type has no fixed width.
     pub fn expected_bytes(&self) -> Option<usize> {
-        Some((self.len() * elem_bits(self.elem_type)?).div_ceil(8))
+        Some(self.len().saturating_mul(elem_bits(self.elem_type)?).div_ceil(8))
     }
 
     /// The elements as `f64`: exact for all but 64-bit integers beyond 2^53.  `None` for strings, complex and 8-bit floats.

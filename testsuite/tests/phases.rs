@@ -93,7 +93,7 @@ fn read(path: &Path) -> Graph {
 
 /// Number of nodes by operator, most frequent first; bodies count with a dot before their operator.
 fn operators(graph: &Graph) -> String {
-    fn count<'g>(graph: &'g Graph, dots: &str, counts: &mut BTreeMap<String, usize>) {
+    fn count(graph: &Graph, dots: &str, counts: &mut BTreeMap<String, usize>) {
         for node in &graph.nodes {
             *counts.entry(format!("{dots}{}", node.op.name)).or_default() += 1;
             for attr in node.attrs.0.values() {

@@ -117,7 +117,9 @@ fn close(op: &OpDef, got: &Tensor, want: &Tensor) -> Result<(), String> {
     };
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         let same = a == b || (a.is_nan() && b.is_nan()) || (a.abs() < 1.2e-38 && b.abs() < 1.2e-38);
-        if !same && !((a - b).abs() <= op.tolerance.abs + (op.tolerance.rel + ulp) * b.abs()) {
+        // NaN is close to nothing.
+        let close = (a - b).abs() <= op.tolerance.abs + (op.tolerance.rel + ulp) * b.abs();
+        if !same && !close {
             return Err(format!("element {i}: got {a}, wanted {b}"));
         }
     }

@@ -52,7 +52,8 @@ fn float_operations() {
 #[test]
 fn mathematical_functions() {
     use UnOp::*;
-    let list: [(UnOp, fn(f64) -> f64); 17] = [
+    type Case = (UnOp, fn(f64) -> f64);
+    let list: [Case; 17] = [
         (Exp, f64::exp),
         (Log, f64::ln),
         (Sin, f64::sin),

@@ -67,7 +67,7 @@ impl Gen<'_> {
         match self.pick(if depth == 0 { 3 } else { 8 }) {
             0 => Expr::f32(self.pick(16) as f32 * 0.25 - 2.0),
             1 if !self.floats.is_empty() => Expr::Var(self.any_float()),
-            0..=2 => Expr::Load(self.x, Box::new(self.index(N))),
+            1..=2 => Expr::Load(self.x, Box::new(self.index(N))),
             3 => Expr::Load(self.scratch, Box::new(self.index(PART))),
             4 => Expr::bin(BinOp::Add, self.float(depth - 1), self.float(depth - 1)),
             5 => Expr::bin(BinOp::Max, self.float(depth - 1), Expr::un(UnOp::Neg, self.float(depth - 1))),

@@ -103,7 +103,10 @@ impl From<&Problem> for Diagnostic {
     fn from(p: &Problem) -> Diagnostic {
         Diagnostic {
             code: p.code.to_string(),
-            message: p.op.as_ref().map_or(p.reason.clone(), |op| format!("{op}: {}", p.reason)),
+            message: p.op.as_ref().map_or(p.reason.clone(), |op| match p.domain.as_str() {
+                "" => format!("{op}: {}", p.reason),
+                domain => format!("{domain}.{op}: {}", p.reason),
+            }),
             node: p.node.clone(),
             op: p.op.clone(),
             opset: p.opset,

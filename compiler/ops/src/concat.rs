@@ -51,17 +51,17 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
         if ty.dtype != first.dtype || ty.rank() != first.rank() {
             return Err(OpError::new(format!("input {i} is {ty}, input 0 is {first}: types and ranks must be the same")));
         }
-        for d in 0..shape.len() {
+        for (d, (all, own)) in shape.iter_mut().zip(&ty.shape).enumerate() {
             if d == at {
-                shape[d] = shape[d].add(&ty.shape[d]);
+                *all = all.add(own);
                 continue;
             }
-            match (shape[d].as_const(), ty.shape[d].as_const()) {
+            match (all.as_const(), own.as_const()) {
                 (Some(a), Some(b)) if a != b => {
                     return Err(OpError::new(format!("input {i} is {ty}, input 0 is {first}: they differ in dimension {d}")));
                 }
                 // A known extent says more than a name.
-                (None, Some(b)) => shape[d] = Dim::Const(b),
+                (None, Some(b)) => *all = Dim::Const(b),
                 _ => {}
             }
         }

@@ -41,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("weight-in-wrong-field", &[W], add((0..6).fold(tensor("w", FLOAT, &[2, 3]), |m, _| m.int(7, 1)))),
         Case::new("weight-without-type", &[W, "type"], add(tensor("w", 0, &[2, 3]).bytes(9, raw(24)))),
         Case::new("weight-of-type-99", &[W, "99"], add(tensor("w", 99, &[2, 3]).bytes(9, raw(24)))),
-        Case::new("weight-of-strings", &["string"], add(tensor("w", 8, &[1]).bytes(6, "hello"))),
+        Case::new("weight-of-strings", &["f32", "str"], add(tensor("w", 8, &[1]).bytes(6, "hello"))),
         Case::new("weight-int4-short", &[W], add(tensor("w", 22, &[2, 3]).bytes(9, raw(2)))),
         Case::new("weight-bool-of-7", &[W, "bool"], add(tensor("w", 9, &[2, 3]).bytes(9, [0, 1, 7, 0, 1, 0]))),
         Case::new("weight-packed-floats-cut", &[W], add(tensor("w", FLOAT, &[2, 3]).bytes(4, raw(22)))),

@@ -24,11 +24,6 @@ pub(crate) fn attrs_without(cx: &dyn ImportCx, names: &[&str]) -> Attrs {
     attrs
 }
 
-/// A node with one result, under `op`, with the operands given.
-pub(crate) fn one(cx: &mut dyn ImportCx, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
-    cx.node(op, inputs, attrs)
-}
-
 /// Operators of two operands before opset 7: with `broadcast`, the second operand's dimensions lie from `axis` on (at the end without it).
 pub(crate) fn broadcast_by_axis(cx: &mut dyn ImportCx, op: &str) -> OpResult<Vec<ValueId>> {
     let (a, mut b) = (cx.input(0)?, cx.input(1)?);

@@ -78,7 +78,7 @@ fn same_pads(input: u64, out: u64, stride: u64, extent: u64, upper: bool) -> (u6
 pub(crate) fn out_dims(attrs: &Attrs, kernel: &[u64], input: &[Dim]) -> OpResult<Vec<Dim>> {
     let n = kernel.len();
     if input.len() != n {
-        return Err(OpError::new(format!("{} spatial dimensions, but the window has {n}", input.len())));
+        return Err(OpError::new(format!("{} spatial dimensions, but kernel_shape has {n}", input.len())));
     }
     let (strides, dilations) = (positive(attrs, "strides", n)?, positive(attrs, "dilations", n)?);
     let (begin, end) = explicit_pads(attrs, n)?;
@@ -146,11 +146,6 @@ impl Window {
         Ok(Window { kernel: kernel.to_vec(), strides, dilations, begin, end, input: input.to_vec(), out })
     }
 
-    /// Number of taps.
-    pub(crate) fn taps(&self) -> u64 {
-        self.kernel.iter().product()
-    }
-
     /// Input coordinate of tap `k` of window `o` along dimension `d`, if it lies inside.
     pub(crate) fn source(&self, d: usize, o: usize, k: usize) -> Option<usize> {
         let at = (o as u64 * self.strides[d] + k as u64 * self.dilations[d]).checked_sub(self.begin[d])?;
@@ -160,19 +155,6 @@ impl Window {
     /// Input coordinates of a tap of a window, if it lies inside along every dimension.
     pub(crate) fn sources(&self, o: &[usize], k: &[usize]) -> Option<Vec<usize>> {
         (0..o.len()).map(|d| self.source(d, o[d], k[d])).collect()
-    }
-
-    /// True when some window reads padding.
-    pub(crate) fn reads_padding(&self) -> bool {
-        (0..self.kernel.len()).any(|d| {
-            let last = (self.out[d].max(1) - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d];
-            self.begin[d] > 0 || last >= self.begin[d] + self.input[d]
-        })
-    }
-
-    /// Element reached by the last tap of the last window, plus one, counted from the start of the leading padding.
-    pub(crate) fn reach(&self, d: usize) -> u64 {
-        (self.out[d].max(1) - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1
     }
 }
 

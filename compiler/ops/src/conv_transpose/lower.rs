@@ -210,9 +210,9 @@ impl Layer {
         let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
         let mut around =
             vec![outer(y.view.shape[0], x.view.strides[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
-        for d in 0..last {
+        for (d, part) in phase.iter().enumerate().take(last) {
             let operands = spread.iter().map(|s| step(s, d)).collect();
-            around.push(outer(phase[d].count, x.view.strides[d + 2], step(&y.view.strides, d), operands));
+            around.push(outer(part.count, x.view.strides[d + 2], step(&y.view.strides, d), operands));
         }
         let f = self.filters as i64;
         around.push(Outer {

@@ -64,7 +64,8 @@ fn not(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
             p.un(UnOp::Not, a);
             Ok(p)
         }
-        _ => Err(OpError::new("the operand must be bool")),
+        Some(other) => Err(OpError::new(format!("the operand is {other}, it must be bool"))),
+        None => Err(OpError::new("the operand is missing")),
     }
 }
 

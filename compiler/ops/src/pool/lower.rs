@@ -203,9 +203,9 @@ fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
     let mut flat = onnxc_ir::op::View::contiguous(&x.view.shape).strides;
     if swapped {
         let mut step = 1;
-        for d in 2..flat.len() {
-            flat[d] = step;
-            step *= x.view.shape[d] as i64;
+        for (place, n) in flat.iter_mut().zip(&x.view.shape).skip(2) {
+            *place = step;
+            step *= *n as i64;
         }
     }
     for_pieces(cx, win, &mut |cx, piece| {

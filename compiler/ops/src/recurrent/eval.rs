@@ -63,13 +63,13 @@ pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
 
 impl Weights<'_> {
     /// Row `row` of w times x, with its bias.
-    fn from_x(&self, row: usize, x: &[f64]) -> f64 {
+    fn sum_from_x(&self, row: usize, x: &[f64]) -> f64 {
         let sum: f64 = self.w[row * self.inputs..][..self.inputs].iter().zip(x).map(|(w, x)| w * x).sum();
         sum + self.bias.map_or(0.0, |b| b[row])
     }
 
     /// Row `row` of r times the state, with its bias.
-    fn from_h(&self, row: usize, h: &[f64]) -> f64 {
+    fn sum_from_h(&self, row: usize, h: &[f64]) -> f64 {
         let sum: f64 = self.r[row * self.hidden..][..self.hidden].iter().zip(h).map(|(r, h)| r * h).sum();
         sum + self.bias.map_or(0.0, |b| b[self.gates * self.hidden + row])
     }
@@ -78,7 +78,7 @@ impl Weights<'_> {
         let n = self.hidden;
         let clip = |v: f64| cell.clip.map_or(v, |c| v.clamp(-f64::from(c), f64::from(c)));
         let old = h.to_vec();
-        let sum = |gate: usize, j: usize| self.from_x(gate * n + j, x) + self.from_h(gate * n + j, &old);
+        let sum = |gate: usize, j: usize| self.sum_from_x(gate * n + j, x) + self.sum_from_h(gate * n + j, &old);
         let peep = |gate: usize, j: usize| self.peepholes.map_or(0.0, |p| p[gate * n + j]);
         match cell.kind {
             Kind::Rnn => (0..n).for_each(|j| h[j] = acts[0].value(clip(sum(0, j)))),
@@ -94,11 +94,11 @@ impl Weights<'_> {
                 for j in 0..n {
                     let update = acts[0].value(clip(sum(0, j)));
                     let recurrent = if cell.linear_before_reset {
-                        reset[j] * self.from_h(2 * n + j, &old)
+                        reset[j] * self.sum_from_h(2 * n + j, &old)
                     } else {
-                        self.from_h(2 * n + j, &scaled)
+                        self.sum_from_h(2 * n + j, &scaled)
                     };
-                    let new = acts[1].value(clip(self.from_x(2 * n + j, x) + recurrent));
+                    let new = acts[1].value(clip(self.sum_from_x(2 * n + j, x) + recurrent));
                     h[j] = (1.0 - update) * new + update * old[j];
                 }
             }
