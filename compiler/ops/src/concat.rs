@@ -10,20 +10,24 @@ use crate::common::axes::axis;
 use crate::common::elements::Picker;
 use crate::common::nest;
 use crate::common::sample::{data, f32s, int_attrs, ints};
+use crate::composed::rotary::ROTARY_EMBEDDING;
 
 /// `concat`
 pub(crate) static CONCAT: OpDef = OpDef {
     name: "concat",
-    onnx: &[Import {
-        domain: "",
-        name: "Concat",
-        opsets: (4, NEWEST),
-        build: |cx| {
-            let at = cx.attrs().int("axis").ok_or_else(|| OpError::new("attribute axis is missing"))?;
-            let inputs = cx.inputs().to_vec();
-            cx.node("concat", &inputs, Attrs::default().with("axis", Attr::Int(at)))
+    onnx: &[
+        Import {
+            domain: "",
+            name: "Concat",
+            opsets: (4, NEWEST),
+            build: |cx| {
+                let at = cx.attrs().int("axis").ok_or_else(|| OpError::new("attribute axis is missing"))?;
+                let inputs = cx.inputs().to_vec();
+                cx.node("concat", &inputs, Attrs::default().with("axis", Attr::Int(at)))
+            },
         },
-    }],
+        ROTARY_EMBEDDING,
+    ],
     infer,
     infer_dims: Some(dims),
     eval,

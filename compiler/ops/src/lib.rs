@@ -2,6 +2,7 @@
 
 mod arg_extreme;
 mod common;
+mod composed;
 mod concat;
 mod control;
 mod conv;

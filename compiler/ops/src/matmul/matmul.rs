@@ -11,6 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
+use crate::composed::{attention::ATTENTION, einsum::EINSUM};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static MATMUL: OpDef = OpDef {
@@ -19,6 +20,8 @@ pub(crate) static MATMUL: OpDef = OpDef {
         Import { domain: "", name: "MatMul", opsets: (1, NEWEST), build: |cx| cx.forward("matmul") },
         Import { domain: "com.microsoft", name: "FusedMatMul", opsets: (1, NEWEST), build: fused },
         Import { domain: "com.microsoft", name: "TransposeMatMul", opsets: (1, NEWEST), build: fused },
+        ATTENTION,
+        EINSUM,
     ],
     infer,
     infer_dims: None,

@@ -14,6 +14,7 @@ use crate::common::elements::{Picker, for_coords, offset, strides};
 use crate::common::import;
 use crate::common::nest::{self, dense_last, origin, over, rows, safe_index};
 use crate::common::sample::{data, data_in, f32s, int, int_attrs, ints, sample};
+use crate::composed::loss::{CROSS_ENTROPY, NEGATIVE_LOG_LIKELIHOOD};
 
 /// `gather`
 pub(crate) static GATHER: OpDef = OpDef {
@@ -33,7 +34,11 @@ pub(crate) static GATHER: OpDef = OpDef {
 /// `gather_elements`
 pub(crate) static GATHER_ELEMENTS: OpDef = OpDef {
     name: "gather_elements",
-    onnx: &[Import { domain: "", name: "GatherElements", opsets: (11, NEWEST), build: |cx| cx.forward("gather_elements") }],
+    onnx: &[
+        Import { domain: "", name: "GatherElements", opsets: (11, NEWEST), build: |cx| cx.forward("gather_elements") },
+        NEGATIVE_LOG_LIKELIHOOD,
+        CROSS_ENTROPY,
+    ],
     infer: infer_elements,
     infer_dims: None,
     eval: eval_elements,
