@@ -19,6 +19,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod shape;
+mod top_k;
 mod view;
 
 use onnxc_ir::op::OpDef;
@@ -54,6 +55,7 @@ pub static ALL: &[&OpDef] = &[
     &conv_transpose::CONV_TRANSPOSE,
     &elementwise::COS,
     &elementwise::COSH,
+    &movement::CUMPROD,
     &movement::CUMSUM,
     &movement::DEPTH_TO_SPACE,
     &quantized::DEQUANTIZE_LINEAR,
@@ -162,6 +164,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::TANH,
     &elementwise::THRESHOLDED_RELU,
     &movement::TILE,
+    &top_k::TOP_K,
     &view::TRANSPOSE,
     &movement::TRILU,
     &view::UNSQUEEZE,

@@ -1,7 +1,7 @@
-//! `cumsum`: sums of the elements so far along one dimension. Operands data, axis (one integer). Attributes `exclusive` (an element does not
-//! count in its own sum) and `reverse` (from the end).
+//! `cumsum` and `cumprod`: sums or products of the elements so far along one dimension. Operands data, axis (one integer). Attributes `exclusive` (an element does not
+//! count in its own result) and `reverse` (from the end).
 //!
-//! f16 and bf16 are summed in f32.
+//! f16 and bf16 are computed in f32.
 
 use onnxc_ir::lir::{Expr, LoopKind};
 use onnxc_ir::lower::{Arg, LowerCx};
@@ -16,17 +16,29 @@ use crate::common::elements::{from_scalars, scalars, strides};
 use crate::common::nest::{self, ExprExt, compute_type, dense_last, number, origin, over, rows, safe_index};
 use crate::common::sample::{data, data_in, f32s, int, int_attrs, sample};
 
-/// `cumsum`
-pub(crate) static CUMSUM: OpDef = OpDef {
-    name: "cumsum",
-    onnx: &[Import { domain: "", name: "CumSum", opsets: (11, NEWEST), build: |cx| cx.forward("cumsum") }],
-    infer,
-    infer_dims: None,
-    eval,
-    lower: Lower::Nest(lower),
-    tolerance: Tolerance::EXACT,
-    samples,
-};
+macro_rules! running {
+    ($id:ident $name:literal $onnx:literal $since:literal $op:expr) => {
+        #[doc = concat!("`", $name, "`")]
+        pub(crate) static $id: OpDef = OpDef {
+            name: $name,
+            onnx: &[Import { domain: "", name: $onnx, opsets: ($since, NEWEST), build: |cx| cx.forward($name) }],
+            infer,
+            infer_dims: None,
+            eval: |cx| eval(cx, $op),
+            lower: Lower::Nest(|cx| lower(cx, $op)),
+            tolerance: Tolerance::EXACT,
+            samples,
+        };
+    };
+}
+
+running!(CUMSUM "cumsum" "CumSum" 11 BinOp::Add);
+running!(CUMPROD "cumprod" "CumProd" 26 BinOp::Mul);
+
+/// What a result without elements is.
+fn neutral(op: BinOp) -> f64 {
+    if op == BinOp::Add { 0.0 } else { 1.0 }
+}
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let x = cx.input(0)?;
@@ -42,7 +54,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if at.shape.iter().any(|d| d.as_const().is_some_and(|n| n != 1)) {
         return Err(OpError::new(format!("the axis must be one number, it is {at}")));
     }
-    order(cx.attrs, cx.constant(1), x.rank()).map(|_| vec![x.clone()])
+    order(cx.attrs, cx.constant(1), x.rank(), BinOp::Add).map(|_| vec![x.clone()])
 }
 
 /// How sums run.
@@ -54,30 +66,31 @@ struct Order {
     exclusive: bool,
     /// From the end.
     reverse: bool,
+    op: BinOp,
 }
 
-fn order(attrs: &Attrs, at: Option<&Tensor>, rank: usize) -> OpResult<Order> {
+fn order(attrs: &Attrs, at: Option<&Tensor>, rank: usize, op: BinOp) -> OpResult<Order> {
     let at = match at.map(index_values).transpose()?.as_deref() {
         None => None,
         Some([at]) => Some(axis(*at, rank)?),
         Some(_) => return Err(OpError::new("the axis must be one number")),
     };
     let on = |name: &str| attrs.int(name).unwrap_or(0) != 0;
-    Ok(Order { at, exclusive: on("exclusive"), reverse: on("reverse") })
+    Ok(Order { at, exclusive: on("exclusive"), reverse: on("reverse"), op })
 }
 
-fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+fn eval(cx: &EvalCx, op: BinOp) -> OpResult<Vec<Tensor>> {
     let (x, shape) = (cx.input(0), cx.out_shape(0));
-    let Order { at, exclusive, reverse } = order(cx.attrs, cx.opt(1), shape.len())?;
+    let Order { at, exclusive, reverse, .. } = order(cx.attrs, cx.opt(1), shape.len(), op)?;
     let at = at.expect("internal: inference accepts a missing axis");
     let (t, n, step) = (compute_type(x.dtype()), shape[at] as usize, strides(&shape)[at]);
     let values = scalars(x)?;
     let mut sums = values.clone();
     for first in (0..values.len()).filter(|i| i / step % n == 0) {
-        let mut sum = if t.is_float() { Scalar::Float(0.0) } else { Scalar::Int(0) };
+        let mut sum = if t.is_float() { Scalar::Float(neutral(op)) } else { Scalar::Int(neutral(op) as i128) };
         for i in 0..n {
             let e = first + step * if reverse { n - 1 - i } else { i };
-            let with = scalar_eval::bin(BinOp::Add, sum, values[e], t).cast(t);
+            let with = scalar_eval::bin(op, sum, values[e], t).cast(t);
             sums[e] = if exclusive { sum } else { with };
             sum = with;
         }
@@ -85,14 +98,14 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     Ok(vec![from_scalars(x.dtype(), &shape, sums)])
 }
 
-fn lower(cx: &mut LowerCx) -> OpResult<()> {
+fn lower(cx: &mut LowerCx, op: BinOp) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     nest::require(y.dtype)?;
     if y.view.shape.contains(&0) {
         return Ok(());
     }
     let (rank, axis) = (y.view.shape.len(), cx.input(1));
-    let order = order(cx.attrs, axis.constant.as_ref(), rank)?;
+    let order = order(cx.attrs, axis.constant.as_ref(), rank, op)?;
     match order.at {
         Some(at) => sum_along(cx, &x, &y, at, order),
         None => {
@@ -108,7 +121,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
 }
 
 /// Sums along dimension `at`.
-fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, reverse, .. }: Order) {
+fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, reverse, op, .. }: Order) {
     let shape = y.view.shape.clone();
     let t = compute_type(y.dtype);
     let last = shape[at] as i64 - 1;
@@ -121,7 +134,7 @@ fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, r
     let elements = shape.iter().product();
     rows(cx, &shape, &outside, elements, &mut origin(shape.len()), &mut |cx, coord| {
         if inside.is_empty() {
-            return one_row(cx, x, y, (at, exclusive), &place, coord);
+            return one_row(cx, x, y, (at, exclusive, op), &place, coord);
         }
         let across = |cx: &mut LowerCx, coord: &mut Vec<Expr>, value: &dyn Fn(&LowerCx, &[Expr]) -> Expr| {
             over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), coord, &mut |cx, coord| {
@@ -135,23 +148,30 @@ fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, r
             coord
         };
         coord[at] = place(Expr::Int(0));
-        let zero = number(t, 0.0);
+        let zero = number(t, neutral(op));
         // The sum of one element is `0 + x`, which is +0 for -0.
-        across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { zero.clone().add(cx.load(x, c)) });
+        across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { Expr::bin(op, zero.clone(), cx.load(x, c)) });
         cx.for_range(LoopKind::Serial, Expr::Int(1), Expr::Int(last + 1), 1, |cx, i| {
             let before = i.clone().minus(Expr::Int(1));
             coord[at] = place(i.clone());
             across(cx, coord, &|cx, c| {
                 let (to, previous) = (with(c, i.clone()), with(c, before.clone()));
-                cx.load(y, &previous).add(cx.load(x, if exclusive { &previous } else { &to }))
+                Expr::bin(op, cx.load(y, &previous), cx.load(x, if exclusive { &previous } else { &to }))
             });
         });
     });
 }
 
 /// One row with a running sum.
-fn one_row(cx: &mut LowerCx, x: &Arg, y: &Arg, (at, exclusive): (usize, bool), place: &dyn Fn(Expr) -> Expr, coord: &[Expr]) {
-    let sum = cx.let_(number(compute_type(y.dtype), 0.0));
+fn one_row(
+    cx: &mut LowerCx,
+    x: &Arg,
+    y: &Arg,
+    (at, exclusive, op): (usize, bool, BinOp),
+    place: &dyn Fn(Expr) -> Expr,
+    coord: &[Expr],
+) {
+    let sum = cx.let_(number(compute_type(y.dtype), neutral(op)));
     cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Int(y.view.shape[at] as i64), 1, |cx, i| {
         let mut coord = coord.to_vec();
         coord[at] = place(i);
@@ -159,7 +179,7 @@ fn one_row(cx: &mut LowerCx, x: &Arg, y: &Arg, (at, exclusive): (usize, bool), p
         if exclusive {
             nest::store(cx, y, &coord, Expr::Var(sum));
         }
-        cx.set(sum, Expr::Var(sum).add(value));
+        cx.set(sum, Expr::bin(op, Expr::Var(sum), value));
         if !exclusive {
             nest::store(cx, y, &coord, Expr::Var(sum));
         }

@@ -11,7 +11,7 @@ mod selection;
 mod tile;
 mod trilu;
 
-pub(crate) use cumsum::CUMSUM;
+pub(crate) use cumsum::{CUMPROD, CUMSUM};
 pub(crate) use depth_space::{DEPTH_TO_SPACE, SPACE_TO_DEPTH};
 pub(crate) use gather::{GATHER, GATHER_ELEMENTS};
 pub(crate) use gather_nd::GATHER_ND;
