@@ -6,7 +6,7 @@ use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, DType, Tensor, ValueId};
 
 use super::{elementwise, eval, numeric_program};
-use crate::common::elements::from_scalars;
+use crate::common::elements::{from_scalars, not_numeric};
 use crate::common::sample::{SHAPES, data, data_in, plain};
 
 fn program(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
@@ -49,6 +49,10 @@ fn bound(cx: &mut dyn ImportCx, i: usize, name: &str, high: bool) -> OpResult<Va
 
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let x = cx.input(0)?;
+    let dtype = cx.graph().ty(x).dtype;
+    if !dtype.is_float() && !dtype.is_int() {
+        return Err(not_numeric(dtype));
+    }
     let (low, high) = (bound(cx, 1, "min", false)?, bound(cx, 2, "max", true)?);
     cx.node("clip", &[Some(x), Some(low), Some(high)], Attrs::default())
 }
