@@ -98,10 +98,6 @@ pub fn infer(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results
     let inputs: Vec<Option<TensorType>> = children.iter().map(|c| class(c).types.first().cloned()).collect();
     let constant = |id: &Id| class(id).constant.map(|n| egraph.analysis.tables.constant(n).clone());
     let constants: Vec<Option<Tensor>> = children.iter().map(constant).collect();
-    let dims = constants.iter().map(|c| {
-        let ints = c.as_ref().filter(|t| t.dtype().is_int())?.to_i64s()?;
-        ints.into_iter().map(|n| u64::try_from(n).ok().map(onnxc_ir::Dim::Const)).collect()
-    });
-    let dims: Vec<_> = dims.collect();
+    let dims: Vec<_> = constants.iter().map(|c| c.as_ref().and_then(onnxc_ir::interp::as_dims)).collect();
     (op.infer)(&InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results })
 }
