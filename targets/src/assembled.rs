@@ -125,6 +125,8 @@ impl Asm {
             _ => (false, false),
         };
         let mut a = CodeAssembler::new(64)?;
+        // Only EVEX reaches all 32 registers.
+        a.set_prefer_vex(!zmm);
         for (i, r) in CALLEE_SAVED[..saved].iter().enumerate() {
             a.mov(qword_ptr(rsp - 8 * (i as i32 + 1)), GPRS[*r as usize])?;
         }

@@ -148,8 +148,8 @@ impl Asm {
             if dtype == DType::F16 {
                 // All words hold the f16 in their low half; the low 256 bits as words alternate with zeros, so convert from the packed form.
                 let t = self.alloc(Ty::I32)?;
-                self.a.vpmovdw(YMM_OF(t), z(d))?;
-                self.a.vcvtph2ps(z(d), YMM_OF(t))?;
+                self.a.vpmovdw(any_ymm(t), z(d))?;
+                self.a.vcvtph2ps(z(d), any_ymm(t))?;
                 self.free(t);
             }
         } else {
@@ -176,6 +176,8 @@ impl Asm {
     fn store_512(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         let mut to = self.at(at)?;
         match lanes {
+            // Cheaper than a mask, which costs several cycles on some machines.
+            Lanes::First(n @ (1..=4 | 8)) if dtype.bytes() == 4 => return self.store_first(v, to, n),
             Lanes::All => {}
             Lanes::First(_) => {
                 self.lane_mask(lanes)?;
@@ -192,18 +194,37 @@ impl Asm {
         Ok(())
     }
 
+    /// One to four lanes of 32 bits, or eight.
+    fn store_first(&mut self, v: V, to: AsmMemoryOperand, n: u32) -> Result<(), Error> {
+        match n {
+            1 => self.a.vmovss(dword_ptr(to), any_xmm(v))?,
+            2 | 3 => self.a.vmovq(qword_ptr(to), any_xmm(v))?,
+            4 => self.a.vmovups(xmmword_ptr(to), any_xmm(v))?,
+            _ => self.a.vmovups(ymmword_ptr(to), any_ymm(v))?,
+        }
+        if n == 3 {
+            self.a.vextractps(dword_ptr(to + 8), any_xmm(v), 2)?;
+        }
+        Ok(())
+    }
+
     fn store_256(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         let to = self.at(at)?;
         if dtype.bytes() == 4 {
             match lanes {
                 Lanes::All => self.a.vmovups(ymmword_ptr(to), y(v))?,
-                Lanes::First(1) => self.a.vmovss(dword_ptr(to), x(v))?,
-                Lanes::First(2) => self.a.vmovq(qword_ptr(to), x(v))?,
-                Lanes::First(4) => self.a.vmovups(xmmword_ptr(to), x(v))?,
-                _ => {
-                    let (mask, temp) = self.lane_mask_avx2(lanes)?;
+                // Masked stores take tens of cycles on some machines.
+                Lanes::First(n @ 1..=4) => self.store_first(v, to, n)?,
+                Lanes::First(n) => {
+                    self.a.vmovups(xmmword_ptr(to), x(v))?;
+                    let t = self.alloc(Ty::I32)?;
+                    self.a.vextractf128(x(t), y(v), 1)?;
+                    self.store_first(t, to + 16, n - 4)?;
+                    self.free(t);
+                }
+                Lanes::Tail => {
+                    let (mask, _) = self.lane_mask_avx2(lanes)?;
                     self.a.vmaskmovps(ymmword_ptr(to), y(mask), y(v))?;
-                    temp.into_iter().for_each(|t| self.free(t));
                 }
             }
             return Ok(());
@@ -234,8 +255,12 @@ impl Asm {
     }
 }
 
-/// The low half of a zmm register.
-#[expect(non_snake_case, reason = "reads as a register name")]
-fn YMM_OF(v: V) -> AsmRegisterYmm {
+/// Any xmm register; `x` names the first 16.
+pub(super) fn any_xmm(v: V) -> AsmRegisterXmm {
+    get_xmm(iced_x86::Register::XMM0 + u32::from(v.0)).expect("internal: targets: there are 32 vector registers")
+}
+
+/// The low half of any zmm register.
+pub(super) fn any_ymm(v: V) -> AsmRegisterYmm {
     get_ymm(iced_x86::Register::YMM0 + u32::from(v.0)).expect("internal: targets: there are 32 vector registers")
 }

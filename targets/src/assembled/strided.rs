@@ -3,14 +3,10 @@
 use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 
+use super::memory::{any_xmm, any_ymm};
 use super::{Asm, gpr, op_imm, x, y, z};
 use crate::emitter::{Emitter, Lanes, Mem, Ty, V};
 use crate::error::Error;
-
-/// Any xmm register; `x` names the first 16.
-fn any_xmm(v: V) -> AsmRegisterXmm {
-    get_xmm(iced_x86::Register::XMM0 + u32::from(v.0)).expect("internal: targets: there are 32 vector registers")
-}
 
 impl Asm {
     pub(super) fn emit_gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
@@ -50,7 +46,7 @@ impl Asm {
     /// Packed bytes in `low`, or words in `low` and `high`, to 32-bit lanes.
     fn widen(&mut self, d: V, dtype: DType, low: V, high: V) -> Result<(), Error> {
         if dtype.bytes() == 2 && self.zmm {
-            let words = get_ymm(iced_x86::Register::YMM0 + u32::from(low.0)).expect("internal: targets: a register");
+            let words = any_ymm(low);
             self.a.vinserti32x4(words, words, any_xmm(high), 1)?;
             match dtype {
                 DType::U16 => self.a.vpmovzxwd(z(d), words)?,
