@@ -8,6 +8,7 @@ mod control;
 mod conv;
 mod conv_transpose;
 mod elementwise;
+mod grid_sample;
 mod hardmax;
 mod matmul;
 mod movement;
@@ -78,6 +79,7 @@ pub static ALL: &[&OpDef] = &[
     &pool::GLOBAL_LP_POOL,
     &elementwise::GREATER,
     &elementwise::GREATER_OR_EQUAL,
+    &grid_sample::GRID_SAMPLE,
     &normalization::GROUP_NORMALIZATION,
     &recurrent::GRU,
     &elementwise::HARD_SIGMOID,
