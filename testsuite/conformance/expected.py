@@ -15,7 +15,7 @@ def read_list(path):
 
 def reason(row):
     # Numbers and paths differ from run to run and say nothing here.
-    return re.sub(r"\s+", " ", f"{row['status']}: {row['detail']}".rstrip(": "))[:110].rstrip()
+    return re.sub(r"\s+", " ", f"{row['status']}: {row['detail']}".rstrip(": "))[:160].rstrip()
 
 def main(mode, table, path):
     rows = {f"{r['kind']}/{r['test']}": r for r in csv.DictReader(open(table), delimiter="\t", quoting=csv.QUOTE_NONE)}

@@ -164,7 +164,7 @@ pub(crate) fn bin(b: &mut FunctionBuilder, caps: Caps, op: BinOp, dtype: DType, 
         BinOp::Max => b.ins().fmax(x, y),
         BinOp::Rem => float::rem(b, dtype, x, y),
         BinOp::Mod => {
-            // Python's: a non-zero remainder takes the sign of the divisor by adding it once.
+            // Python's: a non-zero remainder takes the sign of the divisor by adding it once, a zero by its sign bit.
             let r = float::rem(b, dtype, x, y);
             let zero = constant(b, dtype, 0)?;
             let (rn, yn) = (b.ins().fcmp(FloatCC::LessThan, r, zero), b.ins().fcmp(FloatCC::LessThan, y, zero));
@@ -172,7 +172,10 @@ pub(crate) fn bin(b: &mut FunctionBuilder, caps: Caps, op: BinOp, dtype: DType, 
             let nonzero = b.ins().fcmp(FloatCC::OrderedNotEqual, r, zero);
             let fix = b.ins().band(differ, nonzero);
             let moved = b.ins().fadd(r, y);
-            b.ins().select(fix, moved, r)
+            let none = b.ins().fcmp(FloatCC::Equal, r, zero);
+            let signed = b.ins().fcopysign(zero, y);
+            let kept = b.ins().select(none, signed, r);
+            b.ins().select(fix, moved, kept)
         }
         BinOp::Eq => b.ins().fcmp(FloatCC::Equal, x, y),
         BinOp::Ne => b.ins().fcmp(FloatCC::NotEqual, x, y),

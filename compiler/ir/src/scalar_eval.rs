@@ -356,7 +356,12 @@ fn bin_float(op: BinOp, a: f64, b: f64) -> Scalar {
         BinOp::Rem => a % b,
         BinOp::Mod => {
             let r = a % b;
-            if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+            match r {
+                // A zero has the divisor's sign too.
+                0.0 => 0.0f64.copysign(b),
+                _ if (r < 0.0) != (b < 0.0) => r + b,
+                _ => r,
+            }
         }
         BinOp::Pow => a.powf(b),
         BinOp::Min => {

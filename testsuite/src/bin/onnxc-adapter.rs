@@ -33,16 +33,28 @@ fn onnxc() -> PathBuf {
 }
 
 fn conformance(model: &str, inputs: &str, outputs: &str) -> Result<ExitCode, String> {
-    let done = Command::new(onnxc()).args(["run", model, "--inputs", inputs, "--outputs", outputs]).output();
+    let done = Command::new(onnxc())
+        .args(["run", model, "--inputs", inputs, "--outputs", outputs])
+        .arg("--message-format=json")
+        .output();
     let done = done.map_err(|e| format!("onnxc: {e}"))?;
     if done.status.success() {
         return Ok(ExitCode::SUCCESS);
     }
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    eprint!("{said}");
+    let first = first_message(&said).unwrap_or_else(|| said.clone());
+    eprintln!("{first}");
     // Exit code 1 means that the model is at fault for onnxc; of these, "not supported" is an answer and the rest are errors.
-    let refused = done.status.code() == Some(1) && (said.contains("not supported") || said.contains("unsupported"));
+    let answers = ["not supported", "unsupported", "would depend on data"];
+    let refused = done.status.code() == Some(1) && answers.iter().any(|a| first.contains(a));
     Ok(ExitCode::from(if refused { UNSUPPORTED } else { done.status.code().map_or(4, |c| c.clamp(1, 70) as u8) }))
+}
+
+/// Code and text of the first message in JSON.
+fn first_message(said: &str) -> Option<String> {
+    let all = said.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let text = |v: serde_json::Value| Some(format!("{}: {}", v.get("code")?.as_str()?, v.get("message")?.as_str()?));
+    all.into_iter().find_map(text)
 }
 
 fn bench(model: &Path, inputs: &Path, threads: &str) -> Result<ExitCode, String> {

@@ -158,6 +158,11 @@ impl<'p> Builder<'p> {
                 let q = self.un(UnOp::Floor, q);
                 let minus = self.un(UnOp::Neg, q);
                 let r = self.fma(minus, y, x);
+                // A zero has the divisor's sign too.
+                let (none, (_, sign)) = (self.cmp(BinOp::Eq, r, 0.0), self.split_sign(y));
+                let zero = self.c(0.0);
+                let zero = self.flip_sign(zero, sign);
+                let r = self.select(none, zero, r);
                 // x mod inf is x where the signs agree and y otherwise; NaN for infinite x (x - x is 0 or NaN).
                 let (product, zero) = (self.mul(x, y), self.c(0.0));
                 let differ = self.bin(BinOp::Lt, product, zero);
