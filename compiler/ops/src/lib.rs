@@ -1,6 +1,7 @@
 //! Every operator of onnxc: one file each, or one file per tight family.
 
 mod arg_extreme;
+mod bit_cast;
 mod common;
 mod composed;
 mod concat;
@@ -40,6 +41,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::ATANH,
     &pool::AVERAGE_POOL,
     &normalization::BATCH_NORMALIZATION,
+    &bit_cast::BIT_CAST,
     &elementwise::BIT_SHIFT,
     &elementwise::BITWISE_AND,
     &elementwise::BITWISE_NOT,

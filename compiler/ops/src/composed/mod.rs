@@ -3,9 +3,11 @@
 //! Each is an [`onnxc_ir::op::Import`] in the list of the operator that does most of its work.
 
 pub(crate) mod attention;
+pub(crate) mod causal_conv;
 pub(crate) mod einsum;
 pub(crate) mod loss;
 pub(crate) mod rotary;
+pub(crate) mod tensor_scatter;
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};

@@ -13,6 +13,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
 use crate::common::epilogue;
+use crate::composed::causal_conv::CAUSAL_CONV;
 
 /// The record.
 pub static CONV: OpDef = OpDef {
@@ -20,6 +21,7 @@ pub static CONV: OpDef = OpDef {
     onnx: &[
         Import { domain: "", name: "Conv", opsets: (1, NEWEST), build: import },
         Import { domain: "com.microsoft", name: "FusedConv", opsets: (1, NEWEST), build: import_fused },
+        CAUSAL_CONV,
     ],
     infer,
     infer_dims: None,

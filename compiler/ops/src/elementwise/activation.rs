@@ -249,7 +249,19 @@ const QUICK_GELU: onnxc_ir::op::Import = onnxc_ir::op::Import {
     },
 };
 
-activation!(SWISH "swish" [same!("Swish", 24, "swish"), QUICK_GELU] swish swish_f POLY &[("alpha", 1.5)]);
+/// ONNX `SwiGLU`: the first operand's swish, gated by the second.
+const SWI_GLU: onnxc_ir::op::Import = onnxc_ir::op::Import {
+    domain: "",
+    name: "SwiGLU",
+    opsets: (28, onnxc_ir::op::NEWEST),
+    build: |cx| {
+        let (a, b, alpha) = (cx.input(0)?, cx.input(1)?, cx.attrs().float("alpha").unwrap_or(1.0));
+        let swish = cx.node("swish", &[Some(a)], Attrs::default().with("alpha", Attr::Float(alpha)))?[0];
+        cx.node("mul", &[Some(swish), Some(b)], Attrs::default())
+    },
+};
+
+activation!(SWISH "swish" [same!("Swish", 24, "swish"), QUICK_GELU, SWI_GLU] swish swish_f POLY &[("alpha", 1.5)]);
 
 fn is_tanh(attrs: &Attrs) -> bool {
     attrs.str("approximate") == Some("tanh")
