@@ -73,7 +73,8 @@ pub enum LoopKind {
     /// Independent; at top level of a function it is split into tasks.
     Parallel,
     /// Independent, or reductions of the form `set v = op(v, e)` (add, mul, min, max) into variables from outside: the code generator may run
-    /// several at once in vector registers where loads and stores step by 1 or 0 elements; otherwise it runs in order.
+    /// several at once in vector registers; loads and stores that step by 1 or 0 elements are the fast ones. A nest of two loops whose inner one is
+    /// a vector loop may be transposed in blocks.
     Vector,
 }
 

@@ -75,9 +75,11 @@ const CHUNK: u64 = 512;
 
 /// True when a tile would apply a long epilogue to vectors that are mostly empty, and the rows of C lie one after the other: the epilogue is better
 /// a pass of its own.
-pub(super) fn late_epilogue(target: &TargetDesc, p: &Product) -> bool {
+pub(super) fn late_epilogue(cx: &LowerCx, p: &Product) -> bool {
     let flat = |o: &Operand| p.cols == 1 || (o.per_column && o.row == p.cols as i64) || (!o.per_column && o.row == 0);
-    2 * p.cols <= u64::from(target.lanes)
+    // An operand in the memory of the result would be gone.
+    let own = !cx.in_place.contains(&true);
+    own && 2 * p.cols <= u64::from(cx.target.lanes)
         && p.c.1 == DType::F32
         && p.c_row == p.cols as i64
         && p.epilogue.nodes.len() > SHORT_EPILOGUE

@@ -154,7 +154,7 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.div_ceil(u64::from(p.nr));
     let b_bytes = k * u64::from(p.nr) * panels * p.b.1.bytes();
-    if thin::late_epilogue(cx.target, p) {
+    if thin::late_epilogue(cx, p) {
         return thin::emit_late(cx, p, &mut |cx, p, at| {
             let height = p.rows.div_ceil(p.rows.div_ceil(u64::from(p.mr)));
             row_blocks(cx, p, height, at, &mut |cx, at, mr| {
