@@ -15,6 +15,7 @@ use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 use onnxc_ir::scalar::BinOp;
 
+use self::memory::any_ymm;
 use crate::cpu::Isa;
 use crate::emitter::{Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
 use crate::error::Error;
@@ -418,6 +419,14 @@ impl Emitter for Asm {
 
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
         self.emit_fma(d, a, b, c)
+    }
+
+    fn fma_first(&mut self, d: V, a: V, b: V, n: u32) -> Result<(), Error> {
+        if !self.zmm || n > 8 {
+            return self.fma(d, Opd::Reg(a), Opd::Reg(b), Opd::Reg(d));
+        }
+        self.writes(d);
+        Ok(self.a.vfmadd231ps(any_ymm(d), any_ymm(a), any_ymm(b))?)
     }
 
     fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error> {

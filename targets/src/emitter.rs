@@ -133,6 +133,11 @@ pub(crate) trait Emitter {
     fn copy(&mut self, ty: Ty, d: V, s: Opd) -> Result<(), Error>;
     /// `d = a*b + c`, rounded once where the machine can. `d` may be any of the operands.
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error>;
+    /// `d += a*b` in the first `n` lanes at least; others may become anything. Half vectors are cheaper on machines that work in halves.
+    fn fma_first(&mut self, d: V, a: V, b: V, n: u32) -> Result<(), Error> {
+        let _ = n;
+        self.fma(d, Opd::Reg(a), Opd::Reg(b), Opd::Reg(d))
+    }
     /// `d = op(a, b)`; `d` may be an operand. Shifts take constant counts. f32: + - * / min max; i32: + - * min max and or xor shl shr;
     /// masks: and or xor. Min and max of f32 propagate NaN.
     fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error>;

@@ -106,6 +106,11 @@ impl Tile<'_> {
         Ok(())
     }
 
+    /// Columns of vector `j` of a row that are written.
+    fn columns(&self, j: usize) -> u32 {
+        (i64::from(self.k.cols) - j as i64 * self.lanes).min(self.lanes) as u32
+    }
+
     fn lanes_of(&self, j: i64) -> Lanes {
         let left = i64::from(self.k.cols) - j * self.lanes;
         if left >= self.lanes { Lanes::All } else { Lanes::First(left as u32) }
@@ -225,7 +230,9 @@ impl Tile<'_> {
             if self.int8 {
                 e.dot_load_b(&b_regs[j * parts..][..parts], at, self.a_unsigned)?;
             } else {
-                e.load(b_regs[j], DType::F32, at, Lanes::All)?;
+                // Panels are padded: half a vector can always be read.
+                let half = self.columns(j) as i64 * 2 <= self.lanes && self.lanes == 16;
+                e.load(b_regs[j], DType::F32, at, if half { Lanes::First(8) } else { Lanes::All })?;
             }
         }
         for at in (b_at..b_at + self.nv * vector).filter(|at| at % 64 == 0) {
@@ -245,7 +252,7 @@ impl Tile<'_> {
                 if self.int8 {
                     e.dot(v, a_part, &b_regs[j * parts..][..parts], self.a_unsigned)?;
                 } else {
-                    e.fma(v, Opd::Reg(a_part[0]), Opd::Reg(b_regs[j]), Opd::Reg(v))?;
+                    e.fma_first(v, a_part[0], b_regs[j], self.columns(j))?;
                 }
             }
         }

@@ -51,6 +51,14 @@ impl Asm {
 
     fn load_512(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         let from = self.at(at)?;
+        match lanes {
+            // The other lanes become zero without a mask.
+            Lanes::First(1) if dtype.bytes() == 4 => return Ok(self.a.vmovss(any_xmm(d), dword_ptr(from))?),
+            Lanes::First(2) if dtype.bytes() == 4 => return Ok(self.a.vmovq(any_xmm(d), qword_ptr(from))?),
+            Lanes::First(4) if dtype.bytes() == 4 => return Ok(self.a.vmovups(any_xmm(d), xmmword_ptr(from))?),
+            Lanes::First(8) if dtype.bytes() == 4 => return Ok(self.a.vmovups(any_ymm(d), ymmword_ptr(from))?),
+            _ => {}
+        }
         let register = match (lanes, self.k3_holds) {
             (Lanes::All, _) => z(d),
             _ => match self.lane_mask(lanes)? {
