@@ -31,6 +31,9 @@ fn array(io: &Io) -> String {
     format!("[{name}; {count}]")
 }
 
+/// A program need not use everything in its binding, which is private when it is a module.
+const UNUSED: &str = "#[allow(dead_code)]\n";
+
 /// The text of `NAME.rs`: a module for a program that links the archive.
 pub fn binding(facts: &Facts) -> String {
     let mut out = String::new();
@@ -38,14 +41,14 @@ pub fn binding(facts: &Facts) -> String {
     let name = &facts.name;
     let _ = writeln!(w, "// {}: made by {} for {}. Do not edit.", names::comment(name), facts.producer, facts.target);
     let _ = writeln!(w, "// A module without dependencies: `mod {name};`, and link the archive of the same name.\n");
-    let _ = writeln!(w, "/// Size of [`Arena`].\npub const ARENA_BYTES: usize = {};", facts.arena_bytes);
-    let _ = writeln!(w, "/// Deepest stack of a run.\npub const STACK_BYTES: usize = {};", facts.stack_bytes);
-    let _ = writeln!(w, "/// Size of the weights.\npub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
+    let _ = writeln!(w, "/// Size of [`Arena`].\n{UNUSED}pub const ARENA_BYTES: usize = {};", facts.arena_bytes);
+    let _ = writeln!(w, "/// Deepest stack of a run.\n{UNUSED}pub const STACK_BYTES: usize = {};", facts.stack_bytes);
+    let _ = writeln!(w, "/// Size of the weights.\n{UNUSED}pub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
     fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
     fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
     let _ = writeln!(
         w,
-        "/// Working memory of one inference: put it on the stack, in a static or in a box.\n#[repr(C, align({}))]\n\
+        "/// Working memory of one inference: put it on the stack, in a static or in a box.\n{UNUSED}#[repr(C, align({}))]\n\
          pub struct Arena(core::mem::MaybeUninit<[u8; ARENA_BYTES]>);\n",
         facts.arena_align.max(1)
     );
@@ -64,14 +67,15 @@ pub fn binding(facts: &Facts) -> String {
 
 fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str) {
     let lifetime = if list.is_empty() { "" } else { "<'a>" };
-    let _ = writeln!(w, "/// {about}\npub struct {name}{lifetime} {{");
+    let _ = writeln!(w, "/// {about}\n{UNUSED}pub struct {name}{lifetime} {{");
     for (io, field) in list.iter().zip(names::fields(list.iter().map(|io| io.name.as_str()))) {
         let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), array(io));
     }
     w.push_str("}\n\n");
 }
 
-const ARENA: &str = "impl Arena {
+const ARENA: &str = "#[allow(dead_code)]
+impl Arena {
     /// Memory with any contents.
     pub const fn new() -> Arena {
         Arena(core::mem::MaybeUninit::uninit())
@@ -89,6 +93,7 @@ impl Default for Arena {
 const ERROR: &str = "/// Why an inference was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[allow(dead_code)]
 pub enum Error {
     /// The CPU lacks a feature that the code was compiled for.
     Cpu,
@@ -134,20 +139,20 @@ fn run(w: &mut String, facts: &Facts) {
     let (no_inputs, no_outputs) = (unused(&facts.inputs, "inputs"), unused(&facts.outputs, "outputs"));
     let _ = writeln!(
         w,
-        "unsafe extern \"C\" {{
+        "{UNUSED}unsafe extern \"C\" {{
     fn {name}_run(call: *const abi::onnxc_call) -> i32;
     #[link_name = \"{name}_model\"]
     static DESCRIPTOR: abi::onnxc_model;
 }}
 
 /// The descriptor of the model.
-pub fn descriptor() -> &'static abi::onnxc_model {{
+{UNUSED}pub fn descriptor() -> &'static abi::onnxc_model {{
     // SAFETY: constant data of the linked object.
     unsafe {{ &*core::ptr::addr_of!(DESCRIPTOR) }}
 }}
 
 /// One inference on one thread.
-pub fn run(inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
+{UNUSED}pub fn run(inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
 {check}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
     let outputs: [*mut core::ffi::c_void; {}] = [{}];
     let call = abi::onnxc_call {{

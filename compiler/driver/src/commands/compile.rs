@@ -9,7 +9,7 @@ use serde_json::json;
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
 use crate::data::write_file;
-use crate::fault::{Done, Fault};
+use crate::fault::Done;
 use crate::pipeline::{self, Compiled};
 
 /// `onnxc compile`.
