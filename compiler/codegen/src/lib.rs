@@ -18,6 +18,7 @@ mod pool;
 mod print;
 mod scalar;
 mod segment;
+mod unwind;
 
 pub use error::{Error, Result};
 pub use generate::{StepInfo, Weights, step_table};

@@ -96,7 +96,8 @@ pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> 
     };
     define(&mut module, &machine, &options.name, Some((in_object, section)))?;
     define_descriptor(&mut module, &facts)?;
-    let product = module.finish();
+    let mut product = module.finish();
+    crate::unwind::add(&mut product, &machine, &*target.isa)?;
     let bytes = emit(product)?;
     Ok(ObjectOutput {
         bytes,

@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn fields_are_rust_identifiers() {
         let names = ["input:0", "Input_0", "type", "3", "", "images"];
-        assert_eq!(fields(names.into_iter()), ["input_0", "input_0_2", "type_", "_3", "__2", "images"].map(String::from));
+        assert_eq!(fields(names.into_iter()), ["input_0", "input_0_2", "type_", "_3", "__", "images"].map(String::from));
     }
 
     #[test]
