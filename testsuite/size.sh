@@ -1,6 +1,7 @@
 #!/bin/sh
 # Text (code and constants) that the runtime adds to a bare-metal program: everything that a no_std user can call is linked with
-# --gc-sections and measured, with what it needs from core (formatting of errors, memcpy).  Exit code 0 when it is below 16 KB on each embedded target.
+# --gc-sections and measured, with what it needs from core (formatting of errors, memcpy).  Exit code 0 when it is below 16 KB on each embedded target,
+# 3 when rustc cannot compile for one.
 #
 #   testsuite/size.sh [TARGET...]     default: aarch64-unknown-none riscv64gc-unknown-none-elf
 #
@@ -19,8 +20,8 @@ for target in "$@"; do
     esac
     if [ ! -d "$(rustc --print target-libdir --target "$target")" ] && ! rustup -q target add "$target" 2>"$work/rustup"; then
         cat "$work/rustup" >&2
-        echo "size.sh: rustc has no libraries for $target" >&2
-        exit 1
+        echo "size.sh: rustc has no libraries for $target, and rustup cannot bring them" >&2
+        exit 3
     fi
     compile() { rustc --edition 2024 --target "$target" --out-dir "$work/$target" -C opt-level=s -C panic=abort -C code-model=$cmodel "$@"; }
     compile --crate-type rlib --crate-name onnxc_runtime "$root/runtime/src/lib.rs"
