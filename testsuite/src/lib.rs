@@ -4,6 +4,7 @@
 //! The helpers know files and processes only, never the compiler's own types: a mistake in the compiler's tensor code
 //! cannot hide itself by being used on both sides of a comparison. `interpret` and `small` alone call the importer and the interpreter.
 
+pub mod artefact;
 pub mod bad_models;
 pub mod compare;
 pub mod data;

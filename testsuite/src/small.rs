@@ -49,7 +49,7 @@ pub fn wide() -> String {
 }
 
 /// Rows of [`wide`].
-pub const WIDE_ROWS: usize = 512;
+pub const WIDE_ROWS: usize = 128;
 
 /// The graph of a text.
 ///

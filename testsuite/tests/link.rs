@@ -1,21 +1,13 @@
 //! Artefacts of `onnxc compile` in programs: C and C++, position independent, shared, with unused models removed.
 
+use onnxc_testsuite::artefact::{C11, C99, X86, build, inspect, onnxc};
 use onnxc_testsuite::run::{self, run};
 use onnxc_testsuite::small::{self, PAIR, TINY};
-use onnxc_testsuite::{data, target};
+use onnxc_testsuite::target;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-
-/// Compiles a text in `folder`: `NAME.a` and what lies beside it.
-fn onnxc(folder: &Path, name: &str, text: &str, flags: &[&str]) {
-    let model = folder.join(format!("{name}.nir"));
-    fs::write(&model, text).unwrap();
-    let mut onnxc = Command::new(run::onnxc());
-    onnxc.args(["compile", &format!("{name}.nir"), "-o", &format!("{name}.a")]).args(flags).current_dir(folder);
-    run(&mut onnxc, Duration::from_secs(300)).expect_ok("onnxc compile");
-}
 
 /// A folder with the models tiny and pair for the oldest x86-64.
 fn two_models() -> tempfile::TempDir {
@@ -25,31 +17,8 @@ fn two_models() -> tempfile::TempDir {
     folder
 }
 
-const X86: [&str; 4] = ["--target", "x86_64-unknown-linux-gnu", "--cpu", "x86-64"];
-const C99: [&str; 6] = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic"];
-const C11: [&str; 7] = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-D_GNU_SOURCE"];
-
-/// A source of `tests/link`.
-fn source(file: &str) -> PathBuf {
-    data::repository().join("testsuite/tests/link").join(file)
-}
-
-/// `cc FLAGS file ARGUMENTS -o program`, in `folder`, whose headers are found.
-fn build(cc: &str, flags: &[&str], file: &str, arguments: &[&str], folder: &Path) -> PathBuf {
-    let program = folder.join("program");
-    let mut command = Command::new(cc);
-    command.args(flags).arg("-I").arg(folder).arg("-I").arg(source("")).arg(source(file)).args(arguments);
-    run(command.arg("-o").arg(&program).current_dir(folder), Duration::from_secs(120)).expect_ok(cc);
-    program
-}
-
 fn said(program: &Path) -> String {
     run(&mut Command::new(program), Duration::from_secs(60)).expect_ok("the program")
-}
-
-/// What a tool of binutils says about `file`.
-fn inspect(tool: &str, flags: &[&str], file: &Path) -> String {
-    run(Command::new(tool).args(flags).arg(file), Duration::from_secs(60)).expect_ok(tool)
 }
 
 #[test]
@@ -180,5 +149,47 @@ fn two_compilations_are_the_same_bytes() {
         for ((path, a), (_, b)) in a.iter().zip(&b) {
             assert!(a == b, "{}: {} differs", target.name, path.display());
         }
+    }
+}
+
+/// The model wide in `folder`, linked with `file`.
+fn wide(folder: &Path, file: &str, text: &str, flags: &[&str]) -> PathBuf {
+    onnxc(folder, "wide", text, &[&X86[..], flags].concat());
+    let flags = [&C11[..], &["-DMODEL=wide_model", "-DMODEL_HEADER=\"wide.h\"", "-Wl,--fatal-warnings"]].concat();
+    build("gcc", &flags, file, &["wide.a"], folder)
+}
+
+#[test]
+fn weights_in_a_file() {
+    if !target::by_name("x86-64").can_run() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = small::wide();
+    let program = wide(folder.path(), "weights.c", &text, &["--weights=file"]);
+    let weights = folder.path().join("wide.weights");
+    let said = run(Command::new(program).arg(&weights), Duration::from_secs(60)).expect_ok("weights");
+    // ONNXC_NO_WEIGHTS and ONNXC_MISALIGNED.
+    assert!(said.contains("status without 5\n") && said.contains("status misaligned 2\n"), "{said}");
+    small::check(&said, "wide", &text);
+    let (object, file) = (fs::metadata(folder.path().join("wide.a")).unwrap().len(), fs::metadata(weights).unwrap().len());
+    assert!(file >= 100_000 && object < 50_000, "{file} bytes of weights, {object} of archive");
+}
+
+#[test]
+fn weights_in_a_section() {
+    if !target::by_name("x86-64").can_run() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = small::wide();
+    let program = wide(folder.path(), "memory.c", &text, &["--weights=section:.model_weights"]);
+    small::check(&said(&program), "wide", &text);
+    for file in [folder.path().join("wide.a"), program] {
+        let sections = inspect("readelf", &["-SW"], &file);
+        let line = sections.lines().find(|l| l.contains(" .model_weights ")).unwrap_or_else(|| panic!("{sections}"));
+        let words: Vec<&str> = line.split(']').nth(1).expect("the name").split_whitespace().collect();
+        // Name, type, address, offset, size; then the entries' size and flags: allocated, not written, not executed.
+        assert!(words[1] == "PROGBITS" && u64::from_str_radix(words[4], 16).unwrap() >= 100_000 && words[6] == "A", "{line}");
     }
 }

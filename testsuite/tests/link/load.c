@@ -11,7 +11,8 @@ int main(int n, char **argument) {
         const onnxc_model *m = dlsym(library, argument[i]);
         if (m == 0) probe_die(dlerror());
         probe p;
-        probe_run(&p, m);
+        probe_open(&p, m);
+        probe_run(&p);
     }
     return dlclose(library);
 }

@@ -3,12 +3,12 @@
  * The arena's contents are compared after two runs that began with different paint: a byte that the model writes differs from at
  * least one of them. The stack is measured on a thread of its own, painted below the caller's frame.
  */
-#include "model.h"
+#include MODEL_HEADER
 #include "probe.h"
 #include <pthread.h>
 #include <string.h>
 
-enum { STACK = 4 << 20 };
+enum { STACK = 256 << 10 };
 
 static unsigned char stack[STACK] __attribute__((aligned(4096)));
 
@@ -49,7 +49,8 @@ static uint64_t highest_change(const unsigned char *p, uint64_t bytes, int paint
 int main(void) {
     const onnxc_model *m = &MODEL;
     probe p;
-    probe_run(&p, m);
+    probe_open(&p, m);
+    probe_run(&p);
     memset(p.call.arena, PROBE_PAINT, m->arena_bytes);
     uint64_t used = stack_used(&p.call);
     probe_check(&p);

@@ -4,6 +4,7 @@
 
 int main(void) {
     probe p;
-    probe_run(&p, &tiny_model);
+    probe_open(&p, &tiny_model);
+    probe_run(&p);
     return 0;
 }

@@ -78,13 +78,11 @@ static void probe_print(const probe *p) {
     }
 }
 
-/* Opens the probe for one inference, checked and printed. */
-static void probe_run(probe *p, const onnxc_model *m) {
-    int32_t status;
-    probe_open(p, m);
-    status = m->run(&p->call);
+/* One inference, checked and printed. */
+static void probe_run(const probe *p) {
+    int32_t status = p->model->run(&p->call);
     if (status != ONNXC_OK) {
-        fprintf(stderr, "probe: %s answered %d\n", m->name, (int)status);
+        fprintf(stderr, "probe: %s answered %d\n", p->model->name, (int)status);
         exit(1);
     }
     probe_check(p);

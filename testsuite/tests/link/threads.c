@@ -1,13 +1,13 @@
 /* Eight threads share one model, each with its own arena; then one inference with a parallel_for of four workers, which must give the
  * same bytes. Prints the outputs, and `tasks N` with the number of tasks that parallel_for was given.
  */
-#include "model.h"
+#include MODEL_HEADER
 #include "probe.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
-enum { SHARERS = 8, ROUNDS = 20, WORKERS = 4 };
+enum { SHARERS = 8, ROUNDS = 4, WORKERS = 4 };
 
 static void same(const probe *a, const probe *b, const char *what) {
     for (uint32_t j = 0; j < a->model->n_outputs; j++)
@@ -66,7 +66,8 @@ int main(void) {
     probe alone, shared[SHARERS], parallel;
     pthread_t threads[SHARERS];
     if (m->max_threads != WORKERS) probe_die("compiled for another number of threads");
-    probe_run(&alone, m);
+    probe_open(&alone, m);
+    probe_run(&alone);
     for (int i = 0; i < SHARERS; i++) {
         probe_open(&shared[i], m);
         if (pthread_create(&threads[i], 0, share, &shared[i])) probe_die("thread");

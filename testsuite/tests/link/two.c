@@ -15,7 +15,9 @@ int main(void) {
     if (m->arena_bytes != TINY_ARENA_BYTES || m->arena_align != TINY_ARENA_ALIGN || m->stack_bytes != TINY_STACK_BYTES ||
         m->max_threads != TINY_MAX_THREADS || m->weights_bytes != TINY_WEIGHTS_BYTES)
         probe_die("header and descriptor differ");
-    probe_run(&tiny, m);
-    probe_run(&pair, &pair_model);
+    probe_open(&tiny, m);
+    probe_open(&pair, &pair_model);
+    probe_run(&tiny);
+    probe_run(&pair);
     return (int)(sizeof(tiny_io) + sizeof(pair_io)) - 2;
 }

@@ -80,6 +80,14 @@ impl Arena {
     pub const fn new() -> Arena {
         Arena(core::mem::MaybeUninit::uninit())
     }
+
+    /// The first aligned part of `memory`, such as the spare capacity of a vector; `None` when it is too small.
+    pub fn within(memory: &mut [core::mem::MaybeUninit<u8>]) -> Option<&mut Arena> {
+        let before = memory.as_ptr().align_offset(core::mem::align_of::<Arena>());
+        let part = memory.get_mut(before..)?.get_mut(..core::mem::size_of::<Arena>())?;
+        // SAFETY: size and alignment are those of an arena, whose bytes may have any contents, and the slice is borrowed as long.
+        Some(unsafe { &mut *part.as_mut_ptr().cast::<Arena>() })
+    }
 }
 
 impl Default for Arena {
