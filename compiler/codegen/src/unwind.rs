@@ -60,10 +60,14 @@ pub(crate) fn add(product: &mut ObjectProduct, machine: &Machine, isa: &dyn Targ
     product.object.section_mut(section).set_data(bytes.into_vec(), 8);
     for r in relocations {
         let RelocationTarget::Symbol(ix) = r.target else { return Err(fail(&"a relocation against a section")) };
+        // Against the section: a shared library may not refer to its exported functions this way, which others could replace.
+        let function = product.object.symbol(product.function_symbol(FuncId::from_u32(ix as u32)));
+        let (home, start) = (function.section.id(), function.value as i64);
+        let home = home.ok_or_else(|| fail(&"a function without a section"))?;
         let relocation = ObjectRelocation {
             offset: r.offset as u64,
-            symbol: product.function_symbol(FuncId::from_u32(ix as u32)),
-            addend: r.addend,
+            symbol: product.object.section_symbol(home),
+            addend: r.addend + start,
             flags: RelocationFlags::Generic {
                 kind: RelocationKind::Relative,
                 encoding: RelocationEncoding::Generic,
