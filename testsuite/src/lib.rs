@@ -2,7 +2,8 @@
 //! foreign targets are run.  The tests themselves are in `testsuite/tests/`.
 //!
 //! The helpers know files and processes only, never the compiler's own types: a mistake in the compiler's tensor code
-//! cannot hide itself by being used on both sides of a comparison. `interpret` and `small` alone call the importer and the interpreter.
+//! cannot hide itself by being used on both sides of a comparison. Only `interpret`, `small` (importer and interpreter) and
+//! `samples` (operators and interpreter) call it.
 
 pub mod artefact;
 pub mod bad_models;
@@ -14,6 +15,7 @@ pub mod mutate;
 pub mod npy;
 pub mod pb;
 pub mod run;
+pub mod samples;
 pub mod small;
 pub mod target;
 pub mod tensor;
