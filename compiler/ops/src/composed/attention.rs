@@ -104,6 +104,10 @@ fn grouped(b: &mut Build, x: ValueId, m: ValueId) -> OpResult<ValueId> {
     if xs[1] == ms[1] {
         return b.op("matmul", &[x, m]);
     }
+    // Keys and values may come with different numbers of heads.
+    if ms[1] == 0 || xs[1] % ms[1] != 0 {
+        return Err(OpError::new(format!("{} heads cannot be shared by {}", ms[1], xs[1])));
+    }
     let split = b.reshape(x, &[xs[0], ms[1], xs[1] / ms[1], xs[2], xs[3]])?;
     let shared = b.unsqueeze(m, &[2])?;
     let y = b.op("matmul", &[split, shared])?;
