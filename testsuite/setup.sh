@@ -26,6 +26,7 @@ done
 missing=
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need gcc gcc
+need g++ g++
 need gdb gdb
 need python3 python3
 need npm npm
