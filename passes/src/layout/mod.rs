@@ -20,8 +20,6 @@ const CHANNELS_LAST: &[&str] = &[
     "max_pool",
     "average_pool",
     "lp_pool",
-    "global_average_pool",
-    "global_max_pool",
     "global_lp_pool",
     "resize",
     "instance_normalization",

@@ -52,6 +52,19 @@ pub(crate) fn reshape(from: &View, shape: &[u64]) -> Option<View> {
     Some(View { shape: shape.to_vec(), strides, offset: from.offset })
 }
 
+/// A dense view with channels (dimension 1) innermost.
+pub(crate) fn channels_last(shape: &[u64]) -> View {
+    let mut view = View::contiguous(shape);
+    view.strides[1] = 1;
+    let mut step = shape[1] as i64;
+    for d in (2..shape.len()).rev() {
+        view.strides[d] = step;
+        step *= shape[d] as i64;
+    }
+    view.strides[0] = step;
+    view
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

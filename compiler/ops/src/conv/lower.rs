@@ -9,6 +9,7 @@ use onnxc_ir::scalar::ScalarProgram;
 
 use super::{Geometry, OWN_INPUTS};
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
+use crate::common::views::channels_last;
 
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
 struct Conv {
@@ -86,19 +87,6 @@ fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
     }
     cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
-}
-
-/// A dense view with channels (dimension 1) innermost.
-fn channels_last(shape: &[u64]) -> View {
-    let mut strides = vec![0i64; shape.len()];
-    strides[1] = 1;
-    let mut step = shape[1] as i64;
-    for d in (2..shape.len()).rev() {
-        strides[d] = step;
-        step *= shape[d] as i64;
-    }
-    strides[0] = step;
-    View { shape: shape.to_vec(), strides, offset: 0 }
 }
 
 impl Conv {

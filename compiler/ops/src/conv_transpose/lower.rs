@@ -11,6 +11,7 @@ use super::{Geometry, dims};
 use crate::common::convolution::groups;
 use crate::common::nest::{self, ExprExt, compute_type};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+use crate::common::views::channels_last;
 use crate::conv::OWN_INPUTS;
 
 /// One dimension of one phase.
@@ -360,17 +361,4 @@ impl Layer {
         });
         Ok(())
     }
-}
-
-/// A dense view with channels (dimension 1) innermost.
-fn channels_last(shape: &[u64]) -> View {
-    let mut view = View::contiguous(shape);
-    view.strides[1] = 1;
-    let mut step = shape[1] as i64;
-    for d in (2..shape.len()).rev() {
-        view.strides[d] = step;
-        step *= shape[d] as i64;
-    }
-    view.strides[0] = step;
-    view
 }

@@ -7,12 +7,13 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpResult, View};
+use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use super::spread::{along, vector_view};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
+use crate::common::views::channels_last;
 
 /// A convolution of integers with constant weights. A product of matrices is one with a window of one element.
 pub(super) struct Integer {
@@ -252,8 +253,9 @@ impl Integer {
             if (channel as u64) < channels && (col as u64) < filters { weight(g, channel, col, tap) as i8 as u8 } else { 0 }
         };
         let k = (taps * x.channels) as usize;
-        let packed: Vec<u8> =
-            (0..self.group as usize).flat_map(|g| pack(k, filters as usize, nr as usize, |k, c| get(g, k, c))).collect();
+        let packed: Vec<u8> = (0..self.group as usize)
+            .flat_map(|g| tile::pack_bytes(k, filters as usize, nr as usize, |k, c| get(g, k, c)))
+            .collect();
         let per_group = packed.len() as i64 / self.group as i64;
         let b = cx.const_buf(DType::I8, packed);
         let f = filters as i64;
@@ -298,32 +300,6 @@ impl Integer {
 
 /// Where results go: the argument, the program over the sums, its operands.
 type Target = (Arg, ScalarProgram, Vec<Arg>);
-
-/// `k` by `n` bytes in panels of `nr` columns, four rows beside each other: `[panel][k/4][nr][4]`, zero padded.
-fn pack(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> u8) -> Vec<u8> {
-    let mut out = Vec::with_capacity(k * n.next_multiple_of(nr));
-    for panel in 0..n.div_ceil(nr) {
-        for group in 0..k.div_ceil(4) {
-            for column in panel * nr..(panel + 1) * nr {
-                out.extend((4 * group..4 * group + 4).map(|row| if row < k && column < n { get(row, column) } else { 0 }));
-            }
-        }
-    }
-    out
-}
-
-/// A dense view with channels (dimension 1) innermost.
-fn channels_last(shape: &[u64]) -> View {
-    let mut view = View::contiguous(shape);
-    view.strides[1] = 1;
-    let mut step = shape[1] as i64;
-    for d in (2..shape.len()).rev() {
-        view.strides[d] = step;
-        step *= shape[d] as i64;
-    }
-    view.strides[0] = step;
-    view
-}
 
 /// The multipliers `sx * sw / sy` of every filter as an operand along dimension `d`, computed when they are not constants.
 pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m: u64, d: usize, rank: usize) -> Arg {

@@ -62,7 +62,10 @@ impl Matrices {
             cx.push(Stmt::Store(factor, j.clone(), scale.mul(load(scales, &j))));
         });
         let (mr, nr) = tile::choose(cx.target, true, a.rows, matrix.n as u64);
-        let packed = cx.const_buf(DType::I8, pack(values, matrix.k, matrix.n, nr as usize));
+        let packed = cx.const_buf(
+            DType::I8,
+            tile::pack_bytes(matrix.k, matrix.n, nr as usize, |row, column| values[row * matrix.n + column] as u8),
+        );
         let (epilogue, operands) = epilogue(cx, layer, which, factor, q.sums.map(|s| (s, zeros)));
         let outer = a.outer.iter().map(|o| Outer { a: (a.rows * padded) as i64, operands: vec![0; operands.len()], ..o.clone() });
         let mut outer: Vec<Outer> = outer.collect();
@@ -91,21 +94,6 @@ impl Matrices {
 
 fn load(buf: BufId, at: &Expr) -> Expr {
     Expr::Load(buf, Box::new(at.clone()))
-}
-
-/// `k` by `n` bytes in panels of `nr` columns, four rows beside each other: `[panel][k/4][nr][4]`, zero padded.
-fn pack(values: &[i8], k: usize, n: usize, nr: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for panel in 0..n.div_ceil(nr) {
-        for group in 0..k.div_ceil(4) {
-            for column in panel * nr..(panel + 1) * nr {
-                out.extend(
-                    (4 * group..4 * group + 4).map(|row| if row < k && column < n { values[row * n + column] as u8 } else { 0 }),
-                );
-            }
-        }
-    }
-    out
 }
 
 /// `(acc - zero of b * sum of a's row) * factor + bias`, as far as they are there.
