@@ -181,7 +181,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         });
         out.push(sum);
     });
-    Ok(vec![from_f64s(x.dtype(), &shape, out)])
+    Ok(vec![from_f64s(x.dtype(), &shape, out)?])
 }
 
 /// A tap along one dimension, as code.

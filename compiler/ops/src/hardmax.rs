@@ -46,7 +46,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
             out[start + steps[find(true, false, steps.iter().map(|s| values[start + s]))]] = 1.0;
         }
     }
-    Ok(vec![from_f64s(x.dtype(), x.shape(), out)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), out)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

@@ -32,7 +32,7 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         (Some(id), _) => Some(id),
         (None, Some(v)) => {
             let dtype = cx.graph().ty(x).dtype;
-            Some(cx.constant(from_f64s(dtype, &[], [f64::from(v)])))
+            Some(cx.constant(from_f64s(dtype, &[], [f64::from(v)])?))
         }
         _ => None,
     };

@@ -135,7 +135,7 @@ fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
         }
     });
     let reduced: Vec<Scalar> = reduced.collect();
-    Ok(vec![from_scalars(x.dtype(), &cx.out_shape(0), reduced)])
+    Ok(vec![from_scalars(x.dtype(), &cx.out_shape(0), reduced)?])
 }
 
 fn reduce_floats(kind: Kind, row: Vec<f64>) -> f64 {

@@ -101,7 +101,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
             places[to + to_steps[i]] = from as i64;
         }
     }
-    Ok(vec![from_scalars(x.dtype(), &shape, best), Tensor::from_vec(&shape, places)])
+    Ok(vec![from_scalars(x.dtype(), &shape, best)?, Tensor::from_vec(&shape, places)])
 }
 
 /// [`before`] as code.

@@ -108,13 +108,16 @@ pub(crate) fn f64s(t: &Tensor) -> OpResult<Vec<f64>> {
 }
 
 /// A tensor of `dtype` from f64 values, rounded.
-pub(crate) fn from_f64s(dtype: DType, shape: &[u64], values: impl IntoIterator<Item = f64>) -> Tensor {
+pub(crate) fn from_f64s(dtype: DType, shape: &[u64], values: impl IntoIterator<Item = f64>) -> OpResult<Tensor> {
     from_scalars(dtype, shape, values.into_iter().map(Scalar::Float))
 }
 
-/// A tensor of `dtype` from scalars, rounded.
-pub(crate) fn from_scalars(dtype: DType, shape: &[u64], values: impl IntoIterator<Item = Scalar>) -> Tensor {
+/// A tensor of `dtype` from scalars, rounded; an error for strings and complex numbers.
+pub(crate) fn from_scalars(dtype: DType, shape: &[u64], values: impl IntoIterator<Item = Scalar>) -> OpResult<Tensor> {
+    if matches!(dtype, DType::Str | DType::C64 | DType::C128) {
+        return Err(not_numeric(dtype));
+    }
     let mut out = Writer::new(dtype);
     values.into_iter().for_each(|v| out.push(v.cast(dtype)));
-    out.finish(shape)
+    Ok(out.finish(shape))
 }

@@ -118,18 +118,18 @@ fn grouped(b: &mut Build, x: ValueId, m: ValueId) -> OpResult<ValueId> {
 fn scores(b: &mut Build, q: ValueId, k: ValueId, f: &Form) -> OpResult<ValueId> {
     let (mut q, mut k) = (q, b.transpose(k, &[0, 1, 3, 2])?);
     if matches!(f.dtype, DType::F32 | DType::F64) {
-        let scale = b.scalar(f.dtype, f.scale);
+        let scale = b.scalar(f.dtype, f.scale)?;
         q = b.op("mul", &[q, scale])?;
     } else {
         // Types that round much: as the document has it, half of the scale on either side.
-        let scale = b.scalar(f.dtype, f.scale.sqrt());
+        let scale = b.scalar(f.dtype, f.scale.sqrt())?;
         (q, k) = (b.op("mul", &[q, scale])?, b.op("mul", &[k, scale])?);
     }
     let s = grouped(b, q, k)?;
     if f.softcap <= 0.0 {
         return Ok(s);
     }
-    let cap = b.scalar(f.dtype, f.softcap);
+    let cap = b.scalar(f.dtype, f.softcap)?;
     let s = b.op("div", &[s, cap])?;
     let s = b.op("tanh", &[s])?;
     b.op("mul", &[s, cap])
@@ -152,7 +152,7 @@ fn bias(b: &mut Build, f: &Form, mask: Option<ValueId>, filled: Option<ValueId>)
             };
             let values = (0..queries).flat_map(|i| (0..keys).map(move |j| (i, j)));
             let values = values.map(|(i, j)| if sees(i, j) { 0.0 } else { f64::NEG_INFINITY });
-            parts.push(b.0.constant(from_f64s(f.dtype, &[f.queries, f.keys], values)));
+            parts.push(b.0.constant(from_f64s(f.dtype, &[f.queries, f.keys], values)?));
         }
         None => {}
     }
@@ -174,7 +174,7 @@ fn mask_bias(b: &mut Build, mask: ValueId, f: &Form) -> OpResult<ValueId> {
     if missing > 0 && shape.last() != Some(&1) {
         let mut pads = vec![0; 2 * shape.len()];
         pads[2 * shape.len() - 1] = missing;
-        let (pads, never) = (b.ints(&pads), b.scalar(f.dtype, f64::NEG_INFINITY));
+        let (pads, never) = (b.ints(&pads), b.scalar(f.dtype, f64::NEG_INFINITY)?);
         m = b.op("pad", &[m, pads, never])?;
     }
     Ok(m)
@@ -182,7 +182,7 @@ fn mask_bias(b: &mut Build, mask: ValueId, f: &Form) -> OpResult<ValueId> {
 
 /// 0 where `allowed`, else -inf.
 fn allow(b: &mut Build, allowed: ValueId, dtype: DType) -> OpResult<ValueId> {
-    let (zero, never) = (b.scalar(dtype, 0.0), b.scalar(dtype, f64::NEG_INFINITY));
+    let (zero, never) = (b.scalar(dtype, 0.0)?, b.scalar(dtype, f64::NEG_INFINITY)?);
     b.op("where", &[allowed, zero, never])
 }
 
@@ -196,12 +196,12 @@ fn filled_bias(b: &mut Build, filled: ValueId, f: &Form) -> OpResult<Vec<ValueId
     let mut parts = vec![allow(b, there, f.dtype)?];
     let apart = (0..queries).flat_map(|i| (0..keys).map(move |j| j - i)).collect::<Vec<_>>();
     let apart = b.0.constant(Tensor::from_vec(&[f.queries, f.keys], apart));
-    let count = b.scalar(DType::I64, queries as f64);
+    let count = b.scalar(DType::I64, queries as f64)?;
     let first = b.op("sub", &[n, count])?;
     // Keys behind the position of the query (negative: before it).
     let behind = b.op("sub", &[apart, first])?;
     let mut limit = |op: &str, at: i64| -> OpResult<()> {
-        let at = b.scalar(DType::I64, at as f64);
+        let at = b.scalar(DType::I64, at as f64)?;
         let seen = b.op(op, &[behind, at])?;
         parts.push(allow(b, seen, f.dtype)?);
         Ok(())
@@ -222,8 +222,8 @@ fn filled_bias(b: &mut Build, filled: ValueId, f: &Form) -> OpResult<Vec<ValueId
 fn without_keys(b: &mut Build, weights: ValueId, bias: ValueId) -> OpResult<ValueId> {
     let axes = b.ints(&[-1]);
     let most = b.with("reduce_max", &[bias, axes], int_attrs(&[("keepdims", 1)]))?;
-    let never = b.scalar(b.dtype(bias), f64::NEG_INFINITY);
+    let never = b.scalar(b.dtype(bias), f64::NEG_INFINITY)?;
     let empty = b.op("equal", &[most, never])?;
-    let zero = b.scalar(b.dtype(weights), 0.0);
+    let zero = b.scalar(b.dtype(weights), 0.0)?;
     b.with("where", &[empty, zero, weights], Attrs::default())
 }

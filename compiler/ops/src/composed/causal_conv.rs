@@ -20,7 +20,7 @@ fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let all = match state {
         Some(s) => b.concat(&[s, x], 2)?,
         None => {
-            let (pads, zero) = (b.ints(&[0, 0, past, 0, 0, 0]), b.scalar(b.dtype(x), 0.0));
+            let (pads, zero) = (b.ints(&[0, 0, past, 0, 0, 0]), b.scalar(b.dtype(x), 0.0)?);
             b.op("pad", &[x, pads, zero])?
         }
     };

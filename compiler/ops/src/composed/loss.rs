@@ -43,7 +43,7 @@ fn likelihood(cx: &mut dyn ImportCx, x: ValueId) -> OpResult<ValueId> {
     if let Some(index) = ignore {
         let t = b.dtype(targets);
         // The ignored index need not be a class.
-        let (index, zero) = (b.scalar(t, index as f64), b.scalar(t, 0.0));
+        let (index, zero) = (b.scalar(t, index as f64)?, b.scalar(t, 0.0)?);
         let is = b.op("equal", &[targets, index])?;
         class = b.op("where", &[is, zero, targets])?;
         ignored = Some(is);
@@ -57,7 +57,7 @@ fn likelihood(cx: &mut dyn ImportCx, x: ValueId) -> OpResult<ValueId> {
         None => None,
     };
     if let Some(is) = ignored {
-        let (zero, one) = (b.scalar(dtype, 0.0), b.scalar(dtype, 1.0));
+        let (zero, one) = (b.scalar(dtype, 0.0)?, b.scalar(dtype, 1.0)?);
         weight = Some(b.op("where", &[is, zero, weight.unwrap_or(one)])?);
     }
     if let Some(w) = weight {

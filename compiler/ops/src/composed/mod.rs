@@ -44,8 +44,8 @@ impl Build<'_, '_> {
         })
     }
 
-    fn scalar(&mut self, dtype: DType, value: f64) -> ValueId {
-        self.0.constant(from_f64s(dtype, &[], [value]))
+    fn scalar(&mut self, dtype: DType, value: f64) -> OpResult<ValueId> {
+        Ok(self.0.constant(from_f64s(dtype, &[], [value])?))
     }
 
     fn ints(&mut self, values: &[i64]) -> ValueId {

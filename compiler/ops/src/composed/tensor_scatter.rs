@@ -35,7 +35,7 @@ fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         places = b.op("add", &[places, s])?;
     }
     if circular {
-        let size = b.scalar(DType::I64, whole[along] as f64);
+        let size = b.scalar(DType::I64, whole[along] as f64)?;
         places = b.op("mod", &[places, size])?;
     }
     let all = b.ints(&part.iter().map(|d| *d as i64).collect::<Vec<_>>());

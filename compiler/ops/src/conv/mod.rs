@@ -230,7 +230,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         });
         out.push(sum);
     });
-    Ok(vec![epilogue::apply(cx, from_f64s(x.dtype(), &shape, out), OWN_INPUTS)?])
+    Ok(vec![epilogue::apply(cx, from_f64s(x.dtype(), &shape, out)?, OWN_INPUTS)?])
 }
 
 fn samples() -> Vec<Sample> {

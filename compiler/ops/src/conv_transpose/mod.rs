@@ -142,7 +142,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         });
         at += 1;
     });
-    Ok(vec![epilogue::apply(cx, from_f64s(x.dtype(), &shape, y), OWN)?])
+    Ok(vec![epilogue::apply(cx, from_f64s(x.dtype(), &shape, y)?, OWN)?])
 }
 
 fn samples() -> Vec<Sample> {

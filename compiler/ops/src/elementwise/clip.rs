@@ -44,7 +44,7 @@ fn bound(cx: &mut dyn ImportCx, i: usize, name: &str, high: bool) -> OpResult<Va
         (None, Some((low_end, high_end))) => Scalar::Int(if high { high_end } else { low_end }),
         (None, None) => Scalar::Float(if high { f64::INFINITY } else { f64::NEG_INFINITY }),
     };
-    Ok(cx.constant(from_scalars(dtype, &[], [value])))
+    Ok(cx.constant(from_scalars(dtype, &[], [value])?))
 }
 
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {

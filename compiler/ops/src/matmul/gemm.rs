@@ -98,7 +98,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
             });
         }
     }
-    Ok(vec![epilogue::apply(cx, from_scalars(a.dtype(), &shape, y), OWN)?])
+    Ok(vec![epilogue::apply(cx, from_scalars(a.dtype(), &shape, y)?, OWN)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

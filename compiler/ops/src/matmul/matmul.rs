@@ -60,7 +60,7 @@ fn fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         return Ok(vec![y]);
     }
     let dtype = cx.graph().ty(y).dtype;
-    let alpha = cx.constant(from_f64s(dtype, &[], [f64::from(alpha)]));
+    let alpha = cx.constant(from_f64s(dtype, &[], [f64::from(alpha)])?);
     Ok(vec![cx.node1("mul", &[y, alpha], Attrs::default())?])
 }
 
@@ -80,11 +80,11 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let raw = if a.dtype().is_float() {
         let (av, bv, mut y) = (f64s(a)?, f64s(b)?, vec![0f64; n]);
         matrix::products(a.shape(), b.shape(), |o, i, j| y[o] += av[i] * bv[j]);
-        from_f64s(a.dtype(), &shape, y)
+        from_f64s(a.dtype(), &shape, y)?
     } else {
         let (av, bv, mut y) = (scalars(a)?, scalars(b)?, vec![0i128; n]);
         matrix::products(a.shape(), b.shape(), |o, i, j| y[o] = y[o].wrapping_add(av[i].int() * bv[j].int()));
-        from_scalars(a.dtype(), &shape, y.into_iter().map(Scalar::Int))
+        from_scalars(a.dtype(), &shape, y.into_iter().map(Scalar::Int))?
     };
     Ok(vec![epilogue::apply(cx, raw, OWN)?])
 }

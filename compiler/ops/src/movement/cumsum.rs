@@ -95,7 +95,7 @@ fn eval(cx: &EvalCx, op: BinOp) -> OpResult<Vec<Tensor>> {
             sum = with;
         }
     }
-    Ok(vec![from_scalars(x.dtype(), &shape, sums)])
+    Ok(vec![from_scalars(x.dtype(), &shape, sums)?])
 }
 
 fn lower(cx: &mut LowerCx, op: BinOp) -> OpResult<()> {

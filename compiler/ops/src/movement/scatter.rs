@@ -103,7 +103,7 @@ impl<'a> Updated<'a> {
         }
     }
 
-    fn finish(self) -> Tensor {
+    fn finish(self) -> OpResult<Tensor> {
         if let Some((data, ..)) = self.numbers {
             return from_scalars(self.data.dtype(), self.data.shape(), data);
         }
@@ -114,7 +114,7 @@ impl<'a> Updated<'a> {
                 Place::Update(i) => out.pick(self.updates, *i),
             }
         }
-        out.finish(self.data.shape())
+        Ok(out.finish(self.data.shape()))
     }
 }
 
@@ -177,7 +177,7 @@ fn eval_elements(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         out.put(offset(&to, &dense), update);
         update += 1;
     });
-    Ok(vec![out.finish()])
+    Ok(vec![out.finish()?])
 }
 
 fn lower_elements(cx: &mut LowerCx) -> OpResult<()> {
@@ -235,7 +235,7 @@ fn eval_nd(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         }
         (0..run).for_each(|i| out.put(first + i, row * run + i));
     }
-    Ok(vec![out.finish()])
+    Ok(vec![out.finish()?])
 }
 
 fn lower_nd(cx: &mut LowerCx) -> OpResult<()> {

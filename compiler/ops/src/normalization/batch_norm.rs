@@ -57,7 +57,7 @@ fn train(cx: &mut dyn ImportCx, inputs: &[ValueId], attrs: Attrs, momentum: f32)
     let y = cx.node1("batch_normalization", &[x, inputs[1], inputs[2], mean, variance], attrs)?;
     let mut out = vec![y];
     for (old, new) in [(inputs[3], mean), (inputs[4], variance)] {
-        let (a, b) = (constant(cx, statistic, momentum), constant(cx, statistic, 1.0 - momentum));
+        let (a, b) = (constant(cx, statistic, momentum)?, constant(cx, statistic, 1.0 - momentum)?);
         let old = cx.node1("mul", &[old, a], Attrs::default())?;
         let new = cx.node1("mul", &[new, b], Attrs::default())?;
         out.push(cx.node1("add", &[old, new], Attrs::default())?);
@@ -65,8 +65,8 @@ fn train(cx: &mut dyn ImportCx, inputs: &[ValueId], attrs: Attrs, momentum: f32)
     Ok(out)
 }
 
-fn constant(cx: &mut dyn ImportCx, dtype: DType, value: f32) -> ValueId {
-    cx.constant(from_f64s(dtype, &[], [f64::from(value)]))
+fn constant(cx: &mut dyn ImportCx, dtype: DType, value: f32) -> OpResult<ValueId> {
+    Ok(cx.constant(from_f64s(dtype, &[], [f64::from(value)])?))
 }
 
 /// Number of channels: dimension 1, or 1 for tensors without it.
@@ -95,7 +95,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         values[i] = (values[i] - mean[c]) / root * scale[c] + bias[c];
         i += 1;
     });
-    Ok(vec![from_f64s(x.dtype(), x.shape(), values)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

@@ -91,7 +91,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
             *v = (*v - mean) / root * k(&scale) + k(&bias);
         }
     }
-    Ok(vec![from_f64s(x.dtype(), x.shape(), values)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
 }
 
 /// `[N, C, ...]` as `[N, groups, C / groups, ...]`.

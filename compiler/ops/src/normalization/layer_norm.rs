@@ -100,7 +100,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     }
     apply_affine(cx, x.shape(), &mut values, (1, 2))?;
     let all = [values, means, inverses].into_iter().zip(cx.outputs).enumerate();
-    Ok(all.map(|(i, (v, ty))| from_f64s(ty.dtype, &cx.out_shape(i), v)).collect())
+    all.map(|(i, (v, ty))| from_f64s(ty.dtype, &cx.out_shape(i), v)).collect()
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

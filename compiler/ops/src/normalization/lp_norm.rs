@@ -54,7 +54,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let norm = if is_l1(cx.attrs) { row.map(f64::abs).sum() } else { row.map(|v| v * v).sum::<f64>().sqrt() };
         steps.iter().for_each(|s| values[start + s] = if norm == 0.0 { 0.0 } else { values[start + s] / norm });
     }
-    Ok(vec![from_f64s(x.dtype(), x.shape(), values)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

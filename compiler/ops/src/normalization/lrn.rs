@@ -74,7 +74,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         }
         out.push(values[offset(at, &steps)] / (w.bias + w.alpha * squares).powf(w.beta));
     });
-    Ok(vec![from_f64s(x.dtype(), x.shape(), out)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), out)?])
 }
 
 /// `x * (bias + alpha * squares)^-beta`, with roots for the exponents that models use.

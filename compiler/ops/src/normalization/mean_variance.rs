@@ -53,7 +53,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let (mean, variance) = moments_f64(&row);
         steps.iter().zip(row).for_each(|(s, v)| values[start + s] = (v - mean) / (variance.sqrt() + EPSILON));
     }
-    Ok(vec![from_f64s(x.dtype(), x.shape(), values)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

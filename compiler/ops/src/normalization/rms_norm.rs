@@ -45,7 +45,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         steps.iter().for_each(|s| values[start + s] *= inverse);
     }
     apply_affine(cx, x.shape(), &mut values, (1, usize::MAX))?;
-    Ok(vec![from_f64s(cx.outputs[0].dtype, x.shape(), values)])
+    Ok(vec![from_f64s(cx.outputs[0].dtype, x.shape(), values)?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

@@ -76,7 +76,7 @@ fn eval(cx: &EvalCx, log: bool) -> OpResult<Vec<Tensor>> {
             values[start + s] = if log { v - top - sum.ln() } else { (v - top).exp() / sum };
         }
     }
-    Ok(vec![from_f64s(x.dtype(), x.shape(), values)])
+    Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
 }
 
 fn lower(cx: &mut LowerCx, log: bool) -> OpResult<()> {

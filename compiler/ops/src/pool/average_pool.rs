@@ -34,7 +34,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let sum: f64 = inside.iter().map(|i| values[*i]).sum();
         y.push(sum / pool::divisor(&win, o, inside.len(), &pads, include));
     });
-    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)])
+    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)?])
 }
 
 fn samples() -> Vec<Sample> {

@@ -26,7 +26,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     pool::windows(x.shape(), &pool::global_window(x.shape()), |_, inside| {
         y.push(norm(inside.iter().map(|i| values[*i]), p));
     });
-    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)])
+    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)?])
 }
 
 fn samples() -> Vec<Sample> {

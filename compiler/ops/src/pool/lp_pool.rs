@@ -41,7 +41,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let (values, p) = (f64s(x)?, exponent(cx.attrs)?);
     let mut y = Vec::new();
     pool::windows(x.shape(), &win, |_, inside| y.push(norm(inside.iter().map(|i| values[*i]), p)));
-    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)])
+    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)?])
 }
 
 fn samples() -> Vec<Sample> {

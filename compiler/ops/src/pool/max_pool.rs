@@ -47,8 +47,8 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         best.push(value);
         places.push(Scalar::Int(if swapped { swap_last(x.shape(), at) } else { at as i128 }));
     });
-    let y = from_scalars(x.dtype(), &shape, best);
-    let indices = from_scalars(DType::I64, &shape, places);
+    let y = from_scalars(x.dtype(), &shape, best)?;
+    let indices = from_scalars(DType::I64, &shape, places)?;
     Ok([y, indices].into_iter().take(cx.outputs.len()).collect())
 }
 

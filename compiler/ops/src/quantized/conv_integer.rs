@@ -60,7 +60,7 @@ pub(crate) fn sums(
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let shape = cx.out_shape(0);
     let sums = sums(cx.input(0), cx.input(1), (cx.opt(2), cx.opt(3)), cx.attrs, &shape)?;
-    let raw = from_scalars(DType::I32, &shape, sums.into_iter().map(|s| Scalar::Int(s.into())));
+    let raw = from_scalars(DType::I32, &shape, sums.into_iter().map(|s| Scalar::Int(s.into())))?;
     Ok(vec![epilogue::apply(cx, raw, OWN)?])
 }
 
@@ -68,7 +68,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 pub(crate) fn const_bytes(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
     let n: u64 = shape.iter().product();
     let values = (0..n).map(|i| Scalar::Int(i128::from(i * 37 % 256)).rounded(dtype));
-    Some(SampleInput::Const(from_scalars(dtype, shape, values)))
+    Some(SampleInput::Const(from_scalars(dtype, shape, values).expect("internal: a type of bytes")))
 }
 
 fn samples() -> Vec<Sample> {

@@ -83,7 +83,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let shape = cx.out_shape(0);
     let n = shape.iter().product::<u64>() as usize;
     let sums = sums(cx.input(0), cx.input(1), (cx.opt(2), cx.opt(3)), n)?;
-    let raw = from_scalars(DType::I32, &shape, sums.into_iter().map(|s| Scalar::Int(s.into())));
+    let raw = from_scalars(DType::I32, &shape, sums.into_iter().map(|s| Scalar::Int(s.into())))?;
     Ok(vec![epilogue::apply(cx, raw, OWN)?])
 }
 

@@ -57,7 +57,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let multiplier = sx * sw[c % sw.len()] as f32 / sy;
         Scalar::Int(requantize(acc, multiplier, zy, dtype).into())
     });
-    Ok(vec![elements::from_scalars(dtype, &shape, y)])
+    Ok(vec![elements::from_scalars(dtype, &shape, y)?])
 }
 
 fn samples() -> Vec<Sample> {

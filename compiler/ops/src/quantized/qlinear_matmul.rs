@@ -63,7 +63,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let multiplier = sa[pick(&ta, at)] as f32 * sb[pick(&tb, at)] as f32 / sy;
         y.push(Scalar::Int(requantize(acc[y.len()], multiplier, zy, dtype).into()));
     });
-    Ok(vec![from_scalars(dtype, &shape, y)])
+    Ok(vec![from_scalars(dtype, &shape, y)?])
 }
 
 fn samples() -> Vec<Sample> {

@@ -54,9 +54,9 @@ pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
         }
     }
     let tensor = |i: usize, values: Vec<f64>| from_f64s(x.dtype(), &cx.out_shape(i), values);
-    let mut results = vec![tensor(0, y)];
+    let mut results = vec![tensor(0, y)?];
     for (i, values) in [h, c].into_iter().enumerate().take(cx.outputs.len() - 1) {
-        results.push(tensor(i + 1, values));
+        results.push(tensor(i + 1, values)?);
     }
     Ok(results)
 }

@@ -171,7 +171,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         }
     }
     let all = [y, h, c].into_iter().zip(cx.outputs).enumerate();
-    Ok(all.map(|(i, (v, ty))| from_f64s(ty.dtype, &cx.out_shape(i), v)).collect())
+    all.map(|(i, (v, ty))| from_f64s(ty.dtype, &cx.out_shape(i), v)).collect()
 }
 
 fn samples() -> Vec<Sample> {

@@ -173,7 +173,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         }
         out.push(sum.iter().map(|(o, w)| values[*o] * w).sum());
     });
-    Ok(vec![from_f64s(x.dtype(), &shape, out)])
+    Ok(vec![from_f64s(x.dtype(), &shape, out)?])
 }
 
 fn samples() -> Vec<Sample> {

@@ -66,7 +66,7 @@ pub(crate) static EYE_LIKE: OpDef = OpDef {
         let shape = cx.out_shape(0);
         let k = cx.attrs.int("k").unwrap_or(0);
         let value = |i: u64| Scalar::bool((i % shape[1]) as i64 - (i / shape[1]) as i64 == k);
-        Ok(vec![from_scalars(cx.outputs[0].dtype, &shape, (0..shape[0] * shape[1]).map(value))])
+        Ok(vec![from_scalars(cx.outputs[0].dtype, &shape, (0..shape[0] * shape[1]).map(value))?])
     },
     lower: Lower::Nest(|cx| {
         let out = cx.output(0);

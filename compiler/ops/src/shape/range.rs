@@ -68,7 +68,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         (Scalar::Int(a), Scalar::Int(d)) => Scalar::Int(a + d * i128::from(i)),
         (a, d) => Scalar::Float(a.float() + d.float() * i as f64),
     };
-    Ok(vec![from_scalars(dtype, &[n], (0..n).map(value))])
+    Ok(vec![from_scalars(dtype, &[n], (0..n).map(value))?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {

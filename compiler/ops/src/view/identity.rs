@@ -34,7 +34,7 @@ fn dropout(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let mut results = cx.node("identity", &[Some(x)], Attrs::default())?;
     if cx.n_outputs() > 1 {
         let dtype = if cx.opset() < 10 { cx.ty(0)?.dtype } else { DType::Bool };
-        let one = from_scalars(dtype, &[1], [Scalar::Int(1)]);
+        let one = from_scalars(dtype, &[1], [Scalar::Int(1)])?;
         let shape = cx.node1("shape", &[x], Attrs::default())?;
         results.push(cx.node1("constant_of_shape", &[shape], Attrs::default().with("value", Attr::Tensor(one)))?);
     }
