@@ -53,6 +53,16 @@ pub fn all_close(got: &Tensor, want: &Tensor, rtol: f64, atol: f64) -> Result<()
     Ok(())
 }
 
+/// Where the largest element of every row of the innermost dimension is: what a recogniser of text decodes.
+///
+/// # Panics
+/// When the tensor is not numeric.
+pub fn largest_per_row(t: &Tensor) -> Vec<usize> {
+    let values = t.to_f64().expect("a numeric tensor");
+    let row = t.dims.last().map_or(1, |n| *n).max(1);
+    values.chunks(row).map(|r| (0..r.len()).fold(0, |best, i| if r[i] > r[best] { i } else { best })).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

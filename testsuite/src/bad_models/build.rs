@@ -159,3 +159,13 @@ pub(super) fn if_node(then_branch: &Graph, else_branch: &Graph) -> Graph {
         node("If", &["c"], &["y"]).attr_graph("then_branch", &then_branch.msg()).attr_graph("else_branch", &else_branch.msg());
     Graph::of([n]).inputs([value("x", FLOAT, &[2, 3]), value("c", BOOL, &[])])
 }
+
+/// A model of one node, opset `version` of `domain`, whose operands are inputs of these element types and dims.
+pub fn one_node(domain: &str, op: &str, version: i64, inputs: &[(i64, &[i64])]) -> Vec<u8> {
+    let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
+    let n = node(op, &names.iter().map(String::as_str).collect::<Vec<_>>(), &["y"]).bytes(7, domain);
+    let values: Vec<Msg> = names.iter().zip(inputs).map(|(name, (elem_type, dims))| value(name, *elem_type, dims)).collect();
+    let graph = Graph::of([n]).inputs(values).outputs([Msg::new().bytes(1, "y")]).msg();
+    let opsets = Msg::new().int(1, 8).msg(8, &opset(domain, version));
+    (if domain.is_empty() { opsets } else { opsets.msg(8, &opset("", 17)) }).msg(7, &graph).0
+}

@@ -12,7 +12,7 @@ mod structure;
 mod tensors;
 mod wire_format;
 
-pub use build::{good_model, with_subgraph};
+pub use build::{good_model, one_node, with_subgraph};
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,42 @@
+//! Every operator, given operands of every element type, is imported or refused; no combination may crash.
+
+use std::panic::catch_unwind;
+
+use onnxc_ir::DType;
+use onnxc_ir::op::NEWEST;
+use onnxc_onnx::{Options, import_bytes};
+use onnxc_testsuite::bad_models::one_node;
+use rayon::prelude::*;
+
+const SHAPES: [&[i64]; 4] = [&[], &[4], &[2, 4], &[1, 2, 4, 4]];
+
+/// Element types of `count` operands: all of one type, or one that differs from the rest.
+fn operand_types(count: usize) -> impl Iterator<Item = Vec<DType>> {
+    let odd = move |common: DType| {
+        let differing = DType::ALL.into_iter().flat_map(move |other| {
+            (0..count).map(move |at| (0..count).map(|i| if i == at { other } else { common }).collect::<Vec<_>>())
+        });
+        differing.filter(move |types| types.iter().any(|t| *t != common))
+    };
+    DType::ALL.into_iter().map(move |t| vec![t; count]).chain(odd(DType::F32)).chain(odd(DType::I64))
+}
+
+#[test]
+fn no_element_type_crashes_an_operator() {
+    let crashed: Vec<String> = onnxc_ops::ALL
+        .par_iter()
+        .flat_map_iter(|op| op.onnx)
+        .flat_map_iter(|form| (1..=6).map(move |count| (form, count)))
+        .flat_map_iter(|(form, count)| {
+            let version = if form.opsets.1 == NEWEST { form.opsets.0.max(21) } else { form.opsets.1 };
+            SHAPES.into_iter().flat_map(move |dims| operand_types(count).map(move |types| (form, version, dims, types)))
+        })
+        .filter_map(|(form, version, dims, types)| {
+            let operands: Vec<(i64, &[i64])> = types.iter().map(|t| (i64::from(t.onnx_code()), dims)).collect();
+            let model = one_node(form.domain, form.name, version, &operands);
+            let outcome = catch_unwind(|| drop(import_bytes(model, &Options::default())));
+            outcome.is_err().then(|| format!("{} {version} of {types:?} {dims:?}", form.name))
+        })
+        .collect();
+    assert!(crashed.is_empty(), "{} combinations, such as\n{}", crashed.len(), crashed[..crashed.len().min(20)].join("\n"));
+}
