@@ -4,10 +4,9 @@
 //! Heads of keys that several heads of queries share are broadcast, not repeated.
 
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
-use onnxc_ir::{Attrs, DType, Tensor, ValueId};
+use onnxc_ir::{Attrs, DType, ValueId};
 
 use super::Build;
-use crate::common::elements::from_f64s;
 use crate::common::sample::int_attrs;
 
 /// ONNX `Attention`.
@@ -145,14 +144,8 @@ fn bias(b: &mut Build, f: &Form, mask: Option<ValueId>, filled: Option<ValueId>)
     match filled {
         Some(n) => parts.extend(filled_bias(b, n, f)?),
         None if f.causal || windowed => {
-            let (queries, keys) = (f.queries as i64, f.keys as i64);
-            let sees = |i: i64, j: i64| {
-                let behind = j - i - f.past;
-                !(f.causal && behind > 0 || f.window.0 >= 0 && -behind > f.window.0 || f.window.1 >= 0 && behind > f.window.1)
-            };
-            let values = (0..queries).flat_map(|i| (0..keys).map(move |j| (i, j)));
-            let values = values.map(|(i, j)| if sees(i, j) { 0.0 } else { f64::NEG_INFINITY });
-            parts.push(b.0.constant(from_f64s(f.dtype, &[f.queries, f.keys], values)?));
+            let past = b.int(f.past);
+            parts.extend(position_bias(b, past, f)?);
         }
         None => {}
     }
@@ -190,30 +183,32 @@ fn allow(b: &mut Build, allowed: ValueId, dtype: DType) -> OpResult<ValueId> {
 fn filled_bias(b: &mut Build, filled: ValueId, f: &Form) -> OpResult<Vec<ValueId>> {
     let n = b.cast(filled, DType::I64)?;
     let n = b.unsqueeze(n, &[1, 2, 3])?;
-    let (queries, keys) = (f.queries as i64, f.keys as i64);
-    let places = b.0.constant(Tensor::from_vec(&[f.keys], (0..keys).collect::<Vec<_>>()));
+    let places = b.range(f.keys)?;
     let there = b.op("less", &[places, n])?;
     let mut parts = vec![allow(b, there, f.dtype)?];
-    let apart = (0..queries).flat_map(|i| (0..keys).map(move |j| j - i)).collect::<Vec<_>>();
-    let apart = b.0.constant(Tensor::from_vec(&[f.queries, f.keys], apart));
-    let count = b.scalar(DType::I64, queries as f64)?;
+    let count = b.int(f.queries as i64);
     let first = b.op("sub", &[n, count])?;
+    parts.extend(position_bias(b, first, f)?);
+    Ok(parts)
+}
+
+/// What query `first + i` may see by its position. Built from ranges and not as a table: the importer folds what is small enough.
+fn position_bias(b: &mut Build, first: ValueId, f: &Form) -> OpResult<Vec<ValueId>> {
+    let (queries, keys) = (b.range(f.queries)?, b.range(f.keys)?);
+    let queries = b.unsqueeze(queries, &[1])?;
+    let queries = b.op("add", &[queries, first])?;
     // Keys behind the position of the query (negative: before it).
-    let behind = b.op("sub", &[apart, first])?;
-    let mut limit = |op: &str, at: i64| -> OpResult<()> {
-        let at = b.scalar(DType::I64, at as f64)?;
+    let behind = b.op("sub", &[keys, queries])?;
+    let limits = [
+        (f.causal, "less_or_equal", 0),
+        (f.window.0 >= 0, "greater_or_equal", f.window.0.wrapping_neg()),
+        (f.window.1 >= 0, "less_or_equal", f.window.1),
+    ];
+    let mut parts = Vec::new();
+    for (_, op, at) in limits.into_iter().filter(|(there, ..)| *there) {
+        let at = b.int(at);
         let seen = b.op(op, &[behind, at])?;
         parts.push(allow(b, seen, f.dtype)?);
-        Ok(())
-    };
-    if f.causal {
-        limit("less_or_equal", 0)?;
-    }
-    if f.window.0 >= 0 {
-        limit("greater_or_equal", -f.window.0)?;
-    }
-    if f.window.1 >= 0 {
-        limit("less_or_equal", f.window.1)?;
     }
     Ok(parts)
 }

@@ -48,8 +48,18 @@ impl Build<'_, '_> {
         Ok(self.0.constant(from_f64s(dtype, &[], [value])?))
     }
 
+    fn int(&mut self, value: i64) -> ValueId {
+        self.0.constant(Tensor::scalar(value))
+    }
+
     fn ints(&mut self, values: &[i64]) -> ValueId {
         self.0.constant(Tensor::from_vec(&[values.len() as u64], values.to_vec()))
+    }
+
+    /// `0, 1, ..., n-1`.
+    fn range(&mut self, n: u64) -> OpResult<ValueId> {
+        let operands = [self.int(0), self.int(n as i64), self.int(1)];
+        self.op("range", &operands)
     }
 
     /// The same elements in another shape; nothing when it has that shape already.

@@ -1,7 +1,7 @@
 //! ONNX `TensorScatter`: new rows written into a cache, at a position of its own for each batch.
 
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
-use onnxc_ir::{DType, Tensor, ValueId};
+use onnxc_ir::{DType, ValueId};
 
 use super::Build;
 use crate::common::axes::axis;
@@ -27,7 +27,8 @@ fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     }
     let mut shape = vec![1; part.len()];
     shape[along] = part[along];
-    let mut places = b.0.constant(Tensor::from_vec(&shape, (0..part[along] as i64).collect::<Vec<_>>()));
+    let places = b.range(part[along])?;
+    let mut places = b.reshape(places, &shape)?;
     if let Some(s) = starts {
         let s = b.cast(s, DType::I64)?;
         let axes: Vec<i64> = (1..part.len() as i64).collect();
@@ -35,7 +36,7 @@ fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         places = b.op("add", &[places, s])?;
     }
     if circular {
-        let size = b.scalar(DType::I64, whole[along] as f64)?;
+        let size = b.int(whole[along] as i64);
         places = b.op("mod", &[places, size])?;
     }
     let all = b.ints(&part.iter().map(|d| *d as i64).collect::<Vec<_>>());
