@@ -19,6 +19,7 @@ extern "C" {
 #define ONNXC_OVERLAP 4    /* an output or the arena overlaps another buffer */
 #define ONNXC_NO_WEIGHTS 5 /* the model needs its weight file and `weights` is null */
 #define ONNXC_PARALLEL 6   /* parallel_for answered with an error; outputs are undefined */
+#define ONNXC_DATA 7       /* an input's value contradicts the sizes that were compiled; outputs are undefined */
 
 /* Where the weights are. */
 #define ONNXC_WEIGHTS_EMBED 0u   /* in the object's read-only data */

@@ -125,6 +125,8 @@ pub enum Error {
     Overlap,
     /// The tasks could not be run.
     Parallel,
+    /// The value of an input contradicts a size that was fixed when compiling.
+    Data,
     /// A status that this version does not know.
     Other(i32),
 }
@@ -148,6 +150,7 @@ impl fmt::Display for Error {
             Error::Cpu => f.write_str("the CPU lacks a feature that the model was compiled for"),
             Error::Overlap => f.write_str("buffers overlap"),
             Error::Parallel => f.write_str("the tasks could not be run"),
+            Error::Data => f.write_str("the value of an input contradicts a size that was fixed when compiling"),
             Error::Other(status) => write!(f, "status {status}"),
         }
     }
@@ -250,7 +253,7 @@ impl Model {
     /// `weights` are the contents of the weight file for a model compiled with weights in a file, otherwise `None`.
     ///
     /// # Errors
-    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`].
+    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which outputs are undefined.
     #[expect(unsafe_code, reason = "calls the model")]
     pub fn run<const I: usize, const O: usize>(
         &self,
@@ -360,6 +363,7 @@ impl Model {
             abi::ONNXC_OVERLAP => Err(Error::Overlap),
             abi::ONNXC_NO_WEIGHTS => Err(Error::NoWeights),
             abi::ONNXC_PARALLEL => Err(Error::Parallel),
+            abi::ONNXC_DATA => Err(Error::Data),
             other => Err(Error::Other(other)),
         }
     }

@@ -328,7 +328,7 @@ impl Entry<'_, '_> {
                     self.step(&works[at].1)?;
                 }
                 Step::If { cond, then, otherwise } => {
-                    let cond = self.condition(*cond)?;
+                    let cond = self.load_place(types::I8, *cond)?;
                     let (yes, no, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
                     self.b.ins().brif(cond, yes, &[], no, &[]);
                     for (block, steps) in [(yes, then), (no, otherwise)] {
@@ -340,13 +340,61 @@ impl Entry<'_, '_> {
                     self.b.switch_to_block(done);
                     self.b.seal_block(done);
                 }
+                Step::Require { cond } => {
+                    let cond = self.load_place(types::I8, *cond)?;
+                    let go_on = self.b.create_block();
+                    let status = self.b.ins().iconst(types::I32, i64::from(abi::ONNXC_DATA));
+                    self.b.ins().brif(cond, go_on, &[], self.abort, &[status.into()]);
+                    self.b.switch_to_block(go_on);
+                    self.b.seal_block(go_on);
+                }
+                Step::Loop { iteration, trips, cond, body } => self.repeat(*iteration, *trips, *cond, body)?,
             }
         }
         Ok(())
     }
 
-    /// The bool at a place.
-    fn condition(&mut self, place: Place) -> Result<Value> {
+    /// `for (iteration = 0; iteration < trips && cond; iteration++) body`.
+    fn repeat(&mut self, iteration: Place, trips: Option<Place>, cond: Option<Place>, body: &[Step]) -> Result<()> {
+        let (head, inside, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let flags = MemFlagsData::trusted();
+        let (zero, at) = (self.b.ins().iconst(types::I64, 0), self.address(iteration)?);
+        self.b.ins().store(flags, zero, at, 0);
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        let mut go_on = self.b.ins().iconst(types::I8, 1);
+        if let Some(trips) = trips {
+            let (so_far, most) = (self.load_place(types::I64, iteration)?, self.load_place(types::I64, trips)?);
+            let more = self.b.ins().icmp(IntCC::SignedLessThan, so_far, most);
+            go_on = self.b.ins().band(go_on, more);
+        }
+        if let Some(cond) = cond {
+            let holds = self.load_place(types::I8, cond)?;
+            go_on = self.b.ins().band(go_on, holds);
+        }
+        self.b.ins().brif(go_on, inside, &[], done, &[]);
+        self.b.switch_to_block(inside);
+        self.b.seal_block(inside);
+        self.steps(body)?;
+        let at = self.address(iteration)?;
+        let so_far = self.b.ins().load(types::I64, flags, at, 0);
+        let next = self.b.ins().iadd_imm_s(so_far, 1);
+        self.b.ins().store(flags, next, at, 0);
+        self.b.ins().jump(head, &[]);
+        self.b.seal_block(head);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
+        Ok(())
+    }
+
+    /// The value at a place.
+    fn load_place(&mut self, ty: types::Type, place: Place) -> Result<Value> {
+        let at = self.address(place)?;
+        Ok(self.b.ins().load(ty, MemFlagsData::trusted(), at, 0))
+    }
+
+    /// The address of a place, computed here.
+    fn address(&mut self, place: Place) -> Result<Value> {
         let (region, index, offset) = match place {
             Place::Arena(at) => (CTX_ARENA, None, at),
             Place::Weights(at) => (CTX_WEIGHTS, None, at),
@@ -358,8 +406,7 @@ impl Entry<'_, '_> {
         if let Some(n) = index {
             base = self.load(base, n as i32 * 8);
         }
-        let at = self.b.ins().iadd_imm_s(base, offset as i64);
-        Ok(self.b.ins().load(types::I8, MemFlagsData::trusted(), at, 0))
+        Ok(self.b.ins().iadd_imm_s(base, offset as i64))
     }
 
     fn step(&mut self, work: &Work) -> Result<()> {

@@ -193,16 +193,11 @@ impl Layout {
 fn number_steps(plan: &Plan, threads: u32) -> Vec<(usize, Work<'_>)> {
     fn visit<'p>(steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
         for step in steps {
-            match step {
-                Step::Call { func, places, .. } => {
-                    let segments = segment::split(func, threads).0.into_iter().map(|s| (s, 0)).collect();
-                    out.push((step as *const Step as usize, Work { step: out.len() as u32, func, places, segments }));
-                }
-                Step::If { then, otherwise, .. } => {
-                    visit(then, threads, out);
-                    visit(otherwise, threads, out);
-                }
+            if let Step::Call { func, places, .. } = step {
+                let segments = segment::split(func, threads).0.into_iter().map(|s| (s, 0)).collect();
+                out.push((step as *const Step as usize, Work { step: out.len() as u32, func, places, segments }));
             }
+            step.inner().for_each(|list| visit(list, threads, out));
         }
     }
     let mut out = Vec::new();
@@ -223,13 +218,10 @@ pub struct StepInfo {
 pub fn step_table(plan: &Plan) -> Vec<StepInfo> {
     fn visit(steps: &[Step], out: &mut Vec<StepInfo>) {
         for step in steps {
-            match step {
-                Step::Call { op, origins, .. } => out.push(StepInfo { op: op.clone(), origins: origins.clone() }),
-                Step::If { then, otherwise, .. } => {
-                    visit(then, out);
-                    visit(otherwise, out);
-                }
+            if let Step::Call { op, origins, .. } = step {
+                out.push(StepInfo { op: op.clone(), origins: origins.clone() });
             }
+            step.inner().for_each(|list| visit(list, out));
         }
     }
     let mut out = Vec::new();

@@ -33,6 +33,15 @@ fn steps(out: &mut String, list: &[Step], depth: usize) {
                 steps(out, otherwise, depth + 1);
                 let _ = writeln!(out, "{pad}}}");
             }
+            Step::Require { cond } => {
+                let _ = writeln!(out, "{pad}require {}", place(*cond));
+            }
+            Step::Loop { iteration, trips, cond, body } => {
+                let part = |what: &str, at: &Option<Place>| at.map_or(String::new(), |at| format!(" {what} {}", place(at)));
+                let _ = writeln!(out, "{pad}loop {}{}{} {{", place(*iteration), part("trips", trips), part("while", cond));
+                steps(out, body, depth + 1);
+                let _ = writeln!(out, "{pad}}}");
+            }
         }
     }
 }

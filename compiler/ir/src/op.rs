@@ -17,12 +17,14 @@ pub struct OpError {
     pub reason: String,
     /// What the user can do.
     pub help: Option<String>,
+    /// Only sizes that depend on data stand in the way: with sizes declared by the model there may be another form.
+    pub unknown_size: bool,
 }
 
 impl OpError {
     /// An error without a remedy.
     pub fn new(reason: impl Into<String>) -> OpError {
-        OpError { reason: reason.into(), help: None }
+        OpError { reason: reason.into(), help: None, unknown_size: false }
     }
 
     /// The same with a remedy.
@@ -61,6 +63,8 @@ pub trait ImportCx {
     fn inputs(&self) -> &[Option<ValueId>];
     /// Number of outputs that the node names (including empty names before the last named one).
     fn n_outputs(&self) -> usize;
+    /// The type that the model declares for output `i`, where it declares all extents. It may be wrong.
+    fn declared(&self, i: usize) -> Option<&TensorType>;
     /// The graph built so far.
     fn graph(&self) -> &Graph;
     /// Adds a node of the operator called `op`, infers its result types, folds it if all operands are constants (and folding is

@@ -42,6 +42,34 @@ pub enum Step {
         /// Steps when it is 0.
         otherwise: Vec<Step>,
     },
+    /// Ends the inference with `ONNXC_DATA` unless the bool at a place holds.
+    Require {
+        /// Where the bool is (one byte, 0 or 1).
+        cond: Place,
+    },
+    /// Runs steps again and again.
+    Loop {
+        /// Where the number of iterations so far is: an i64, 0 at first, that the steps may read.
+        iteration: Place,
+        /// Most iterations: an i64 at this place, if there is a limit. What it says is not negative, or no iteration is run.
+        trips: Option<Place>,
+        /// The bool that must hold before each iteration, if there is one; the steps write it anew.
+        cond: Option<Place>,
+        /// What an iteration does.
+        body: Vec<Step>,
+    },
+}
+
+impl Step {
+    /// The lists of steps inside of this one.
+    pub fn inner(&self) -> impl Iterator<Item = &[Step]> {
+        let lists: [Option<&[Step]>; 2] = match self {
+            Step::Call { .. } | Step::Require { .. } => [None, None],
+            Step::If { then, otherwise, .. } => [Some(then), Some(otherwise)],
+            Step::Loop { body, .. } => [Some(body), None],
+        };
+        lists.into_iter().flatten()
+    }
 }
 
 /// An input or output of the model.

@@ -126,6 +126,8 @@ pub struct NodeCx<'b, 'a> {
     pub inputs: Vec<Option<ValueId>>,
     /// Results that the node names.
     pub n_outputs: usize,
+    /// What the model declares of them.
+    pub declared: Vec<Option<TensorType>>,
 }
 
 impl ImportCx for NodeCx<'_, '_> {
@@ -143,6 +145,10 @@ impl ImportCx for NodeCx<'_, '_> {
 
     fn n_outputs(&self) -> usize {
         self.n_outputs
+    }
+
+    fn declared(&self, i: usize) -> Option<&TensorType> {
+        self.declared.get(i).and_then(Option::as_ref)
     }
 
     fn graph(&self) -> &Graph {

@@ -118,7 +118,15 @@ impl<'m> Importer<'m> {
         let outer = self.scopes.len() - 1;
         let s = self.scope();
         let (frame, opsets, attrs, path) = (s.frame, s.opsets.clone(), s.attrs.clone(), s.path.clone());
-        self.scopes.push(Scope { frame, outer: Some(outer), names: FxHashMap::default(), opsets, attrs, path });
+        self.scopes.push(Scope {
+            frame,
+            outer: Some(outer),
+            names: FxHashMap::default(),
+            opsets,
+            attrs,
+            path,
+            declared: FxHashMap::default(),
+        });
         let results = self.body_nodes(proto);
         self.scopes.pop();
         Ok(results)
@@ -157,7 +165,15 @@ impl<'m> Importer<'m> {
         let (opsets, attrs, path) = (s.opsets.clone(), s.attrs.clone(), s.path.clone());
         self.frames.push(Frame::new(Builder::new(&proto.name, ops, limits, fold_left)));
         let frame = self.frames.len() - 1;
-        self.scopes.push(Scope { frame, outer: Some(outer), names: FxHashMap::default(), opsets, attrs, path });
+        self.scopes.push(Scope {
+            frame,
+            outer: Some(outer),
+            names: FxHashMap::default(),
+            opsets,
+            attrs,
+            path,
+            declared: FxHashMap::default(),
+        });
         for (info, ty) in proto.input.iter().zip(formal) {
             let id = self.builder().graph.add_input(&info.name, ty.clone());
             self.scope().names.insert(&info.name, Binding::Value(id));

@@ -98,7 +98,15 @@ impl<'m> Importer<'m> {
         }
         let (frame, path) = (self.scope().frame, format!("{}/", self.origin(node)));
         self.enter().map_err(coded(CODE))?;
-        self.scopes.push(Scope { frame, outer: None, names, opsets: Rc::new(opsets), attrs, path });
+        self.scopes.push(Scope {
+            frame,
+            outer: None,
+            names,
+            opsets: Rc::new(opsets),
+            attrs,
+            path,
+            declared: FxHashMap::default(),
+        });
         let outputs: Vec<&str> = function.output.iter().take(named(&node.output)).map(String::as_str).collect();
         let inputs: order::Given = function.input.iter().map(|i| (i.as_str(), "input of the function")).collect();
         let built = self.ordered(&function.node, &inputs, &outputs);

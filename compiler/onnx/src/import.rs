@@ -36,13 +36,25 @@ pub struct Importer<'m> {
     pub report: Report,
     /// Nodes built so far.
     pub nodes: usize,
+    /// Extents of named dimensions.
+    pub bound: DimBindings,
 }
 
 impl<'m> Importer<'m> {
     /// Nothing imported yet.
     pub fn new(options: &'m Options, source: Source<'m>, ops: OpSet) -> Importer<'m> {
         let (frames, scopes, report) = (Vec::new(), Vec::new(), Report::default());
-        Importer { options, source, functions: BTreeMap::new(), ops, frames, scopes, report, nodes: 0 }
+        Importer {
+            options,
+            source,
+            functions: BTreeMap::new(),
+            ops,
+            frames,
+            scopes,
+            report,
+            nodes: 0,
+            bound: DimBindings::default(),
+        }
     }
 
     /// Imports the whole model.
@@ -68,7 +80,15 @@ impl<'m> Importer<'m> {
         self.frames.push(Frame::new(Builder::new(&proto.name, self.ops, limits, limits.fold_bytes)));
         let names = FxHashMap::default();
         let (opsets, attrs) = (Rc::new(opsets), None);
-        self.scopes.push(Scope { frame: 0, outer: None, names, opsets: opsets.clone(), attrs, path: String::new() });
+        self.scopes.push(Scope {
+            frame: 0,
+            outer: None,
+            names,
+            opsets: opsets.clone(),
+            attrs,
+            path: String::new(),
+            declared: FxHashMap::default(),
+        });
         self.check_options(proto);
         self.inputs(proto);
         if self.graph_nodes(proto) {
@@ -146,8 +166,9 @@ impl<'m> Importer<'m> {
         if let Err(reason) = types::bind_shapes(&proto.input, self.options, &mut bound) {
             self.problem(Problem::model("import::option", reason));
         }
+        self.bound = bound;
         for info in proto.input.iter().filter(|i| !i.name.is_empty() && !initialised.contains(i.name.as_str())) {
-            let binding = match self.input(info, &bound) {
+            let binding = match self.input(info) {
                 Ok(id) => Binding::Value(id),
                 Err(reason) => {
                     self.problem(Problem::model("import::input", format!("input {:?}: {reason}", info.name)));
@@ -158,8 +179,8 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn input(&mut self, info: &ValueInfoProto, bound: &DimBindings) -> Result<ValueId, String> {
-        let ty = types::input_type(info, self.options, bound)?;
+    fn input(&mut self, info: &ValueInfoProto) -> Result<ValueId, String> {
+        let ty = types::input_type(info, self.options, &self.bound)?;
         let Some(tensor) = self.options.consts.get(&info.name) else {
             return Ok(self.builder().graph.add_input(&info.name, ty));
         };
@@ -187,6 +208,9 @@ impl<'m> Importer<'m> {
             self.scope().names.entry(&sparse.values.name).or_insert(Binding::Sparse(sparse));
         }
         self.check_defaults(proto);
+        let infos = proto.value_info.iter().chain(&proto.output);
+        let declared = infos.filter_map(|info| Some((info.name.as_str(), types::fixed(info, &self.bound)?))).collect();
+        self.scope().declared = declared;
         let outputs: Vec<&str> = proto.output.iter().map(|o| o.name.as_str()).collect();
         self.ordered(&proto.node, &given, &outputs)
     }

@@ -156,7 +156,8 @@ impl<'m> Importer<'m> {
         let origin = self.origin(node);
         let n_outputs = named(&node.output);
         let inputs = inputs[..named(&node.input)].to_vec();
-        let mut cx = NodeCx { builder: self.builder(), origin, opset, attrs, inputs, n_outputs };
+        let declared = node.output[..n_outputs].iter().map(|name| self.scope().declared.get(name.as_str()).cloned()).collect();
+        let mut cx = NodeCx { builder: self.builder(), origin, opset, attrs, inputs, n_outputs, declared };
         (import.build)(&mut cx).map(Some).map_err(coded("import::operator"))
     }
 

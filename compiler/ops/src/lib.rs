@@ -1,6 +1,7 @@
 //! Every operator of onnxc: one file each, or one file per tight family.
 
 mod arg_extreme;
+mod at_run_time;
 mod bit_cast;
 mod common;
 mod composed;
@@ -137,6 +138,7 @@ pub static ALL: &[&OpDef] = &[
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
     &elementwise::RELU,
+    &control::REQUIRE,
     &view::RESHAPE,
     &resize::RESIZE,
     &movement::REVERSE_SEQUENCE,

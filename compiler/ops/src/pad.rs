@@ -6,6 +6,7 @@ use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axes, const_ints, opt_const_ints};
 use crate::common::elements::{Picker, for_coords, from_f64s, offset, strides};
 use crate::common::import::ints_input;
@@ -15,7 +16,7 @@ use crate::common::sample::{data, f32s, ints};
 /// `pad`
 pub(crate) static PAD: OpDef = OpDef {
     name: "pad",
-    onnx: &[Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: import }],
+    onnx: &[Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: |cx| or_declared(cx, import, at_run_time::pad) }],
     infer,
     infer_dims: None,
     eval,

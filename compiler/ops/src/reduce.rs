@@ -13,6 +13,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use onnxc_ir::lir::Expr;
 
+use crate::at_run_time;
 use crate::common::axes::{axes, opt_const_ints};
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::{attrs_without, ints, ints_input};
@@ -76,7 +77,11 @@ fn import(cx: &mut dyn ImportCx, name: &str) -> OpResult<Vec<ValueId>> {
     let list = if !empty { given } else { Some(ints(cx, if noop { &[] } else { &all })) };
     let attrs = attrs_without(cx, &["axes", "noop_with_empty_axes"]);
     let attrs = if empty && noop { attrs.with("noop_with_empty_axes", Attr::Int(1)) } else { attrs };
-    cx.node(name, &[Some(x), list], attrs)
+    at_run_time::or_declared(
+        cx,
+        |cx| cx.node(name, &[Some(x), list], attrs.clone()),
+        |b, to| at_run_time::reduce(b, name, &attrs, to),
+    )
 }
 
 /// A pool over all spatial dimensions.

@@ -13,6 +13,7 @@ use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axis, unknown};
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::{attrs_without, ints};
@@ -25,7 +26,12 @@ pub(crate) static TOP_K: OpDef = OpDef {
     name: "top_k",
     onnx: &[
         Import { domain: "", name: "TopK", opsets: (1, 9), build: import_attribute },
-        Import { domain: "", name: "TopK", opsets: (10, NEWEST), build: |cx| cx.forward("top_k") },
+        Import {
+            domain: "",
+            name: "TopK",
+            opsets: (10, NEWEST),
+            build: |cx| or_declared(cx, |cx| cx.forward("top_k"), at_run_time::top_k),
+        },
     ],
     infer,
     infer_dims: None,

@@ -1,11 +1,30 @@
 //! `if`: both branches are planned; their results land in the storage of the `if`'s results.
 
+use onnxc_ir::ValueId;
 use onnxc_ir::graph::Node;
 
 use std::sync::Arc;
 
 use super::storage::{Level, Region, Storage};
-use super::{Draft, Planner};
+use super::{Draft, Planner, Spot};
+
+/// Where the only element of a value is, for code that asks for it between steps.
+pub(super) fn spot(planner: &mut Planner, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Spot {
+    let storage = level.storage(id).expect("internal: a value before its use").clone();
+    let bytes = level.graph.ty(id).dtype.bytes();
+    let (region, byte) = match storage.region {
+        Region::Constant(_) => {
+            let ty = level.graph.ty(id).clone();
+            let target = Storage::dense(planner.buffer(bytes), &ty.const_shape().unwrap_or_default());
+            drafts.push(super::nodes::copy(planner, level, id, &ty, &target));
+            planner.time += 1;
+            (target.region, 0)
+        }
+        region => (region, storage.view.offset as u64 * bytes),
+    };
+    planner.touch(region);
+    (region, byte)
+}
 
 pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, drafts: &mut Vec<Draft>) {
     let n = 0;
@@ -13,18 +32,7 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
         level.allocate(planner, n, node, *id);
     }
     let cond_id = node.inputs[0].expect("internal: an if has a condition");
-    let cond = level.storage(cond_id).expect("internal: condition has storage").clone();
-    let (region, byte) = match cond.region {
-        Region::Constant(_) => {
-            let ty = level.graph.ty(cond_id).clone();
-            let target = Storage::dense(planner.buffer(1), &ty.const_shape().unwrap_or_default());
-            drafts.push(super::nodes::copy(planner, level, cond_id, &ty, &target));
-            planner.time += 1;
-            (target.region, 0)
-        }
-        region => (region, cond.view.offset as u64),
-    };
-    planner.touch(region);
+    let cond = spot(planner, level, cond_id, drafts);
     let mut capture = |id: &onnxc_ir::ValueId| {
         let storage = level.storage(*id).expect("internal: capture has storage").clone();
         // Ids of constants mean something at their own level only: what a branch captures goes into the blob.
@@ -47,5 +55,5 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
     let then = branches.next().expect("internal: two branches");
     let otherwise = branches.next().expect("internal: two branches");
     drop(branches);
-    drafts.push(Draft::If { cond: (region, byte), then, otherwise });
+    drafts.push(Draft::If { cond, then, otherwise });
 }

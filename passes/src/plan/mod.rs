@@ -117,10 +117,14 @@ impl Lowered {
     }
 }
 
+/// A region and a byte in it.
+type Spot = (Region, u64);
+
 /// A step before buffers have offsets.
 enum Draft {
     Call { func: Func, regions: Vec<Region>, origins: Vec<String>, op: String },
-    If { cond: (Region, u64), then: Vec<Draft>, otherwise: Vec<Draft> },
+    If { cond: Spot, then: Vec<Draft>, otherwise: Vec<Draft> },
+    Require { cond: Spot },
 }
 
 struct Planner<'a> {
@@ -151,6 +155,12 @@ impl Planner<'_> {
     fn node(&mut self, level: &mut storage::Level, n: usize, node: &Node, drafts: &mut Vec<Draft>) {
         if node.op.name == "if" {
             return branch::plan_if(self, level, node, drafts);
+        }
+        if node.op.name == "require" {
+            // Then its result is its first operand.
+            let ok = node.inputs[1].expect("internal: inference accepts a missing operand");
+            let cond = branch::spot(self, level, ok, drafts);
+            drafts.push(Draft::Require { cond });
         }
         if let onnxc_ir::op::Lower::View(view) = node.op.lower
             && !node.outputs.iter().any(|id| level.is_pinned(*id))
@@ -202,18 +212,17 @@ impl Planner<'_> {
 impl Draft {
     fn settle(self, offsets: &[u64]) -> Step {
         let list = |drafts: Vec<Draft>| drafts.into_iter().map(|d| d.settle(offsets)).collect();
+        let spot = |(region, byte): Spot| match region.place(offsets) {
+            Place::Arena(o) => Place::Arena(o + byte),
+            other => other,
+        };
         match self {
             Draft::Call { func, regions, origins, op } => {
                 let places = regions.into_iter().map(|r| r.place(offsets)).collect();
                 Step::Call { func, places, origins, op }
             }
-            Draft::If { cond: (region, byte), then, otherwise } => {
-                let cond = match region.place(offsets) {
-                    Place::Arena(o) => Place::Arena(o + byte),
-                    other => other,
-                };
-                Step::If { cond, then: list(then), otherwise: list(otherwise) }
-            }
+            Draft::If { cond, then, otherwise } => Step::If { cond: spot(cond), then: list(then), otherwise: list(otherwise) },
+            Draft::Require { cond } => Step::Require { cond: spot(cond) },
         }
     }
 }

@@ -128,13 +128,10 @@ fn profile(jit: &JitModel, inputs: &[&[u8]], threads: u32, plan: &Plan) -> Done<
 
 fn list_steps(steps: &[Step], out: &mut Vec<Layer>) {
     for step in steps {
-        match step {
-            Step::Call { op, origins, .. } => out.push(Layer { op: op.clone(), origins: origins.clone(), ms: 0.0 }),
-            Step::If { then, otherwise, .. } => {
-                list_steps(then, out);
-                list_steps(otherwise, out);
-            }
+        if let Step::Call { op, origins, .. } = step {
+            out.push(Layer { op: op.clone(), origins: origins.clone(), ms: 0.0 });
         }
+        step.inner().for_each(|list| list_steps(list, out));
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn opt_const_ints(cx: &InferCx, i: usize, what: &str) -> OpResult<Opt
 
 /// The error for a value that must be known when compiling.
 pub(crate) fn unknown(what: &str) -> OpError {
-    OpError::new(format!("{what} is not known when compiling: the shape of the result would depend on data"))
-        .help("fix the dimensions with --dim or --shape, or make this operand a constant in the model")
+    let error = OpError::new(format!("{what} is not known when compiling: the shape of the result would depend on data"))
+        .help("fix the dimensions with --dim or --shape, or make this operand a constant in the model (--const for an input), or declare the result's shape");
+    OpError { unknown_size: true, ..error }
 }

@@ -9,6 +9,7 @@ use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpEr
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use super::{check_known, index_values, position, require_index, require_room};
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::axis;
 use crate::common::elements::{Picker, for_coords, offset, strides};
 use crate::common::import;
@@ -21,7 +22,12 @@ pub(crate) static GATHER: OpDef = OpDef {
     name: "gather",
     onnx: &[
         Import { domain: "", name: "Gather", opsets: (1, NEWEST), build },
-        Import { domain: "", name: "Compress", opsets: (9, NEWEST), build: super::selection::compress },
+        Import {
+            domain: "",
+            name: "Compress",
+            opsets: (9, NEWEST),
+            build: |cx| or_declared(cx, super::selection::compress, at_run_time::compress),
+        },
     ],
     infer,
     infer_dims: Some(dims),

@@ -8,6 +8,7 @@ use onnxc_ir::scalar::BinOp;
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axis, unknown};
 use crate::common::elements::{Picker, for_coords, offset, scalars, strides};
 use crate::common::nest::{self, ExprExt, dense_last, origin, over, select};
@@ -16,7 +17,12 @@ use crate::common::sample::{data, data_in, int, int_attrs, plain, sample};
 /// `one_hot`
 pub(crate) static ONE_HOT: OpDef = OpDef {
     name: "one_hot",
-    onnx: &[Import { domain: "", name: "OneHot", opsets: (9, NEWEST), build: |cx| cx.forward("one_hot") }],
+    onnx: &[Import {
+        domain: "",
+        name: "OneHot",
+        opsets: (9, NEWEST),
+        build: |cx| or_declared(cx, |cx| cx.forward("one_hot"), at_run_time::one_hot),
+    }],
     infer,
     infer_dims: None,
     eval,

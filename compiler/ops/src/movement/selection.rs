@@ -6,6 +6,7 @@ use onnxc_ir::lower::Arg;
 use onnxc_ir::op::{Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, SampleInput, Tolerance, View};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::unknown;
 use crate::common::elements::{for_coords, scalars};
 use crate::common::import::ints;
@@ -15,7 +16,12 @@ use crate::common::sample::{const_f32s, plain};
 /// `non_zero`: coordinates of the elements that are not zero, one column each.
 pub(crate) static NON_ZERO: OpDef = OpDef {
     name: "non_zero",
-    onnx: &[Import { domain: "", name: "NonZero", opsets: (9, NEWEST), build: |cx| cx.forward("non_zero") }],
+    onnx: &[Import {
+        domain: "",
+        name: "NonZero",
+        opsets: (9, NEWEST),
+        build: |cx| or_declared(cx, |cx| cx.forward("non_zero"), at_run_time::non_zero),
+    }],
     infer: |cx: &InferCx| {
         cx.input(0)?;
         let x = cx.constant(0).ok_or_else(|| unknown("the data"))?;

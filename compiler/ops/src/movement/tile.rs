@@ -4,6 +4,7 @@ use onnxc_ir::TensorType;
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::unknown;
 use crate::common::elements::{Picker, for_coords, offset, strides};
 use crate::common::nest;
@@ -12,7 +13,12 @@ use crate::common::sample::{data, f32s, ints, plain};
 /// `tile`
 pub(crate) static TILE: OpDef = OpDef {
     name: "tile",
-    onnx: &[Import { domain: "", name: "Tile", opsets: (6, NEWEST), build: |cx| cx.forward("tile") }],
+    onnx: &[Import {
+        domain: "",
+        name: "Tile",
+        opsets: (6, NEWEST),
+        build: |cx| or_declared(cx, |cx| cx.forward("tile"), at_run_time::tile),
+    }],
     infer,
     infer_dims: None,
     eval: |cx| {

@@ -4,6 +4,7 @@ use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tol
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::unknown;
 use crate::common::elements::{Picker, from_scalars};
 use crate::common::nest::{fill, int, number, part};
@@ -12,7 +13,12 @@ use crate::common::sample::{f32s, int_attrs, ints, plain, sample};
 /// `constant_of_shape`: one value everywhere. Attribute `value` has one element, f32 zero by default.
 pub(crate) static CONSTANT_OF_SHAPE: OpDef = OpDef {
     name: "constant_of_shape",
-    onnx: &[Import { domain: "", name: "ConstantOfShape", opsets: (9, NEWEST), build: |cx| cx.forward("constant_of_shape") }],
+    onnx: &[Import {
+        domain: "",
+        name: "ConstantOfShape",
+        opsets: (9, NEWEST),
+        build: |cx| or_declared(cx, |cx| cx.forward("constant_of_shape"), at_run_time::constant_of_shape),
+    }],
     infer: |cx| {
         let shape = cx.as_dims(0).ok_or_else(|| match cx.constant(0) {
             Some(t) => match t.to_i64s() {

@@ -3,6 +3,7 @@
 use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance, View};
 use onnxc_ir::{DType, Dim, TensorType};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::unknown;
 use crate::common::broadcast::broadcast;
 use crate::common::sample::{data, f32s, ints, plain};
@@ -11,7 +12,12 @@ use crate::common::views::eval_view;
 /// `expand`
 pub(crate) static EXPAND: OpDef = OpDef {
     name: "expand",
-    onnx: &[Import { domain: "", name: "Expand", opsets: (8, NEWEST), build: |cx| cx.forward("expand") }],
+    onnx: &[Import {
+        domain: "",
+        name: "Expand",
+        opsets: (8, NEWEST),
+        build: |cx| or_declared(cx, |cx| cx.forward("expand"), at_run_time::expand),
+    }],
     infer,
     infer_dims: Some(|cx| {
         let n = infer(cx).ok()?[0].shape.first()?.as_const()? as usize;

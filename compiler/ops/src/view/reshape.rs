@@ -3,6 +3,7 @@
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axes, axis, opt_const_ints, unknown};
 use crate::common::broadcast::text;
 use crate::common::import::ints_input;
@@ -25,7 +26,7 @@ macro_rules! reshaping {
     };
 }
 
-reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| cx.forward("reshape"), infer_reshape, || {
+reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| or_declared(cx, |cx| cx.forward("reshape"), at_run_time::reshape), infer_reshape, || {
     vec![
         plain(vec![f32s(&[2, 3, 4]), ints(&[6, -1])]),
         plain(vec![f32s(&[2, 3, 4]), ints(&[0, 0, 2, 2])]),
@@ -36,14 +37,14 @@ reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| cx.forward("reshape"), infer_resha
 reshaping!(FLATTEN "flatten" "Flatten" 1 |cx| cx.forward("flatten"), infer_flatten, || {
     [0, 1, 2, -1].iter().map(|a| sample(int_attrs(&[("axis", *a)]), vec![f32s(&[2, 3, 4])])).collect()
 });
-reshaping!(SQUEEZE "squeeze" "Squeeze" 1 |cx| with_axes(cx, "squeeze"), infer_squeeze, || {
+reshaping!(SQUEEZE "squeeze" "Squeeze" 1 |cx| or_declared(cx, |cx| with_axes(cx, "squeeze"), at_run_time::squeeze), infer_squeeze, || {
     vec![
         plain(vec![f32s(&[1, 3, 1]), ints(&[0])]),
         plain(vec![f32s(&[1, 3, 1]), ints(&[-1, 0])]),
         plain(vec![data(DType::I32, &[1, 3, 1])]),
     ]
 });
-reshaping!(UNSQUEEZE "unsqueeze" "Unsqueeze" 1 |cx| with_axes(cx, "unsqueeze"), infer_unsqueeze, || {
+reshaping!(UNSQUEEZE "unsqueeze" "Unsqueeze" 1 |cx| or_declared(cx, |cx| with_axes(cx, "unsqueeze"), at_run_time::unsqueeze), infer_unsqueeze, || {
     vec![
         plain(vec![f32s(&[3, 4]), ints(&[0])]),
         plain(vec![f32s(&[3, 4]), ints(&[-1, 1])]),

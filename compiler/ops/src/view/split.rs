@@ -4,6 +4,7 @@
 use onnxc_ir::op::{Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance, View};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axis, unknown};
 use crate::common::import::ints_input;
 use crate::common::sample::{data, f32s, int_attrs, ints};
@@ -12,7 +13,7 @@ use crate::common::views::eval_view;
 /// `split`
 pub(crate) static SPLIT: OpDef = OpDef {
     name: "split",
-    onnx: &[Import { domain: "", name: "Split", opsets: (2, NEWEST), build: import }],
+    onnx: &[Import { domain: "", name: "Split", opsets: (2, NEWEST), build: |cx| or_declared(cx, import, at_run_time::split) }],
     infer,
     infer_dims: None,
     eval: |cx| {
