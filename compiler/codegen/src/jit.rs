@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::FuncId;
 use onnxc_ir::plan::Plan;
-use onnxc_runtime::abi::{ONNXC_OK, onnxc_call, onnxc_hooks};
+use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
 use crate::error::{Error, Result};
@@ -193,6 +193,9 @@ impl JitModel {
         // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
         let status = unsafe { (self.run)(&raw const call) };
         lock(&self.arenas).push(arena);
+        if status == ONNXC_DATA {
+            return Err(Error::Run("the value of an input contradicts a size that was fixed when compiling (ONNXC_DATA)".into()));
+        }
         if status != ONNXC_OK {
             return Err(Error::Run(format!("the compiled model answered with status {status}")));
         }

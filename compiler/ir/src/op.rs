@@ -63,8 +63,8 @@ pub trait ImportCx {
     fn inputs(&self) -> &[Option<ValueId>];
     /// Number of outputs that the node names (including empty names before the last named one).
     fn n_outputs(&self) -> usize;
-    /// The type that the model declares for output `i`, where it declares all extents. It may be wrong.
-    fn declared(&self, i: usize) -> Option<&TensorType>;
+    /// The shape that the model declares for output `i`, where it declares all extents. It may be wrong.
+    fn declared(&self, i: usize) -> Option<&[u64]>;
     /// The graph built so far.
     fn graph(&self) -> &Graph;
     /// Adds a node of the operator called `op`, infers its result types, folds it if all operands are constants (and folding is

@@ -126,8 +126,8 @@ pub struct NodeCx<'b, 'a> {
     pub inputs: Vec<Option<ValueId>>,
     /// Results that the node names.
     pub n_outputs: usize,
-    /// What the model declares of them.
-    pub declared: Vec<Option<TensorType>>,
+    /// The shapes that the model declares for them.
+    pub declared: Vec<Option<Vec<u64>>>,
 }
 
 impl ImportCx for NodeCx<'_, '_> {
@@ -147,8 +147,8 @@ impl ImportCx for NodeCx<'_, '_> {
         self.n_outputs
     }
 
-    fn declared(&self, i: usize) -> Option<&TensorType> {
-        self.declared.get(i).and_then(Option::as_ref)
+    fn declared(&self, i: usize) -> Option<&[u64]> {
+        self.declared.get(i)?.as_deref()
     }
 
     fn graph(&self) -> &Graph {

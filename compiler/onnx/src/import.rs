@@ -210,9 +210,30 @@ impl<'m> Importer<'m> {
         self.check_defaults(proto);
         let infos = proto.value_info.iter().chain(&proto.output);
         let declared = infos.filter_map(|info| Some((info.name.as_str(), types::fixed(info, &self.bound)?))).collect();
-        self.scope().declared = declared;
+        self.scope().declared = self.carried_back(declared, &proto.node);
         let outputs: Vec<&str> = proto.output.iter().map(|o| o.name.as_str()).collect();
         self.ordered(&proto.node, &given, &outputs)
+    }
+
+    /// Declared shapes, and those of operands of elementwise nodes that have the shape of the result.
+    fn carried_back(
+        &self,
+        mut declared: FxHashMap<&'m str, Vec<u64>>,
+        nodes: &'m [onnx_protobuf::NodeProto],
+    ) -> FxHashMap<&'m str, Vec<u64>> {
+        for node in nodes.iter().rev() {
+            let ([from, ..], [to, ..]) = (&node.input[..], &node.output[..]) else { continue };
+            let Some(shape) = declared.get(to.as_str()).cloned() else { continue };
+            let named =
+                |op: &&&onnxc_ir::op::OpDef| op.onnx.iter().any(|i| i.name == node.op_type && i.domain == domain(&node.domain));
+            let Some(op) = self.ops.0.iter().find(named) else { continue };
+            // CastLike takes only a type from its second operand.
+            let keeps = matches!(op.lower, onnxc_ir::op::Lower::Elementwise(_)) && (node.input.len() == 1 || op.name == "cast");
+            if keeps {
+                declared.entry(from).or_insert(shape);
+            }
+        }
+        declared
     }
 
     /// Checks the structure of `nodes` and builds those that `outputs` need.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use onnx_protobuf::{AttributeProto, SparseTensorProto, TensorProto};
-use onnxc_ir::{TensorType, ValueId};
+use onnxc_ir::ValueId;
 use rustc_hash::FxHashMap;
 
 use crate::builder::Builder;
@@ -53,8 +53,8 @@ pub struct Scope<'m> {
     pub attrs: Option<Rc<Env<'m>>>,
     /// Put before names of nodes and values.
     pub path: String,
-    /// Types that the graph declares for its values, where all extents are known.
-    pub declared: FxHashMap<&'m str, TensorType>,
+    /// Shapes that the graph declares for its values, where all extents are known.
+    pub declared: FxHashMap<&'m str, Vec<u64>>,
 }
 
 /// A graph under construction.

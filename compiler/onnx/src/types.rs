@@ -41,11 +41,9 @@ pub fn declared(info: &ValueInfoProto) -> Result<Option<Declared>, String> {
     Ok(Some(Declared { dtype, shape: Some(shape) }))
 }
 
-/// A declared type whose extents are all known once dimensions are bound.
-pub fn fixed(info: &ValueInfoProto, bound: &DimBindings) -> Option<TensorType> {
-    let Declared { dtype, shape } = declared(info).ok()??;
-    let shape = shape?.iter().map(|d| d.bind(bound)).collect();
-    Some(TensorType { dtype, shape }).filter(|ty| ty.const_shape().is_some())
+/// The extents of a declared type, if all are known once dimensions are bound.
+pub fn fixed(info: &ValueInfoProto, bound: &DimBindings) -> Option<Vec<u64>> {
+    declared(info).ok()??.shape?.iter().map(|d| d.bind(bound).as_const()).collect()
 }
 
 /// Symbols that `--shape` fixes: where it gives an extent, the declared name of that extent has this value everywhere.

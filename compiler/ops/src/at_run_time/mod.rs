@@ -29,7 +29,7 @@ pub(crate) fn or_declared(
         Err(error) if error.unknown_size => error,
         other => return other,
     };
-    let Some(shape) = cx.declared(0).and_then(|ty| ty.const_shape()) else { return Err(unknown) };
+    let Some(shape) = cx.declared(0).map(<[u64]>::to_vec) else { return Err(unknown) };
     form(&mut Build(cx), &shape)
 }
 

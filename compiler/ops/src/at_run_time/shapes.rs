@@ -144,7 +144,7 @@ pub(crate) fn split(b: &mut Build, first: &[u64]) -> OpResult<Vec<ValueId>> {
     let (x, sizes) = (b.0.input(0)?, b.0.input(1)?);
     let attrs = b.0.attrs().clone();
     let along = axis(attrs.int("axis").unwrap_or(0), first.len())?;
-    let extent = |i: usize| b.0.declared(i).and_then(|ty| ty.shape.get(along)?.as_const());
+    let extent = |i: usize| b.0.declared(i).and_then(|shape| shape.get(along).copied());
     let extents: Option<Vec<u64>> = (0..b.0.n_outputs()).map(extent).collect();
     let extents = extents.ok_or_else(|| OpError::new("the sizes are not known, and not all results have a declared shape"))?;
     let (sizes, n) = integers(b, sizes)?;
