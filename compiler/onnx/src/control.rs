@@ -3,7 +3,7 @@
 //! A body becomes a graph attribute. What it uses from outside becomes further inputs of the body and of the node (captures), after
 //! their own. An `If` whose condition is a constant is replaced by its branch.
 
-use onnx_protobuf::{GraphProto, NodeProto, attribute_proto::AttributeType};
+use onnx_protobuf::{GraphProto, NodeProto};
 use onnxc_ir::op::OpError;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId};
 use rustc_hash::FxHashMap;
@@ -34,6 +34,13 @@ fn body_of<'m>(attributes: &Given<'m>, name: &str) -> Result<&'m GraphProto, Fau
 
 fn ints<'m>(attributes: &Given<'m>, name: &str) -> Vec<i64> {
     attributes.get(name).map_or_else(Vec::new, |(a, _)| a.ints.clone())
+}
+
+/// An axis of a tensor of this rank.
+fn place(axis: i64, rank: usize, attribute: &str) -> Result<usize, Fault> {
+    let at = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
+    let at = usize::try_from(at).ok().filter(|a| *a < rank);
+    at.map_or_else(|| fault("import::attribute", format!("{attribute}: no axis {axis} in a tensor of rank {rank}")), Ok)
 }
 
 impl<'m> Importer<'m> {
@@ -226,17 +233,80 @@ impl<'m> Importer<'m> {
         if cond.dtype != DType::Bool {
             return fault(CODE, format!("the body's condition must be bool, it is {cond}"));
         }
+        let scans = body.graph.outputs.len() - 1 - carried.len();
         let (mut bodies, captures) = self.close(vec![body]);
-        let attrs = Attrs::default()
-            .with("body", Attr::Graph(Box::new(bodies.swap_remove(0))))
-            .with("carried", Attr::Int(carried.len() as i64))
-            .with("name", Attr::Str(self.origin(node)));
+        let body = bodies.swap_remove(0);
         let mut operands = vec![inputs.first().copied().flatten(), inputs.get(1).copied().flatten()];
+        let extent = if scans > 0 { Some(self.iterations(node, &body, &operands, carried.len())?) } else { None };
+        let mut attrs =
+            Attrs::default().with("body", Attr::Graph(Box::new(body))).with("carried", Attr::Int(carried.len() as i64));
+        if let Some((n, known)) = extent {
+            attrs = attrs.with("extent", Attr::Int(n));
+            if !known {
+                operands[0] = Some(self.at_most(node, operands[0], n.saturating_add(1))?);
+            }
+        }
         operands.extend(carried);
-        self.construct("loop", node, operands, captures, attrs)
+        let Some(mut results) = self.construct("loop", node, operands, captures, attrs)? else { return Ok(None) };
+        let count = results.pop().expect("internal: a loop counts its iterations");
+        if let Some((n, false)) = extent {
+            let wanted = self.add_const("iterations", Tensor::scalar(n));
+            let right = self.helper(node, "equal", &[count, wanted], Attrs::default())?;
+            for id in &mut results[carried.len()..] {
+                *id = self.helper(node, "require", &[*id, right], Attrs::default())?;
+            }
+        }
+        Ok(Some(results))
     }
 
-    /// `Scan`. Inputs of the node: states, scanned values, captures; of the body: states, one slice of each scanned value, captures.
+    /// How often a loop runs whose values are kept, and whether that is certain and not what the model declares.
+    fn iterations(
+        &mut self,
+        node: &'m NodeProto,
+        body: &Graph,
+        operands: &[Option<ValueId>],
+        carried: usize,
+    ) -> Result<(i64, bool), Fault> {
+        let graph = &self.builder().graph;
+        let first = |t: &Tensor| t.to_i64s().and_then(|v| v.first().copied());
+        let trips = operands[0].and_then(|id| graph.constant(id)).and_then(first);
+        let starts = operands[1].is_none_or(|id| graph.constant(id).and_then(first) == Some(1));
+        let (source, given) = (body.outputs[0], body.inputs[1]);
+        let copy = |n: &onnxc_ir::Node| n.op.name == "identity" && n.outputs[0] == source && n.inputs[0] == Some(given);
+        let stays = source == given || body.constant(source).and_then(first) == Some(1) || body.nodes.iter().any(copy);
+        if let (Some(n), true, true) = (trips, starts, stays) {
+            return Ok((n.max(0), true));
+        }
+        let declared = node.output.iter().skip(carried).find_map(|name| {
+            let shape = self.scope().declared.get(name.as_str())?;
+            shape.first().and_then(|n| i64::try_from(*n).ok())
+        });
+        declared.map(|n| (n, false)).ok_or_else(|| {
+            let error =
+                OpError::new("the number of iterations is not known when compiling, and the values of all of them are an output");
+            let help = "make the trip count a constant and the condition true, or declare the shape of the output";
+            Fault { code: "import::operator", error: error.help(help) }
+        })
+    }
+
+    /// A trip count that is not above `limit`.
+    fn at_most(&mut self, node: &NodeProto, trips: Option<ValueId>, limit: i64) -> Result<ValueId, Fault> {
+        let limit = self.add_const("limit", Tensor::scalar(limit));
+        trips.map_or(Ok(limit), |trips| self.helper(node, "min", &[trips, limit], Attrs::default()))
+    }
+
+    /// Adds a node with one result beside the ONNX node's own.
+    fn helper(&mut self, node: &NodeProto, op: &str, inputs: &[ValueId], attrs: Attrs) -> Result<ValueId, Fault> {
+        let origin = self.origin(node);
+        let missing = || Fault { code: "import::unsupported", error: OpError::new(format!("onnxc has no operator {op:?}")) };
+        let def = self.ops.get(op).ok_or_else(missing)?;
+        let inputs: Vec<Option<ValueId>> = inputs.iter().copied().map(Some).collect();
+        let added = self.builder().add(def, &inputs, attrs, 1, &origin).map_err(coded("import::operator"))?;
+        Ok(added[0])
+    }
+
+    /// `Scan`. Inputs of the node: states, scanned values; of the body: states, one slice of each scanned value. Becomes a loop that captures the
+    /// scanned values and takes the slices itself.
     pub fn scan_node(&mut self, node: &'m NodeProto, inputs: &[Option<ValueId>], attributes: &Given<'m>) -> Results {
         let proto = body_of(attributes, "body")?;
         let n_scanned = attributes.get("num_scan_inputs").map_or(0, |(a, _)| a.i);
@@ -244,34 +314,103 @@ impl<'m> Importer<'m> {
         let Some(n_scanned) = n_scanned else { return fault("import::attribute", "num_scan_inputs is not a number of inputs") };
         let n_states = inputs.len() - n_scanned;
         let all = self.types_of(inputs)?;
-        let axes = ints(attributes, "scan_input_axes");
-        let mut slices = Vec::new();
+        let (axes, backwards) = (ints(attributes, "scan_input_axes"), ints(attributes, "scan_input_directions"));
+        let (mut slices, mut scanned, mut length) = (Vec::new(), Vec::new(), None);
         for (i, ty) in all[n_states..].iter().enumerate() {
-            let axis = axes.get(i).copied().unwrap_or(0);
-            let axis = if axis < 0 { axis.saturating_add(ty.rank() as i64) } else { axis };
-            let Some(axis) = usize::try_from(axis).ok().filter(|a| *a < ty.rank()) else {
-                return fault("import::attribute", format!("scan_input_axes: no axis {axis} in {ty}"));
-            };
+            let axis = place(axes.get(i).copied().unwrap_or(0), ty.rank(), "scan_input_axes")?;
             let mut slice = ty.clone();
-            slice.shape.remove(axis);
+            let n = slice.shape.remove(axis).as_const();
+            let n =
+                n.map_or_else(|| fault(CODE, format!("the length of {ty} along axis {axis} is not known when compiling")), Ok)?;
+            if length.is_some_and(|l| l != n) {
+                return fault(CODE, format!("scanned value {i} has {n} slices, another one has a different number"));
+            }
+            length = Some(n);
             slices.push(slice);
+            scanned.push((axis, backwards.get(i) == Some(&1)));
         }
+        let length = length.unwrap_or(0) as i64;
         if proto.output.len() < n_states {
             return fault(CODE, format!("the body has {} outputs, at least {n_states} are needed", proto.output.len()));
         }
         let mut types = all[..n_states].to_vec();
         let Some(body) = self.settled(node, proto, &mut types, |states| [states, &slices].concat(), 0)? else { return Ok(None) };
-        let (mut bodies, captures) = self.close(vec![body]);
-        let mut attrs = Attrs::default()
-            .with("body", Attr::Graph(Box::new(bodies.swap_remove(0))))
-            .with("states", Attr::Int(n_states as i64))
-            .with("num_scan_inputs", Attr::Int(n_scanned as i64))
-            .with("name", Attr::Str(self.origin(node)));
-        for (name, (proto, kind)) in attributes.iter().filter(|(_, (_, k))| *k == AttributeType::INTS) {
-            let attr = attribute::convert(proto, *kind, &self.source).map_err(OpError::new);
-            attrs.0.insert(name.to_string(), attr.map_err(coded("import::attribute"))?);
+        let (mut bodies, mut captures) = self.close(vec![body]);
+        let mut body = bodies.swap_remove(0);
+        self.take_slices(node, &mut body, n_states, &all[n_states..], &scanned, length)?;
+        captures.extend(inputs[n_states..].iter().flatten());
+        let trips = self.add_const("iterations", Tensor::scalar(length));
+        let mut operands = vec![Some(trips), None];
+        operands.extend(&inputs[..n_states]);
+        let attrs = Attrs::default()
+            .with("body", Attr::Graph(Box::new(body)))
+            .with("carried", Attr::Int(n_states as i64))
+            .with("extent", Attr::Int(length));
+        let Some(mut results) = self.construct("loop", node, operands, captures, attrs)? else { return Ok(None) };
+        results.pop();
+        let (axes, backwards) = (ints(attributes, "scan_output_axes"), ints(attributes, "scan_output_directions"));
+        for (i, id) in results[n_states..].iter_mut().enumerate() {
+            *id = self.arranged(node, *id, axes.get(i).copied().unwrap_or(0), backwards.get(i) == Some(&1))?;
         }
-        self.construct("scan", node, inputs.to_vec(), captures, attrs)
+        Ok(Some(results))
+    }
+
+    /// Turns the body of a scan into that of a loop: the number of the iteration and a condition in front, slices taken from captured values.
+    fn take_slices(
+        &mut self,
+        node: &NodeProto,
+        body: &mut Graph,
+        n_states: usize,
+        whole: &[TensorType],
+        scanned: &[(usize, bool)],
+        length: i64,
+    ) -> Result<(), Fault> {
+        let missing =
+            || Fault { code: "import::unsupported", error: OpError::new("onnxc has no operator \"gather\" or \"sub\"") };
+        let (gather, sub) = (self.ops.get("gather").ok_or_else(missing)?, self.ops.get("sub").ok_or_else(missing)?);
+        let origins = vec![self.origin(node)];
+        let scalar = TensorType::fixed(DType::I64, &[]);
+        let number = body.add_value("iteration", scalar.clone(), None);
+        let mut nodes = Vec::new();
+        let mut at = number;
+        if scanned.iter().any(|(_, backwards)| *backwards) {
+            let last = body.add_const("last", Tensor::scalar(length - 1));
+            at = body.add_value("from_behind", scalar, None);
+            let inputs = vec![Some(last), Some(number)];
+            nodes.push(onnxc_ir::Node { op: sub, inputs, outputs: vec![at], attrs: Attrs::default(), origins: origins.clone() });
+        }
+        let slices: Vec<ValueId> = body.inputs.drain(n_states..n_states + whole.len()).collect();
+        for ((slice, ty), (axis, backwards)) in slices.iter().zip(whole).zip(scanned) {
+            let all = body.add_value("scanned", ty.clone(), None);
+            body.inputs.push(all);
+            let inputs = vec![Some(all), Some(if *backwards { at } else { number })];
+            let attrs = Attrs::default().with("axis", Attr::Int(*axis as i64));
+            nodes.push(onnxc_ir::Node { op: gather, inputs, outputs: vec![*slice], attrs, origins: origins.clone() });
+        }
+        nodes.append(&mut body.nodes);
+        body.nodes = nodes;
+        let cond = body.add_value("go_on", TensorType::fixed(DType::Bool, &[]), None);
+        body.inputs.splice(0..0, [number, cond]);
+        let truth = body.add_const("true", Tensor::scalar(true));
+        body.outputs.insert(0, truth);
+        Ok(())
+    }
+
+    /// The values of all iterations with their dimension in another place or in the other direction.
+    fn arranged(&mut self, node: &NodeProto, id: ValueId, axis: i64, backwards: bool) -> Result<ValueId, Fault> {
+        let ty = self.builder().graph.ty(id).clone();
+        let axis = place(axis, ty.rank(), "scan_output_axes")?;
+        let mut id = id;
+        if backwards {
+            let bounds = [-1, i64::MIN, 0, -1].map(|v| self.add_const("bound", Tensor::from_vec(&[1], vec![v])));
+            id = self.helper(node, "slice", &[&[id], &bounds[..]].concat(), Attrs::default())?;
+        }
+        if axis > 0 {
+            let mut perm: Vec<i64> = (1..ty.rank() as i64).collect();
+            perm.insert(axis, 0);
+            id = self.helper(node, "transpose", &[id], Attrs::default().with("perm", Attr::Ints(perm)))?;
+        }
+        Ok(id)
     }
 
     fn types_of(&mut self, ids: &[Option<ValueId>]) -> Result<Vec<TensorType>, Fault> {

@@ -227,10 +227,14 @@ impl<'m> Importer<'m> {
             let named =
                 |op: &&&onnxc_ir::op::OpDef| op.onnx.iter().any(|i| i.name == node.op_type && i.domain == domain(&node.domain));
             let Some(op) = self.ops.0.iter().find(named) else { continue };
-            // CastLike takes only a type from its second operand.
-            let keeps = matches!(op.lower, onnxc_ir::op::Lower::Elementwise(_)) && (node.input.len() == 1 || op.name == "cast");
-            if keeps {
+            if !matches!(op.lower, onnxc_ir::op::Lower::Elementwise(_)) {
+                continue;
+            }
+            // CastLike takes only a type from its second operand. A result of one element comes from operands of one element.
+            if node.input.len() == 1 || op.name == "cast" {
                 declared.entry(from).or_insert(shape);
+            } else if shape.iter().all(|n| *n == 1) {
+                node.input.iter().for_each(|from| _ = declared.entry(from).or_insert(shape.clone()));
             }
         }
         declared

@@ -99,6 +99,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::LESS_OR_EQUAL,
     &elementwise::LOG,
     &normalization::LOG_SOFTMAX,
+    &control::LOOP,
     &normalization::LP_NORMALIZATION,
     &pool::LP_POOL,
     &normalization::LRN,

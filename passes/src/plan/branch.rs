@@ -26,6 +26,16 @@ pub(super) fn spot(planner: &mut Planner, level: &mut Level, id: ValueId, drafts
     (region, byte)
 }
 
+/// Storage of a value that a body reads from outside.
+pub(super) fn captured(planner: &mut Planner, level: &Level, id: ValueId) -> Storage {
+    let storage = level.storage(id).expect("internal: capture has storage").clone();
+    // Ids of constants mean something at their own level only: what a body captures goes into the blob.
+    match level.graph.constant(id) {
+        Some(t) => Storage { region: Region::Weights(planner.weights.add(Arc::new(t.bytes().to_vec()))), ..storage },
+        None => storage,
+    }
+}
+
 pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, drafts: &mut Vec<Draft>) {
     let n = 0;
     for id in &node.outputs {
@@ -33,15 +43,7 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
     }
     let cond_id = node.inputs[0].expect("internal: an if has a condition");
     let cond = spot(planner, level, cond_id, drafts);
-    let mut capture = |id: &onnxc_ir::ValueId| {
-        let storage = level.storage(*id).expect("internal: capture has storage").clone();
-        // Ids of constants mean something at their own level only: what a branch captures goes into the blob.
-        match level.graph.constant(*id) {
-            Some(t) => Storage { region: Region::Weights(planner.weights.add(Arc::new(t.bytes().to_vec()))), ..storage },
-            None => storage,
-        }
-    };
-    let captures: Vec<Storage> = node.inputs[1..].iter().flatten().map(&mut capture).collect();
+    let captures: Vec<Storage> = node.inputs[1..].iter().flatten().map(|id| captured(planner, level, *id)).collect();
     let results: Vec<_> = node.outputs.iter().map(|id| level.storage(*id).expect("internal: just allocated").clone()).collect();
     let mut branches = ["then", "else"].into_iter().map(|attr| {
         let body = node.attrs.graph(attr).expect("internal: an if has both branches");

@@ -5,6 +5,7 @@
 
 mod branch;
 mod nodes;
+mod repeat;
 mod schedule;
 mod storage;
 
@@ -125,6 +126,7 @@ enum Draft {
     Call { func: Func, regions: Vec<Region>, origins: Vec<String>, op: String },
     If { cond: Spot, then: Vec<Draft>, otherwise: Vec<Draft> },
     Require { cond: Spot },
+    Loop { iteration: Spot, trips: Option<Spot>, cond: Option<Spot>, body: Vec<Draft> },
 }
 
 struct Planner<'a> {
@@ -155,6 +157,9 @@ impl Planner<'_> {
     fn node(&mut self, level: &mut storage::Level, n: usize, node: &Node, drafts: &mut Vec<Draft>) {
         if node.op.name == "if" {
             return branch::plan_if(self, level, node, drafts);
+        }
+        if node.op.name == "loop" {
+            return repeat::plan_loop(self, level, node, drafts);
         }
         if node.op.name == "require" {
             // Then its result is its first operand.
@@ -223,6 +228,9 @@ impl Draft {
             }
             Draft::If { cond, then, otherwise } => Step::If { cond: spot(cond), then: list(then), otherwise: list(otherwise) },
             Draft::Require { cond } => Step::Require { cond: spot(cond) },
+            Draft::Loop { iteration, trips, cond, body } => {
+                Step::Loop { iteration: spot(iteration), trips: trips.map(spot), cond: cond.map(spot), body: list(body) }
+            }
         }
     }
 }

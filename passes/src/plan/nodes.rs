@@ -191,6 +191,6 @@ fn expr_reads(e: &Expr, b: u32) -> bool {
     }
 }
 
-fn step_name(planner: &Planner, op: &str) -> String {
+pub(super) fn step_name(planner: &Planner, op: &str) -> String {
     format!("s{}_{op}", planner.time)
 }

@@ -154,7 +154,7 @@ impl<'g> Level<'g> {
     fn can_write_into_part(&self, concat: &Node, id: ValueId) -> bool {
         let once = concat.inputs.iter().flatten().filter(|i| **i == id).count() == 1;
         let producer = self.graph.nodes.iter().find(|n| n.outputs.contains(&id));
-        let computed = producer.is_some_and(|n| !matches!(n.op.lower, Lower::View(_)) && n.op.name != "if");
+        let computed = producer.is_some_and(|n| !matches!(n.op.lower, Lower::View(_)) && !matches!(n.op.name, "if" | "loop"));
         once && computed && self.pins[id.0 as usize].is_none() && !self.graph.outputs.contains(&id)
     }
 
