@@ -40,7 +40,7 @@ fn impossible(b: &Build, x: ValueId, declared: &[u64]) -> OpError {
 }
 
 /// The integers of a vector (or scalar) operand as i64, and how many there are.
-fn integers(b: &mut Build, x: ValueId) -> OpResult<(ValueId, u64)> {
+pub(crate) fn integers(b: &mut Build, x: ValueId) -> OpResult<(ValueId, u64)> {
     let ty = b.ty(x);
     if !ty.dtype.is_int() || ty.rank() > 1 {
         return Err(OpError::new(format!("{ty} is no vector of integers")));
@@ -51,7 +51,7 @@ fn integers(b: &mut Build, x: ValueId) -> OpResult<(ValueId, u64)> {
 }
 
 /// A constant vector.
-fn vector(b: &mut Build, values: impl IntoIterator<Item = u64>) -> ValueId {
+pub(crate) fn vector(b: &mut Build, values: impl IntoIterator<Item = u64>) -> ValueId {
     b.ints(&values.into_iter().map(|v| v as i64).collect::<Vec<_>>())
 }
 
@@ -74,7 +74,7 @@ fn everywhere(b: &mut Build, cond: ValueId) -> OpResult<ValueId> {
 }
 
 /// `x`, required that all conditions hold everywhere.
-fn require(b: &mut Build, x: ValueId, conditions: &[ValueId]) -> OpResult<ValueId> {
+pub(crate) fn require(b: &mut Build, x: ValueId, conditions: &[ValueId]) -> OpResult<ValueId> {
     let mut all = None;
     for cond in conditions {
         let holds = everywhere(b, *cond)?;

@@ -5,7 +5,7 @@ use onnxc_ir::op::{OpError, OpResult};
 
 /// How positions of the output map to positions of the input.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Coordinates {
+pub(super) enum Coordinates {
     HalfPixel,
     HalfPixelSymmetric,
     PytorchHalfPixel,
@@ -16,14 +16,14 @@ enum Coordinates {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Mode {
+pub(super) enum Mode {
     Nearest,
     Linear,
     Cubic,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Rounding {
+pub(super) enum Rounding {
     PreferFloor,
     PreferCeil,
     Floor,
@@ -33,12 +33,12 @@ enum Rounding {
 /// The attributes that concern interpolation.
 #[derive(Clone, Debug)]
 pub(super) struct Method {
-    coordinates: Coordinates,
-    mode: Mode,
-    rounding: Rounding,
-    cubic: f64,
-    exclude_outside: bool,
-    antialias: bool,
+    pub coordinates: Coordinates,
+    pub mode: Mode,
+    pub rounding: Rounding,
+    pub cubic: f64,
+    pub exclude_outside: bool,
+    pub antialias: bool,
     /// What outputs outside the region get (`tf_crop_and_resize`).
     pub extrapolation: f32,
 }

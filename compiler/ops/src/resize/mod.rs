@@ -1,12 +1,14 @@
 //! `resize`: interpolation between elements. Operands x, roi (starts and ends, for `tf_crop_and_resize`), scales (f32) or sizes (i64), one per `axes` or per
 //! dimension, all constants (ONNX Resize-19; Upsample is its form with asymmetric coordinates).
 
+mod at_run_time;
 mod axis;
 mod lower;
 
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::or_declared;
 use crate::common::axes::{axis as one_axis, unknown};
 use crate::common::elements::{Picker, f64s, for_coords, from_f64s, offset, strides};
 use crate::common::sample::{data, f32s, ints};
@@ -39,14 +41,26 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         let attrs = attrs
             .with("coordinate_transformation_mode", Attr::Str("asymmetric".into()))
             .with("nearest_mode", Attr::Str("floor".into()));
-        return cx.node("resize", &[x, None, scales, None], attrs);
+        return node(cx, [x, None, scales, None], attrs);
     }
     // Opset 11 marks an absent operand by an empty tensor.
     let given = |cx: &dyn ImportCx, i: usize| {
         cx.opt_input(i).filter(|id| cx.graph().ty(*id).shape.first().and_then(Dim::as_const) != Some(0))
     };
     let inputs = [x, given(cx, 1), given(cx, 2), given(cx, 3)];
-    cx.node("resize", &inputs, attrs)
+    node(cx, inputs, attrs)
+}
+
+fn node(cx: &mut dyn ImportCx, inputs: [Option<ValueId>; 4], attrs: Attrs) -> OpResult<Vec<ValueId>> {
+    let (method, [_, rest @ ..]) = (Method::of(&attrs)?, inputs);
+    or_declared(
+        cx,
+        |cx| cx.node("resize", &inputs, attrs.clone()),
+        |b, to| {
+            let policy = attrs.str("keep_aspect_ratio_policy").unwrap_or("stretch");
+            at_run_time::resize(b, rest, attrs.ints("axes"), &method, policy, to)
+        },
+    )
 }
 
 /// What the operands say of each dimension of an x with these extents.
