@@ -338,6 +338,7 @@ impl<'m> Importer<'m> {
         let (mut bodies, mut captures) = self.close(vec![body]);
         let mut body = bodies.swap_remove(0);
         self.take_slices(node, &mut body, n_states, &all[n_states..], &scanned, length)?;
+        let body = prune(body);
         captures.extend(inputs[n_states..].iter().flatten());
         let trips = self.add_const("iterations", Tensor::scalar(length));
         let mut operands = vec![Some(trips), None];

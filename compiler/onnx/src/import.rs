@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use onnx_protobuf::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
-use onnxc_ir::op::OpSet;
+use onnxc_ir::op::{OpDef, OpSet};
 use onnxc_ir::{Dim, DimBindings, Graph, Tensor, TensorType, ValueId};
 use rustc_hash::FxHashMap;
 
 use crate::builder::Builder;
+use crate::declared;
 use crate::function;
 use crate::options::Options;
 use crate::order::{Given, order};
@@ -38,6 +39,8 @@ pub struct Importer<'m> {
     pub nodes: usize,
     /// Extents of named dimensions.
     pub bound: DimBindings,
+    /// Elementwise operators by domain and ONNX name.
+    pub elementwise: FxHashMap<(&'static str, &'static str), &'static OpDef>,
 }
 
 impl<'m> Importer<'m> {
@@ -54,6 +57,7 @@ impl<'m> Importer<'m> {
             report,
             nodes: 0,
             bound: DimBindings::default(),
+            elementwise: declared::elementwise(ops),
         }
     }
 
@@ -208,36 +212,9 @@ impl<'m> Importer<'m> {
             self.scope().names.entry(&sparse.values.name).or_insert(Binding::Sparse(sparse));
         }
         self.check_defaults(proto);
-        let infos = proto.value_info.iter().chain(&proto.output);
-        let declared = infos.filter_map(|info| Some((info.name.as_str(), types::fixed(info, &self.bound)?))).collect();
-        self.scope().declared = self.carried_back(declared, &proto.node);
+        self.scope().declared = self.declared(proto);
         let outputs: Vec<&str> = proto.output.iter().map(|o| o.name.as_str()).collect();
         self.ordered(&proto.node, &given, &outputs)
-    }
-
-    /// Declared shapes, and those of operands of elementwise nodes that have the shape of the result.
-    fn carried_back(
-        &self,
-        mut declared: FxHashMap<&'m str, Vec<u64>>,
-        nodes: &'m [onnx_protobuf::NodeProto],
-    ) -> FxHashMap<&'m str, Vec<u64>> {
-        for node in nodes.iter().rev() {
-            let ([from, ..], [to, ..]) = (&node.input[..], &node.output[..]) else { continue };
-            let Some(shape) = declared.get(to.as_str()).cloned() else { continue };
-            let named =
-                |op: &&&onnxc_ir::op::OpDef| op.onnx.iter().any(|i| i.name == node.op_type && i.domain == domain(&node.domain));
-            let Some(op) = self.ops.0.iter().find(named) else { continue };
-            if !matches!(op.lower, onnxc_ir::op::Lower::Elementwise(_)) {
-                continue;
-            }
-            // CastLike takes only a type from its second operand. A result of one element comes from operands of one element.
-            if node.input.len() == 1 || op.name == "cast" {
-                declared.entry(from).or_insert(shape);
-            } else if shape.iter().all(|n| *n == 1) {
-                node.input.iter().for_each(|from| _ = declared.entry(from).or_insert(shape.clone()));
-            }
-        }
-        declared
     }
 
     /// Checks the structure of `nodes` and builds those that `outputs` need.

@@ -7,6 +7,7 @@
 mod attribute;
 mod builder;
 mod control;
+mod declared;
 mod function;
 mod import;
 mod node;

@@ -14,6 +14,7 @@ mod grid_sample;
 mod hardmax;
 mod matmul;
 mod movement;
+mod non_max_suppression;
 mod normalization;
 mod pad;
 mod pool;
@@ -116,6 +117,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::MOD,
     &elementwise::MUL,
     &elementwise::NEG,
+    &non_max_suppression::NON_MAX_SUPPRESSION,
     &movement::NON_ZERO,
     &elementwise::NOT,
     &movement::ONE_HOT,

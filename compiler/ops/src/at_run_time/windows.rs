@@ -70,8 +70,8 @@ pub(crate) fn slice(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
     let same = b.op("equal", &[count, wanted])?;
     let conditions = [spread.conditions, vec![moves, same]].concat();
     let mut y = require(b, x, &conditions)?;
-    for d in 0..to.len() {
-        let (first, step, places) = (entry(b, first, d)?, entry(b, steps, d)?, b.range(to[d])?);
+    for (d, extent) in to.iter().enumerate() {
+        let (first, step, places) = (entry(b, first, d)?, entry(b, steps, d)?, b.range(*extent)?);
         let far = b.op("mul", &[places, step])?;
         let places = b.op("add", &[first, far])?;
         y = b.with("gather", &[y, places], int_attrs(&[("axis", d as i64)]))?;
