@@ -29,7 +29,7 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
         let storage = level.storage(*id).expect("internal: capture has storage").clone();
         // Ids of constants mean something at their own level only: what a branch captures goes into the blob.
         match level.graph.constant(*id) {
-            Some(t) => Storage { region: Region::Weights(planner.weights.add(Arc::new(t.bytes().to_vec()))), ..storage },
+            Some(t) => Storage { region: Region::Weights(planner.weights.add(Arc::new(t.unpacked()))), ..storage },
             None => storage,
         }
     };
