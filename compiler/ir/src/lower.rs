@@ -233,6 +233,9 @@ impl<'a> LowerCx<'a> {
                 ScalarOp::Select(c, a, b) => Expr::Select(get(c), get(a), get(b)),
                 ScalarOp::Cast(a) => Expr::Cast(node.dtype, get(a)),
             };
+            // Registers hold elements below a byte in one; only their low bits are the result.
+            let computed = matches!(node.op, ScalarOp::Un(..) | ScalarOp::Bin(..) | ScalarOp::Fma(..));
+            let e = if computed && node.dtype.carrier() != node.dtype { Expr::Cast(node.dtype, Box::new(e)) } else { e };
             let simple = matches!(e, Expr::Const(..) | Expr::Var(_) | Expr::Int(_));
             values.push(if uses[i] > 1 && !simple { Expr::Var(self.let_(e)) } else { e });
         }
