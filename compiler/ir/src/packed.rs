@@ -10,6 +10,9 @@ use crate::op::View;
 use crate::scalar::BinOp;
 use crate::target::TargetDesc;
 
+/// Bytes of one task.
+const CHUNK: u64 = 16 * 1024;
+
 /// Which way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Border {
@@ -31,13 +34,25 @@ pub fn cross(border: Border, name: &str, dtype: DType, elements: u64, target: &T
     let mut cx = LowerCx::new(name, &attrs, &[input], &[view(to)], target);
     let step = if border == Border::Unpack { unpack_byte } else { pack_byte };
     let whole = elements / per_byte;
-    if whole > 0 {
-        cx.for_(LoopKind::Vector, whole, |cx, i| step(cx, &i, per_byte as i64, bits, code));
-    }
+    over_bytes(&mut cx, whole, |cx, i| step(cx, &i, per_byte as i64, bits, code));
     if whole < bytes {
         step(&mut cx, &Expr::Int(whole as i64), (elements % per_byte) as i64, bits, code);
     }
     cx.finish()
+}
+
+/// Calls `body` for each of `n` bytes; many are split over threads.
+fn over_bytes(cx: &mut LowerCx, n: u64, body: impl FnOnce(&mut LowerCx, Expr)) {
+    if n <= CHUNK {
+        return if n > 0 {
+            cx.for_(LoopKind::Vector, n, body)
+        };
+    }
+    cx.for_(LoopKind::Parallel, n.div_ceil(CHUNK), |cx, chunk| {
+        let lo = cx.let_(chunk.times(CHUNK as i64));
+        let hi = cx.let_(Expr::bin(BinOp::Min, Expr::Var(lo).add(Expr::Int(CHUNK as i64)), Expr::Int(n as i64)));
+        cx.for_range(LoopKind::Vector, Expr::Var(lo), Expr::Var(hi), 1, body);
+    });
 }
 
 fn number(dtype: DType, x: i64) -> Expr {

@@ -56,7 +56,8 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     Spread::new(cx.attrs, x, scale)?;
     let dtype = cx.opt(2).map(|z| z.dtype).or(cx.attrs.dtype("output_dtype")).unwrap_or(DType::U8);
     let small = dtype.is_float() && dtype.bits() <= 8 && dtype != DType::F8E8M0;
-    if !small && !(dtype.is_int() && dtype.bits() <= 16) {
+    let whole = dtype.is_int() && dtype.bits() <= 16;
+    if !small && !whole {
         return Err(OpError::new(format!("quantising to {dtype} is not supported"))
             .help("quantise to an integer of at most 16 bits or a float of at most 8"));
     }
