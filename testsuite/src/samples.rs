@@ -2,6 +2,7 @@
 
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::{InferCx, OpDef, Sample, SampleInput};
+use onnxc_ir::scalar_eval::{Scalar, Writer};
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Tensor, TensorType, interp, text};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -153,6 +154,11 @@ impl Random {
         let shape = ty.const_shape().expect("samples have known extents");
         let count: u64 = shape.iter().product();
         let mut bytes = Vec::new();
+        if ty.dtype.is_packed() {
+            let mut out = Writer::new(ty.dtype);
+            (0..count).for_each(|_| out.push(Scalar::Float(lo + (hi - lo) * self.next())));
+            return out.finish(&shape);
+        }
         for _ in 0..count {
             let x = lo + (hi - lo) * self.next();
             match ty.dtype {

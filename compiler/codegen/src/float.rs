@@ -49,7 +49,7 @@ fn format(dtype: DType) -> Option<Format> {
 
 /// Floats of at most 8 bits that code can convert.
 pub(crate) fn is_small(dtype: DType) -> bool {
-    dtype != DType::F16 && format(dtype).is_some()
+    dtype == DType::F8E8M0 || (dtype != DType::F16 && format(dtype).is_some())
 }
 
 fn bits_of(b: &mut FunctionBuilder, x: Value) -> Value {
@@ -71,6 +71,9 @@ pub(crate) fn to_f32(b: &mut FunctionBuilder, dtype: DType, a: Value) -> Result<
     if dtype == DType::BF16 {
         let bits = b.ins().ishl_imm_u(raw, 16);
         return Ok(f32_of(b, bits));
+    }
+    if dtype == DType::F8E8M0 {
+        return Ok(power_to_f32(b, raw));
     }
     let f = format(dtype).ok_or_else(|| Error::unsupported(format!("conversion of {dtype}")))?;
     let width = f.exponent + f.mantissa;
@@ -106,6 +109,35 @@ pub(crate) fn to_f32(b: &mut FunctionBuilder, dtype: DType, a: Value) -> Result<
     Ok(f32_of(b, bits))
 }
 
+/// f8e8m0 is the exponent of an f32: its lowest code is a subnormal there, its highest NaN.
+fn power_to_f32(b: &mut FunctionBuilder, raw: Value) -> Value {
+    let bits = b.ins().ishl_imm_u(raw, 23);
+    let (lowest, nan) = (i32c(b, 0x0040_0000), i32c(b, 0x7fc0_0000));
+    let is_lowest = b.ins().icmp_imm_u(IntCC::Equal, raw, 0);
+    let bits = b.ins().select(is_lowest, lowest, bits);
+    let is_nan = b.ins().icmp_imm_u(IntCC::Equal, raw, 0xff);
+    let bits = b.ins().select(is_nan, nan, bits);
+    f32_of(b, bits)
+}
+
+/// f32 to f8e8m0, the next power of two upwards; saturates. NaN and negative numbers are NaN.
+fn power_from_f32(b: &mut FunctionBuilder, bits: Value) -> Value {
+    let magnitude = b.ins().band_imm_u(bits, 0x7fff_ffff);
+    let raised = b.ins().iadd_imm_u(magnitude, 0x7f_ffff);
+    let raised = b.ins().ushr_imm_u(raised, 23);
+    let (zero, most, nan) = (i32c(b, 0), i32c(b, 0xfe), i32c(b, 0xff));
+    let is_lowest = b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, magnitude, 0x0040_0000);
+    let code = b.ins().select(is_lowest, zero, raised);
+    let over = b.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, code, 0xfe);
+    let code = b.ins().select(over, most, code);
+    // Negative numbers and NaN have the highest bits, -0.0 has no magnitude.
+    let has_none = b.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, bits, 0x7f80_0000);
+    let nonzero = b.ins().icmp_imm_u(IntCC::NotEqual, magnitude, 0);
+    let is_nan = b.ins().band(has_none, nonzero);
+    let code = b.ins().select(is_nan, nan, code);
+    b.ins().ireduce(types::I8, code)
+}
+
 /// f32 to a storage format, to nearest even.
 pub(crate) fn from_f32(b: &mut FunctionBuilder, dtype: DType, x: Value) -> Result<Value> {
     let bits = bits_of(b, x);
@@ -119,6 +151,9 @@ pub(crate) fn from_f32(b: &mut FunctionBuilder, dtype: DType, x: Value) -> Resul
         let bits = b.ins().select(is_nan, nan, rounded);
         let high = b.ins().ushr_imm_u(bits, 16);
         return Ok(b.ins().ireduce(types::I16, high));
+    }
+    if dtype == DType::F8E8M0 {
+        return Ok(power_from_f32(b, bits));
     }
     let f = format(dtype).ok_or_else(|| Error::unsupported(format!("conversion to {dtype}")))?;
     let width = f.exponent + f.mantissa;

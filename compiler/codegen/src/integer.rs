@@ -214,6 +214,11 @@ pub(crate) fn from_float(b: &mut FunctionBuilder, to: DType, a: Value) -> Value 
         DType::I32 => b.ins().fcvt_to_sint_sat(types::I32, a),
         DType::U64 => b.ins().fcvt_to_uint_sat(types::I64, a),
         DType::U32 => b.ins().fcvt_to_uint_sat(types::I32, a),
+        _ if to.bits() < 8 => {
+            let wide = b.ins().fcvt_to_sint_sat(types::I32, a);
+            let byte = b.ins().ireduce(types::I8, wide);
+            low_bits(b, to, byte)
+        }
         _ => {
             let (lo, hi) = to.int_range().map_or((0, 1), |(lo, hi)| (lo as i64, hi as i64));
             let wide = b.ins().fcvt_to_sint_sat(types::I32, a);
@@ -225,6 +230,19 @@ pub(crate) fn from_float(b: &mut FunctionBuilder, to: DType, a: Value) -> Value 
             let ty = clif_type(to).expect("internal: checked by the caller");
             b.ins().ireduce(ty, wide)
         }
+    }
+}
+
+/// A byte as an element of a type below a byte: only its low bits stay. Other types stay as they are.
+pub(crate) fn low_bits(b: &mut FunctionBuilder, to: DType, a: Value) -> Value {
+    let spare = 8 - i64::try_from(to.bits()).map_or(8, |bits| bits.min(8));
+    match spare {
+        0 => a,
+        _ if to.is_signed_int() => {
+            let high = b.ins().ishl_imm_u(a, spare);
+            b.ins().sshr_imm_u(high, spare)
+        }
+        _ => b.ins().band_imm_u(a, 0xff >> spare),
     }
 }
 

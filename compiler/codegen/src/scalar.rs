@@ -36,7 +36,7 @@ pub(crate) fn clif_type(dtype: DType) -> Result<Type> {
     Ok(match dtype {
         DType::F32 => types::F32,
         DType::F64 => types::F64,
-        DType::I8 | DType::U8 | DType::Bool => types::I8,
+        DType::I8 | DType::U8 | DType::Bool | DType::I4 | DType::U4 | DType::I2 | DType::U2 => types::I8,
         DType::I16 | DType::U16 | DType::F16 | DType::BF16 => types::I16,
         DType::I32 | DType::U32 => types::I32,
         DType::I64 | DType::U64 => types::I64,
@@ -55,6 +55,10 @@ pub(crate) fn constant(b: &mut FunctionBuilder, dtype: DType, bits: u64) -> Resu
     Ok(match dtype {
         DType::F32 => b.ins().f32const(f64::from_bits(bits) as f32),
         DType::F64 => b.ins().f64const(f64::from_bits(bits)),
+        t if float::is_small(t) => {
+            let code = onnxc_ir::small_float::encode(t, f64::from_bits(bits), false);
+            int_const(b, types::I8, i64::from(code.expect("internal: a small float")))
+        }
         t if is_storage(t) => {
             let x = b.ins().f64const(f64::from_bits(bits));
             float::from_f64(b, t, x)?
@@ -199,7 +203,8 @@ pub(crate) fn fma(b: &mut FunctionBuilder, caps: Caps, dtype: DType, x: Value, y
     bin(b, caps, BinOp::Add, dtype, product, z)
 }
 
-/// Conversion: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool is `!= 0`.
+/// Conversion: float to int truncates and saturates (NaN gives 0; a type below a byte takes the low bits of an i32), int to int wraps, to bool is
+/// `!= 0`.
 pub(crate) fn cast(b: &mut FunctionBuilder, from: DType, to: DType, a: Value) -> Result<Value> {
     if from == to {
         return Ok(a);
@@ -232,6 +237,9 @@ pub(crate) fn cast(b: &mut FunctionBuilder, from: DType, to: DType, a: Value) ->
             }
         }
         (true, false) => integer::from_float(b, to, a),
-        (false, false) => integer::resize(b, from, ty, a),
+        (false, false) => {
+            let r = integer::resize(b, from, ty, a);
+            integer::low_bits(b, to, r)
+        }
     })
 }

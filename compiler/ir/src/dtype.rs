@@ -73,9 +73,23 @@ impl DType {
         elements.checked_mul(self.bits()).map(|bits| bits.div_ceil(8))
     }
 
-    /// Bytes of one element. Sub-byte types answer 1: they are packed only in constants.
+    /// Bytes of one element. Sub-byte types answer 1: they are packed only in constants and in a model's inputs and outputs.
     pub fn bytes(self) -> u64 {
         self.bits().div_ceil(8)
+    }
+
+    /// Types of which several elements share a byte.
+    pub fn is_packed(self) -> bool {
+        matches!(self, U2 | I2 | U4 | I4 | F4E2M1)
+    }
+
+    /// The type as which memory inside compiled code holds elements: integers below a byte have one of their own there.
+    pub fn carrier(self) -> DType {
+        match self {
+            U2 | U4 => U8,
+            I2 | I4 => I8,
+            t => t,
+        }
     }
 
     /// f16, bf16, f32, f64 and the small float storage types.

@@ -13,6 +13,7 @@ mod lir_text;
 pub mod lower;
 pub mod math;
 pub mod op;
+pub mod packed;
 pub mod parse;
 pub mod plan;
 pub mod scalar;

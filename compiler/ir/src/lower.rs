@@ -59,13 +59,18 @@ impl<'a> LowerCx<'a> {
     ) -> LowerCx<'a> {
         let mut func = Func { name: name.to_string(), ..Func::default() };
         let inputs = inputs.iter().enumerate().map(|(i, input)| {
-            input.clone().map(|(dtype, view, constant)| Arg { buf: func.buf(dtype, BufKind::Input(i)), dtype, view, constant })
+            input.clone().map(|(dtype, view, constant)| Arg {
+                buf: func.buf(dtype.carrier(), BufKind::Input(i)),
+                dtype,
+                view,
+                constant,
+            })
         });
         let inputs: Vec<Option<Arg>> = inputs.collect();
         let (halos, in_place) = (vec![Vec::new(); inputs.len()], vec![false; inputs.len()]);
         let outputs = outputs.iter().enumerate();
         let outputs = outputs.map(|(i, (dtype, view))| Arg {
-            buf: func.buf(*dtype, BufKind::Output(i)),
+            buf: func.buf(dtype.carrier(), BufKind::Output(i)),
             dtype: *dtype,
             view: view.clone(),
             constant: None,
@@ -228,6 +233,9 @@ impl<'a> LowerCx<'a> {
                 ScalarOp::Select(c, a, b) => Expr::Select(get(c), get(a), get(b)),
                 ScalarOp::Cast(a) => Expr::Cast(node.dtype, get(a)),
             };
+            // Registers hold elements below a byte in one; only their low bits are the result.
+            let computed = matches!(node.op, ScalarOp::Un(..) | ScalarOp::Bin(..) | ScalarOp::Fma(..));
+            let e = if computed && node.dtype.carrier() != node.dtype { Expr::Cast(node.dtype, Box::new(e)) } else { e };
             let simple = matches!(e, Expr::Const(..) | Expr::Var(_) | Expr::Int(_));
             values.push(if uses[i] > 1 && !simple { Expr::Var(self.let_(e)) } else { e });
         }
@@ -241,7 +249,7 @@ impl<'a> LowerCx<'a> {
 
     /// Memory for the time of the function.
     pub fn scratch(&mut self, dtype: DType, elements: u64, per_worker: bool) -> BufId {
-        self.func.buf(dtype, BufKind::Scratch { bytes: elements * dtype.bytes(), per_worker })
+        self.func.buf(dtype.carrier(), BufKind::Scratch { bytes: elements * dtype.bytes(), per_worker })
     }
 
     /// The finished function.

@@ -185,7 +185,8 @@ pub enum ScalarOp {
     Fma(NodeIx, NodeIx, NodeIx),
     /// `if cond { a } else { b }`, cond is bool.
     Select(NodeIx, NodeIx, NodeIx),
-    /// Conversion to the node's type: float to int truncates and saturates (NaN gives 0), int to int wraps, to bool is `!= 0`.
+    /// Conversion to the node's type: float to int truncates and saturates (NaN gives 0; types below a byte take the low bits of an i32), int to
+    /// int wraps, to bool is `!= 0`. 8-bit and 4-bit floats saturate.
     Cast(NodeIx),
 }
 

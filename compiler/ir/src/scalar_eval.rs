@@ -52,7 +52,10 @@ impl Scalar {
     /// The bits of a [`ScalarOp::Const`] of type `dtype`.
     pub fn from_bits(dtype: DType, bits: u64) -> Scalar {
         match dtype {
-            _ if dtype.is_float() => Scalar::Float(f64::from_bits(bits)).rounded(dtype),
+            _ if dtype.is_float() => {
+                let x = f64::from_bits(bits);
+                small_float::nearest(dtype, x, false).map_or(Scalar::Float(x).rounded(dtype), Scalar::Float)
+            }
             DType::U64 => Scalar::Int(i128::from(bits)),
             _ => Scalar::Int(i128::from(bits as i64)),
         }
@@ -65,6 +68,7 @@ impl Scalar {
             (Scalar::Float(x), DType::F32) => Scalar::Float(f64::from(x as f32)),
             (Scalar::Float(x), DType::F16) => Scalar::Float(f16::from_f64(x).to_f64()),
             (Scalar::Float(x), DType::BF16) => Scalar::Float(bf16::from_f64(x).to_f64()),
+            (Scalar::Float(x), _) => Scalar::Float(small_float::nearest(dtype, x, true).unwrap_or(x)),
             (Scalar::Int(i), DType::Bool) => Scalar::bool(i != 0),
             (Scalar::Int(i), _) if dtype.is_int() => {
                 let bits = dtype.bits() as u32;
@@ -103,14 +107,14 @@ impl Scalar {
         })
     }
 
-    /// Conversion from `from` to `to`: float to integer truncates and saturates (NaN gives 0; types below a byte wrap), integers wrap, to
-    /// bool is `!= 0`.
+    /// Conversion from `from` to `to`: float to integer truncates and saturates (NaN gives 0; types below a byte take the low bits of an i32),
+    /// integers wrap, to bool is `!= 0`.
     #[must_use]
     pub fn cast(self, to: DType) -> Scalar {
         match self {
             _ if to == DType::Bool => Scalar::bool(self.truth()),
             // What ONNX asks of types below a byte: only their low bits stay.
-            Scalar::Float(x) if to.is_int() && to.bits() < 8 => Scalar::Int(x as i128).rounded(to),
+            Scalar::Float(x) if to.is_int() && to.bits() < 8 => Scalar::Int(i128::from(x as i32)).rounded(to),
             Scalar::Float(x) if to.is_int() => {
                 let (low, high) = to.int_range().expect("internal: an integer type");
                 Scalar::Int((x as i128).clamp(low, high))
@@ -401,7 +405,8 @@ pub fn run_tensors(program: &ScalarProgram, inputs: &[&Tensor], shape: &[u64]) -
     let total = element_count(shape)?;
     let strides: Vec<Vec<u64>> = inputs.iter().map(|t| broadcast_strides(t.shape(), shape)).collect::<Option<_>>()?;
     let dtype = program.dtype(program.result());
-    let mut out = Writer::new(dtype);
+    // The program has rounded its results, and may have made infinities.
+    let mut out = Writer::new(dtype).saturate(false);
     let mut at = vec![0u64; shape.len()];
     let mut offsets = vec![0u64; inputs.len()];
     let (mut args, mut values) = (Vec::with_capacity(inputs.len()), Vec::new());

@@ -33,6 +33,12 @@ fn format(dtype: DType) -> Option<Format> {
     }
 }
 
+/// The nearest value of a small float type (`None` for other types); values beyond the largest finite one become it, unless they are infinite
+/// and `saturate` is false.
+pub fn nearest(dtype: DType, x: f64, saturate: bool) -> Option<f64> {
+    decode(dtype, encode(dtype, x, saturate)?)
+}
+
 /// The value of a code; `None` for other types than the small floats.
 pub fn decode(dtype: DType, code: u8) -> Option<f64> {
     if dtype == DType::F8E8M0 {
@@ -41,7 +47,7 @@ pub fn decode(dtype: DType, code: u8) -> Option<f64> {
     let f = format(dtype)?;
     let magnitude = code & (f.sign - 1);
     if f.nan == Some(code) || (!f.unsigned_zero && (f.nan == Some(magnitude) || f.inf.is_some_and(|inf| magnitude > inf))) {
-        return Some(f64::NAN);
+        return Some(if code == f.sign || code & f.sign == 0 { f64::NAN } else { -f64::NAN });
     }
     let sign = if code & f.sign != 0 { -1.0 } else { 1.0 };
     if f.inf == Some(magnitude) {
@@ -60,7 +66,7 @@ fn positive(f: &Format, magnitude: u8) -> f64 {
 /// types than the small floats.
 pub fn encode(dtype: DType, x: f64, saturate: bool) -> Option<u8> {
     if dtype == DType::F8E8M0 {
-        return Some(encode_e8m0(x));
+        return Some(encode_e8m0(if saturate || x.is_finite() { x } else { f64::NAN }));
     }
     let f = format(dtype)?;
     let negative = if x.is_sign_negative() { f.sign } else { 0 };
@@ -74,11 +80,8 @@ pub fn encode(dtype: DType, x: f64, saturate: bool) -> Option<u8> {
         _ => f.max | sign,
     };
     let a = x.abs();
-    // Half a step above the largest finite value still rounds down to it (its mantissa decides ties).
-    let largest = positive(&f, f.max);
-    let step = largest - positive(&f, f.max - 1);
-    let limit = largest + step / 2.0;
-    if a.is_infinite() || a > limit || (a == limit && f.max & 1 == 1) {
+    let (limit, tie) = limit(&f);
+    if a.is_infinite() || a > limit || (a == limit && tie) {
         return Some(overflow(negative));
     }
     // Few codes: a search for the nearest is exact and short.
@@ -91,6 +94,44 @@ pub fn encode(dtype: DType, x: f64, saturate: bool) -> Option<u8> {
         }
     }
     Some(if best == 0 && f.unsigned_zero { 0 } else { best | negative })
+}
+
+/// Half a step above the largest finite value, and whether it rounds away from that value (whose mantissa decides ties).
+fn limit(f: &Format) -> (f64, bool) {
+    let largest = positive(f, f.max);
+    (largest + (largest - positive(f, f.max - 1)) / 2.0, f.max & 1 == 1)
+}
+
+/// The magnitude above which values of a small float type overflow, and whether it does so itself. `None` for other types, and for f8e8m0.
+pub fn overflow(dtype: DType) -> Option<(f64, bool)> {
+    format(dtype).as_ref().map(limit)
+}
+
+/// How a value between two powers of two becomes one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rounding {
+    /// The larger one.
+    Up,
+    /// The smaller one.
+    Down,
+    /// The nearer one, the larger one if both are.
+    Nearest,
+}
+
+/// `x` as f8e8m0 has it. Without saturation, zero and what is beyond the largest value are NaN.
+pub fn power_of_two(x: f64, rounding: Rounding, saturate: bool) -> f64 {
+    if !x.is_finite() || x <= 0.0 {
+        let kept = saturate && !x.is_nan() && x >= 0.0;
+        return if !kept { f64::NAN } else { x.clamp(2f64.powi(-127), 2f64.powi(127)) };
+    }
+    let below = f64::from_bits(x.to_bits() & !((1 << 52) - 1));
+    let power = match rounding {
+        _ if below == x => x,
+        Rounding::Up => below * 2.0,
+        Rounding::Nearest if x >= below * 1.5 => below * 2.0,
+        Rounding::Down | Rounding::Nearest => below,
+    };
+    if power > 2f64.powi(127) && !saturate { f64::NAN } else { power.clamp(2f64.powi(-127), 2f64.powi(127)) }
 }
 
 /// A power of two, rounded up as the ONNX reference does by default.

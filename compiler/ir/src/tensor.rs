@@ -165,6 +165,20 @@ impl Tensor {
         }
     }
 
+    /// The elements as compiled code holds them: sub-byte ones have a byte each, sign-extended where the type has a sign.
+    pub fn unpacked(&self) -> Vec<u8> {
+        let bits = self.dtype.bits();
+        if !self.dtype.is_packed() {
+            return self.bytes().to_vec();
+        }
+        let (per_byte, spare) = (8 / bits as usize, 8 - bits);
+        let element = |i: usize| {
+            let high = self.bytes()[i / per_byte] << (spare - (i % per_byte) as u64 * bits);
+            if self.dtype.is_signed_int() { (high as i8 >> spare) as u8 } else { high >> spare }
+        };
+        (0..self.len()).map(element).collect()
+    }
+
     /// The strings of a string tensor.
     pub fn strings(&self) -> Option<&[Vec<u8>]> {
         match &self.storage {

@@ -3,6 +3,7 @@
 use onnxc_ir::lir::BufKind;
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::scalar::ScalarProgram;
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
 
@@ -51,8 +52,12 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    nest::require(x.dtype)?;
-    nest::require(y.dtype)?;
+    nest::movable(x.dtype)?;
+    nest::movable(y.dtype)?;
+    if x.dtype.is_packed() {
+        low_bits(cx, x, y);
+        return Ok(());
+    }
     let plain = match x.dtype.bytes() {
         1 => DType::U8,
         2 => DType::U16,
@@ -68,8 +73,26 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     Ok(())
 }
 
+/// Below a byte: bits above those of the element follow its sign, where it has one.
+fn low_bits(cx: &mut LowerCx, x: Arg, y: Arg) {
+    let code = match (y.dtype.bits(), y.dtype.is_signed_int()) {
+        (4, false) => DType::U4,
+        (_, false) => DType::U2,
+        _ => y.dtype,
+    };
+    let mut program = ScalarProgram::default();
+    let bits = program.arg(0, DType::U8);
+    program.cast(bits, code);
+    let from = Arg { buf: cx.func.buf(DType::U8, BufKind::Input(0)), dtype: DType::U8, constant: None, ..x };
+    let to = Arg { buf: cx.func.buf(code.carrier(), BufKind::Output(0)), dtype: code, ..y };
+    cx.map(&program, &to, &[from]);
+}
+
 fn samples() -> Vec<Sample> {
     use DType::*;
     let of = |from: DType, to: DType| sample(Attrs::default().with("to", Attr::Type(to)), vec![data(from, &[3, 5])]);
-    vec![of(F32, I32), of(I32, F32), of(F64, U64), of(U8, I8), of(Bool, U8), of(F16, U16), of(I16, BF16), of(I64, F64)]
+    let mut all =
+        vec![of(F32, I32), of(I32, F32), of(F64, U64), of(U8, I8), of(Bool, U8), of(F16, U16), of(I16, BF16), of(I64, F64)];
+    all.extend([of(U4, I4), of(I4, F4E2M1), of(F4E2M1, U4), of(I2, U2), of(F8E5M2, I8), of(U8, F8E8M0)]);
+    all
 }

@@ -3,6 +3,7 @@
 //! Storage is decided before lowering: graph outputs are written in place, operands of a concatenation are written into its result, views share
 //! their operand's buffer, elementwise results reuse an operand that dies. Then nodes are lowered in order, and the arena is laid out by liveness.
 
+mod border;
 mod branch;
 mod nodes;
 mod repeat;
@@ -72,9 +73,10 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         errors: Vec::new(),
     };
     let dense = |id: &ValueId, region: Region| Storage::dense(region, &graph.ty(*id).const_shape().unwrap_or_default());
-    let inputs: Vec<Storage> = graph.inputs.iter().enumerate().map(|(i, id)| dense(id, Region::Input(i as u32))).collect();
+    let mut inputs: Vec<Storage> = graph.inputs.iter().enumerate().map(|(i, id)| dense(id, Region::Input(i as u32))).collect();
     let outputs: Vec<Storage> = graph.outputs.iter().enumerate().map(|(j, id)| dense(id, Region::Output(j as u32))).collect();
-    let drafts = planner.graph(graph, &inputs, &outputs);
+    let mut drafts = border::unpack_inputs(&mut planner, graph, &mut inputs);
+    drafts.extend(planner.graph(graph, &inputs, &outputs));
     if !planner.errors.is_empty() {
         return Err(planner.errors);
     }
@@ -186,13 +188,17 @@ impl Planner<'_> {
         }
     }
 
-    /// Writes outputs that were not computed in place: graph inputs, constants, views, values that are output twice.
+    /// Writes outputs that were not computed in place: graph inputs, constants, views, values that are output twice, packed ones.
     fn copy_outputs(&mut self, level: &mut storage::Level, outputs: &[Storage], drafts: &mut Vec<Draft>) {
         for (j, want) in outputs.iter().enumerate() {
             let id = level.graph.outputs[j];
             if level.storage(id) != Some(want) {
                 let ty = level.graph.ty(id).clone();
-                drafts.push(nodes::copy(self, level, id, &ty, want));
+                if border::is_packed(ty.dtype, want.region) {
+                    border::pack_output(self, level, id, want, drafts);
+                } else {
+                    drafts.push(nodes::copy(self, level, id, &ty, want));
+                }
                 self.time += 1;
             }
         }

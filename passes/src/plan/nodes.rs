@@ -108,7 +108,7 @@ impl Planner<'_> {
     }
 
     /// A row-major copy of a value, in a new buffer.
-    fn dense_copy(&mut self, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Storage {
+    pub(super) fn dense_copy(&mut self, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Storage {
         let ty = level.graph.ty(id).clone();
         let shape = ty.const_shape().expect("internal: planning with unknown extents");
         let elements: u64 = shape.iter().product();
@@ -158,14 +158,14 @@ fn operand_regions(planner: &mut Planner, level: &Level, node: &Node, func: &Fun
 }
 
 /// A constant goes into the weight blob when the function really reads it (packed weights leave the original behind).
-fn resolve(planner: &mut Planner, level: &Level, region: Region, func: &Func, input: usize) -> Region {
+pub(super) fn resolve(planner: &mut Planner, level: &Level, region: Region, func: &Func, input: usize) -> Region {
     let Region::Constant(id) = region else { return region };
     let read = func.bufs.iter().enumerate().any(|(b, buf)| buf.kind == BufKind::Input(input) && reads(&func.body, b as u32));
     if !read {
         return region;
     }
     let tensor = level.graph.constant(id).expect("internal: a constant region names a constant");
-    Region::Weights(planner.weights.add(Arc::new(tensor.bytes().to_vec())))
+    Region::Weights(planner.weights.add(Arc::new(tensor.unpacked())))
 }
 
 /// Does some statement load from buffer `b` or hand it to a kernel?

@@ -104,7 +104,8 @@ impl<'g> Level<'g> {
     fn pin_outputs(&mut self, outputs: &[Storage]) {
         for (j, id) in self.graph.outputs.iter().enumerate() {
             let slot = &mut self.pins[id.0 as usize];
-            if self.storages[id.0 as usize].is_none() && slot.is_none() {
+            let packed = super::border::is_packed(self.graph.ty(*id).dtype, outputs[j].region);
+            if self.storages[id.0 as usize].is_none() && slot.is_none() && !packed {
                 *slot = Some(Pin::To(outputs[j].clone()));
             }
         }

@@ -67,5 +67,5 @@ pub(crate) fn extents(io: &Io) -> Vec<u64> {
 
 /// Size of an input or output in its buffer.
 pub(crate) fn bytes(io: &Io) -> u64 {
-    extents(io).iter().product::<u64>() * io.ty.dtype.bytes()
+    io.ty.dtype.bytes_for(extents(io).iter().product()).expect("internal: the layout of the plan has this size")
 }

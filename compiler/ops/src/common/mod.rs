@@ -10,6 +10,7 @@ pub(crate) mod import;
 pub(crate) mod nest;
 pub(crate) mod rows;
 pub(crate) mod sample;
+pub(crate) mod small_float;
 pub(crate) mod thin;
 pub(crate) mod tile;
 pub(crate) mod views;

@@ -26,6 +26,14 @@ pub(crate) fn require(dtype: DType) -> OpResult<DType> {
     }
 }
 
+/// Refuses types whose elements cannot be moved: strings have no size, complex numbers no register.
+pub(crate) fn movable(dtype: DType) -> OpResult<()> {
+    match dtype {
+        DType::Str | DType::C64 | DType::C128 => require(dtype).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
 /// Shorthands on expressions.
 pub(crate) trait ExprExt: Sized {
     /// `self - other`.

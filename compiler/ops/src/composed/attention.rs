@@ -64,7 +64,10 @@ fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     };
     let precise = attrs.int("softmax_precision").and_then(|c| DType::from_onnx(c as i32)).unwrap_or(form.dtype);
     let wide = b.cast(biased, precise)?;
-    let mut weights = b.with("softmax", &[wide], int_attrs(&[("axis", -1)]))?;
+    // Without softmax_precision it is computed in the type of the queries, step by step; a sum over more keys could leave the range of f16.
+    let steps = matches!(precise, DType::F16 | DType::BF16) && form.keys < 1 << 15;
+    let narrow: &[(&str, i64)] = if steps { &[("narrow", 1)] } else { &[] };
+    let mut weights = b.with("softmax", &[wide], int_attrs(&[&[("axis", -1)], narrow].concat()))?;
     if let Some((bias, true)) = bias {
         weights = without_keys(&mut b, weights, bias)?;
     }

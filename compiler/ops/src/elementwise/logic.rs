@@ -109,6 +109,6 @@ dims: Some(where_dims), Tolerance::EXACT,
         plain(vec![data(DType::Bool, &[3, 17]), f32s(&[3, 17]), f32s(&[3, 17])]),
         plain(vec![data(DType::Bool, &[3, 1]), f32s(&[]), f32s(&[5])]),
     ];
-    all.extend([DType::I64, DType::F16, DType::U8, DType::Bool].map(|t| plain(vec![data(DType::Bool, &[9]), data(t, &[9]), data(t, &[1])])));
+    all.extend([DType::I64, DType::F16, DType::U8, DType::Bool, DType::I4, DType::F4E2M1, DType::F8E5M2].map(|t| plain(vec![data(DType::Bool, &[9]), data(t, &[9]), data(t, &[1])])));
     all
 });

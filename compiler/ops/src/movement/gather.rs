@@ -113,7 +113,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, index, y) = (cx.input(0), cx.input(1), cx.output(0));
-    nest::require(y.dtype)?;
+    nest::movable(y.dtype)?;
     let shape = y.view.shape.clone();
     if shape.contains(&0) {
         return Ok(());
@@ -152,6 +152,7 @@ fn samples() -> Vec<Sample> {
         sample(on(1), vec![f32s(&[3, 9, 17]), index(&[], 9.0)]),
         sample(on(0), vec![data(DType::I64, &[6]), ints(&[5, -1, 0])]),
         sample(on(1), vec![data(DType::F16, &[4, 6]), int(-2)]),
+        sample(on(0), vec![data(DType::U4, &[9, 3]), index(&[5], 9.0)]),
         sample(on(0), vec![data(DType::Bool, &[4, 3]), index(&[2, 2], 4.0)]),
         sample(on(0), vec![f32s(&[4, 3]), index(&[0], 4.0)]),
         sample(on(0), vec![f32s(&[100, 256]), index(&[64], 100.0)]),
@@ -196,7 +197,7 @@ fn eval_elements(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower_elements(cx: &mut LowerCx) -> OpResult<()> {
     let (x, index, y) = (cx.input(0), cx.input(1), cx.output(0));
-    nest::require(y.dtype)?;
+    nest::movable(y.dtype)?;
     let shape = y.view.shape.clone();
     if shape.contains(&0) {
         return Ok(());
@@ -220,5 +221,6 @@ fn samples_elements() -> Vec<Sample> {
         sample(on(0), vec![f32s(&[3, 7]), data_in(DType::I32, &[9, 6], -3.0, 3.0)]),
         sample(on(-1), vec![data(DType::U8, &[2, 3, 4]), data_in(DType::I64, &[1, 2, 8], -4.0, 4.0)]),
         sample(on(0), vec![data(DType::F16, &[6]), ints(&[0, -1, 5, 2])]),
+        sample(on(1), vec![data(DType::I2, &[3, 7]), data_in(DType::I64, &[3, 5], -7.0, 7.0)]),
     ]
 }

@@ -71,7 +71,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, index, y) = (cx.input(0), cx.input(1), cx.output(0));
-    nest::require(y.dtype)?;
+    nest::movable(y.dtype)?;
     let shape = y.view.shape.clone();
     if shape.contains(&0) {
         return Ok(());
@@ -104,6 +104,7 @@ fn samples() -> Vec<Sample> {
         plain(vec![data(DType::I64, &[7, 3]), index(&[5, 1], 7.0)]),
         sample(batch(1), vec![f32s(&[2, 4, 3]), index(&[2, 5, 1], 4.0)]),
         sample(batch(2), vec![data(DType::F16, &[2, 3, 4, 5]), index(&[2, 3, 2], 4.0)]),
+        plain(vec![data(DType::I2, &[7, 3]), index(&[5, 1], 7.0)]),
         plain(vec![f32s(&[3]), index(&[1], 3.0)]),
         plain(vec![f32s(&[3, 2]), index(&[4, 0], 3.0)]),
         plain(vec![f32s(&[3, 2]), index(&[0, 2], 3.0)]),

@@ -80,7 +80,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (index, values, y) = (cx.input(0), cx.input(2), cx.output(0));
-    nest::require(y.dtype)?;
+    nest::movable(y.dtype)?;
     let shape = y.view.shape.clone();
     if shape.contains(&0) {
         return Ok(());
@@ -114,5 +114,6 @@ fn samples() -> Vec<Sample> {
         sample(on(1), vec![data_in(DType::I32, &[2, 3], -5.0, 5.0), int(7), data(DType::I64, &[2])]),
         sample(on(-2), vec![data_in(DType::F32, &[3, 2], -6.0, 6.0), int(5), data(DType::F16, &[2])]),
         plain(vec![index(&[], 3.0), int(3), data(DType::Bool, &[2])]),
+        plain(vec![index(&[3], 3.0), int(3), data(DType::I4, &[2])]),
     ]
 }

@@ -68,7 +68,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, lengths, y) = (cx.input(0), cx.input(1), cx.output(0));
-    nest::require(y.dtype)?;
+    nest::movable(y.dtype)?;
     let shape = y.view.shape.clone();
     if shape.contains(&0) {
         return Ok(());
@@ -99,5 +99,6 @@ fn samples() -> Vec<Sample> {
         sample(by_batch.clone(), vec![f32s(&[3, 5, 17]), data_in(DType::I64, &[3], 0.0, 6.0)]),
         sample(by_batch, vec![data(DType::I64, &[2, 4]), ints(&[4, 1])]),
         plain(vec![data(DType::F16, &[1, 2, 3]), ints(&[1, 0])]),
+        plain(vec![data(DType::F4E2M1, &[3, 2, 3]), ints(&[3, 2])]),
     ]
 }

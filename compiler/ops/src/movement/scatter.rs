@@ -55,6 +55,11 @@ fn reduction(attrs: &Attrs) -> OpResult<Option<BinOp>> {
     }))
 }
 
+/// Elements of any type can be replaced, not all be combined.
+fn check_type(dtype: DType, op: Option<BinOp>) -> OpResult<()> {
+    if op.is_some() { nest::require(dtype).map(|_| ()) } else { nest::movable(dtype) }
+}
+
 /// Checks what both operators share; the result has the type of the data.
 fn common(cx: &InferCx) -> OpResult<TensorType> {
     let (x, updates) = (cx.input(0)?, cx.input(2)?);
@@ -182,7 +187,7 @@ fn eval_elements(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower_elements(cx: &mut LowerCx) -> OpResult<()> {
     let op = reduction(cx.attrs)?;
-    nest::require(cx.output(0).dtype)?;
+    check_type(cx.output(0).dtype, op)?;
     let (y, updates) = start(cx);
     let index = cx.input(1);
     let shape = index.view.shape.clone();
@@ -240,7 +245,7 @@ fn eval_nd(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower_nd(cx: &mut LowerCx) -> OpResult<()> {
     let op = reduction(cx.attrs)?;
-    nest::require(cx.output(0).dtype)?;
+    check_type(cx.output(0).dtype, op)?;
     let (y, updates) = start(cx);
     let index = cx.input(1);
     let shape = updates.view.shape.clone();
@@ -283,6 +288,7 @@ fn samples_elements() -> Vec<Sample> {
         of(0, "max", vec![data(DType::I8, &[6]), index(&[8], 6.0), data(DType::I8, &[8])]),
         of(0, "min", vec![data(DType::F16, &[6, 2]), index(&[4, 2], 6.0), data(DType::F16, &[4, 2])]),
         of(0, "none", vec![data(DType::Bool, &[6]), ints(&[0, -1]), data(DType::Bool, &[2])]),
+        of(0, "none", vec![data(DType::I4, &[7]), ints(&[0, -1]), data(DType::I4, &[2])]),
     ]
 }
 
@@ -300,6 +306,7 @@ fn samples_nd() -> Vec<Sample> {
         of("max", vec![f32s(&[4, 3]), index(&[5, 1], 4.0), f32s(&[5, 3])]),
         of("min", vec![data(DType::BF16, &[4, 3]), index(&[5, 1], 4.0), data(DType::BF16, &[5, 3])]),
         of("none", vec![data(DType::Bool, &[3, 2]), index(&[2, 2], 2.0), data(DType::Bool, &[2])]),
+        of("none", vec![data(DType::F4E2M1, &[3, 3]), index(&[2, 1], 2.0), data(DType::F4E2M1, &[2, 3])]),
         of("none", vec![f32s(&[4]), index(&[0, 1], 4.0), f32s(&[0])]),
     ]
 }

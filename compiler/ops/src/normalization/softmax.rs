@@ -1,12 +1,14 @@
 //! `softmax` and `log_softmax`: `exp(x - max) / sum(exp(x - max))` over one dimension, and its logarithm.
 //!
 //! Attributes: `axis` (-1 if absent); with `flatten` = 1 the sum runs over that dimension and all after it, which is what opsets before 13 meant.
+//! With `narrow` = 1 `softmax` rounds differences, exponentials and their sum to the element type: what `Attention` asks for.
 //! Three passes over a row: the largest element, exponentials and their sum, the product with the sum's reciprocal.
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpResult, Sample};
 use onnxc_ir::scalar::{BinOp, UnOp};
+use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use super::{TOLERANCE, float_type};
@@ -67,13 +69,16 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 fn eval(cx: &EvalCx, log: bool) -> OpResult<Vec<Tensor>> {
     let x = cx.input(0);
     let mut values = f64s(x)?;
+    let narrow = !log && cx.attrs.int("narrow") == Some(1);
+    let round = |v: f64| if narrow { Scalar::Float(v).rounded(x.dtype()).float() } else { v };
     let (starts, steps) = offsets(x.shape(), &row_axes(cx.attrs, x.shape().len())?);
     for start in starts {
         let row: Vec<f64> = steps.iter().map(|s| values[start + s]).collect();
         let top = row.iter().fold(f64::NEG_INFINITY, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(*b) });
-        let sum: f64 = row.iter().map(|v| (v - top).exp()).sum();
+        let exp = |v: &f64| round(round(v - top).exp());
+        let sum = round(row.iter().map(exp).sum());
         for (s, v) in steps.iter().zip(row) {
-            values[start + s] = if log { v - top - sum.ln() } else { (v - top).exp() / sum };
+            values[start + s] = if log { v - top - sum.ln() } else { exp(&v) / sum };
         }
     }
     Ok(vec![from_f64s(x.dtype(), x.shape(), values)?])
@@ -83,8 +88,29 @@ fn lower(cx: &mut LowerCx, log: bool) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     let shape = x.view.shape.clone();
     let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y]);
-    rows.emit(cx, &mut |row| one_row(row, log));
+    let narrow = !log && cx.attrs.int("narrow") == Some(1);
+    rows.emit(cx, &mut |row| if narrow { one_narrow_row(row) } else { one_row(row, log) });
     Ok(())
+}
+
+/// With each step rounded to the element type; the sum is rounded once.
+fn one_narrow_row(row: &mut Row) {
+    let (x, y) = (row.arg(0), row.arg(1));
+    let (t, narrow) = (compute_type(x.dtype), y.dtype);
+    let rounded = move |e: Expr| e.cast_from(t, narrow).cast_from(narrow, t);
+    let top = row.reduce(BinOp::Max, float(t, f64::NEG_INFINITY), |cx, at| load(cx, &x, at));
+    let sum = row.start(float(t, 0.0));
+    row.each(|cx, at| {
+        let distance = rounded(load(cx, &x, at).minus(top.clone()));
+        let e = Expr::Var(cx.let_(rounded(Expr::un(UnOp::Exp, distance))));
+        store(cx, &y, at, e.clone());
+        accumulate(cx, sum, BinOp::Add, e);
+    });
+    let sum = row.let_(rounded(Expr::Var(sum)));
+    row.each(|cx, at| {
+        let e = load(cx, &y, at);
+        store(cx, &y, at, Expr::bin(BinOp::Div, e, sum.clone()));
+    });
 }
 
 fn one_row(row: &mut Row, log: bool) {
@@ -129,6 +155,7 @@ fn samples() -> Vec<Sample> {
         sample(at(1), vec![f32s(&[2, 1, 3])]),
         sample(at(1), vec![f32s(&[2, 0, 3])]),
     ];
+    all.extend([DType::F16, DType::BF16].map(|t| sample(at(1).with("narrow", Attr::Int(1)), vec![data(t, &[2, 19])])));
     all.extend([DType::F64, DType::F16, DType::BF16].map(|t| sample(at(1), vec![data(t, &[2, 19])])));
     all
 }

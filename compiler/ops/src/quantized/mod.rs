@@ -24,6 +24,12 @@ pub(crate) use quantize_linear::QUANTIZE_LINEAR;
 use onnxc_ir::DType;
 use onnxc_ir::scalar::{BinOp, ScalarOp, ScalarProgram, UnOp};
 
+/// Types below a byte, and small floats: what samples cover besides the usual ones.
+const SMALL: [DType; 9] = {
+    use DType::*;
+    [U4, I4, U2, I2, F4E2M1, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ]
+};
+
 /// `program` with its argument 0 replaced by `result` of `front`, which has `extra` arguments behind its own argument 0; those of `program` follow them.
 fn behind(front: &ScalarProgram, result: u16, program: &ScalarProgram, extra: u8) -> ScalarProgram {
     let mut out = front.clone();

@@ -10,7 +10,8 @@ use onnxc_ir::scalar::BinOp;
 use super::params::Spread;
 use crate::common::nest::{self, ExprExt};
 
-/// Calls `body` with each coordinate of `y`, its scale (f32) and its zero point (i32, if there is one): operands 1 and 2 of the node.
+/// Calls `body` with each coordinate of `y`, its scale (f32) and its zero point (f32 for a float type, else i32; if there is one): operands 1
+/// and 2 of the node.
 pub(super) fn over_parameters(
     cx: &mut LowerCx,
     x: &Arg,
@@ -23,7 +24,9 @@ pub(super) fn over_parameters(
     if y.view.shape.contains(&0) {
         return Ok(());
     }
-    nest::require(scale.dtype)?;
+    if scale.dtype != DType::F8E8M0 {
+        nest::require(scale.dtype)?;
+    }
     let at_parameter = |cx: &LowerCx, arg: &Arg, at: &[Expr]| {
         let index = match &spread {
             Spread::Tensor => vec![Expr::Int(0); arg.view.shape.len()],
@@ -36,10 +39,14 @@ pub(super) fn over_parameters(
     };
     cx.for_each(&y.view.shape.clone(), &y.view.strides.clone(), |cx, at| {
         let s = at_parameter(cx, &scale, at).cast_from(scale.dtype, DType::F32);
-        let z = zero.as_ref().map(|z| at_parameter(cx, z, at).cast_from(z.dtype, DType::I32));
+        let z = zero.as_ref().map(|z| at_parameter(cx, z, at).cast_from(z.dtype, zero_type(z.dtype)));
         body(cx, at, s, z);
     });
     Ok(())
+}
+
+fn zero_type(zero: DType) -> DType {
+    if zero.is_float() { DType::F32 } else { DType::I32 }
 }
 
 /// A constant vector as an operand that runs along dimension `d` of `rank`; readable a panel beyond its end.

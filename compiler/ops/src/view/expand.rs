@@ -37,6 +37,7 @@ pub(crate) static EXPAND: OpDef = OpDef {
             plain(vec![f32s(&[]), ints(&[4])]),
             plain(vec![f32s(&[2, 3]), ints(&[1])]),
             plain(vec![data(DType::Bool, &[1, 5]), ints(&[0, 5])]),
+            plain(vec![data(DType::I2, &[1, 3]), ints(&[3, 3])]),
         ]
     },
 };

@@ -19,7 +19,14 @@ pub(crate) static IDENTITY: OpDef = OpDef {
     eval: |cx| Ok(vec![cx.input(0).clone()]),
     lower: Lower::View(|_, view, _, _| Some(view.clone())),
     tolerance: Tolerance::EXACT,
-    samples: || vec![plain(vec![f32s(&[3, 5])]), plain(vec![data(DType::I64, &[])]), plain(vec![f32s(&[0, 2])])],
+    samples: || {
+        vec![
+            plain(vec![f32s(&[3, 5])]),
+            plain(vec![data(DType::I64, &[])]),
+            plain(vec![data(DType::I4, &[3])]),
+            plain(vec![f32s(&[0, 2])]),
+        ]
+    },
 };
 
 /// ONNX `Dropout` in inference: the operand, and a mask of ones.

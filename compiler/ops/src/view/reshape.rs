@@ -31,6 +31,7 @@ reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| or_declared(cx, |cx| cx.forward("r
         plain(vec![f32s(&[2, 3, 4]), ints(&[6, -1])]),
         plain(vec![f32s(&[2, 3, 4]), ints(&[0, 0, 2, 2])]),
         plain(vec![data(DType::F16, &[1]), ints(&[])]),
+        plain(vec![data(DType::I4, &[3, 5]), ints(&[5, -1])]),
         sample(int_attrs(&[("allowzero", 1)]), vec![f32s(&[0, 3]), ints(&[3, 0])]),
     ]
 });

@@ -29,6 +29,7 @@ pub(crate) static SLICE: OpDef = OpDef {
             plain(vec![f32s(&[5, 17]), ints(&[-1]), ints(&[i64::MIN]), ints(&[1]), ints(&[-2])]),
             plain(vec![f32s(&[5, 7, 3]), ints(&[1]), ints(&[i64::MAX]), ints(&[-2]), ints(&[3])]),
             plain(vec![data(DType::I64, &[9]), ints(&[4]), ints(&[4])]),
+            plain(vec![data(DType::I4, &[3, 7]), ints(&[0, 1]), ints(&[3, 6])]),
             plain(vec![data(DType::F16, &[9]), ints(&[20]), ints(&[0]), ints(&[0]), ints(&[-1])]),
         ]
     },

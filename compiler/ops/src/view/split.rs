@@ -35,6 +35,7 @@ pub(crate) static SPLIT: OpDef = OpDef {
             Sample { attrs: of(1, 3), inputs: vec![f32s(&[2, 9])], n_outputs: 3 },
             Sample { attrs: of(-1, 3), inputs: vec![f32s(&[2, 8])], n_outputs: 3 },
             Sample { attrs: of(0, 2), inputs: vec![data(DType::I64, &[5, 2]), ints(&[4, 1])], n_outputs: 2 },
+            Sample { attrs: of(0, 3), inputs: vec![data(DType::U2, &[9])], n_outputs: 3 },
         ]
     },
 };

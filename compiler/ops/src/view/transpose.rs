@@ -29,6 +29,8 @@ pub(crate) static TRANSPOSE: OpDef = OpDef {
             sample(of(&[1, 0]), vec![f32s(&[3, 17])]),
             sample(of(&[0, 2, 3, 1]), vec![f32s(&[2, 3, 4, 5])]),
             sample(of(&[2, 0, 1]), vec![data(DType::I64, &[2, 1, 4])]),
+            sample(of(&[1, 0]), vec![data(DType::U2, &[3, 7])]),
+            sample(of(&[1, 0]), vec![data(DType::F4E2M1, &[3, 5])]),
             sample(of(&[1, 0]), vec![data(DType::U8, &[0, 4])]),
             sample(of(&[]), vec![f32s(&[])]),
         ]
