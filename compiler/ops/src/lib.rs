@@ -11,6 +11,7 @@ mod conv_transpose;
 mod elementwise;
 mod grid_sample;
 mod hardmax;
+mod linear_attention;
 mod matmul;
 mod movement;
 mod normalization;
@@ -96,6 +97,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::LEAKY_RELU,
     &elementwise::LESS,
     &elementwise::LESS_OR_EQUAL,
+    &linear_attention::LINEAR_ATTENTION,
     &elementwise::LOG,
     &normalization::LOG_SOFTMAX,
     &normalization::LP_NORMALIZATION,
