@@ -2,12 +2,14 @@
 
 mod arg_extreme;
 mod bit_cast;
+mod col2im;
 mod common;
 mod composed;
 mod concat;
 mod control;
 mod conv;
 mod conv_transpose;
+mod det;
 mod elementwise;
 mod grid_sample;
 mod hardmax;
@@ -52,6 +54,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::CEIL,
     &elementwise::CELU,
     &elementwise::CLIP,
+    &col2im::COL2IM,
     &concat::CONCAT,
     &shape::CONSTANT_OF_SHAPE,
     &conv::CONV,
@@ -63,6 +66,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::CUMSUM,
     &movement::DEPTH_TO_SPACE,
     &quantized::DEQUANTIZE_LINEAR,
+    &det::DET,
     &elementwise::DIV,
     &recurrent::DYNAMIC_QUANTIZE_LSTM,
     &quantized::DYNAMIC_QUANTIZE_LINEAR,
