@@ -1,7 +1,7 @@
 //! `col2im`: blocks of an image, one in each column, added up where they overlap.
 //!
 //! Operands: x `[N, C*block, L]`, the image's spatial extents and the block's (constants). Attributes as of a convolution: `strides`, `pads`,
-//! `dilations`. Result `[N, C, image...]`. Rules of ONNX Col2Im-18. Elements add up in the order of their places in the block.
+//! `dilations`. Result `[N, C, image...]`. Rules of ONNX Col2Im-18.
 
 use onnxc_ir::lir::{BufId, Expr, LoopKind};
 use onnxc_ir::lower::LowerCx;
@@ -24,7 +24,7 @@ pub(crate) static COL2IM: OpDef = OpDef {
     infer_dims: None,
     eval,
     lower: Lower::Nest(lower),
-    tolerance: Tolerance::EXACT,
+    tolerance: Tolerance::SUMS,
     samples,
 };
 
@@ -223,7 +223,7 @@ fn samples() -> Vec<Sample> {
         case(padded.clone(), f32s(&[1, 5, 15]), &[5, 5], &[1, 5]),
         case(lists(&[("dilations", &[1, 5])]), f32s(&[1, 4, 5]), &[6, 6], &[2, 2]),
         case(Attrs::default(), f32s(&[1, 10, 12]), &[3, 4, 5], &[1, 1, 5]),
-        case(lists(&[("strides", &[3, 2]), ("pads", &[2, 4, 1, 3])]), f32s(&[1, 18, 160]), &[21, 33], &[2, 3]),
+        case(lists(&[("strides", &[3, 2]), ("pads", &[2, 4, 1, 3])]), f32s(&[1, 18, 152]), &[21, 33], &[2, 3]),
         case(lists(&[("strides", &[2]), ("pads", &[3, 0])]), data(DType::F64, &[1, 6, 10]), &[17], &[2]),
         case(padded.clone(), data(DType::I8, &[2, 10, 15]), &[5, 5], &[1, 5]),
         case(padded.clone(), data(DType::U8, &[1, 5, 15]), &[5, 5], &[1, 5]),

@@ -9,6 +9,7 @@ mod concat;
 mod control;
 mod conv;
 mod conv_transpose;
+mod deform_conv;
 mod det;
 mod elementwise;
 mod grid_sample;
@@ -64,6 +65,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::COSH,
     &movement::CUMPROD,
     &movement::CUMSUM,
+    &deform_conv::DEFORM_COLUMNS,
     &movement::DEPTH_TO_SPACE,
     &quantized::DEQUANTIZE_LINEAR,
     &det::DET,
