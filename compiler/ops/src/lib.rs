@@ -24,6 +24,7 @@ mod quantized;
 mod recurrent;
 mod reduce;
 mod resize;
+mod roi_align;
 mod shape;
 mod top_k;
 mod view;
@@ -150,6 +151,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::REVERSE_SEQUENCE,
     &normalization::RMS_NORMALIZATION,
     &recurrent::RNN,
+    &roi_align::ROI_ALIGN,
     &elementwise::ROUND,
     &movement::SCATTER_ELEMENTS,
     &movement::SCATTER_ND,
