@@ -16,6 +16,7 @@ mod grid_sample;
 mod hardmax;
 mod linear_attention;
 mod matmul;
+mod ml;
 mod movement;
 mod normalization;
 mod pad;
@@ -100,6 +101,7 @@ pub static ALL: &[&OpDef] = &[
     &normalization::INSTANCE_NORMALIZATION,
     &elementwise::IS_INF,
     &elementwise::IS_NAN,
+    &ml::LABEL_ENCODER,
     &normalization::LAYER_NORMALIZATION,
     &elementwise::LEAKY_RELU,
     &elementwise::LESS,
@@ -180,6 +182,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::TILE,
     &top_k::TOP_K,
     &view::TRANSPOSE,
+    &ml::TREE_ENSEMBLE,
     &movement::TRILU,
     &view::UNSQUEEZE,
     &elementwise::WHERE,

@@ -15,6 +15,7 @@ use crate::common::import;
 use crate::common::nest::{self, dense_last, origin, over, rows, safe_index};
 use crate::common::sample::{data, data_in, f32s, int, int_attrs, ints, sample};
 use crate::composed::loss::{CROSS_ENTROPY, NEGATIVE_LOG_LIKELIHOOD};
+use crate::ml::ARRAY_FEATURE_EXTRACTOR;
 
 /// `gather`
 pub(crate) static GATHER: OpDef = OpDef {
@@ -22,6 +23,7 @@ pub(crate) static GATHER: OpDef = OpDef {
     onnx: &[
         Import { domain: "", name: "Gather", opsets: (1, NEWEST), build },
         Import { domain: "", name: "Compress", opsets: (9, NEWEST), build: super::selection::compress },
+        ARRAY_FEATURE_EXTRACTOR,
     ],
     infer,
     infer_dims: Some(dims),
