@@ -10,6 +10,7 @@ mod control;
 mod function;
 mod import;
 mod node;
+mod node_cx;
 pub mod options;
 mod order;
 mod prune;

@@ -7,6 +7,7 @@ pub(crate) mod attention;
 pub(crate) mod causal_conv;
 pub(crate) mod crop_pad;
 pub(crate) mod einsum;
+pub(crate) mod flex_attention;
 pub(crate) mod fourier;
 pub(crate) mod loss;
 pub(crate) mod rotary;

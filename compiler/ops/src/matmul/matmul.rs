@@ -11,7 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
-use crate::composed::{attention::ATTENTION, einsum::EINSUM, fourier::DFT};
+use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static MATMUL: OpDef = OpDef {
@@ -23,6 +23,7 @@ pub(crate) static MATMUL: OpDef = OpDef {
         ATTENTION,
         EINSUM,
         DFT,
+        FLEX_ATTENTION,
     ],
     infer,
     infer_dims: None,

@@ -30,7 +30,7 @@ pub(crate) static LABEL_ENCODER: OpDef = OpDef {
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let attrs = cx.attrs();
     let list = |what: &str| -> OpResult<Tensor> {
-        if let Some(t) = attrs.tensor(&format!("{what}_tensor")) {
+        if let Some(t) = attrs.tensor(&format!("{what}_tensor")).filter(|t| t.dtype() != DType::Str) {
             return Ok(t.clone());
         }
         if let Some(v) = attrs.ints(&format!("{what}_int64s")) {
