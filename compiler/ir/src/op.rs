@@ -72,6 +72,10 @@ pub trait ImportCx {
     fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>>;
     /// Adds a constant.
     fn constant(&mut self, tensor: Tensor) -> ValueId;
+    /// Whether the node has a graph as its attribute `name`.
+    fn has_body(&self, name: &str) -> bool;
+    /// Adds the nodes of that graph, its inputs being `inputs`, and returns the values of its outputs.
+    fn body(&mut self, name: &str, inputs: &[ValueId]) -> OpResult<Vec<ValueId>>;
 }
 
 impl dyn ImportCx + '_ {

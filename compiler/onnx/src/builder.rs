@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::interp::as_dims;
-use onnxc_ir::op::{EvalCx, ImportCx, InferCx, OpDef, OpError, OpResult, OpSet};
+use onnxc_ir::op::{EvalCx, InferCx, OpDef, OpError, OpResult, OpSet};
 use onnxc_ir::tensor::{Bytes, element_count};
 use onnxc_ir::{Attrs, Dim, Graph, Tensor, TensorType, ValueId};
 
@@ -110,58 +110,4 @@ fn constant_dims(dims: &[Dim], ty: &TensorType) -> Option<Tensor> {
     let shape = ty.const_shape()?;
     let bytes = values.iter().flat_map(|v| v.to_le_bytes()[..ty.dtype.bytes() as usize].to_vec()).collect();
     Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
-}
-
-/// One ONNX node as its operator's import function sees it.
-pub struct NodeCx<'b, 'a> {
-    /// The graph.
-    pub builder: &'b mut Builder<'a>,
-    /// Name of the ONNX node.
-    pub origin: String,
-    /// Version of the operator set.
-    pub opset: i64,
-    /// Attributes.
-    pub attrs: Attrs,
-    /// Operands.
-    pub inputs: Vec<Option<ValueId>>,
-    /// Results that the node names.
-    pub n_outputs: usize,
-    /// The shapes that the model declares for them.
-    pub declared: Vec<Option<Vec<u64>>>,
-}
-
-impl ImportCx for NodeCx<'_, '_> {
-    fn opset(&self) -> i64 {
-        self.opset
-    }
-
-    fn attrs(&self) -> &Attrs {
-        &self.attrs
-    }
-
-    fn inputs(&self) -> &[Option<ValueId>] {
-        &self.inputs
-    }
-
-    fn n_outputs(&self) -> usize {
-        self.n_outputs
-    }
-
-    fn declared(&self, i: usize) -> Option<&[u64]> {
-        self.declared.get(i)?.as_deref()
-    }
-
-    fn graph(&self) -> &Graph {
-        &self.builder.graph
-    }
-
-    fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
-        let missing = || OpError::new(format!("internal: onnxc has no operator {op:?}"));
-        let def = self.builder.ops.get(op).ok_or_else(missing)?;
-        self.builder.add(def, inputs, attrs, self.n_outputs.max(1), &self.origin)
-    }
-
-    fn constant(&mut self, tensor: Tensor) -> ValueId {
-        self.builder.graph.add_const(&self.origin, tensor)
-    }
 }

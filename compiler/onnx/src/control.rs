@@ -32,6 +32,22 @@ fn body_of<'m>(attributes: &Given<'m>, name: &str) -> Result<&'m GraphProto, Fau
     proto.map_or_else(|| fault("import::attribute", format!("attribute {name} has no value")), Ok)
 }
 
+/// Refuses values that the body's inputs do not take.
+fn check_inputs(proto: &GraphProto, formal: &[TensorType]) -> Result<(), Fault> {
+    if proto.input.len() != formal.len() {
+        return fault(CODE, format!("the body has {} inputs, {} values are given to it", proto.input.len(), formal.len()));
+    }
+    for (info, ty) in proto.input.iter().zip(formal) {
+        match types::declared(info).map_err(OpError::new).map_err(coded(CODE))? {
+            Some(d) if d.dtype != ty.dtype => {
+                return fault(CODE, format!("input {:?} of the body is {}, it is given {ty}", info.name, d.dtype));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn ints<'m>(attributes: &Given<'m>, name: &str) -> Vec<i64> {
     attributes.get(name).map_or_else(Vec::new, |(a, _)| a.ints.clone())
 }
@@ -85,7 +101,7 @@ impl<'m> Importer<'m> {
         }
         let known = self.builder().graph.constant(cond).and_then(Tensor::to_i64s).and_then(|v| v.first().copied());
         if let Some(value) = known {
-            return self.inline(branches[usize::from(value == 0)]);
+            return self.inline(branches[usize::from(value == 0)], &[]);
         }
         let (then, other) = (self.body(branches[0], &[])?, self.body(branches[1], &[])?);
         let (Some(then), Some(other)) = (then, other) else { return Ok(None) };
@@ -119,21 +135,16 @@ impl<'m> Importer<'m> {
         self.builder().add(def, &inputs, attrs, named(&node.output), &origin).map(Some).map_err(coded("import::operator"))
     }
 
-    /// Builds a graph without inputs into the present one.
-    fn inline(&mut self, proto: &'m GraphProto) -> Results {
+    /// Builds a graph into the present one, on these values.
+    pub fn inline(&mut self, proto: &'m GraphProto, inputs: &[ValueId]) -> Results {
         self.enter().map_err(coded(CODE))?;
+        let types: Vec<TensorType> = inputs.iter().map(|id| self.builder().graph.ty(*id).clone()).collect();
+        check_inputs(proto, &types)?;
         let outer = self.scopes.len() - 1;
         let s = self.scope();
         let (frame, opsets, attrs, path) = (s.frame, s.opsets.clone(), s.attrs.clone(), s.path.clone());
-        self.scopes.push(Scope {
-            frame,
-            outer: Some(outer),
-            names: FxHashMap::default(),
-            opsets,
-            attrs,
-            path,
-            declared: FxHashMap::default(),
-        });
+        let names = proto.input.iter().zip(inputs).map(|(info, id)| (info.name.as_str(), Binding::Value(*id))).collect();
+        self.scopes.push(Scope { frame, outer: Some(outer), names, opsets, attrs, path, declared: FxHashMap::default() });
         let results = self.body_nodes(proto);
         self.scopes.pop();
         Ok(results)
@@ -154,17 +165,7 @@ impl<'m> Importer<'m> {
     /// Builds a body whose inputs have these types into a graph of its own.
     fn body(&mut self, proto: &'m GraphProto, formal: &[TensorType]) -> Result<Option<Body>, Fault> {
         self.enter().map_err(coded(CODE))?;
-        if proto.input.len() != formal.len() {
-            return fault(CODE, format!("the body has {} inputs, {} values are given to it", proto.input.len(), formal.len()));
-        }
-        for (info, ty) in proto.input.iter().zip(formal) {
-            match types::declared(info).map_err(OpError::new).map_err(coded(CODE))? {
-                Some(d) if d.dtype != ty.dtype => {
-                    return fault(CODE, format!("input {:?} of the body is {}, it is given {ty}", info.name, d.dtype));
-                }
-                _ => {}
-            }
-        }
+        check_inputs(proto, formal)?;
         let (ops, limits) = (self.ops, &self.options.limits);
         let fold_left = self.builder().fold_left;
         let outer = self.scopes.len() - 1;

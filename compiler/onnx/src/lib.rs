@@ -11,6 +11,7 @@ mod declared;
 mod function;
 mod import;
 mod node;
+mod node_cx;
 pub mod options;
 mod order;
 mod prune;

@@ -7,8 +7,8 @@ use onnxc_ir::op::{Import, OpError};
 use onnxc_ir::{Attrs, DType, ValueId};
 
 use crate::attribute;
-use crate::builder::NodeCx;
 use crate::import::Importer;
+use crate::node_cx::NodeCx;
 use crate::order::label;
 use crate::report::Problem;
 use crate::schema;
@@ -147,8 +147,12 @@ impl<'m> Importer<'m> {
                 _ => {}
             }
         }
-        let mut attrs = Attrs::default();
+        let (mut attrs, mut bodies) = (Attrs::default(), BTreeMap::new());
         for (name, (proto, kind)) in attributes {
+            if let (AttributeType::GRAPH, Some(body)) = (kind, proto.g.as_ref()) {
+                bodies.insert(name, body);
+                continue;
+            }
             let attr = attribute::convert(proto, kind, &self.source).map_err(OpError::new);
             attrs.0.insert(name.to_string(), attr.map_err(coded("import::attribute"))?);
         }
@@ -157,8 +161,11 @@ impl<'m> Importer<'m> {
         let n_outputs = named(&node.output);
         let inputs = inputs[..named(&node.input)].to_vec();
         let declared = node.output[..n_outputs].iter().map(|name| self.scope().declared.get(name.as_str()).cloned()).collect();
-        let mut cx = NodeCx { builder: self.builder(), origin, opset, attrs, inputs, n_outputs, declared };
-        (import.build)(&mut cx).map(Some).map_err(coded("import::operator"))
+        let mut cx = NodeCx { importer: self, origin, opset, attrs, bodies, inputs, n_outputs, declared, reported: false };
+        match (import.build)(&mut cx) {
+            Err(_) if cx.reported => Ok(None),
+            other => other.map(Some).map_err(coded("import::operator")),
+        }
     }
 
     fn find_import(&self, node: &NodeProto, opset: i64) -> Result<&'static Import, Fault> {

@@ -14,11 +14,12 @@ use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
 use crate::common::nest::{self, ExprExt, clamp, compute_type, float, origin, rows, select};
 use crate::common::sample::{data, data_in, sample};
 use crate::common::{broadcast, float as floats};
+use crate::composed::affine_grid::AFFINE_GRID;
 
 /// The record.
 pub(crate) static GRID_SAMPLE: OpDef = OpDef {
     name: "grid_sample",
-    onnx: &[Import { domain: "", name: "GridSample", opsets: (16, NEWEST), build: import }],
+    onnx: &[Import { domain: "", name: "GridSample", opsets: (16, NEWEST), build: import }, AFFINE_GRID],
     infer,
     infer_dims: None,
     eval,

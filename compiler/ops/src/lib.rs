@@ -3,16 +3,21 @@
 mod arg_extreme;
 mod at_run_time;
 mod bit_cast;
+mod col2im;
 mod common;
 mod composed;
 mod concat;
 mod control;
 mod conv;
 mod conv_transpose;
+mod deform_conv;
+mod det;
 mod elementwise;
 mod grid_sample;
 mod hardmax;
+mod linear_attention;
 mod matmul;
+mod ml;
 mod movement;
 mod non_max_suppression;
 mod normalization;
@@ -22,6 +27,7 @@ mod quantized;
 mod recurrent;
 mod reduce;
 mod resize;
+mod roi_align;
 mod shape;
 mod top_k;
 mod view;
@@ -53,6 +59,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::CEIL,
     &elementwise::CELU,
     &elementwise::CLIP,
+    &col2im::COL2IM,
     &concat::CONCAT,
     &shape::CONSTANT_OF_SHAPE,
     &conv::CONV,
@@ -62,8 +69,10 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::COSH,
     &movement::CUMPROD,
     &movement::CUMSUM,
+    &deform_conv::DEFORM_COLUMNS,
     &movement::DEPTH_TO_SPACE,
     &quantized::DEQUANTIZE_LINEAR,
+    &det::DET,
     &elementwise::DIV,
     &recurrent::DYNAMIC_QUANTIZE_LSTM,
     &quantized::DYNAMIC_QUANTIZE_LINEAR,
@@ -94,10 +103,12 @@ pub static ALL: &[&OpDef] = &[
     &normalization::INSTANCE_NORMALIZATION,
     &elementwise::IS_INF,
     &elementwise::IS_NAN,
+    &ml::LABEL_ENCODER,
     &normalization::LAYER_NORMALIZATION,
     &elementwise::LEAKY_RELU,
     &elementwise::LESS,
     &elementwise::LESS_OR_EQUAL,
+    &linear_attention::LINEAR_ATTENTION,
     &elementwise::LOG,
     &normalization::LOG_SOFTMAX,
     &control::LOOP,
@@ -147,6 +158,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::REVERSE_SEQUENCE,
     &normalization::RMS_NORMALIZATION,
     &recurrent::RNN,
+    &roi_align::ROI_ALIGN,
     &elementwise::ROUND,
     &movement::SCATTER_ELEMENTS,
     &movement::SCATTER_ND,
@@ -175,6 +187,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::TILE,
     &top_k::TOP_K,
     &view::TRANSPOSE,
+    &ml::TREE_ENSEMBLE,
     &movement::TRILU,
     &view::UNSQUEEZE,
     &elementwise::WHERE,

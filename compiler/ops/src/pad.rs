@@ -12,11 +12,15 @@ use crate::common::elements::{Picker, for_coords, from_f64s, offset, strides};
 use crate::common::import::ints_input;
 use crate::common::nest;
 use crate::common::sample::{data, f32s, ints};
+use crate::composed::crop_pad::CENTER_CROP_PAD;
 
 /// `pad`
 pub(crate) static PAD: OpDef = OpDef {
     name: "pad",
-    onnx: &[Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: |cx| or_declared(cx, import, at_run_time::pad) }],
+    onnx: &[
+        Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: |cx| or_declared(cx, import, at_run_time::pad) },
+        CENTER_CROP_PAD,
+    ],
     infer,
     infer_dims: None,
     eval,

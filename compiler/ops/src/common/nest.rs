@@ -185,6 +185,17 @@ pub(crate) fn clamp(cx: &mut LowerCx, i: Expr, n: u64) -> Var {
     cx.let_(Expr::bin(BinOp::Min, low, Expr::Int(n as i64 - 1)))
 }
 
+/// A row-major index as the index of a group of `n` and the index inside of it.
+pub(crate) fn split(cx: &mut LowerCx, i: Expr, n: u64) -> (Expr, Expr) {
+    if n == 1 {
+        return (i, Expr::Int(0));
+    }
+    let i = Expr::Var(cx.let_(i));
+    let outer = cx.let_(Expr::bin(BinOp::Div, i.clone(), Expr::Int(n as i64)));
+    let inner = cx.let_(i.minus(Expr::Var(outer).times(n as i64)));
+    (Expr::Var(outer), Expr::Var(inner))
+}
+
 /// The square root.
 pub(crate) fn sqrt(e: Expr) -> Expr {
     Expr::un(UnOp::Sqrt, e)

@@ -101,7 +101,7 @@ fn heads(b: &mut Build, x: ValueId, heads: i64) -> OpResult<ValueId> {
 }
 
 /// `x * m` for the head of m that belongs to each head of x.
-fn grouped(b: &mut Build, x: ValueId, m: ValueId) -> OpResult<ValueId> {
+pub(super) fn grouped(b: &mut Build, x: ValueId, m: ValueId) -> OpResult<ValueId> {
     let (xs, ms) = (b.shape(x)?, b.shape(m)?);
     if xs[1] == ms[1] {
         return b.op("matmul", &[x, m]);

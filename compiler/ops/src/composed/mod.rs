@@ -2,12 +2,18 @@
 //!
 //! Each is an [`onnxc_ir::op::Import`] in the list of the operator that does most of its work.
 
+pub(crate) mod affine_grid;
 pub(crate) mod attention;
 pub(crate) mod causal_conv;
+pub(crate) mod crop_pad;
 pub(crate) mod einsum;
+pub(crate) mod flex_attention;
+pub(crate) mod fourier;
 pub(crate) mod loss;
 pub(crate) mod rotary;
+pub(crate) mod signal_tables;
 pub(crate) mod tensor_scatter;
+pub(crate) mod unpool;
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};

@@ -13,7 +13,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
 use crate::common::epilogue;
-use crate::composed::causal_conv::CAUSAL_CONV;
+use crate::composed::{causal_conv::CAUSAL_CONV, fourier::STFT};
 
 /// The record.
 pub static CONV: OpDef = OpDef {
@@ -22,6 +22,7 @@ pub static CONV: OpDef = OpDef {
         Import { domain: "", name: "Conv", opsets: (1, NEWEST), build: import },
         Import { domain: "com.microsoft", name: "FusedConv", opsets: (1, NEWEST), build: import_fused },
         CAUSAL_CONV,
+        STFT,
     ],
     infer,
     infer_dims: None,

@@ -9,6 +9,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 use crate::common::elements::not_numeric;
 use crate::common::sample::{data, sample};
 use crate::common::small_float::{Conversion, convert};
+use crate::ml::BINARIZER;
 
 /// `cast`
 pub(crate) static CAST: OpDef = OpDef {
@@ -16,6 +17,7 @@ pub(crate) static CAST: OpDef = OpDef {
     onnx: &[
         Import { domain: "", name: "Cast", opsets: (6, NEWEST), build: import },
         Import { domain: "", name: "CastLike", opsets: (15, NEWEST), build: import_like },
+        BINARIZER,
     ],
     infer,
     infer_dims: Some(dims),

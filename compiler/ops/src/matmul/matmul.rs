@@ -11,7 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
-use crate::composed::{attention::ATTENTION, einsum::EINSUM};
+use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static MATMUL: OpDef = OpDef {
@@ -22,6 +22,8 @@ pub(crate) static MATMUL: OpDef = OpDef {
         Import { domain: "com.microsoft", name: "TransposeMatMul", opsets: (1, NEWEST), build: fused },
         ATTENTION,
         EINSUM,
+        DFT,
+        FLEX_ATTENTION,
     ],
     infer,
     infer_dims: None,

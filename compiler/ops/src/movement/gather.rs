@@ -16,6 +16,7 @@ use crate::common::import;
 use crate::common::nest::{self, dense_last, origin, over, rows, safe_index};
 use crate::common::sample::{data, data_in, f32s, int, int_attrs, ints, sample};
 use crate::composed::loss::{CROSS_ENTROPY, NEGATIVE_LOG_LIKELIHOOD};
+use crate::ml::ARRAY_FEATURE_EXTRACTOR;
 
 /// `gather`
 pub(crate) static GATHER: OpDef = OpDef {
@@ -28,6 +29,7 @@ pub(crate) static GATHER: OpDef = OpDef {
             opsets: (9, NEWEST),
             build: |cx| or_declared(cx, super::selection::compress, at_run_time::compress),
         },
+        ARRAY_FEATURE_EXTRACTOR,
     ],
     infer,
     infer_dims: Some(dims),

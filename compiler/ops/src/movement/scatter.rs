@@ -13,7 +13,7 @@ use crate::common::axes::axis;
 use crate::common::elements::{Picker, for_coords, from_scalars, offset, scalars, strides};
 use crate::common::nest::{self, dense_last, origin, over, rows, safe_index};
 use crate::common::sample::{data, data_in, f32s, ints};
-use crate::composed::tensor_scatter::TENSOR_SCATTER;
+use crate::composed::{tensor_scatter::TENSOR_SCATTER, unpool::MAX_UNPOOL};
 
 /// `scatter_elements`: one index along attribute `axis` for each update.
 pub(crate) static SCATTER_ELEMENTS: OpDef = OpDef {
@@ -22,6 +22,7 @@ pub(crate) static SCATTER_ELEMENTS: OpDef = OpDef {
         Import { domain: "", name: "ScatterElements", opsets: (11, NEWEST), build: |cx| cx.forward("scatter_elements") },
         Import { domain: "", name: "Scatter", opsets: (9, 10), build: |cx| cx.forward("scatter_elements") },
         TENSOR_SCATTER,
+        MAX_UNPOOL,
     ],
     infer: infer_elements,
     infer_dims: None,

@@ -9,16 +9,23 @@ use crate::common::axes::unknown;
 use crate::common::elements::{Picker, from_scalars};
 use crate::common::nest::{fill, int, number, part};
 use crate::common::sample::{f32s, int_attrs, ints, plain, sample};
+use crate::composed::signal_tables;
 
 /// `constant_of_shape`: one value everywhere. Attribute `value` has one element, f32 zero by default.
 pub(crate) static CONSTANT_OF_SHAPE: OpDef = OpDef {
     name: "constant_of_shape",
-    onnx: &[Import {
-        domain: "",
-        name: "ConstantOfShape",
-        opsets: (9, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("constant_of_shape"), at_run_time::constant_of_shape),
-    }],
+    onnx: &[
+        Import {
+            domain: "",
+            name: "ConstantOfShape",
+            opsets: (9, NEWEST),
+            build: |cx| or_declared(cx, |cx| cx.forward("constant_of_shape"), at_run_time::constant_of_shape),
+        },
+        signal_tables::HANN,
+        signal_tables::HAMMING,
+        signal_tables::BLACKMAN,
+        signal_tables::MEL_WEIGHTS,
+    ],
     infer: |cx| {
         let shape = cx.as_dims(0).ok_or_else(|| match cx.constant(0) {
             Some(t) => match t.to_i64s() {

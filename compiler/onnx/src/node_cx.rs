@@ -1,0 +1,91 @@
+//! One ONNX node as its operator's import function sees it.
+
+use std::collections::BTreeMap;
+
+use onnx_protobuf::GraphProto;
+use onnxc_ir::op::{ImportCx, OpError, OpResult};
+use onnxc_ir::{Attrs, Graph, Tensor, ValueId};
+
+use crate::builder::Builder;
+use crate::import::Importer;
+
+/// The node and the graph so far.
+pub struct NodeCx<'b, 'm> {
+    /// The import.
+    pub importer: &'b mut Importer<'m>,
+    /// Name of the ONNX node.
+    pub origin: String,
+    /// Version of the operator set.
+    pub opset: i64,
+    /// Attributes that are no graphs.
+    pub attrs: Attrs,
+    /// Attributes that are.
+    pub bodies: BTreeMap<&'m str, &'m GraphProto>,
+    /// Operands.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Results that the node names.
+    pub n_outputs: usize,
+    /// The shapes that the model declares for them.
+    pub declared: Vec<Option<Vec<u64>>>,
+    /// Whether something in a body failed, which has been reported.
+    pub reported: bool,
+}
+
+impl<'m> NodeCx<'_, 'm> {
+    fn builder(&self) -> &Builder<'m> {
+        let scope = self.importer.scopes.last().expect("internal: a scope is open");
+        &self.importer.frames[scope.frame].builder
+    }
+}
+
+impl ImportCx for NodeCx<'_, '_> {
+    fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    fn attrs(&self) -> &Attrs {
+        &self.attrs
+    }
+
+    fn inputs(&self) -> &[Option<ValueId>] {
+        &self.inputs
+    }
+
+    fn n_outputs(&self) -> usize {
+        self.n_outputs
+    }
+
+    fn declared(&self, i: usize) -> Option<&[u64]> {
+        self.declared.get(i)?.as_deref()
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.builder().graph
+    }
+
+    fn node(&mut self, op: &str, inputs: &[Option<ValueId>], attrs: Attrs) -> OpResult<Vec<ValueId>> {
+        let missing = || OpError::new(format!("internal: onnxc has no operator {op:?}"));
+        let def = self.builder().ops.get(op).ok_or_else(missing)?;
+        self.importer.builder().add(def, inputs, attrs, self.n_outputs.max(1), &self.origin)
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.importer.add_const(&self.origin, tensor)
+    }
+
+    fn has_body(&self, name: &str) -> bool {
+        self.bodies.contains_key(name)
+    }
+
+    fn body(&mut self, name: &str, inputs: &[ValueId]) -> OpResult<Vec<ValueId>> {
+        let proto = self.bodies.get(name).copied().ok_or_else(|| OpError::new(format!("attribute {name} is missing")))?;
+        match self.importer.inline(proto, inputs) {
+            Ok(Some(values)) => Ok(values),
+            Ok(None) => {
+                self.reported = true;
+                Err(OpError::new(format!("{name} cannot be built")))
+            }
+            Err(fault) => Err(OpError { reason: format!("{name}: {}", fault.error.reason), ..fault.error }),
+        }
+    }
+}
