@@ -15,7 +15,10 @@ use crate::common::sample::{data, f32s, ints};
 /// `pad`
 pub(crate) static PAD: OpDef = OpDef {
     name: "pad",
-    onnx: &[Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: import }],
+    onnx: &[
+        Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: import },
+        Import { domain: "com.microsoft", name: "Pad", opsets: (1, NEWEST), build: |cx| cx.forward("pad") },
+    ],
     infer,
     infer_dims: None,
     eval,

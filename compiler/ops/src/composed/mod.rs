@@ -4,6 +4,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod causal_conv;
+pub(crate) mod contrib;
 pub(crate) mod einsum;
 pub(crate) mod loss;
 pub(crate) mod rotary;

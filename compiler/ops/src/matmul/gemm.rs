@@ -14,6 +14,7 @@ use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::attrs_without;
 use crate::common::sample::add_relu;
 use crate::common::{epilogue, sample, tile};
+use crate::composed::contrib::activation::FUSED_GEMM;
 
 pub(crate) static GEMM: OpDef = OpDef {
     name: "gemm",
@@ -28,6 +29,7 @@ pub(crate) static GEMM: OpDef = OpDef {
                 cx.node("gemm", &inputs, attrs)
             },
         },
+        FUSED_GEMM,
     ],
     infer,
     infer_dims: None,

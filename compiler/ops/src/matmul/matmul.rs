@@ -11,6 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
+use crate::composed::contrib::{attention, nbits};
 use crate::composed::{attention::ATTENTION, einsum::EINSUM};
 use onnxc_ir::scalar_eval::Scalar;
 
@@ -22,6 +23,9 @@ pub(crate) static MATMUL: OpDef = OpDef {
         Import { domain: "com.microsoft", name: "TransposeMatMul", opsets: (1, NEWEST), build: fused },
         ATTENTION,
         EINSUM,
+        attention::ATTENTION,
+        attention::MULTI_HEAD,
+        nbits::MATMUL_NBITS,
     ],
     infer,
     infer_dims: None,
