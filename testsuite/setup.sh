@@ -19,7 +19,7 @@ for arg in "$@"; do
     case $arg in
         --bench) bench=1 ;;
         --no-apt) apt=0 ;;
-        *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 

@@ -455,6 +455,187 @@ def trilu(c):
     c.node("Trilu", [c.data(c.f32(2, 4, 5)), c.const(np.int64(1))], upper=0)
 
 
+# ---- ai.onnx.ml: trees
+
+def forest(c, trees, features, depth, tests=("BRANCH_LEQ",), missing=False):
+    """Lists of random trees, and the (tree, node) of every leaf."""
+    lists = {k: [] for k in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids", "missing_value_tracks_true")}
+    leaves = []
+
+    def grow(tree, level, ids):
+        """Adds a subtree, parents before children; returns its number."""
+        node = ids.pop(0)
+        leaf = level == depth or (level > 0 and c.random.random() < 0.2)
+        at = len(lists["nodeids"])
+        row = [tree, node, 0 if leaf else int(c.random.integers(features)), "LEAF" if leaf else tests[int(c.random.integers(len(tests)))],
+               0.0 if leaf else round(float(c.random.uniform(-1.5, 1.5)), 1), 0, 0, int(not leaf and missing and c.random.random() < 0.5)]
+        for values, value in zip(lists.values(), row):
+            values.append(value)
+        if leaf:
+            leaves.append((tree, node))
+        else:
+            lists["truenodeids"][at] = grow(tree, level + 1, ids)
+            lists["falsenodeids"][at] = grow(tree, level + 1, ids)
+        return node
+
+    for tree in range(trees):
+        grow(tree, 0, list(range(1 << depth + 1)))
+    return {f"nodes_{k}": v for k, v in lists.items()}, leaves
+
+
+def weights(c, prefix, leaves, ids, low=-1.0, high=1.0):
+    """A weight of every leaf for every id."""
+    pairs = [(leaf, i) for leaf in leaves for i in ids]
+    values = [float(v) for v in c.f32(len(pairs), low=low, high=high)]
+    return {f"{prefix}_treeids": [p[0][0] for p in pairs], f"{prefix}_nodeids": [p[0][1] for p in pairs], f"{prefix}_ids": [p[1] for p in pairs],
+            f"{prefix}_weights": values}
+
+
+def rows(c, n, features):
+    """Values on splits too."""
+    return np.round(c.f32(n, features), 1)
+
+
+ALL_TESTS = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+
+
+@many("tree_regressor", {"plain": ({},), "base": ({"base_values": [0.5]},), "average": ({"aggregate_function": "AVERAGE"},),
+                         "min": ({"aggregate_function": "MIN"},), "max": ({"aggregate_function": "MAX", "base_values": [0.5]},),
+                         "three": ({"n_targets": 3},), "softmax": ({"n_targets": 3, "post_transform": "SOFTMAX"},),
+                         "softmax_zero": ({"n_targets": 3, "post_transform": "SOFTMAX_ZERO"},), "logistic": ({"n_targets": 2, "post_transform": "LOGISTIC"},),
+                         "tests": ({}, ALL_TESTS), "missing": ({}, ("BRANCH_LEQ",), True), "lt": ({}, ("BRANCH_LT",))})
+def _(c, attrs, tests=("BRANCH_LEQ",), missing=False):
+    nodes, leaves = forest(c, 5, 4, 4, tests, missing)
+    x = rows(c, 33, 4)
+    if missing:
+        x[::3, 1], x[::4, 2] = np.nan, np.nan
+    attrs = {"n_targets": 1, **attrs}
+    c.node("TreeEnsembleRegressor", [c.data(x)], domain=ML, **nodes, **weights(c, "target", leaves, range(attrs["n_targets"])), **attrs)
+
+
+@case
+def tree_regressor_f64(c):
+    nodes, leaves = forest(c, 5, 4, 4)
+    c.node("TreeEnsembleRegressor", [c.data(rows(c, 33, 4).astype(np.float64))], domain=ML, n_targets=1, **nodes, **weights(c, "target", leaves, [0]))
+
+
+@many("tree_classifier_of", {"f64": (np.float64,), "i64": (np.int64,), "i32": (np.int32,)})
+def _(c, t):
+    nodes, leaves = forest(c, 3, 4, 4)
+    c.node("TreeEnsembleClassifier", [c.data(rows(c, 33, 4).astype(t))], 2, domain=ML, classlabels_int64s=[5, 7, 9], **nodes,
+           **weights(c, "class", leaves, [0, 1, 2]))
+
+
+@case
+def tree_regressor_doubles(c):
+    nodes, leaves = forest(c, 5, 4, 4)
+    leaf_weights = weights(c, "target", leaves, [0])
+    for lists, name in ((nodes, "nodes_values"), (leaf_weights, "target_weights")):
+        lists[f"{name}_as_tensor"] = helper.make_tensor(name, TensorProto.DOUBLE, [len(lists[name])], lists.pop(name))
+    c.node("TreeEnsembleRegressor", [c.data(rows(c, 33, 4).astype(np.float64))], domain=ML, n_targets=1, **nodes, **leaf_weights)
+
+
+@many("tree_classifier", {"three": ([0, 1, 2], {}), "base": ([0, 1, 2], {"base_values": [0.1, 0.2, 0.3]}), "softmax": ([0, 1, 2], {"post_transform": "SOFTMAX"}),
+                          "logistic": ([0, 1, 2], {"post_transform": "LOGISTIC"}), "softmax_zero": ([0, 1, 2], {"post_transform": "SOFTMAX_ZERO"}),
+                          "single": ([0], {}), "single_logistic": ([0], {"post_transform": "LOGISTIC"}), "single_softmax": ([0], {"post_transform": "SOFTMAX"}),
+                          "single_base": ([0], {"base_values": [0.3], "post_transform": "LOGISTIC"}),
+                          "positive": ([0], {}, 0.0), "positive_logistic": ([0], {"post_transform": "LOGISTIC"}, 0.0),
+                          "second": ([1], {}), "second_positive": ([1], {"post_transform": "SOFTMAX"}, 0.0)})
+def _(c, ids, attrs, low=-1.0):
+    nodes, leaves = forest(c, 3, 4, 4)
+    labels = [5, 7, 9] if len(ids) == 3 else [5, 7]
+    c.node("TreeEnsembleClassifier", [c.data(rows(c, 33, 4))], 2, domain=ML, classlabels_int64s=labels, **nodes,
+           **weights(c, "class", leaves, ids, low=low, high=0.4 if low == 0.0 else 1.0), **attrs)
+
+
+# ---- ai.onnx.ml: linear models and support vectors
+
+@many("linear_regressor", {"plain": (1, {}), "three": (3, {}), "softmax": (3, {"post_transform": "SOFTMAX"}), "probit": (1, {"post_transform": "PROBIT"})})
+def _(c, targets, attrs):
+    probit = "post_transform" in attrs and attrs["post_transform"] == "PROBIT"
+    coefficients = c.f32(targets * 4, low=0.0, high=0.1) if probit else c.f32(targets * 4)
+    x = c.f32(9, 4, low=0.1, high=2.0)
+    c.node("LinearRegressor", [c.data(x)], domain=ML, coefficients=coefficients.tolist(), intercepts=([0.1] if probit else c.f32(targets).tolist()),
+           targets=targets, **attrs)
+
+
+@many("linear_classifier", {"three": (3, [5, 7, 9], {}), "softmax": (3, [5, 7, 9], {"post_transform": "SOFTMAX"}),
+                            "logistic": (3, [5, 7, 9], {"post_transform": "LOGISTIC"}), "two": (2, [5, 7], {}), "one": (1, [5, 7], {}),
+                            "one_logistic": (1, [5, 7], {"post_transform": "LOGISTIC"}), "no_labels": (1, [], {}), "i64": (3, [5, 7, 9], {}, np.int64)})
+def _(c, n, labels, attrs, t=np.float32):
+    if labels:
+        attrs = {**attrs, "classlabels_ints": labels}
+    x = (3 * c.f32(9, 4)).astype(t)
+    c.node("LinearClassifier", [c.data(x)], 2, domain=ML, coefficients=c.f32(n * 4).tolist(), intercepts=c.f32(n).tolist(), **attrs)
+
+
+KERNELS = {"linear": ("LINEAR",), "poly": ("POLY",), "rbf": ("RBF",), "sigmoid": ("SIGMOID",)}
+
+
+@many("svm_regressor", {**KERNELS, "one_class": ("RBF", {"one_class": 1})})
+def _(c, kernel, attrs={}):
+    c.node("SVMRegressor", [c.data(c.f32(9, 4))], domain=ML, kernel_type=kernel, kernel_params=[0.3, 0.5, 3.0], n_supports=6, rho=[0.2],
+           support_vectors=c.f32(24).tolist(), coefficients=c.f32(6).tolist(), **attrs)
+
+
+@case
+def svm_regressor_coefficients(c):
+    c.node("SVMRegressor", [c.data(c.f32(9, 4))], domain=ML, kernel_type="LINEAR", kernel_params=[0.0, 0.0, 0.0], n_supports=0, rho=[0.2],
+           coefficients=c.f32(4).tolist(), support_vectors=[0.0])
+
+
+@many("svm_classifier", {**{f"two_{k}": (v[0], [2, 3], {}) for k, v in KERNELS.items()}, "two_logistic": ("RBF", [2, 3], {"post_transform": "LOGISTIC"}),
+                         "two_softmax": ("RBF", [2, 3], {"post_transform": "SOFTMAX"}), "three": ("RBF", [2, 3, 2], {}), "four": ("POLY", [3, 2, 3, 2], {}),
+                         "four_logistic": ("LINEAR", [3, 2, 3, 2], {"post_transform": "LOGISTIC"})})
+def _(c, kernel, counts, attrs):
+    classes, n = len(counts), sum(counts)
+    c.node("SVMClassifier", [c.data(c.f32(17, 4))], 2, domain=ML, kernel_type=kernel, kernel_params=[0.3, 0.5, 3.0], vectors_per_class=counts,
+           support_vectors=c.f32(n * 4).tolist(), coefficients=c.f32(n * (classes - 1)).tolist(), rho=c.f32(classes * (classes - 1) // 2).tolist(),
+           classlabels_ints=[5, 7, 9, 11][:classes], **attrs)
+
+
+@many("svm_classifier_linear", {"plain": ({},), "logistic": ({"post_transform": "LOGISTIC"},)})
+def _(c, attrs):
+    c.node("SVMClassifier", [c.data(c.f32(17, 4))], 2, domain=ML, kernel_type="LINEAR", kernel_params=[0.0, 0.0, 0.0], rho=[0.2, 0.2, 0.2],
+           coefficients=c.f32(12).tolist(), classlabels_ints=[5, 7, 9], **attrs)
+
+
+# ---- ai.onnx.ml: preparations
+
+@many("scaler", {"each": (4, np.float32), "one": (1, np.float32), "i64": (4, np.int64), "f64": (4, np.float64)})
+def _(c, n, t):
+    c.node("Scaler", [c.data((4 * c.f32(5, 4)).astype(t))], domain=ML, offset=c.f32(n).tolist(), scale=c.f32(n).tolist())
+
+
+@many("normalizer", {"max": ("MAX",), "l1": ("L1",), "l2": ("L2",)})
+def _(c, norm):
+    x = c.f32(5, 4)
+    x[2] = 0
+    c.node("Normalizer", [c.data(x)], domain=ML, norm=norm)
+
+
+@many("imputer", {"nan": (np.nan, 4), "one": (np.nan, 1), "value": (-1.0, 4)})
+def _(c, old, n):
+    x = c.f32(5, 4)
+    x[::2, 1], x[1, :] = old, old
+    c.node("Imputer", [c.data(x)], domain=ML, imputed_value_floats=c.f32(n).tolist(), replaced_value_float=old)
+
+
+@case
+def imputer_i64(c):
+    c.node("Imputer", [c.data(c.ints(np.int64, 5, 4, low=0, high=3))], domain=ML, imputed_value_int64s=[7, 8, 9, 10], replaced_value_int64=2)
+
+
+@case
+def feature_vectorizer(c):
+    c.node("FeatureVectorizer", [c.data(c.f32(5, 3)), c.data(c.f32(5, 2))], domain=ML, inputdimensions=[3, 2])
+
+
+@many("one_hot_encoder", {"i64": (np.int64,), "f32": (np.float32,)})
+def _(c, t):
+    c.node("OneHotEncoder", [c.data(c.ints(np.int64, 5, 3, low=0, high=4).astype(t))], domain=ML, cats_int64s=[3, 1, 2], zeros=1)
+
+
 def main():
     folder, only = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
     failed = 0

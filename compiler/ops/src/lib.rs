@@ -22,6 +22,7 @@ mod reduce;
 mod resize;
 mod shape;
 mod top_k;
+mod tree_sums;
 mod view;
 
 use onnxc_ir::op::OpDef;
@@ -170,6 +171,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::TILE,
     &top_k::TOP_K,
     &view::TRANSPOSE,
+    &tree_sums::TREE_SUMS,
     &movement::TRILU,
     &view::UNSQUEEZE,
     &elementwise::WHERE,

@@ -4,6 +4,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod causal_conv;
+pub(crate) mod classic;
 pub(crate) mod contrib;
 pub(crate) mod einsum;
 pub(crate) mod loss;

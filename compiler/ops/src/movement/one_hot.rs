@@ -16,7 +16,10 @@ use crate::common::sample::{data, data_in, int, int_attrs, plain, sample};
 /// `one_hot`
 pub(crate) static ONE_HOT: OpDef = OpDef {
     name: "one_hot",
-    onnx: &[Import { domain: "", name: "OneHot", opsets: (9, NEWEST), build: |cx| cx.forward("one_hot") }],
+    onnx: &[
+        Import { domain: "", name: "OneHot", opsets: (9, NEWEST), build: |cx| cx.forward("one_hot") },
+        crate::composed::classic::prepare::ONE_HOT_ENCODER,
+    ],
     infer,
     infer_dims: None,
     eval,

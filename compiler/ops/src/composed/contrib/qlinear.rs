@@ -61,7 +61,7 @@ pub(crate) const QLINEAR_CONCAT: Import = import("QLinearConcat", |cx| {
         )));
     }
     let axis = cx.attrs().int("axis").unwrap_or(0);
-    let parts = (0..n / 3).map(|i| Ok(Quantised::new(cx, 2 + 3 * i, 3 + 3 * i, 4 + 3 * i)?.real(&mut Build(cx))?));
+    let parts = (0..n / 3).map(|i| Quantised::new(cx, 2 + 3 * i, 3 + 3 * i, 4 + 3 * i)?.real(&mut Build(cx)));
     let parts = parts.collect::<OpResult<Vec<_>>>()?;
     let mut b = Build(cx);
     let y = b.concat(&parts, axis)?;
