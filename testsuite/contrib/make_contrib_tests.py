@@ -586,12 +586,18 @@ def svm_regressor_coefficients(c):
 
 @many("svm_classifier", {**{f"two_{k}": (v[0], [2, 3], {}) for k, v in KERNELS.items()}, "two_logistic": ("RBF", [2, 3], {"post_transform": "LOGISTIC"}),
                          "two_softmax": ("RBF", [2, 3], {"post_transform": "SOFTMAX"}), "three": ("RBF", [2, 3, 2], {}), "four": ("POLY", [3, 2, 3, 2], {}),
-                         "four_logistic": ("LINEAR", [3, 2, 3, 2], {"post_transform": "LOGISTIC"})})
-def _(c, kernel, counts, attrs):
+                         "four_logistic": ("LINEAR", [3, 2, 3, 2], {"post_transform": "LOGISTIC"}),
+                         "two_probabilities": ("RBF", [2, 3], {}, True), "three_probabilities": ("LINEAR", [2, 3, 2], {}, True),
+                         "five_probabilities": ("LINEAR", [2, 3, 2, 1, 2], {}, True),
+                         "three_softmax_probabilities": ("RBF", [2, 3, 2], {"post_transform": "SOFTMAX"}, True)})
+def _(c, kernel, counts, attrs, probabilities=False):
     classes, n = len(counts), sum(counts)
+    pairs = classes * (classes - 1) // 2
+    if probabilities:
+        attrs = {**attrs, "prob_a": c.f32(pairs, low=-2.0, high=-1.0).tolist(), "prob_b": c.f32(pairs, low=-0.5, high=0.5).tolist()}
     c.node("SVMClassifier", [c.data(c.f32(17, 4))], 2, domain=ML, kernel_type=kernel, kernel_params=[0.3, 0.5, 3.0], vectors_per_class=counts,
-           support_vectors=c.f32(n * 4).tolist(), coefficients=c.f32(n * (classes - 1)).tolist(), rho=c.f32(classes * (classes - 1) // 2).tolist(),
-           classlabels_ints=[5, 7, 9, 11][:classes], **attrs)
+           support_vectors=c.f32(n * 4).tolist(), coefficients=c.f32(n * (classes - 1)).tolist(), rho=c.f32(pairs).tolist(),
+           classlabels_ints=[5, 7, 9, 11, 13][:classes], **attrs)
 
 
 @many("svm_classifier_linear", {"plain": ({},), "logistic": ({"post_transform": "LOGISTIC"},)})

@@ -15,6 +15,7 @@ mod matmul;
 mod movement;
 mod normalization;
 mod pad;
+mod pairwise_coupling;
 mod pool;
 mod quantized;
 mod recurrent;
@@ -120,6 +121,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::ONE_HOT,
     &elementwise::OR,
     &pad::PAD,
+    &pairwise_coupling::PAIRWISE_COUPLING,
     &elementwise::POW,
     &elementwise::PRELU,
     &shape::RANGE,

@@ -59,7 +59,7 @@ fn softmax_zero(b: &mut Build, scores: ValueId) -> OpResult<ValueId> {
     b.op("div", &[kept, sum])
 }
 
-/// `sqrt(2) * erfinv(2x - 1)` by the approximation of Winitzki ("A handy approximation for the error function and its inverse", 2008), with the
+/// `sqrt(2) * erfinv(2x - 1)` by the approximation of Winitzki ("A handy approximation for the error function and its inverse", 2008), with$
 /// constants of ONNX Runtime.
 fn probit(b: &mut Build, x: ValueId) -> OpResult<ValueId> {
     let dtype = b.dtype(x);
@@ -75,7 +75,7 @@ fn probit(b: &mut Build, x: ValueId) -> OpResult<ValueId> {
     let product = b.op("mul", &[below, above])?;
     let log = b.op("log", &[product])?;
     let half = k(b, "mul", log, 0.5)?;
-    let v = k(b, "add", half, 2.0 / (3.14159 * A))?;
+    let v = k(b, "add", half, 2.0 / (std::f64::consts::PI * A))?;
     let (square, scaled) = (b.op("mul", &[v, v])?, k(b, "mul", log, 1.0 / A)?);
     let inside = b.op("sub", &[square, scaled])?;
     let root = b.op("sqrt", &[inside])?;

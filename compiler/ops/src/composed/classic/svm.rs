@@ -1,5 +1,7 @@
 //! `SVMRegressor` and `SVMClassifier`.
 
+use std::cmp::Ordering;
+
 use onnxc_ir::op::{Import, ImportCx, OpError, OpResult};
 use onnxc_ir::{DType, ValueId};
 
@@ -85,19 +87,20 @@ pub(crate) const REGRESSOR: Import = import("SVMRegressor", |cx| {
 pub(crate) const CLASSIFIER: Import = import("SVMClassifier", |cx| {
     let (kernel, transform) = (Kernel::of(cx)?, Transform::of(cx)?);
     let labels = Labels::of(cx, "classlabels_ints")?.several()?;
-    if !floats(cx, "prob_a").is_empty() {
-        return Err(OpError::new("probabilities of a support vector machine (prob_a, prob_b) are not supported")
-            .help("train with probability=False, or convert with the option raw_scores"));
-    }
     let counts = cx.attrs().ints("vectors_per_class").unwrap_or_default().to_vec();
     if counts.iter().all(|n| *n == 0) {
         return linear(cx, &labels, transform);
     }
+    let logistic = (floats(cx, "prob_a"), floats(cx, "prob_b"));
+    let logistic = (!logistic.0.is_empty()).then_some(logistic);
     let x = rows(cx)?;
     let scores = one_against_one(cx, &kernel, x, labels.count(), &counts)?;
     let mut b = Build(cx);
     let label = elected(&mut b, scores, &labels)?;
-    let shown = if labels.count() == 2 {
+    let shown = if let Some(logistic) = logistic {
+        let p = probabilities(&mut b, scores, labels.count(), &logistic)?;
+        transform.of_scores(&mut b, p)?
+    } else if labels.count() == 2 {
         both(&mut b, scores, transform, transform != Transform::None)?
     } else {
         transform.of_scores(&mut b, scores)?
@@ -151,6 +154,35 @@ fn one_against_one(cx: &mut dyn ImportCx, kernel: &Kernel, x: ValueId, classes: 
     let start = table(&mut b, &[rho.len() as u64], &rho)?;
     let kernels = kernel.apply(&mut b, x, vectors)?;
     b.op("gemm", &[kernels, weights, start])
+}
+
+/// Probabilities of the classes from the scores of the pairs, each through its own logistic function `1 / (1 + exp(a * score + b))`.
+fn probabilities(b: &mut Build, scores: ValueId, classes: usize, (slope, offset): &(Vec<f32>, Vec<f32>)) -> OpResult<ValueId> {
+    let n = classes * (classes - 1) / 2;
+    let (slope, offset) = (table(b, &[n as u64], slope)?, table(b, &[n as u64], offset)?);
+    let product = b.op("mul", &[scores, slope])?;
+    let sum = b.op("add", &[product, offset])?;
+    let minus = b.op("neg", &[sum])?;
+    let first = b.op("sigmoid", &[minus])?;
+    let (low, high) = (b.scalar(DType::F32, 1e-7)?, b.scalar(DType::F32, f64::from(1.0 - 1e-7f32))?);
+    let first = b.op("clip", &[first, low, high])?;
+    let one = b.scalar(DType::F32, 1.0)?;
+    let second = b.op("sub", &[one, first])?;
+    // Of both, the one that a place of the square takes; the diagonal takes any.
+    let both = b.concat(&[first, second], 1)?;
+    let number = |i: usize, j: usize| i * (2 * classes - i - 1) / 2 + (j - i - 1);
+    let source = |i: usize, j: usize| match i.cmp(&j) {
+        Ordering::Less => number(i, j),
+        Ordering::Equal => 0,
+        Ordering::Greater => n + number(j, i),
+    };
+    let places: Vec<i64> = (0..classes * classes).map(|at| source(at / classes, at % classes) as i64).collect();
+    let places = b.ints(&places);
+    let square = b.with("gather", &[both, places], int_attrs(&[("axis", 1)]))?;
+    // The number of rows need not be known.
+    let shape = b.ints(&[0, classes as i64, classes as i64]);
+    let square = b.op("reshape", &[square, shape])?;
+    b.op("pairwise_coupling", &[square])
 }
 
 /// The label of the class that wins most pairs, the first of equals.
