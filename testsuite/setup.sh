@@ -1,12 +1,13 @@
 #!/bin/sh
 # Install what the tests need beyond Rust, and write the test data.  Safe to run again: what is there is kept.
 #
-#   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests
+#   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests, tests of ONNX Runtime's operators
 #   testsuite/setup.sh --bench    also the dense benchmark networks (0.8 GB) in $DATA/bench
 #   testsuite/setup.sh --no-apt   never call the package manager
 #
 # $DATA is target/ unless ONNXC_DATA names another folder:
-#   $DATA/zoo/<id>.onnx, $DATA/zoo/data/<id>/{input_<i>,output_<j>}.npy, $DATA/onnx-tests/<kind>/<test>/
+#   $DATA/zoo/<id>.onnx, $DATA/zoo/data/<id>/{input_<i>,output_<j>}.npy, $DATA/onnx-tests/<kind>/<test>/,
+#   $DATA/contrib/<test>/
 # Python packages go to .venv, or to $ONNXC_DATA/venv when that variable is set.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,7 +19,7 @@ for arg in "$@"; do
     case $arg in
         --bench) bench=1 ;;
         --no-apt) apt=0 ;;
-        *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -63,6 +64,12 @@ if [ "$(cat "$data/onnx-tests/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "$data/onnx-tests"
     "$python" "$root/testsuite/zoo/gen_node_tests.py" "$data/onnx-tests"
     echo "$stamp" >"$data/onnx-tests/stamp"
+fi
+stamp=$(cat "$root/testsuite/zoo/requirements.txt" "$root/testsuite/contrib/make_contrib_tests.py" | cksum)
+if [ "$(cat "$data/contrib/stamp" 2>/dev/null)" != "$stamp" ]; then
+    rm -rf "$data/contrib"
+    "$python" "$root/testsuite/contrib/make_contrib_tests.py" "$data/contrib"
+    echo "$stamp" >"$data/contrib/stamp"
 fi
 if [ $bench = 1 ]; then
     [ -e "$data/bench/mnist_cnn.onnx" ] || "$python" "$root/testsuite/zoo/make_bench_models.py" "$data/bench"

@@ -177,8 +177,12 @@ impl<'m> Importer<'m> {
                 OpError::new(format!("opset {opset} of this operator is not supported"))
                     .help("convert the model to another opset with onnx.version_converter")
             } else {
-                OpError::new("this operator is not supported")
-                    .help("`onnxc ops` lists what is; rewrite this part of the model, or cut it off and run it outside")
+                // A common last node of models from scikit-learn, whose dictionaries nobody needs to have.
+                let help = match node.op_type.as_str() {
+                    "ZipMap" => "convert the model with zipmap=False: skl2onnx.to_onnx(..., options={\"zipmap\": False})",
+                    _ => "`onnxc ops` lists what is; rewrite this part of the model, or cut it off and run it outside",
+                };
+                OpError::new("this operator is not supported").help(help)
             };
             Fault { code: "import::unsupported", error }
         })

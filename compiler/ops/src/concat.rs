@@ -27,6 +27,7 @@ pub(crate) static CONCAT: OpDef = OpDef {
             },
         },
         ROTARY_EMBEDDING,
+        crate::composed::classic::prepare::FEATURE_VECTORIZER,
     ],
     infer,
     infer_dims: Some(dims),

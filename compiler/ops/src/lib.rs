@@ -22,6 +22,7 @@ mod movement;
 mod non_max_suppression;
 mod normalization;
 mod pad;
+mod pairwise_coupling;
 mod pool;
 mod quantized;
 mod recurrent;
@@ -30,6 +31,7 @@ mod resize;
 mod roi_align;
 mod shape;
 mod top_k;
+mod tree_sums;
 mod view;
 
 use onnxc_ir::op::OpDef;
@@ -134,6 +136,7 @@ pub static ALL: &[&OpDef] = &[
     &movement::ONE_HOT,
     &elementwise::OR,
     &pad::PAD,
+    &pairwise_coupling::PAIRWISE_COUPLING,
     &elementwise::POW,
     &elementwise::PRELU,
     &shape::RANGE,
@@ -188,6 +191,7 @@ pub static ALL: &[&OpDef] = &[
     &top_k::TOP_K,
     &view::TRANSPOSE,
     &ml::TREE_ENSEMBLE,
+    &tree_sums::TREE_SUMS,
     &movement::TRILU,
     &view::UNSQUEEZE,
     &elementwise::WHERE,

@@ -20,6 +20,7 @@ pub(crate) static PAD: OpDef = OpDef {
     onnx: &[
         Import { domain: "", name: "Pad", opsets: (2, NEWEST), build: |cx| or_declared(cx, import, at_run_time::pad) },
         CENTER_CROP_PAD,
+        Import { domain: "com.microsoft", name: "Pad", opsets: (1, NEWEST), build: |cx| cx.forward("pad") },
     ],
     infer,
     infer_dims: None,

@@ -97,7 +97,9 @@ pub(crate) fn simplify(cx: &RuleCx, program: &ScalarProgram, args: &[Id], fixed:
     let mut kept: Vec<Id> = Vec::new();
     let mut nodes: Vec<NodeIx> = Vec::new();
     for (i, id) in args.iter().enumerate() {
-        let dtype = cx.ty(*id).dtype;
+        // The program knows the type: the accumulator of a kernel that has an epilogue already is not of the kernel's result type.
+        let read = program.nodes.iter().find(|n| n.op == ScalarOp::Arg(i as u8));
+        let dtype = read.map_or_else(|| cx.ty(*id).dtype, |n| n.dtype);
         let node = if i < fixed {
             kept.push(*id);
             out.arg((kept.len() - 1) as u8, dtype)

@@ -5,6 +5,8 @@
 pub(crate) mod affine_grid;
 pub(crate) mod attention;
 pub(crate) mod causal_conv;
+pub(crate) mod classic;
+pub(crate) mod contrib;
 pub(crate) mod crop_pad;
 pub(crate) mod einsum;
 pub(crate) mod flex_attention;

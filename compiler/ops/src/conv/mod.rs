@@ -13,6 +13,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
 use crate::common::epilogue;
+use crate::composed::contrib::{activation::activate, layout};
 use crate::composed::{causal_conv::CAUSAL_CONV, fourier::STFT};
 
 /// The record.
@@ -23,6 +24,8 @@ pub static CONV: OpDef = OpDef {
         Import { domain: "com.microsoft", name: "FusedConv", opsets: (1, NEWEST), build: import_fused },
         CAUSAL_CONV,
         STFT,
+        layout::NHWC_CONV,
+        layout::NHWC_FUSED_CONV,
     ],
     infer,
     infer_dims: None,
@@ -45,7 +48,7 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
 fn import_fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let mut attrs = cx.attrs().clone();
     let activation = attrs.str("activation").unwrap_or_default().to_string();
-    let params = attrs.floats("activation_params").unwrap_or_default().to_vec();
+    let params: Vec<Option<f32>> = attrs.floats("activation_params").unwrap_or_default().iter().copied().map(Some).collect();
     attrs.0.remove("activation");
     attrs.0.remove("activation_params");
     let inputs = [Some(cx.input(0)?), Some(cx.input(1)?), cx.opt_input(2)];
@@ -54,25 +57,7 @@ fn import_fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     if let Some(z) = cx.opt_input(3) {
         y = cx.node1("add", &[y, z], Attrs::default())?;
     }
-    let param = |i: usize, default: f32| Attr::Float(params.get(i).copied().unwrap_or(default));
-    let y = match activation.as_str() {
-        "" => y,
-        "Relu" => cx.node1("relu", &[y], Attrs::default())?,
-        "Sigmoid" => cx.node1("sigmoid", &[y], Attrs::default())?,
-        "Tanh" => cx.node1("tanh", &[y], Attrs::default())?,
-        "LeakyRelu" => cx.node1("leaky_relu", &[y], Attrs::default().with("alpha", param(0, 0.01)))?,
-        "HardSigmoid" => {
-            let attrs = Attrs::default().with("alpha", param(0, 0.2)).with("beta", param(1, 0.5));
-            cx.node1("hard_sigmoid", &[y], attrs)?
-        }
-        "Clip" => {
-            let bound = |i: usize, default: f32| Tensor::scalar(params.get(i).copied().unwrap_or(default));
-            let (lo, hi) = (cx.constant(bound(0, f32::MIN)), cx.constant(bound(1, f32::MAX)));
-            cx.node1("clip", &[y, lo, hi], Attrs::default())?
-        }
-        other => return Err(OpError::new(format!("activation {other:?} is not supported"))),
-    };
-    Ok(vec![y])
+    Ok(vec![activate(cx, y, &activation, &params)?])
 }
 
 /// Strides, dilations and pads with their defaults filled in and `auto_pad` worked out.

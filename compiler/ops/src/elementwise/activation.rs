@@ -7,6 +7,7 @@ use onnxc_ir::{Attr, Attrs, DType};
 
 use super::{elementwise, eval_f64, float_program, like, numeric_program, same};
 use crate::common::sample::{SHAPES, data, data_in, plain, sample};
+use crate::composed::contrib::transformer::{BIAS_GELU, FAST_GELU};
 
 type P = ScalarProgram;
 
@@ -307,7 +308,7 @@ const MS_GELU: onnxc_ir::op::Import = onnxc_ir::op::Import {
     build: |cx| cx.forward("gelu"),
 };
 
-elementwise!(GELU, "gelu", [same!("Gelu", 20, "gelu"), MS_GELU], gelu,
+elementwise!(GELU, "gelu", [same!("Gelu", 20, "gelu"), MS_GELU, BIAS_GELU, FAST_GELU], gelu,
 eval: |cx| eval_f64(cx, |x| gelu_f(cx.attrs, x[0])), dims: None, Tolerance::POLY,
 || {
     let mut all = samples(Attrs::default());

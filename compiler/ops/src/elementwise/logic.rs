@@ -88,7 +88,7 @@ fn where_dims(cx: &InferCx) -> Option<Vec<Dim>> {
     (0..n).map(|i| if truth(i)? { pick(&a, i) } else { pick(&b, i) }).collect()
 }
 
-elementwise!(WHERE, "where", [same!("Where", 9, "where")], where_program,
+elementwise!(WHERE, "where", [same!("Where", 9, "where"), crate::composed::classic::prepare::IMPUTER], where_program,
 eval: |cx| {
     let shape = cx.out_shape(0);
     let strides: Vec<Vec<usize>> = (0..3).map(|i| {

@@ -14,6 +14,8 @@ use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::attrs_without;
 use crate::common::sample::add_relu;
 use crate::common::{epilogue, sample, tile};
+use crate::composed::classic::{linear, svm};
+use crate::composed::contrib::activation::FUSED_GEMM;
 
 pub(crate) static GEMM: OpDef = OpDef {
     name: "gemm",
@@ -28,6 +30,11 @@ pub(crate) static GEMM: OpDef = OpDef {
                 cx.node("gemm", &inputs, attrs)
             },
         },
+        FUSED_GEMM,
+        linear::REGRESSOR,
+        linear::CLASSIFIER,
+        svm::REGRESSOR,
+        svm::CLASSIFIER,
     ],
     infer,
     infer_dims: None,

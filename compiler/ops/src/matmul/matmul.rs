@@ -11,6 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
+use crate::composed::contrib::{attention, nbits};
 use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
 
@@ -24,6 +25,9 @@ pub(crate) static MATMUL: OpDef = OpDef {
         EINSUM,
         DFT,
         FLEX_ATTENTION,
+        attention::ATTENTION,
+        attention::MULTI_HEAD,
+        nbits::MATMUL_NBITS,
     ],
     infer,
     infer_dims: None,

@@ -14,7 +14,10 @@ use crate::common::sample::{data, data_in, f32s, int_attrs, plain, sample};
 /// `gather_nd`
 pub(crate) static GATHER_ND: OpDef = OpDef {
     name: "gather_nd",
-    onnx: &[Import { domain: "", name: "GatherND", opsets: (11, NEWEST), build: |cx| cx.forward("gather_nd") }],
+    onnx: &[
+        Import { domain: "", name: "GatherND", opsets: (11, NEWEST), build: |cx| cx.forward("gather_nd") },
+        Import { domain: "com.microsoft", name: "GatherND", opsets: (1, NEWEST), build: |cx| cx.forward("gather_nd") },
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -17,12 +17,15 @@ use crate::common::sample::{data, data_in, int, int_attrs, plain, sample};
 /// `one_hot`
 pub(crate) static ONE_HOT: OpDef = OpDef {
     name: "one_hot",
-    onnx: &[Import {
-        domain: "",
-        name: "OneHot",
-        opsets: (9, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("one_hot"), at_run_time::one_hot),
-    }],
+    onnx: &[
+        Import {
+            domain: "",
+            name: "OneHot",
+            opsets: (9, NEWEST),
+            build: |cx| or_declared(cx, |cx| cx.forward("one_hot"), at_run_time::one_hot),
+        },
+        crate::composed::classic::prepare::ONE_HOT_ENCODER,
+    ],
     infer,
     infer_dims: None,
     eval,

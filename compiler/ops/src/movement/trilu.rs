@@ -14,7 +14,10 @@ use crate::common::sample::{data, data_in, f32s, int, int_attrs, plain, sample};
 /// `trilu`
 pub(crate) static TRILU: OpDef = OpDef {
     name: "trilu",
-    onnx: &[Import { domain: "", name: "Trilu", opsets: (14, NEWEST), build: |cx| cx.forward("trilu") }],
+    onnx: &[
+        Import { domain: "", name: "Trilu", opsets: (14, NEWEST), build: |cx| cx.forward("trilu") },
+        Import { domain: "com.microsoft", name: "Trilu", opsets: (1, NEWEST), build: |cx| cx.forward("trilu") },
+    ],
     infer,
     infer_dims: None,
     eval,

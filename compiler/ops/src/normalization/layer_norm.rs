@@ -15,16 +15,17 @@ use crate::common::elements::{f64s, for_coords, from_f64s, offset};
 use crate::common::nest::{ExprExt, compute_type, load, store};
 use crate::common::rows::{Rows, offsets, spread, spread_reduced};
 use crate::common::sample::{const_f32s, data, f32s, int_attrs, sample};
+use crate::composed::contrib::transformer;
 
 /// The record.
 pub(crate) static LAYER_NORMALIZATION: OpDef = OpDef {
     name: "layer_normalization",
-    onnx: &[Import {
-        domain: "",
-        name: "LayerNormalization",
-        opsets: (1, NEWEST),
-        build: |cx| cx.forward("layer_normalization"),
-    }],
+    onnx: &[
+        Import { domain: "", name: "LayerNormalization", opsets: (1, NEWEST), build: |cx| cx.forward("layer_normalization") },
+        transformer::SKIP_LAYER_NORMALIZATION,
+        transformer::EMBED,
+        transformer::BIAS_ADD,
+    ],
     infer,
     infer_dims: None,
     eval,

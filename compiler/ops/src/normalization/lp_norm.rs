@@ -14,11 +14,16 @@ use crate::common::elements::{f64s, from_f64s};
 use crate::common::nest::{ExprExt, compute_type, float, load, select, sqrt, store};
 use crate::common::rows::{Rows, offsets};
 use crate::common::sample::{data, f32s, int_attrs, plain, sample};
+use crate::composed::classic::prepare;
 
 /// The record.
 pub(crate) static LP_NORMALIZATION: OpDef = OpDef {
     name: "lp_normalization",
-    onnx: &[Import { domain: "", name: "LpNormalization", opsets: (1, NEWEST), build: |cx| cx.forward("lp_normalization") }],
+    onnx: &[
+        Import { domain: "", name: "LpNormalization", opsets: (1, NEWEST), build: |cx| cx.forward("lp_normalization") },
+        prepare::NORMALIZER,
+        prepare::SCALER,
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -14,11 +14,16 @@ use crate::common::elements::{f64s, from_f64s};
 use crate::common::nest::{ExprExt, compute_type, float, load};
 use crate::common::rows::{Rows, offsets, spread};
 use crate::common::sample::{const_f32s, data, f32s, int_attrs, sample};
+use crate::composed::contrib::transformer::{SIMPLIFIED, SKIP_SIMPLIFIED};
 
 /// The record.
 pub(crate) static RMS_NORMALIZATION: OpDef = OpDef {
     name: "rms_normalization",
-    onnx: &[Import { domain: "", name: "RMSNormalization", opsets: (23, NEWEST), build: |cx| cx.forward("rms_normalization") }],
+    onnx: &[
+        Import { domain: "", name: "RMSNormalization", opsets: (23, NEWEST), build: |cx| cx.forward("rms_normalization") },
+        SIMPLIFIED,
+        SKIP_SIMPLIFIED,
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -13,7 +13,10 @@ use crate::common::sample;
 
 pub(crate) static MAX_POOL: OpDef = OpDef {
     name: "max_pool",
-    onnx: &[Import { domain: "", name: "MaxPool", opsets: (1, NEWEST), build: |cx| cx.forward("max_pool") }],
+    onnx: &[
+        Import { domain: "", name: "MaxPool", opsets: (1, NEWEST), build: |cx| cx.forward("max_pool") },
+        crate::composed::contrib::layout::NHWC_MAX_POOL,
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -11,11 +11,17 @@ use super::lower;
 use super::params::check_byte;
 use crate::common::elements::from_scalars;
 use crate::common::{epilogue, sample};
+use crate::composed::contrib::qmatmul;
 use crate::matmul::shapes as matrix;
 
 pub(crate) static MATMUL_INTEGER: OpDef = OpDef {
     name: "matmul_integer",
-    onnx: &[Import { domain: "", name: "MatMulInteger", opsets: (10, NEWEST), build: |cx| cx.forward("matmul_integer") }],
+    onnx: &[
+        Import { domain: "", name: "MatMulInteger", opsets: (10, NEWEST), build: |cx| cx.forward("matmul_integer") },
+        qmatmul::DYNAMIC_QUANTIZE_MATMUL,
+        qmatmul::MATMUL_INTEGER_TO_FLOAT,
+        qmatmul::QGEMM,
+    ],
     infer,
     infer_dims: None,
     eval,

@@ -7,7 +7,7 @@ mod dynamic_quantize_linear;
 mod integer;
 mod lower;
 mod matmul_integer;
-mod params;
+pub(crate) mod params;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize_linear;

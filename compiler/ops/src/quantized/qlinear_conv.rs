@@ -16,7 +16,10 @@ use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static QLINEAR_CONV: OpDef = OpDef {
     name: "qlinear_conv",
-    onnx: &[Import { domain: "", name: "QLinearConv", opsets: (10, NEWEST), build: |cx| cx.forward("qlinear_conv") }],
+    onnx: &[
+        Import { domain: "", name: "QLinearConv", opsets: (10, NEWEST), build: |cx| cx.forward("qlinear_conv") },
+        crate::composed::contrib::layout::QLINEAR_CONV,
+    ],
     infer,
     infer_dims: None,
     eval,

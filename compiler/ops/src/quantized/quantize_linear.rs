@@ -15,12 +15,23 @@ use crate::common::elements::{for_coords, scalars};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::sample;
 use crate::common::small_float::{Conversion, convert};
+use crate::composed::contrib::qlinear;
 
 pub(crate) static QUANTIZE_LINEAR: OpDef = OpDef {
     name: "quantize_linear",
     onnx: &[
         Import { domain: "", name: "QuantizeLinear", opsets: (10, NEWEST), build },
         Import { domain: "com.microsoft", name: "QuantizeLinear", opsets: (1, NEWEST), build },
+        qlinear::QLINEAR_ADD,
+        qlinear::QLINEAR_MUL,
+        qlinear::QLINEAR_SIGMOID,
+        qlinear::QLINEAR_LEAKY_RELU,
+        qlinear::QLINEAR_SOFTMAX,
+        qlinear::QLINEAR_REDUCE_MEAN,
+        qlinear::QLINEAR_AVERAGE_POOL,
+        qlinear::QLINEAR_GLOBAL_AVERAGE_POOL,
+        qlinear::QLINEAR_CONCAT,
+        qlinear::QLINEAR_WHERE,
     ],
     infer,
     infer_dims: None,

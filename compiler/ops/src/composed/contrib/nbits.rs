@@ -1,0 +1,110 @@
+//! `MatMulNBits`: a product with a constant matrix of few bits, which is unpacked when compiling.
+//!
+//! B is `[columns, blocks, block_size * bits / 8]` bytes: each column in blocks along the rows, low bits first, every block with a scale and a zero
+//! point (packed in the same way for each column, or given as floats).
+
+use onnxc_ir::Tensor;
+use onnxc_ir::op::{Import, ImportCx, OpError, OpResult};
+
+use super::{absent, import};
+use crate::common::elements::from_f64s;
+use crate::composed::Build;
+
+/// `MatMulNBits`.
+pub(crate) const MATMUL_NBITS: Import = import("MatMulNBits", |cx| {
+    let a = cx.input(0)?;
+    absent(cx, 4, "g_idx")?;
+    let bias = cx.opt_input(5);
+    let format = Format::of(cx)?;
+    let weights = format.weights(cx)?;
+    let mut b = Build(cx);
+    let weights = b.0.constant(weights);
+    let mut y = b.op("matmul", &[a, weights])?;
+    if let Some(bias) = bias {
+        y = b.op("add", &[y, bias])?;
+    }
+    Ok(vec![y])
+});
+
+/// Attributes.
+struct Format {
+    rows: usize,
+    columns: usize,
+    bits: usize,
+    block: usize,
+}
+
+impl Format {
+    fn of(cx: &dyn ImportCx) -> OpResult<Format> {
+        let attr = |name: &str, default: i64| -> OpResult<usize> {
+            let value = cx.attrs().int(name).unwrap_or(default);
+            let fits = usize::try_from(value).ok().filter(|v| (1..1 << 31).contains(v));
+            fits.ok_or_else(|| OpError::new(format!("{name} is {value}, which is no extent")))
+        };
+        let format =
+            Format { rows: attr("K", 0)?, columns: attr("N", 0)?, bits: attr("bits", 4)?, block: attr("block_size", 0)? };
+        if ![2, 4, 8].contains(&format.bits) || !(format.block * format.bits).is_multiple_of(8) {
+            let reason = format!("{} bits in blocks of {} are not supported", format.bits, format.block);
+            return Err(OpError::new(reason).help("2, 4 or 8 bits in blocks of whole bytes"));
+        }
+        Ok(format)
+    }
+
+    fn blocks(&self) -> usize {
+        self.rows.div_ceil(self.block)
+    }
+
+    /// Element `i` of packed bytes.
+    fn unpack(&self, bytes: &[u8], i: usize) -> f64 {
+        let at = i * self.bits;
+        f64::from(bytes[at / 8] >> (at % 8) & (0xff >> (8 - self.bits)) as u8)
+    }
+
+    /// The matrix as `[rows, columns]` of the scales' type.
+    fn weights(&self, cx: &dyn ImportCx) -> OpResult<Tensor> {
+        let packed = constant(cx, 1, "B", self.columns * self.blocks() * self.block * self.bits / 8)?;
+        let scales = constant(cx, 2, "scales", self.columns * self.blocks())?;
+        let values = scales.to_f64s().ok_or_else(|| OpError::new("scales must be floats"))?;
+        if packed.dtype() != onnxc_ir::DType::U8 {
+            return Err(OpError::new(format!("B is of type {}, it must be u8", packed.dtype())));
+        }
+        let zeros = self.zeros(cx)?;
+        let mut out = vec![0f64; self.rows * self.columns];
+        for (i, value) in out.iter_mut().enumerate() {
+            let (row, column) = (i / self.columns, i % self.columns);
+            let block = column * self.blocks() + row / self.block;
+            let q = self.unpack(packed.bytes(), block * self.block + row % self.block);
+            *value = (q - zeros.as_ref().map_or((1 << (self.bits - 1)) as f64, |z| z[block])) * values[block];
+        }
+        from_f64s(scales.dtype(), &[self.rows as u64, self.columns as u64], out)
+    }
+
+    /// The zero point of every block.
+    fn zeros(&self, cx: &dyn ImportCx) -> OpResult<Option<Vec<f64>>> {
+        if cx.opt_input(3).is_none() {
+            return Ok(None);
+        }
+        let (n, blocks) = (self.columns * self.blocks(), self.blocks());
+        if cx.ty(3)?.dtype != onnxc_ir::DType::U8 {
+            let floats = constant(cx, 3, "zero_points", n)?.to_f64s();
+            return floats.map(Some).ok_or_else(|| OpError::new("zero_points must be u8 or floats"));
+        }
+        let stride = (blocks * self.bits).div_ceil(8);
+        let packed = constant(cx, 3, "zero_points", self.columns * stride)?;
+        let bytes = packed.bytes();
+        Ok(Some((0..n).map(|i| self.unpack(&bytes[i / blocks * stride..], i % blocks)).collect()))
+    }
+}
+
+/// Operand `i`, which must be a constant of `n` elements.
+fn constant(cx: &dyn ImportCx, i: usize, what: &str, n: usize) -> OpResult<Tensor> {
+    cx.input(i)?;
+    let tensor = cx.const_input(i).ok_or_else(|| {
+        OpError::new(format!("{what} is not known when compiling, which is not supported"))
+            .help("make it an initialiser of the model")
+    })?;
+    if tensor.len() != n {
+        return Err(OpError::new(format!("{what} has {} elements, the attributes ask for {n}", tensor.len())));
+    }
+    Ok(tensor)
+}
