@@ -10,16 +10,18 @@ use onnxc_ir::scalar::BinOp;
 use onnxc_ir::scalar_eval::{Scalar, bin};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::const_ints;
 use crate::common::elements::{for_coords, from_scalars, offset, scalars, strides};
 use crate::common::nest;
 use crate::common::sample::{data, f32s, ints, lists, sample};
 use crate::common::window::{explicit_pads, positive};
+use crate::composed::Build;
 
 /// The record.
 pub(crate) static COL2IM: OpDef = OpDef {
     name: "col2im",
-    onnx: &[Import { domain: "", name: "Col2Im", opsets: (18, NEWEST), build: import }],
+    onnx: &[Import { domain: "", name: "Col2Im", opsets: (18, NEWEST), build: |cx| or_declared(cx, import, blocks_of_declared) }],
     infer,
     infer_dims: None,
     eval,
@@ -39,6 +41,30 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let wide = cx.node1("cast", &[x], to(DType::F32))?;
     let y = cx.node1("col2im", &[wide, image, block], attrs)?;
     Ok(vec![cx.node1("cast", &[y], to(dtype))?])
+}
+
+/// The image is declared; every block of the right number of places is tried.
+fn blocks_of_declared(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
+    let x = b.0.input(0)?;
+    let rows = b.shape(x)?.get(1).copied().unwrap_or(0);
+    let (channels, image) = (to.get(1).copied().unwrap_or(0), to.get(2..).unwrap_or_default());
+    let mut blocks: Vec<Vec<u64>> = vec![vec![]];
+    let mut left = vec![if channels > 0 && rows % channels == 0 { rows / channels } else { 0 }];
+    for d in 0..image.len() {
+        let last = d + 1 == image.len();
+        let mut longer = Vec::new();
+        for (block, left) in blocks.iter().zip(&left) {
+            let sizes = (1..=image[d].min(*left)).filter(|n| left % n == 0 && (!last || n == left));
+            longer.extend(sizes.take(64).map(|n| ([&block[..], &[n]].concat(), left / n)));
+        }
+        longer.truncate(4096);
+        (blocks, left) = longer.into_iter().unzip();
+    }
+    let case = |block: Vec<u64>| vec![Guess::new(1, image.iter().copied()), Guess::new(2, block)];
+    let open = |b: &Build, g: &Guess| b.0.const_input(g.operand).is_none();
+    let cases: Vec<Vec<Guess>> =
+        blocks.into_iter().map(|block| case(block).into_iter().filter(|g| open(b, g)).collect()).collect();
+    assume(b, import, to, cases)
 }
 
 /// Where blocks lie, along each dimension.

@@ -3,11 +3,13 @@
 //! Each becomes nodes whose shapes are the declared ones and which compute with the operands' values, and a `require` that ends the inference when
 //! those values would have led to another shape.
 
+mod assume;
 mod reduce;
 mod selection;
 mod shapes;
 mod windows;
 
+pub(crate) use assume::{Guess, assume};
 pub(crate) use reduce::reduce;
 pub(crate) use selection::{compress, non_zero};
 pub(crate) use shapes::{constant_of_shape, expand, one_hot, range, reshape, split, squeeze, tile, top_k, unsqueeze};

@@ -6,12 +6,23 @@ use onnxc_ir::ValueId;
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 
 use super::Build;
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::unknown;
 use crate::common::elements::from_f64s;
 use crate::common::float;
 
 /// ONNX `AffineGrid`.
-pub(crate) const AFFINE_GRID: Import = Import { domain: "", name: "AffineGrid", opsets: (20, NEWEST), build };
+pub(crate) const AFFINE_GRID: Import = Import { domain: "", name: "AffineGrid", opsets: (20, NEWEST), build: import };
+
+/// The number of channels of the image makes no difference to the grid.
+fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    or_declared(cx, build, |b, to| {
+        let extents = to.iter().take(to.len().saturating_sub(1)).map(|n| Some(*n as i64));
+        let mut size: Vec<Option<i64>> = extents.collect();
+        size.insert(size.len().min(1), None);
+        assume(b, build, to, vec![vec![Guess { operand: 1, values: size, modulus: None }]])
+    })
+}
 
 /// Positions of `n` elements between -1 and 1, which are the middles of the outermost ones or their outer edges.
 fn positions(n: u64, corners: bool) -> Vec<f64> {

@@ -4,10 +4,20 @@ use onnxc_ir::ValueId;
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 
 use super::Build;
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::{axis, unknown};
 
 /// ONNX `CenterCropPad`.
-pub(crate) const CENTER_CROP_PAD: Import = Import { domain: "", name: "CenterCropPad", opsets: (18, NEWEST), build };
+pub(crate) const CENTER_CROP_PAD: Import = Import { domain: "", name: "CenterCropPad", opsets: (18, NEWEST), build: import };
+
+fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    let axes = cx.attrs().ints("axes").map(<[i64]>::to_vec);
+    or_declared(cx, build, |b, to| {
+        let axes = axes.unwrap_or_else(|| (0..to.len() as i64).collect());
+        let wanted = axes.iter().map(|a| axis(*a, to.len()).map(|d| to[d])).collect::<OpResult<Vec<u64>>>()?;
+        assume(b, build, to, vec![vec![Guess::new(1, wanted)]])
+    })
+}
 
 fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let (x, rank) = (cx.input(0)?, cx.ty(0)?.rank());

@@ -8,15 +8,71 @@ use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 use onnxc_ir::{Attr, Attrs, DType, ValueId};
 
 use super::{Build, signal_tables};
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::axis;
 use crate::common::elements::from_f64s;
 use crate::common::float;
 
 /// ONNX `DFT`.
-pub(crate) const DFT: Import = Import { domain: "", name: "DFT", opsets: (17, NEWEST), build: transform };
+pub(crate) const DFT: Import = Import { domain: "", name: "DFT", opsets: (17, NEWEST), build: import };
 
 /// ONNX `STFT`.
-pub(crate) const STFT: Import = Import { domain: "", name: "STFT", opsets: (17, NEWEST), build: short_time };
+pub(crate) const STFT: Import = Import { domain: "", name: "STFT", opsets: (17, NEWEST), build: import_frames };
+
+/// What is not constant of the length and the axis follows from the declared shape, up to a few cases.
+fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    or_declared(cx, transform, |b, to| {
+        let rank = to.len().saturating_sub(1);
+        let open = |i: usize| b.0.opt_input(i).is_some() && b.0.const_input(i).is_none();
+        let axes: Vec<Option<u64>> = if b.0.opset() >= 20 && open(2) { (0..rank as u64).map(Some).collect() } else { vec![None] };
+        let mut cases = Vec::new();
+        for axis in axes {
+            let axis = axis.map(|a| Guess { modulus: Some(to.len() as i64), ..Guess::new(2, [a]) });
+            let mut lengths = vec![None];
+            if open(1) {
+                // The result has all bins, or the half of them that a transform of either of two lengths has.
+                let bins: Vec<u64> = (0..rank).map(|d| to[d]).filter(|n| *n > 0).collect();
+                let mut all: Vec<u64> = bins.iter().flat_map(|n| [*n, 2 * (n - 1), 2 * (n - 1) + 1]).collect();
+                all.sort_unstable();
+                all.dedup();
+                lengths = all.into_iter().map(|n| Some(Guess::new(1, [n]))).collect();
+            }
+            cases.extend(lengths.into_iter().map(|length| axis.clone().into_iter().chain(length).collect()));
+        }
+        assume(b, transform, to, cases)
+    })
+}
+
+/// The steps with which a signal has as many frames as declared.
+fn import_frames(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    or_declared(cx, short_time, |b, to| {
+        let open = |i: usize| b.0.opt_input(i).is_some() && b.0.const_input(i).is_none();
+        let signal = b.0.input(0)?;
+        let samples = b.shape(signal)?.get(1).copied().unwrap_or(0);
+        let (frames, bins) = (to.get(1).copied().unwrap_or(0), to.get(2).copied().unwrap_or(0));
+        let onesided = b.0.attrs().int("onesided").unwrap_or(1) != 0;
+        let window = b.0.opt_input(2).and_then(|w| b.ty(w).shape.first().and_then(onnxc_ir::Dim::as_const));
+        let lengths = match (window, b.0.const_input(3).and_then(|t| t.to_i64s())) {
+            (_, Some(n)) => n.iter().map(|n| n.unsigned_abs()).collect(),
+            (Some(n), None) => vec![n],
+            (None, None) if onesided => vec![2 * bins.saturating_sub(1), 2 * bins.saturating_sub(1) + 1],
+            (None, None) => vec![bins],
+        };
+        let mut cases = Vec::new();
+        for length in lengths.into_iter().filter(|n| *n > 0 && *n <= samples && frames > 0) {
+            let room = samples - length;
+            // floor(room / step) + 1 == frames
+            let steps = if frames == 1 { room + 1..room + 2 } else { room / frames + 1..room / (frames - 1) + 1 };
+            let frame = open(3).then(|| Guess::new(3, [length]));
+            if !open(1) {
+                cases.push(frame.into_iter().collect());
+                continue;
+            }
+            cases.extend(steps.take(64).map(|s| frame.clone().into_iter().chain([Guess::new(1, [s])]).collect()));
+        }
+        assume(b, short_time, to, cases)
+    })
+}
 
 /// Entries of a table up to which models do not grow beyond reason.
 const LARGEST: u64 = 1 << 24;

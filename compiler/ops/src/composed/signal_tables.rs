@@ -5,20 +5,25 @@ use std::f64::consts::TAU;
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 use onnxc_ir::{DType, ValueId};
 
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::unknown;
 use crate::common::elements::from_f64s;
 
 /// ONNX `HannWindow`.
 pub(crate) const HANN: Import =
-    Import { domain: "", name: "HannWindow", opsets: (17, NEWEST), build: |cx| window(cx, [0.5, 0.5, 0.0]) };
+    Import { domain: "", name: "HannWindow", opsets: (17, NEWEST), build: |cx| import_window(cx, [0.5, 0.5, 0.0]) };
 
 /// ONNX `HammingWindow`.
-pub(crate) const HAMMING: Import =
-    Import { domain: "", name: "HammingWindow", opsets: (17, NEWEST), build: |cx| window(cx, [25.0 / 46.0, 21.0 / 46.0, 0.0]) };
+pub(crate) const HAMMING: Import = Import {
+    domain: "",
+    name: "HammingWindow",
+    opsets: (17, NEWEST),
+    build: |cx| import_window(cx, [25.0 / 46.0, 21.0 / 46.0, 0.0]),
+};
 
 /// ONNX `BlackmanWindow`.
 pub(crate) const BLACKMAN: Import =
-    Import { domain: "", name: "BlackmanWindow", opsets: (17, NEWEST), build: |cx| window(cx, [0.42, 0.5, 0.08]) };
+    Import { domain: "", name: "BlackmanWindow", opsets: (17, NEWEST), build: |cx| import_window(cx, [0.42, 0.5, 0.08]) };
 
 /// ONNX `MelWeightMatrix`.
 pub(crate) const MEL_WEIGHTS: Import = Import { domain: "", name: "MelWeightMatrix", opsets: (17, NEWEST), build: mel };
@@ -45,6 +50,14 @@ fn output_type(cx: &dyn ImportCx) -> OpResult<DType> {
     let code = cx.attrs().int("output_datatype").unwrap_or(1);
     let dtype = i32::try_from(code).ok().and_then(DType::from_onnx);
     dtype.ok_or_else(|| OpError::new(format!("output_datatype {code} is unknown")))
+}
+
+fn import_window(cx: &mut dyn ImportCx, coefficients: [f64; 3]) -> OpResult<Vec<ValueId>> {
+    or_declared(
+        cx,
+        |cx| window(cx, coefficients),
+        |b, to| assume(b, |cx| window(cx, coefficients), to, vec![vec![Guess::new(0, to.first().copied())]]),
+    )
 }
 
 /// `a - b * cos(t) + c * cos(2t)` along one turn.

@@ -4,13 +4,18 @@ use onnxc_ir::ValueId;
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 
 use super::Build;
+use crate::at_run_time::{Guess, assume, or_declared};
 use crate::common::axes::unknown;
 use crate::common::float;
 use crate::common::sample::int_attrs;
 use crate::common::window::{explicit_pads, kernel_shape, positive};
 
 /// ONNX `MaxUnpool`.
-pub(crate) const MAX_UNPOOL: Import = Import { domain: "", name: "MaxUnpool", opsets: (9, NEWEST), build };
+pub(crate) const MAX_UNPOOL: Import = Import { domain: "", name: "MaxUnpool", opsets: (9, NEWEST), build: import };
+
+fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    or_declared(cx, build, |b, to| assume(b, build, to, vec![vec![Guess::new(2, to.iter().copied())]]))
+}
 
 /// Elements up to which results are allowed: what the attributes ask for may be any number.
 const LARGEST: u64 = 1 << 40;
