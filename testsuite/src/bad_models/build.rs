@@ -160,12 +160,14 @@ pub(super) fn if_node(then_branch: &Graph, else_branch: &Graph) -> Graph {
     Graph::of([n]).inputs([value("x", FLOAT, &[2, 3]), value("c", BOOL, &[])])
 }
 
-/// A model of one node, opset `version` of `domain`, whose operands are inputs of these element types and dims.
-pub fn one_node(domain: &str, op: &str, version: i64, inputs: &[(i64, &[i64])]) -> Vec<u8> {
+/// A model of one node, opset `version` of `domain`, whose operands are inputs of these element types and dims, and whose result is declared to
+/// have the last ones.
+pub fn one_node(domain: &str, op: &str, version: i64, inputs: &[(i64, &[i64])], result: Option<(i64, &[i64])>) -> Vec<u8> {
     let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
     let n = node(op, &names.iter().map(String::as_str).collect::<Vec<_>>(), &["y"]).bytes(7, domain);
     let values: Vec<Msg> = names.iter().zip(inputs).map(|(name, (elem_type, dims))| value(name, *elem_type, dims)).collect();
-    let graph = Graph::of([n]).inputs(values).outputs([Msg::new().bytes(1, "y")]).msg();
+    let output = result.map_or_else(|| Msg::new().bytes(1, "y"), |(elem_type, dims)| value("y", elem_type, dims));
+    let graph = Graph::of([n]).inputs(values).outputs([output]).msg();
     let opsets = Msg::new().int(1, 8).msg(8, &opset(domain, version));
     (if domain.is_empty() { opsets } else { opsets.msg(8, &opset("", 17)) }).msg(7, &graph).0
 }
