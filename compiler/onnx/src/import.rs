@@ -23,6 +23,9 @@ use crate::types;
 /// Oldest version of ai.onnx that is read.
 pub const OLDEST_OPSET: i64 = 6;
 
+/// Domains with operators of their own. A model without any of them means nothing.
+const DOMAINS: [&str; 3] = ["", "ai.onnx.ml", "ai.onnx.preview.training"];
+
 /// Domain, name, overload.
 pub type FunctionKey<'m> = (&'m str, &'m str, &'m str);
 
@@ -131,7 +134,7 @@ impl<'m> Importer<'m> {
                 wrong(reason, "export with an older opset, or update onnxc");
             }
         }
-        if !opsets.contains_key("") && !opsets.contains_key("ai.onnx.ml") {
+        if !DOMAINS.iter().any(|d| opsets.contains_key(*d)) {
             let reason = "the model names no opset of ai.onnx, so its operators have no meaning";
             self.problem(Problem::model("import::opset", reason).help("export it again with opset_import set"));
         }

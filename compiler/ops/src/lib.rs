@@ -20,6 +20,7 @@ mod matmul;
 mod ml;
 mod movement;
 mod non_max_suppression;
+mod ngrams;
 mod normalization;
 mod pad;
 mod pairwise_coupling;
@@ -131,6 +132,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::MUL,
     &elementwise::NEG,
     &non_max_suppression::NON_MAX_SUPPRESSION,
+    &ngrams::NGRAMS,
     &movement::NON_ZERO,
     &elementwise::NOT,
     &movement::ONE_HOT,

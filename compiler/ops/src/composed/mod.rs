@@ -12,6 +12,7 @@ pub(crate) mod einsum;
 pub(crate) mod flex_attention;
 pub(crate) mod fourier;
 pub(crate) mod loss;
+pub(crate) mod optimizers;
 pub(crate) mod rotary;
 pub(crate) mod signal_tables;
 pub(crate) mod tensor_scatter;

@@ -8,6 +8,7 @@ use super::{elementwise, eval, numeric_program, same};
 use crate::common::broadcast::infer_broadcast;
 use crate::common::elements::{Picker, for_coords, offset};
 use crate::common::sample::{data, f32s, plain};
+use crate::composed::optimizers;
 
 fn pairs(types: &[DType]) -> Vec<Sample> {
     let shapes: &[(&[u64], &[u64])] = &[(&[3, 17], &[17]), (&[2, 1, 4], &[3, 1]), (&[], &[5]), (&[0], &[1])];
@@ -88,7 +89,7 @@ fn where_dims(cx: &InferCx) -> Option<Vec<Dim>> {
     (0..n).map(|i| if truth(i)? { pick(&a, i) } else { pick(&b, i) }).collect()
 }
 
-elementwise!(WHERE, "where", [same!("Where", 9, "where"), crate::composed::classic::prepare::IMPUTER], where_program,
+elementwise!(WHERE, "where", [same!("Where", 9, "where"), crate::composed::classic::prepare::IMPUTER, optimizers::ADAGRAD, optimizers::ADAM, optimizers::MOMENTUM], where_program,
 eval: |cx| {
     let shape = cx.out_shape(0);
     let strides: Vec<Vec<usize>> = (0..3).map(|i| {
