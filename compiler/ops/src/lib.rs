@@ -17,6 +17,7 @@ mod grid_sample;
 mod hardmax;
 mod linear_attention;
 mod matmul;
+mod max_roi_pool;
 mod ml;
 mod movement;
 mod non_max_suppression;
@@ -124,6 +125,7 @@ pub static ALL: &[&OpDef] = &[
     &quantized::MATMUL_INTEGER,
     &elementwise::MAX,
     &pool::MAX_POOL,
+    &max_roi_pool::MAX_ROI_POOL,
     &elementwise::MEAN,
     &normalization::MEAN_VARIANCE_NORMALIZATION,
     &elementwise::MIN,
