@@ -191,7 +191,8 @@ impl View {
     pub fn contiguous(shape: &[u64]) -> View {
         let mut strides = vec![1i64; shape.len()];
         for d in (1..shape.len()).rev() {
-            strides[d - 1] = strides[d] * shape[d].max(1) as i64;
+            // Only a tensor without elements has extents whose product overflows: its strides lead nowhere.
+            strides[d - 1] = strides[d].wrapping_mul(shape[d].max(1) as i64);
         }
         View { shape: shape.to_vec(), strides, offset: 0 }
     }

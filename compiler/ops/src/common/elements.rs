@@ -8,7 +8,8 @@ use onnxc_ir::{DType, Tensor};
 pub(crate) fn strides(shape: &[u64]) -> Vec<usize> {
     let mut out = vec![1usize; shape.len()];
     for d in (1..shape.len()).rev() {
-        out[d - 1] = out[d] * shape[d] as usize;
+        // Only a tensor without elements has extents whose product overflows.
+        out[d - 1] = out[d].wrapping_mul(shape[d] as usize);
     }
     out
 }

@@ -29,7 +29,7 @@ pub(crate) const BLACKMAN: Import =
 pub(crate) const MEL_WEIGHTS: Import = Import { domain: "", name: "MelWeightMatrix", opsets: (17, NEWEST), build: mel };
 
 /// Elements of a table up to which models do not grow beyond reason.
-const LARGEST: u64 = 1 << 26;
+const LARGEST: u64 = 1 << 24;
 
 /// The only number of constant operand `i`.
 pub(super) fn number(cx: &dyn ImportCx, i: usize, what: &str) -> OpResult<f64> {
