@@ -295,6 +295,31 @@ def multi_head_past(c):
     c.node("MultiHeadAttention", inputs, 3, num_heads=2)
 
 
+@many("qattention", {"plain": (np.uint8, 0, None, {}), "zero": (np.uint8, 1, MASKS["ends"], {}), "causal": (np.uint8, 1, MASKS["keys"], {"unidirectional": 1}),
+                     "columns": (np.uint8, 2, None, {})})
+def _(c, t, zero, mask, attrs):
+    n = (24,) if zero == 2 else ()
+    inputs = [c.data(c.ints(t, 2, 5, 6)), c.const(c.ints(np.int8, 6, 24)), c.const(c.f32(24)), c.const(np.float32(0.02)), c.const(c.f32(*n, low=0.01, high=0.02)),
+              "" if mask is None else c.data(mask), c.const(t(110)) if zero else "", c.const(np.zeros(n, np.int8)) if zero else ""]
+    while not inputs[-1]:
+        inputs.pop()
+    c.node("QAttention", inputs, num_heads=2, **attrs)
+
+
+@many("rotary_embedding", {"plain": ((2, 5, 16), (2, 5), {}), "offset": ((2, 5, 16), (1,), {}), "heads": ((2, 3, 5, 8), (2, 5), {}),
+                           "interleaved": ((2, 5, 16), (2, 5), {"interleaved": 1}), "part": ((2, 5, 16), (2, 5), {"num_heads": 2, "rotary_embedding_dim": 4}),
+                           "heads_offset": ((2, 3, 5, 8), (1,), {})})
+def _(c, shape, positions, attrs):
+    half = attrs.get("rotary_embedding_dim", 8) // 2
+    at = c.data(np.array([3], np.int64) if positions == (1,) else c.ints(np.int64, *positions, low=0, high=9))
+    c.node("RotaryEmbedding", [c.data(c.f32(*shape)), at, c.const(c.f32(10, half, low=-1, high=1)), c.const(c.f32(10, half, low=-1, high=1))], **attrs)
+
+
+@many("cdist", {"square": ("sqeuclidean", np.float32), "root": ("euclidean", np.float32), "f64": ("euclidean", np.float64)})
+def _(c, metric, t):
+    c.node("CDist", [c.data(c.f32(7, 5).astype(t)), c.const(c.f32(9, 5).astype(t))], metric=metric)
+
+
 # ---- 8 bits
 
 def params(c, dtype, scale):

@@ -54,6 +54,12 @@ impl Build<'_, '_> {
         self.0.constant(Tensor::from_vec(&[values.len() as u64], values.to_vec()))
     }
 
+    /// The numbers from 0 on, as i64; no constant of the compiler's own memory when there are very many.
+    fn count(&mut self, n: u64) -> OpResult<ValueId> {
+        let [from, to, step] = [0, n as i64, 1].map(|v| self.0.constant(Tensor::scalar(v)));
+        self.op("range", &[from, to, step])
+    }
+
     /// The same elements in another shape; nothing when it has that shape already.
     fn reshape(&mut self, x: ValueId, shape: &[u64]) -> OpResult<ValueId> {
         if self.ty(x).const_shape().as_deref() == Some(shape) {
