@@ -138,13 +138,15 @@ def _(c, activation, params, residual):
     c.node("FusedConv", inputs, activation=activation, kernel_shape=[3, 3], pads=[1, 1, 1, 1], **attrs)
 
 
-@many("nhwc_fused_conv", {"relu": ("Relu",)})
-def _(c, activation):
-    x, w, b = c.data(c.f32(1, 7, 7, 3)), c.const(c.f32(4, 3, 3, 3)), c.const(c.f32(4))
-    attrs = dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
-    (y,) = c.node("NhwcFusedConv", [x, w, b], activation=activation, **attrs)
+@many("nhwc", {"conv": ("NhwcConv", "", {"strides": [2, 2]}), "fused_conv": ("NhwcFusedConv", "Relu", {"strides": [2, 2]}),
+               "grouped_conv": ("NhwcConv", "", {"group": 2})})
+def _(c, op, activation, attrs):
+    channels = 4 if "group" in attrs else 3
+    x, w, b = c.data(c.f32(1, 7, 7, channels)), c.const(c.f32(4, 3, 3, channels // attrs.get("group", 1))), c.const(c.f32(4))
+    attrs = dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], **attrs)
+    (y,) = c.node(op, [x, w, b], **attrs, **({"activation": activation} if activation else {}))
     c.expected = [helper.make_node("Transpose", [x], ["t"], perm=[0, 3, 1, 2]), helper.make_node("Transpose", [w], ["u"], perm=[0, 3, 1, 2]),
-                  helper.make_node("Conv", ["t", "u", b], ["v"], **attrs), helper.make_node("Relu", ["v"], ["r"]),
+                  helper.make_node("Conv", ["t", "u", b], ["v"], **attrs), helper.make_node(activation or "Identity", ["v"], ["r"]),
                   helper.make_node("Transpose", ["r"], [y], perm=[0, 2, 3, 1])]
 
 
@@ -253,9 +255,9 @@ def _(c, bias, mask, attrs):
     c.node("MultiHeadAttention", inputs, num_heads=2, **attrs)
 
 
-@many("multi_head_self", {"causal": ({"unidirectional": 1},), "plain": ({},)})
-def _(c, attrs):
-    inputs = [c.data(c.f32(2, 5, 8)), c.data(c.f32(2, 5, 8)), c.data(c.f32(2, 5, 8)), "", "", c.data(c.f32(1, 2, 5, 5))]
+@many("multi_head_self", {"causal": ({"unidirectional": 1},), "plain": ({},), "pairs": ({}, MASKS["pairs"])})
+def _(c, attrs, mask=None):
+    inputs = [c.data(c.f32(2, 5, 8)), c.data(c.f32(2, 5, 8)), c.data(c.f32(2, 5, 8)), "", "" if mask is None else c.data(mask), c.data(c.f32(1, 2, 5, 5))]
     c.node("MultiHeadAttention", inputs, num_heads=2, **attrs)
 
 
@@ -289,10 +291,35 @@ def multi_head_cross(c):
     c.node("MultiHeadAttention", [c.data(c.f32(2, 5, 8)), c.data(c.f32(2, 2, 6, 4)), c.data(c.f32(2, 2, 6, 4)), c.const(c.f32(24))], num_heads=2)
 
 
-@case
-def multi_head_past(c):
-    inputs = [c.data(c.f32(2, 1, 8)), c.data(c.f32(2, 1, 8)), c.data(c.f32(2, 1, 8)), "", "", "", c.data(c.f32(2, 2, 4, 4)), c.data(c.f32(2, 2, 4, 4))]
-    c.node("MultiHeadAttention", inputs, 3, num_heads=2)
+@many("multi_head_past", {"one": (1, {}), "three": (3, {}), "causal": (3, {"unidirectional": 1})})
+def _(c, n, attrs):
+    inputs = [c.data(c.f32(2, n, 8)), c.data(c.f32(2, n, 8)), c.data(c.f32(2, n, 8)), "", "", "", c.data(c.f32(2, 2, 4, 4)), c.data(c.f32(2, 2, 4, 4))]
+    c.node("MultiHeadAttention", inputs, 3, num_heads=2, **attrs)
+
+
+@many("qattention", {"plain": (np.uint8, 0, None, {}), "zero": (np.uint8, 1, MASKS["ends"], {}), "causal": (np.uint8, 1, MASKS["keys"], {"unidirectional": 1}),
+                     "columns": (np.uint8, 2, None, {})})
+def _(c, t, zero, mask, attrs):
+    n = (24,) if zero == 2 else ()
+    inputs = [c.data(c.ints(t, 2, 5, 6)), c.const(c.ints(np.int8, 6, 24)), c.const(c.f32(24)), c.const(np.float32(0.02)), c.const(c.f32(*n, low=0.01, high=0.02)),
+              "" if mask is None else c.data(mask), c.const(t(110)) if zero else "", c.const(np.zeros(n, np.int8)) if zero else ""]
+    while not inputs[-1]:
+        inputs.pop()
+    c.node("QAttention", inputs, num_heads=2, **attrs)
+
+
+@many("rotary_embedding", {"plain": ((2, 5, 16), (2, 5), {}), "offset": ((2, 5, 16), (1,), {}), "heads": ((2, 3, 5, 8), (2, 5), {}),
+                           "interleaved": ((2, 5, 16), (2, 5), {"interleaved": 1}), "part": ((2, 5, 16), (2, 5), {"num_heads": 2, "rotary_embedding_dim": 4}),
+                           "heads_offset": ((2, 3, 5, 8), (1,), {})})
+def _(c, shape, positions, attrs):
+    half = attrs.get("rotary_embedding_dim", 8) // 2
+    at = c.data(np.array([3], np.int64) if positions == (1,) else c.ints(np.int64, *positions, low=0, high=9))
+    c.node("RotaryEmbedding", [c.data(c.f32(*shape)), at, c.const(c.f32(10, half, low=-1, high=1)), c.const(c.f32(10, half, low=-1, high=1))], **attrs)
+
+
+@many("cdist", {"square": ("sqeuclidean", np.float32), "root": ("euclidean", np.float32), "f64": ("euclidean", np.float64)})
+def _(c, metric, t):
+    c.node("CDist", [c.data(c.f32(7, 5).astype(t)), c.const(c.f32(9, 5).astype(t))], metric=metric)
 
 
 # ---- 8 bits

@@ -10,7 +10,7 @@ use crate::common::axes::axis;
 use crate::common::elements::Picker;
 use crate::common::nest;
 use crate::common::sample::{data, f32s, int_attrs, ints};
-use crate::composed::rotary::ROTARY_EMBEDDING;
+use crate::composed::rotary;
 
 /// `concat`
 pub(crate) static CONCAT: OpDef = OpDef {
@@ -26,7 +26,8 @@ pub(crate) static CONCAT: OpDef = OpDef {
                 cx.node("concat", &inputs, Attrs::default().with("axis", Attr::Int(at)))
             },
         },
-        ROTARY_EMBEDDING,
+        rotary::ROTARY_EMBEDDING,
+        rotary::OF_ONNXRUNTIME,
         crate::composed::classic::prepare::FEATURE_VECTORIZER,
     ],
     infer,

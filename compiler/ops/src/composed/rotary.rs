@@ -1,7 +1,7 @@
 //! ONNX `RotaryEmbedding`: pairs of elements of each head turned by an angle that depends on the position.
 
-use onnxc_ir::ValueId;
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
+use onnxc_ir::{DType, ValueId};
 
 use super::Build;
 use crate::common::sample::int_attrs;
@@ -9,10 +9,46 @@ use crate::common::sample::int_attrs;
 /// ONNX `RotaryEmbedding`.
 pub(crate) const ROTARY_EMBEDDING: Import = Import { domain: "", name: "RotaryEmbedding", opsets: (23, NEWEST), build };
 
+/// ONNX Runtime's operator of the same name: positions come second, and may be one number, that of the first row.
+pub(crate) const OF_ONNXRUNTIME: Import =
+    Import { domain: "com.microsoft", name: "RotaryEmbedding", opsets: (1, NEWEST), build: of_onnxruntime };
+
 fn build(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
-    let (x, mut cos, mut sin, positions) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.opt_input(3));
+    let (x, cos, sin, positions) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.opt_input(3));
+    let heads = cx.attrs().int("num_heads").unwrap_or(0);
+    turn(cx, x, (cos, sin), positions, heads)
+}
+
+fn of_onnxruntime(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
+    let (x, mut positions, cos, sin) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?);
+    let mut heads = cx.attrs().int("num_heads").unwrap_or(0);
+    if cx.attrs().int("is_packed_batching").unwrap_or(0) != 0 {
+        return Err(OpError::new("is_packed_batching is not supported").help("export the model without packed batches"));
+    }
+    let mut b = Build(cx);
+    let (shape, angles) = (b.shape(x)?, b.shape(cos)?);
+    if let ([_, _, hidden], [_, half], 0) = (&shape[..], &angles[..], heads) {
+        heads = hidden.checked_div(half.saturating_mul(2)).unwrap_or(0) as i64;
+    }
+    if b.shape(positions)? == [1] && shape.len() > 2 {
+        let rows = if shape.len() == 3 { shape[1] } else { shape[2] };
+        let further = b.range(rows)?;
+        let first = b.cast(positions, DType::I64)?;
+        let all = b.op("add", &[first, further])?;
+        positions = b.unsqueeze(all, &[0])?;
+    }
+    turn(cx, x, (cos, sin), Some(positions), heads)
+}
+
+fn turn(
+    cx: &mut dyn ImportCx,
+    x: ValueId,
+    (mut cos, mut sin): (ValueId, ValueId),
+    positions: Option<ValueId>,
+    heads: i64,
+) -> OpResult<Vec<ValueId>> {
     let attr = |name: &str| cx.attrs().int(name).unwrap_or(0);
-    let (interleaved, heads, part) = (attr("interleaved") != 0, attr("num_heads"), attr("rotary_embedding_dim"));
+    let (interleaved, part) = (attr("interleaved") != 0, attr("rotary_embedding_dim"));
     let mut b = Build(cx);
     let whole = b.shape(x)?;
     // Four dimensions are [batch, heads, positions, elements], three [batch, positions, heads * elements].

@@ -11,7 +11,7 @@ use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
 use crate::common::{broadcast, epilogue, sample, tile};
-use crate::composed::contrib::{attention, nbits};
+use crate::composed::contrib::{attention, distance, nbits};
 use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
 
@@ -26,6 +26,8 @@ pub(crate) static MATMUL: OpDef = OpDef {
         DFT,
         FLEX_ATTENTION,
         attention::ATTENTION,
+        attention::QATTENTION,
+        distance::CDIST,
         attention::MULTI_HEAD,
         nbits::MATMUL_NBITS,
     ],

@@ -129,6 +129,9 @@ fn pairs(classes: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..classes).flat_map(move |i| (i + 1..classes).map(move |j| (i, j)))
 }
 
+const MOST_CLASSES: usize = 256;
+const MOST_WEIGHTS: u64 = 1 << 28;
+
 /// Scores of the pairs of classes, above 0 for the first of the pair: the kernels with the vectors of both classes, each weighted by the coefficient that
 /// the vector has against the other class.
 fn one_against_one(cx: &mut dyn ImportCx, kernel: &Kernel, x: ValueId, classes: usize, counts: &[i64]) -> OpResult<ValueId> {
@@ -141,6 +144,11 @@ fn one_against_one(cx: &mut dyn ImportCx, kernel: &Kernel, x: ValueId, classes: 
     if counts.len() != classes || wanted != Some(coefficients.len() as u64) || rho.len() != classes * (classes - 1) / 2 {
         let (c, r) = (coefficients.len(), rho.len());
         return Err(OpError::new(format!("{c} coefficients and {r} rho do not fit {classes} classes with {counts:?} vectors")));
+    }
+    // The tables below are larger than the lists of the model by a factor of the number of classes.
+    if classes > MOST_CLASSES || total.saturating_mul(rho.len() as u64) > MOST_WEIGHTS {
+        return Err(OpError::new(format!("a support vector machine of {classes} classes and {total} vectors is not supported"))
+            .help(format!("up to {MOST_CLASSES} classes are, and {MOST_WEIGHTS} pairs of vectors and scores")));
     }
     let (vectors, n) = (table(&mut b, &[total, width], &vectors)?, total as usize);
     let class_of: Vec<usize> = counts.iter().enumerate().flat_map(|(class, n)| std::iter::repeat_n(class, *n as usize)).collect();

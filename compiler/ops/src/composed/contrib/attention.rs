@@ -1,31 +1,53 @@
-//! `Attention` and `MultiHeadAttention`.
+//! `Attention`, `QAttention` and `MultiHeadAttention`.
 
 use onnxc_ir::ValueId;
 use onnxc_ir::op::{Import, ImportCx, OpError, OpResult};
 
 use super::heads::{Form, Operands, attend, with_past};
+use super::qmatmul::Product;
 use super::{absent, extents, import, unset};
 use crate::composed::Build;
 
 /// `Attention`: queries, keys and values from one input and one matrix of weights.
 pub(crate) const ATTENTION: Import = import("Attention", |cx| {
     let (x, weights, bias) = (cx.input(0)?, cx.input(1)?, cx.opt_input(2));
-    let (mask, past, scores_bias) = (cx.opt_input(3), cx.opt_input(4), cx.opt_input(5));
+    let rest = Rest { mask: cx.opt_input(3), past: cx.opt_input(4), bias: cx.opt_input(5) };
     absent(cx, 6, "past_sequence_length")?;
-    unset(cx, "do_rotary")?;
-    unset(cx, "past_present_share_buffer")?;
-    let (form, sizes) = (Form::of(cx)?, cx.attrs().ints("qkv_hidden_sizes").map(<[i64]>::to_vec));
     let mut b = Build(cx);
-    let [_, _, _] = extents(&b, x, "input")?;
-    let [_, width] = extents(&b, weights, "weights")?;
-    let ends = parts(width, sizes.as_deref())?;
     let mut all = b.op("matmul", &[x, weights])?;
     if let Some(bias) = bias {
         all = b.op("add", &[all, bias])?;
     }
+    together(cx, all, &rest)
+});
+
+/// `QAttention`: the same with input and weights of 8 bits.
+pub(crate) const QATTENTION: Import = import("QAttention", |cx| {
+    let (x, weights, bias, x_scale, scale) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?, cx.input(4)?);
+    let product = Product { a: (x, x_scale, cx.opt_input(6)), b: (weights, scale, cx.opt_input(7)), bias: Some(bias) };
+    let all = product.real(cx)?;
+    let rest = Rest { mask: cx.opt_input(5), past: cx.opt_input(8), bias: None };
+    together(cx, all, &rest)
+});
+
+/// Operands of attention beside queries, keys and values.
+struct Rest {
+    mask: Option<ValueId>,
+    past: Option<ValueId>,
+    bias: Option<ValueId>,
+}
+
+/// Attention of queries, keys and values that lie beside each other.
+fn together(cx: &mut dyn ImportCx, all: ValueId, rest: &Rest) -> OpResult<Vec<ValueId>> {
+    unset(cx, "do_rotary")?;
+    unset(cx, "past_present_share_buffer")?;
+    let (form, sizes) = (Form::of(cx)?, cx.attrs().ints("qkv_hidden_sizes").map(<[i64]>::to_vec));
+    let mut b = Build(cx);
+    let [_, _, width] = extents(&b, all, "the projected input")?;
+    let ends = parts(width, sizes.as_deref())?;
     let [q, k, v] = sliced(&mut b, all, 2, ends)?;
     let (q, mut k, mut v) = (form.split(&mut b, q, "query")?, form.split(&mut b, k, "key")?, form.split(&mut b, v, "value")?);
-    if let Some(past) = past {
+    if let Some(past) = rest.past {
         let _: [u64; 5] = extents(&b, past, "past")?;
         let half = |b: &mut Build, i: i64| {
             let part = b.slice(past, 0, (i, i + 1, 1))?;
@@ -34,13 +56,13 @@ pub(crate) const ATTENTION: Import = import("Attention", |cx| {
         let (before_k, before_v) = (half(&mut b, 0)?, half(&mut b, 1)?);
         (k, v) = (b.concat(&[before_k, k], 2)?, b.concat(&[before_v, v], 2)?);
     }
-    let (y, _) = attend(&mut b, &form, &Operands { q, k, v, mask, bias: scores_bias })?;
+    let (y, _) = attend(&mut b, &form, &Operands { q, k, v, mask: rest.mask, bias: rest.bias })?;
     if b.0.n_outputs() < 2 {
         return Ok(vec![y]);
     }
     let (k, v) = (b.unsqueeze(k, &[0])?, b.unsqueeze(v, &[0])?);
     Ok(vec![y, b.concat(&[k, v], 0)?])
-});
+}
 
 /// Where queries, keys and values end among `width` columns.
 fn parts(width: u64, sizes: Option<&[i64]>) -> OpResult<[i64; 3]> {

@@ -4,7 +4,6 @@ use onnxc_ir::op::{ImportCx, OpError, OpResult};
 use onnxc_ir::{DType, Tensor, ValueId};
 
 use super::extents;
-use crate::common::elements::from_f64s;
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
 
@@ -94,11 +93,14 @@ pub(super) fn attend(b: &mut Build, form: &Form, o: &Operands) -> OpResult<(Valu
 
 /// The lowest number for keys behind the query, the last of which is beside the last key.
 fn order(b: &mut Build, queries: u64, keys: u64, dtype: DType) -> OpResult<ValueId> {
-    let past = keys as i64 - queries as i64;
-    let never = if matches!(dtype, DType::F16) { -65504.0 } else { f64::from(f32::MIN) };
-    let pairs = (0..queries as i64).flat_map(|i| (0..keys as i64).map(move |j| (i, j)));
-    let values = pairs.map(|(i, j)| if j > i + past { never } else { 0.0 });
-    Ok(b.0.constant(from_f64s(dtype, &[queries, keys], values)?))
+    let never = if dtype == DType::F16 { -65504.0 } else { f64::from(f32::MIN) };
+    let (query, key) = (b.range(queries)?, b.range(keys)?);
+    let past = b.0.constant(Tensor::scalar(keys as i64 - queries as i64));
+    let last = b.op("add", &[query, past])?;
+    let last = b.unsqueeze(last, &[1])?;
+    let seen = b.op("less_or_equal", &[key, last])?;
+    let (nothing, never) = (b.scalar(dtype, 0.0)?, b.scalar(dtype, never)?);
+    b.op("where", &[seen, nothing, never])
 }
 
 /// A mask in one of its forms as something to add: `[batch]` ends of the keys, `[2 * batch]` ends then starts, `[batch, keys]` or
@@ -126,7 +128,7 @@ fn padding(b: &mut Build, mask: ValueId, fill: f64, [n, queries, keys]: [u64; 3]
 
 /// Which keys lie before the end of their row, and not before its start.
 fn span(b: &mut Build, mask: ValueId, n: u64, keys: u64, starts: bool) -> OpResult<ValueId> {
-    let places = b.0.constant(Tensor::from_vec(&[keys], (0..keys as i64).collect::<Vec<_>>()));
+    let places = b.range(keys)?;
     let mask = b.cast(mask, DType::I64)?;
     let bound = |b: &mut Build, from: u64| {
         let part = b.slice(mask, 0, (from as i64, (from + n) as i64, 1))?;

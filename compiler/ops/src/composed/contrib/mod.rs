@@ -4,6 +4,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod distance;
 pub(crate) mod heads;
 pub(crate) mod layout;
 pub(crate) mod nbits;

@@ -62,21 +62,24 @@ impl Format {
 
     /// The matrix as `[rows, columns]` of the scales' type.
     fn weights(&self, cx: &dyn ImportCx) -> OpResult<Tensor> {
-        let packed = constant(cx, 1, "B", self.columns * self.blocks() * self.block * self.bits / 8)?;
-        let scales = constant(cx, 2, "scales", self.columns * self.blocks())?;
+        // Attributes are any numbers until the constants have shown that they are extents.
+        let bytes = [self.blocks(), self.block, self.bits].iter().fold(self.columns as u128, |n, f| n * *f as u128) / 8;
+        let packed = constant(cx, 1, "B", bytes)?;
+        let scales = constant(cx, 2, "scales", (self.columns * self.blocks()) as u128)?;
         let values = scales.to_f64s().ok_or_else(|| OpError::new("scales must be floats"))?;
         if packed.dtype() != onnxc_ir::DType::U8 {
             return Err(OpError::new(format!("B is of type {}, it must be u8", packed.dtype())));
         }
         let zeros = self.zeros(cx)?;
-        let mut out = vec![0f64; self.rows * self.columns];
-        for (i, value) in out.iter_mut().enumerate() {
+        let middle = (1 << (self.bits - 1)) as f64;
+        let value = |i: usize| {
             let (row, column) = (i / self.columns, i % self.columns);
             let block = column * self.blocks() + row / self.block;
             let q = self.unpack(packed.bytes(), block * self.block + row % self.block);
-            *value = (q - zeros.as_ref().map_or((1 << (self.bits - 1)) as f64, |z| z[block])) * values[block];
-        }
-        from_f64s(scales.dtype(), &[self.rows as u64, self.columns as u64], out)
+            (q - zeros.as_ref().map_or(middle, |z| z[block])) * values[block]
+        };
+        let all = (0..self.rows * self.columns).map(value);
+        from_f64s(scales.dtype(), &[self.rows as u64, self.columns as u64], all)
     }
 
     /// The zero point of every block.
@@ -86,24 +89,24 @@ impl Format {
         }
         let (n, blocks) = (self.columns * self.blocks(), self.blocks());
         if cx.ty(3)?.dtype != onnxc_ir::DType::U8 {
-            let floats = constant(cx, 3, "zero_points", n)?.to_f64s();
+            let floats = constant(cx, 3, "zero_points", n as u128)?.to_f64s();
             return floats.map(Some).ok_or_else(|| OpError::new("zero_points must be u8 or floats"));
         }
         let stride = (blocks * self.bits).div_ceil(8);
-        let packed = constant(cx, 3, "zero_points", self.columns * stride)?;
+        let packed = constant(cx, 3, "zero_points", (self.columns * stride) as u128)?;
         let bytes = packed.bytes();
         Ok(Some((0..n).map(|i| self.unpack(&bytes[i / blocks * stride..], i % blocks)).collect()))
     }
 }
 
 /// Operand `i`, which must be a constant of `n` elements.
-fn constant(cx: &dyn ImportCx, i: usize, what: &str, n: usize) -> OpResult<Tensor> {
+fn constant(cx: &dyn ImportCx, i: usize, what: &str, n: u128) -> OpResult<Tensor> {
     cx.input(i)?;
     let tensor = cx.const_input(i).ok_or_else(|| {
         OpError::new(format!("{what} is not known when compiling, which is not supported"))
             .help("make it an initialiser of the model")
     })?;
-    if tensor.len() != n {
+    if tensor.len() as u128 != n {
         return Err(OpError::new(format!("{what} has {} elements, the attributes ask for {n}", tensor.len())));
     }
     Ok(tensor)

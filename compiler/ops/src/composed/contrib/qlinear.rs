@@ -61,12 +61,12 @@ pub(crate) const QLINEAR_CONCAT: Import = import("QLinearConcat", |cx| {
         )));
     }
     let axis = cx.attrs().int("axis").unwrap_or(0);
-    let parts = (0..n / 3).map(|i| Quantised::new(cx, 2 + 3 * i, 3 + 3 * i, 4 + 3 * i)?.real(&mut Build(cx)));
+    let parts = (0..n / 3).map(|i| {
+        let part = Quantised::new(cx, 2 + 3 * i, 3 + 3 * i, 4 + 3 * i)?;
+        part.as_result(&mut Build(cx), (scale, zero))
+    });
     let parts = parts.collect::<OpResult<Vec<_>>>()?;
-    let mut b = Build(cx);
-    let y = b.concat(&parts, axis)?;
-    let dtype = b.dtype(zero);
-    Ok(vec![quantise(&mut b, y, (scale, Some(zero)), dtype)?])
+    Ok(vec![Build(cx).concat(&parts, axis)?])
 });
 
 /// `QLinearWhere`.
@@ -105,10 +105,36 @@ impl Quantised {
         Ok(Quantised { x, scale, zero, dtype })
     }
 
+    /// `(x - zero) * scale`, elementwise, so that it fuses with what follows.
     fn real(&self, b: &mut Build) -> OpResult<ValueId> {
-        let inputs: Vec<ValueId> = [self.x, self.scale].into_iter().chain(self.zero).collect();
-        b.op("dequantize_linear", &inputs)
+        let mut y = b.cast(self.x, DType::F32)?;
+        if let Some(zero) = self.zero {
+            let zero = scalar(b, zero)?;
+            y = b.op("sub", &[y, zero])?;
+        }
+        let scale = scalar(b, self.scale)?;
+        b.op("mul", &[y, scale])
     }
+
+    /// The same number in the parameters of the result: its bytes where those are equal already.
+    fn as_result(&self, b: &mut Build, to: (ValueId, ValueId)) -> OpResult<ValueId> {
+        let graph = b.0.graph();
+        let same = |x: ValueId, y: ValueId| {
+            let (x, y) = (graph.constant(x), graph.constant(y));
+            x.zip(y).is_some_and(|(x, y)| x.dtype() == y.dtype() && x.bytes() == y.bytes())
+        };
+        if same(self.scale, to.0) && self.zero.is_some_and(|zero| same(zero, to.1)) {
+            return Ok(self.x);
+        }
+        let y = self.real(b)?;
+        quantise(b, y, (to.0, Some(to.1)), self.dtype)
+    }
+}
+
+/// A parameter of one element as an f32 without dimensions.
+fn scalar(b: &mut Build, x: ValueId) -> OpResult<ValueId> {
+    let x = b.cast(x, DType::F32)?;
+    b.reshape(x, &[])
 }
 
 /// Refuses parameters of more than one element.
@@ -128,8 +154,16 @@ pub(super) fn quantise(b: &mut Build, y: ValueId, (scale, zero): (ValueId, Optio
         None => b.scalar(like, 0.0)?,
     };
     one(b.0, zero, "the result's zero point")?;
-    check_byte(b.dtype(zero), "a result")?;
-    b.op("quantize_linear", &[y, scale, zero])
+    let dtype = b.dtype(zero);
+    check_byte(dtype, "a result")?;
+    let (low, high) = dtype.int_range().unwrap_or((0, 255));
+    let (scale, zero) = (scalar(b, scale)?, scalar(b, zero)?);
+    let ratio = b.op("div", &[y, scale])?;
+    let whole = b.op("round", &[ratio])?;
+    let moved = b.op("add", &[whole, zero])?;
+    let (low, high) = (b.scalar(DType::F32, low as f64)?, b.scalar(DType::F32, high as f64)?);
+    let inside = b.op("clip", &[moved, low, high])?;
+    b.cast(inside, dtype)
 }
 
 fn binary(cx: &mut dyn ImportCx, op: &str) -> OpResult<Vec<ValueId>> {

@@ -12,39 +12,41 @@ pub(crate) const DYNAMIC_QUANTIZE_MATMUL: Import = import("DynamicQuantizeMatMul
     let (a, right, scale, zero, bias) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.opt_input(3), cx.opt_input(4));
     let quantised = cx.node("dynamic_quantize_linear", &[Some(a)], Default::default())?;
     let &[bytes, a_scale, a_zero] = &quantised[..] else { return Err(OpError::new("internal: three results are expected")) };
-    Ok(vec![product(cx, Product { a: (bytes, a_scale, Some(a_zero)), b: (right, scale, zero), bias })?])
+    Ok(vec![Product { a: (bytes, a_scale, Some(a_zero)), b: (right, scale, zero), bias }.real(cx)?])
 });
 
 /// `MatMulIntegerToFloat`.
 pub(crate) const MATMUL_INTEGER_TO_FLOAT: Import = import("MatMulIntegerToFloat", |cx| {
     let (a, right, a_scale, b_scale) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?);
     let (a_zero, b_zero, bias) = (cx.opt_input(4), cx.opt_input(5), cx.opt_input(6));
-    Ok(vec![product(cx, Product { a: (a, a_scale, a_zero), b: (right, b_scale, b_zero), bias })?])
+    Ok(vec![Product { a: (a, a_scale, a_zero), b: (right, b_scale, b_zero), bias }.real(cx)?])
 });
 
 /// Operands with scale and zero point.
-struct Product {
-    a: (ValueId, ValueId, Option<ValueId>),
-    b: (ValueId, ValueId, Option<ValueId>),
-    bias: Option<ValueId>,
+pub(super) struct Product {
+    pub a: (ValueId, ValueId, Option<ValueId>),
+    pub b: (ValueId, ValueId, Option<ValueId>),
+    pub bias: Option<ValueId>,
 }
 
-fn product(cx: &mut dyn ImportCx, p: Product) -> OpResult<ValueId> {
-    let sums = cx.node("matmul_integer", &[Some(p.a.0), Some(p.b.0), p.a.2, p.b.2], Default::default())?[0];
-    let mut b = Build(cx);
-    let shape = b.ty(sums).shape;
-    let sums = b.cast(sums, DType::F32)?;
-    let scale = b.op("mul", &[p.a.1, p.b.1])?;
-    let mut y = b.op("mul", &[sums, scale])?;
-    if let Some(bias) = p.bias {
-        y = b.op("add", &[y, bias])?;
+impl Product {
+    /// The product as floats.
+    pub(super) fn real(&self, cx: &mut dyn ImportCx) -> OpResult<ValueId> {
+        let sums = cx.node("matmul_integer", &[Some(self.a.0), Some(self.b.0), self.a.2, self.b.2], Default::default())?[0];
+        let mut b = Build(cx);
+        let shape = b.ty(sums).shape;
+        let sums = b.cast(sums, DType::F32)?;
+        let scale = b.op("mul", &[self.a.1, self.b.1])?;
+        let mut y = b.op("mul", &[sums, scale])?;
+        if let Some(bias) = self.bias {
+            y = b.op("add", &[y, bias])?;
+        }
+        if b.ty(y).shape != shape {
+            let reason = format!("scales or a bias widen the product to {}", b.ty(y));
+            return Err(OpError::new(reason).help("one element, or one per column"));
+        }
+        Ok(y)
     }
-    if b.ty(y).shape != shape {
-        return Err(
-            OpError::new(format!("scales or a bias widen the product to {}", b.ty(y))).help("one element, or one per column")
-        );
-    }
-    Ok(y)
 }
 
 /// `QGemm`: `alpha * scale_a * scale_b * (A * B + C)` in integers up to the scale; 8 bits where the result has a scale, else floats.

@@ -140,7 +140,10 @@ pub(crate) const EMBED: Import = import("EmbedLayerNormalization", |cx| {
     }
     let count = match mask {
         Some(mask) => shown(&mut b, mask)?,
-        None => b.0.constant(onnxc_ir::Tensor::from_vec(&[batch], vec![0i32; batch as usize])),
+        None => {
+            let (zero, rows) = (b.scalar(DType::I32, 0.0)?, b.ints(&[batch as i64]));
+            b.op("expand", &[zero, rows])?
+        }
     };
     Ok(vec![y, count, sum])
 });
