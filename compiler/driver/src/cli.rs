@@ -106,6 +106,9 @@ pub struct Model {
     /// Shape of an input (repeatable).
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
     pub shapes: Vec<(String, Vec<u64>)>,
+    /// An input that becomes a constant: a table, axes, a shape (repeatable).
+    #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
+    pub consts: Vec<(String, PathBuf)>,
     /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = dim)]
     pub limits: Vec<(String, u64)>,
@@ -318,6 +321,15 @@ fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
     let parse = |d: &str| d.trim().parse::<u64>().map_err(|_| format!("`{d}` is no whole number"));
     let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(parse).collect::<Result<_, _>>()?;
     if name.is_empty() { Err("the name of the input is missing".into()) } else { Ok((name.to_string(), dims)) }
+}
+
+fn file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("write it as INPUT=FILE, a .npy or .pb file")?;
+    if name.is_empty() || path.is_empty() {
+        Err("the name or the file is missing".into())
+    } else {
+        Ok((name.to_string(), path.into()))
+    }
 }
 
 fn prefix(text: &str) -> Result<String, String> {

@@ -12,6 +12,7 @@ use onnxc_targets::Target;
 use sha2::Digest;
 
 use crate::cli::{Debugging, Model};
+use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
 use crate::{nir, plan_text, reproducer};
@@ -141,6 +142,9 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
         shapes: model.shapes.iter().cloned().collect(),
         ..onnxc_onnx::Options::default()
     };
+    for (name, path) in &model.consts {
+        options.consts.insert(name.clone(), data::read_tensor(path)?);
+    }
     set_limits(&mut options.limits, &model.limits)?;
     let mut imported = onnxc_onnx::import(&model.model, &options)?;
     let graph = std::mem::take(&mut imported.graph);

@@ -101,6 +101,7 @@ fn code(op: &OpDef) -> &'static str {
         Lower::View(_) => "view",
         Lower::Nest(_) => "loop nest",
         Lower::None if op.name == "if" => "branch",
+        Lower::None if op.name == "loop" => "loop",
         Lower::None => "expanded",
     }
 }

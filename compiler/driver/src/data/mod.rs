@@ -44,17 +44,25 @@ fn read_folder(folder: &Path, stem: &str, n: usize) -> Done<(Vec<Tensor>, Kind)>
     let mut kind = Kind::Npy;
     for i in 0..n {
         let (npy, pb) = (folder.join(format!("{stem}_{i}.npy")), folder.join(format!("{stem}_{i}.pb")));
-        let tensor = if npy.exists() {
-            npy::parse(&read_file(&npy)?).map_err(|e| Fault::file(&npy, e))?
+        tensors.push(if npy.exists() {
+            read_tensor(&npy)?
         } else if pb.exists() {
             kind = Kind::Pb;
-            pb::parse(&read_file(&pb)?).map_err(|e| Fault::file(&pb, e))?.1
+            read_tensor(&pb)?
         } else {
             return Err(Fault::file(&npy, format!("there is neither this file nor its .pb; the model has {n} {stem}s")));
-        };
-        tensors.push(tensor);
+        });
     }
     Ok((tensors, kind))
+}
+
+/// Reads one tensor from a `.npy` file, or from a `.pb` file (a `TensorProto`).
+pub fn read_tensor(path: &Path) -> Done<Tensor> {
+    let bytes = read_file(path)?;
+    if path.extension().is_some_and(|e| e == "pb") {
+        return pb::parse(&bytes).map(|(_, tensor)| tensor).map_err(|e| Fault::file(path, e));
+    }
+    npy::parse(&bytes).map_err(|e| Fault::file(path, e))
 }
 
 fn read_npz(path: &Path, slots: &[Slot]) -> Done<Vec<Tensor>> {
