@@ -1,7 +1,6 @@
 //! Models through import and the reference interpreter or code compiled into this process: backend tests and zoo. Where the interpreter differs
 //! too, the importer or an operator is wrong; where only compiled code does, a pass, a lowering or the code generator.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -39,14 +38,25 @@ pub enum Engine<'a> {
 
 /// Imports `model` for inputs of these shapes, checks the graph, runs it.
 pub fn run(model: &Path, inputs: &[Tensor], engine: Engine) -> Result<Vec<Tensor>, String> {
+    run_with(model, inputs, engine, |_| false)
+}
+
+/// The same, those inputs of which `constant` holds being known when the model is imported.
+pub fn run_with(
+    model: &Path,
+    inputs: &[Tensor],
+    engine: Engine,
+    constant: impl Fn(&Tensor) -> bool,
+) -> Result<Vec<Tensor>, String> {
     let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
     let names = pb::model_inputs(&bytes)?;
-    let shapes: BTreeMap<String, Vec<u64>> =
-        names.into_iter().zip(inputs).map(|(n, t)| (n, t.dims.iter().map(|d| *d as u64).collect())).collect();
-    let options = Options { shapes, ..Options::default() };
+    let (known, inputs): (Vec<_>, Vec<_>) = names.into_iter().zip(inputs).partition(|(_, t)| constant(t));
+    let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| *d as u64).collect())).collect();
+    let consts = known.into_iter().map(|(n, t)| Ok((n, to_ir(t)?))).collect::<Result<_, String>>()?;
+    let options = Options { shapes, consts, ..Options::default() };
     let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;
     onnxc_ir::verify::verify(&imported.graph).map_err(|all| format!("verify: {}", all.join("; ")))?;
-    let inputs: Vec<onnxc_ir::Tensor> = inputs.iter().map(to_ir).collect::<Result<_, _>>()?;
+    let inputs: Vec<onnxc_ir::Tensor> = inputs.iter().map(|(_, t)| to_ir(t)).collect::<Result<_, _>>()?;
     let outputs = match engine {
         Engine::Interpreter => interp::run(&imported.graph, &inputs).map_err(|e| format!("run: {e}"))?,
         Engine::Compiled(cpu) => compiled(&imported.graph, &inputs, cpu)?,
@@ -110,12 +120,17 @@ fn test_name(folder: &Path) -> String {
 
 /// Runs one backend test: every data set, compared by the tolerance that its `meta.json` states. A panic is a failure.
 pub fn backend_test(folder: &Path, engine: Engine) -> Outcome {
+    backend_test_with(folder, engine, |_| false)
+}
+
+/// The same, those inputs of which `constant` holds being known when the model is imported.
+pub fn backend_test_with(folder: &Path, engine: Engine, constant: fn(&Tensor) -> bool) -> Outcome {
     let meta: serde_json::Value =
         std::fs::read(folder.join("meta.json")).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
     let op = meta["ops"][0].as_str().unwrap_or("?").to_string();
     let number = |key: &str, default| meta[key].as_f64().unwrap_or(default);
     let tolerances = (number("rtol", 1e-3), number("atol", 1e-7));
-    let result = catch_unwind(AssertUnwindSafe(|| data_sets(folder, tolerances, engine)));
+    let result = catch_unwind(AssertUnwindSafe(|| data_sets(folder, tolerances, engine, constant)));
     let error = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(format!("PANIC: {}", text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()))
@@ -123,12 +138,12 @@ pub fn backend_test(folder: &Path, engine: Engine) -> Outcome {
     Outcome { test: test_name(folder), op, error: error.err() }
 }
 
-fn data_sets(folder: &Path, (rtol, atol): (f64, f64), engine: Engine) -> Result<(), String> {
+fn data_sets(folder: &Path, (rtol, atol): (f64, f64), engine: Engine, constant: fn(&Tensor) -> bool) -> Result<(), String> {
     let sets = (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|s| s.exists());
     let mut n = 0;
     for set in sets {
         let (inputs, expected) = (numbered(&set, "input")?, numbered(&set, "output")?);
-        let got = run(&folder.join("model.onnx"), &inputs, engine)?;
+        let got = run_with(&folder.join("model.onnx"), &inputs, engine, constant)?;
         if got.len() != expected.len() {
             return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
         }
