@@ -3,9 +3,12 @@
 //! Each check returns the complaints it has, all of them, and the test prints them together.
 
 use onnxc_testsuite::data::repository;
+use onnxc_testsuite::run;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// Longest Rust file that needs no entry in `tidy/long_files.txt`.
 const FILE_LINES: usize = 600;
@@ -66,6 +69,14 @@ fn boundaries(text: &str) -> BTreeMap<String, (Option<Vec<String>>, Vec<String>)
 /// True when `pattern`, which may end in `*`, names `package`.
 fn matches(pattern: &str, package: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == package, |start| package.starts_with(start))
+}
+
+#[test]
+fn the_page_of_operators_is_current() {
+    let path = repository().join("docs/operators.md");
+    let page = run::run(Command::new(run::onnxc()).args(["ops", "--markdown"]), Duration::from_secs(60)).expect_ok("onnxc ops");
+    let kept = std::fs::read_to_string(&path).expect("docs/operators.md");
+    assert!(kept == page, "write it anew: onnxc ops --markdown > docs/operators.md");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub enum Command {
     /// Show inputs, outputs, operators and sizes of a model.
     Inspect(Inspect),
     /// List the operators.
-    Ops(Listing),
+    Ops(Ops),
     /// List the targets, their CPUs and features.
     Targets(Listing),
     /// Write a completion script for a shell.
@@ -302,7 +302,18 @@ pub struct Inspect {
     pub json: bool,
 }
 
-/// `ops` and `targets`.
+/// `ops`.
+#[derive(Args, Debug)]
+pub struct Ops {
+    /// JSON instead of text.
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// The page of the documentation: ONNX operators with their versions, and what is refused, with the reasons.
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+/// `targets`.
 #[derive(Args, Debug)]
 pub struct Listing {
     /// JSON instead of text.

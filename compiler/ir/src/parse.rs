@@ -385,7 +385,7 @@ impl<'a> Parser<'a> {
             return Ok(Attrs::default());
         }
         let items = self.list("{", "}", |p| {
-            let key = p.ident()?.to_string();
+            let key = p.name()?;
             p.expect("=")?;
             Ok((key, p.attr()?))
         })?;

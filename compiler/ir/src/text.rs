@@ -80,7 +80,7 @@ fn write_node(out: &mut String, graph: &Graph, node: &Node, depth: usize) -> fmt
     if !node.attrs.0.is_empty() {
         out.push_str(" {");
         for (i, (key, attr)) in node.attrs.0.iter().enumerate() {
-            write!(out, "{}{key} = ", if i > 0 { ", " } else { "" })?;
+            write!(out, "{}{} = ", if i > 0 { ", " } else { "" }, quoted(key))?;
             write_attr(out, attr, depth + 1)?;
         }
         out.push('}');

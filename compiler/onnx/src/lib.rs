@@ -15,6 +15,7 @@ mod node_cx;
 pub mod options;
 mod order;
 mod prune;
+mod refused;
 pub mod report;
 mod schema;
 mod scope;
@@ -33,6 +34,7 @@ use sha2::{Digest, Sha256};
 
 pub use import::OLDEST_OPSET;
 pub use options::{Limits, Options};
+pub use refused::{REFUSED, Refused};
 pub use report::{Problem, Report};
 pub use schema::NEWEST_OPSET;
 pub use scope::Opsets;

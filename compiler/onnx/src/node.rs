@@ -10,6 +10,7 @@ use crate::attribute;
 use crate::import::Importer;
 use crate::node_cx::NodeCx;
 use crate::order::label;
+use crate::refused;
 use crate::report::Problem;
 use crate::schema;
 use crate::scope::{Binding, domain};
@@ -177,12 +178,11 @@ impl<'m> Importer<'m> {
                 OpError::new(format!("opset {opset} of this operator is not supported"))
                     .help("convert the model to another opset with onnx.version_converter")
             } else {
-                // A common last node of models from scikit-learn, whose dictionaries nobody needs to have.
-                let help = match node.op_type.as_str() {
-                    "ZipMap" => "convert the model with zipmap=False: skl2onnx.to_onnx(..., options={\"zipmap\": False})",
-                    _ => "`onnxc ops` lists what is; rewrite this part of the model, or cut it off and run it outside",
-                };
-                OpError::new("this operator is not supported").help(help)
+                const HELP: &str = "`onnxc ops` lists what is; rewrite this part of the model, or cut it off and run it outside";
+                match refused::find(name, &node.op_type) {
+                    Some(r) => OpError::new(format!("this operator is not supported: {}", r.reason)).help(r.help),
+                    None => OpError::new("this operator is not supported").help(HELP),
+                }
             };
             Fault { code: "import::unsupported", error }
         })

@@ -94,6 +94,39 @@ pub fn ops(as_json: bool) -> Done<()> {
     print_all(&out)
 }
 
+/// `onnxc ops --markdown`: ONNX's operators by domain, and those that are refused.
+pub fn operators_page() -> String {
+    let mut rows: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for (op, i) in onnxc_ops::ALL.iter().flat_map(|op| op.onnx.iter().map(move |i| (op, i))) {
+        let to = if i.opsets.1 == NEWEST { "newest".to_string() } else { i.opsets.1.to_string() };
+        rows.entry((i.domain, i.name)).or_default().push(format!("{} to {to}: `{}`", i.opsets.0, op.name));
+    }
+    for (name, op) in [("Constant", "a constant"), ("If", "`if`"), ("Loop", "`loop`"), ("Scan", "`loop`")] {
+        let from = if name == "Scan" { 9 } else { 1 };
+        rows.insert(("", name), vec![format!("{from} to newest: {op}")]);
+    }
+    let mut out = String::from(
+        "# Operators\n\nWritten by `onnxc ops --markdown`; a test keeps it so. Versions are those of the operator set of the domain; opset 6 is the oldest\n\
+         that models may use. Behind each range stands the operator of the intermediate representation that does most of the work.\n\
+         What a node's types and attributes must be is said in the error when they are something else.\n",
+    );
+    let mut domain = None;
+    for ((in_domain, name), mut forms) in rows {
+        if domain != Some(in_domain) {
+            domain = Some(in_domain);
+            let _ = write!(out, "\n## {}\n\n| operator | versions |\n|---|---|\n", full_domain(in_domain));
+        }
+        forms.sort();
+        let _ = writeln!(out, "| {name} | {} |", forms.join("; "));
+    }
+    out.push_str("\n## Refused\n\n| operator | reason | remedy |\n|---|---|---|\n");
+    for r in onnxc_onnx::REFUSED {
+        let names: Vec<String> = r.names.iter().map(|n| format!("{}.{n}", full_domain(r.domain))).collect();
+        let _ = writeln!(out, "| {} | {} | {} |", names.join(", "), r.reason, r.help);
+    }
+    out
+}
+
 /// How an operator becomes code.
 fn code(op: &OpDef) -> &'static str {
     match op.lower {

@@ -20,6 +20,7 @@ pub fn run(command: Command) -> Done<()> {
         Command::Bench(args) => bench::bench(&args),
         Command::Check(args) => look::check(&args),
         Command::Inspect(args) => look::inspect(&args),
+        Command::Ops(args) if args.markdown => crate::pipeline::print_all(&look::operators_page()),
         Command::Ops(args) => look::ops(args.json),
         Command::Targets(args) => look::targets(args.json),
         Command::Completions { shell } => look::completions(shell),
