@@ -1,12 +1,15 @@
 //! The two adapters by which the zoo's scripts drive compiled code; started through `testsuite/adapters/*`.
 //!
-//! `onnxc-adapter conformance MODEL IN_DIR OUT_DIR` runs the model once on `input_<i>.pb` (JIT of the same code generator).
+//! `onnxc-adapter conformance MODEL IN_DIR OUT_DIR` runs the model once on `input_<i>.pb` (JIT of the same code generator). With
+//! ONNXC_CONFORMANCE_TARGET (a name of `testsuite/src/target.rs`) it is compiled for that target, linked with `raw_main.c` and run under the emulator.
 //! `onnxc-adapter bench MODEL IN_DIR THREADS` compiles an archive, links `bench_main.c` with it and becomes that program.
 
-use onnxc_testsuite::{data, harness::Program, npy, pb, target};
+use onnxc_testsuite::target::{self, Target};
+use onnxc_testsuite::tensor::Tensor;
+use onnxc_testsuite::{data, harness::Program, npy, pb};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 use std::time::Instant;
 
 /// What `run_conformance.py` takes for "refused, not implemented".
@@ -33,6 +36,9 @@ fn onnxc() -> PathBuf {
 }
 
 fn conformance(model: &str, inputs: &str, outputs: &str) -> Result<ExitCode, String> {
+    if let Ok(name) = std::env::var("ONNXC_CONFORMANCE_TARGET") {
+        return on_target(target::by_name(&name), Path::new(model), Path::new(inputs), Path::new(outputs));
+    }
     let done = Command::new(onnxc())
         .args(["run", model, "--inputs", inputs, "--outputs", outputs])
         .arg("--message-format=json")
@@ -41,13 +47,73 @@ fn conformance(model: &str, inputs: &str, outputs: &str) -> Result<ExitCode, Str
     if done.status.success() {
         return as_pb(Path::new(outputs)).map(|()| ExitCode::SUCCESS);
     }
+    Ok(refusal(&done))
+}
+
+/// What the script is told of a run or compilation that failed.
+fn refusal(done: &Output) -> ExitCode {
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     let first = first_message(&said).unwrap_or_else(|| said.clone());
     eprintln!("{first}");
     // Exit code 1 means that the model is at fault for onnxc; of these, "not supported" is an answer and the rest are errors.
     let answers = ["not supported", "unsupported", "would depend on data"];
     let refused = done.status.code() == Some(1) && answers.iter().any(|a| first.contains(a));
-    Ok(ExitCode::from(if refused { UNSUPPORTED } else { done.status.code().map_or(4, |c| c.clamp(1, 70) as u8) }))
+    ExitCode::from(if refused { UNSUPPORTED } else { done.status.code().map_or(4, |c| c.clamp(1, 70) as u8) })
+}
+
+/// Compiled to an archive for a target, linked, and run there on raw bytes.
+fn on_target(target: &Target, model: &Path, inputs: &Path, outputs: &Path) -> Result<ExitCode, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let place = tempfile::tempdir().map_err(text)?;
+    let (archive, program) = (place.path().join("model.a"), place.path().join("program"));
+    let tensors = data::numbered(inputs, "input");
+    let names = pb::model_inputs(&std::fs::read(model).map_err(text)?)?;
+    let mut compile = Command::new(onnxc());
+    compile.arg("compile").arg(model).arg("-o").arg(&archive).args([
+        "--name",
+        "model",
+        "--target",
+        target.triple,
+        "--cpu",
+        target.cpu,
+    ]);
+    let done = compile.arg("--message-format=json").args(data::shape_args(&names, &tensors)).output().map_err(text)?;
+    if !done.status.success() {
+        return Ok(refusal(&done));
+    }
+    succeed(Command::new(target.cc).arg(raw_main(target)?).arg(&archive).arg("-o").arg(&program))?;
+    for (i, tensor) in tensors.iter().enumerate() {
+        std::fs::write(place.path().join(format!("input_{i}.bin")), &tensor.bytes).map_err(text)?;
+    }
+    let done = target.command(&program).arg(place.path()).arg(place.path()).output().map_err(text)?;
+    if !done.status.success() {
+        return Err(format!("{program:?}: {}: {}", done.status, String::from_utf8_lossy(&done.stderr)));
+    }
+    for (j, line) in String::from_utf8_lossy(&done.stdout).lines().enumerate() {
+        let mut numbers = line.split(' ').map(|n| n.parse::<usize>().map_err(|e| format!("{line:?}: {e}")));
+        let elem_type = numbers.next().ok_or("an empty line")?? as i32;
+        let dims = numbers.collect::<Result<_, _>>()?;
+        let bytes = std::fs::read(place.path().join(format!("output_{j}.bin"))).map_err(text)?;
+        pb::write(&outputs.join(format!("output_{j}.pb")), &Tensor { elem_type, dims, bytes }, "").map_err(text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `raw_main.c` compiled for a target; the object is kept, and appears whole, since several adapters may run at once.
+fn raw_main(target: &Target) -> Result<PathBuf, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let folder = data::repository().join("target/conformance").join(target.name);
+    let (object, source) = (folder.join("raw_main.o"), data::repository().join("testsuite/adapters/raw_main.c"));
+    let newest = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified());
+    if newest(&object).is_ok_and(|made| newest(&source).is_ok_and(|written| written < made)) {
+        return Ok(object);
+    }
+    std::fs::create_dir_all(&folder).map_err(text)?;
+    let draft = folder.join(format!("raw_main-{}.o", std::process::id()));
+    let include = data::repository().join("runtime/include");
+    succeed(Command::new(target.cc).args(["-std=gnu11", "-O1", "-c", "-I"]).arg(include).arg(&source).arg("-o").arg(&draft))?;
+    std::fs::rename(&draft, &object).map_err(text)?;
+    Ok(object)
 }
 
 /// Outputs as the protocol wants them: those of a model without inputs, whose files would show the format, are arrays of NumPy.
