@@ -8,6 +8,7 @@
 pub mod artefact;
 pub mod bad_models;
 pub mod compare;
+pub mod compose;
 pub mod data;
 pub mod harness;
 pub mod interpret;

@@ -79,7 +79,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 /// A graph of one node; constants stay constants, the rest becomes inputs with random values.
 fn graph_of(op: &'static OpDef, sample: &Sample, seed: u64) -> Result<(Graph, Vec<Tensor>), String> {
     let mut graph = Graph::new("sample");
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9) + 1);
+    let mut random = Random::new(seed);
     let mut inputs = Vec::new();
     let ids: Vec<_> = sample
         .inputs
@@ -142,15 +142,26 @@ fn close(op: &OpDef, got: &Tensor, want: &Tensor) -> Result<(), String> {
 }
 
 /// A linear congruential generator (Knuth's MMIX constants).
-struct Random(u64);
+#[derive(Debug)]
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> f64 {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1))
+    }
+
+    /// From 0 up to, but not including, `n`, which is not 0.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        ((self.next() * n as f64) as usize).min(n - 1)
+    }
+
+    /// From 0 up to 1.
+    pub(crate) fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f64 / (1u64 << 24) as f64
     }
 
-    fn tensor(&mut self, ty: &TensorType, lo: f64, hi: f64) -> Tensor {
+    pub(crate) fn tensor(&mut self, ty: &TensorType, lo: f64, hi: f64) -> Tensor {
         let shape = ty.const_shape().expect("samples have known extents");
         let count: u64 = shape.iter().product();
         let mut bytes = Vec::new();

@@ -40,12 +40,22 @@ pub(crate) static SPLIT: OpDef = OpDef {
     },
 };
 
+/// Parts up to which a tensor is split.
+const MOST_PARTS: u64 = 1 << 16;
+
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let (x, lengths) = (cx.input(0)?, ints_input(cx, 1, "split"));
     let n = cx.attrs().int("num_outputs").unwrap_or(cx.n_outputs() as i64);
     let attrs = Attrs::default().with("axis", Attr::Int(cx.attrs().int("axis").unwrap_or(0))).with("num_outputs", Attr::Int(n));
     let inputs = if lengths.is_some() { vec![Some(x), lengths] } else { vec![Some(x)] };
     cx.node("split", &inputs, attrs)
+}
+
+/// The number of parts of equal length.
+fn parts(attrs: &Attrs, outputs: usize) -> OpResult<u64> {
+    let n = attrs.int("num_outputs").unwrap_or(outputs as i64);
+    let valid = u64::try_from(n).ok().filter(|n| (1..=MOST_PARTS).contains(n));
+    valid.ok_or_else(|| OpError::new(format!("num_outputs is {n}, it must be between 1 and {MOST_PARTS}")))
 }
 
 /// Lengths of all parts of a dimension of `n`.
@@ -57,16 +67,12 @@ fn lengths(given: Option<&Tensor>, attrs: &Attrs, n: u64, outputs: usize) -> OpR
             .map(|n| u64::try_from(*n))
             .collect::<Result<_, _>>()
             .map_err(|_| OpError::new("a part has negative length"))?;
-        return match list.iter().sum::<u64>() {
-            sum if sum == n => Ok(list),
-            sum => Err(OpError::new(format!("the parts {list:?} sum up to {sum}, the dimension has {n}"))),
+        return match list.iter().try_fold(0u64, |sum, n| sum.checked_add(*n)) {
+            Some(sum) if sum == n => Ok(list),
+            _ => Err(OpError::new(format!("the parts {list:?} do not sum up to the {n} elements of the dimension"))),
         };
     }
-    let parts = attrs.int("num_outputs").unwrap_or(outputs as i64);
-    let parts = u64::try_from(parts)
-        .ok()
-        .filter(|p| (1..=1 << 20).contains(p))
-        .ok_or_else(|| OpError::new("num_outputs is not positive"))?;
+    let parts = parts(attrs, outputs)?;
     let chunk = n.div_ceil(parts);
     Ok((0..parts).map(|i| n.saturating_sub(i * chunk).min(chunk)).collect())
 }
@@ -85,7 +91,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
             list.iter().map(|n| Dim::Const((*n).max(0) as u64)).collect()
         }
         (None, None) => {
-            let parts = cx.attrs.int("num_outputs").unwrap_or(cx.n_outputs as i64).max(1) as u64;
+            let parts = parts(cx.attrs, cx.n_outputs)?;
             vec![x.shape[at].div_ceil(&Dim::Const(parts)); parts as usize]
         }
     };
