@@ -151,9 +151,6 @@ impl Composer {
             x = self.one("add", &[x, shift])?;
         }
         let (n, m): (u64, u64) = (from.iter().product(), to.iter().product());
-        if from == to {
-            return Some(x);
-        }
         if n != m {
             let flat = self.ints(&[n]);
             x = self.one("reshape", &[x, flat])?;
@@ -166,8 +163,18 @@ impl Composer {
             let (start, end) = (self.ints(&[0]), self.ints(&[m]));
             x = self.one("slice", &[x, start, end])?;
         }
-        let shape = self.ints(&to);
-        let attrs = Attrs::default().with("allowzero", Attr::Int(1));
-        Some(self.node(OpSet(onnxc_ops::ALL).get("reshape")?, &[Some(x), Some(shape)], attrs, 1)?[0])
+        if from != to {
+            let shape = self.ints(&to);
+            let attrs = Attrs::default().with("allowzero", Attr::Int(1));
+            x = self.node(OpSet(onnxc_ops::ALL).get("reshape")?, &[Some(x), Some(shape)], attrs, 1)?[0];
+        }
+        // Without a pattern of its own: rows of equal elements have no variance to divide by.
+        let middle = (low + high) / 2.0;
+        let pattern = self.random.tensor(ty, (low - middle) * 0.2, (high - middle) * 0.2);
+        let (part, pattern) = (self.constant(Tensor::scalar(0.8f32)), self.constant(pattern));
+        let rest = self.constant(Tensor::scalar((0.2 * middle) as f32));
+        x = self.one("mul", &[x, part])?;
+        x = self.one("add", &[x, rest])?;
+        self.one("add", &[x, pattern])
     }
 }

@@ -120,7 +120,7 @@ fn celu(attrs: &Attrs, t: &[DType]) -> OpResult<P> {
 
 fn celu_f(attrs: &Attrs, x: f64) -> f64 {
     let alpha = attr(attrs, "alpha", 1.0);
-    x.max(0.0) + (alpha * (x / alpha).exp_m1()).min(0.0)
+    if x < 0.0 { alpha * (x / alpha).exp_m1() } else { x }
 }
 
 activation!(CELU "celu" [same!("Celu", 12, "celu")] celu celu_f POLY &[("alpha", 2.0)]);
