@@ -107,6 +107,8 @@ pub enum Error {
     Cpu,
     /// The weights have another size than [`WEIGHTS_BYTES`] or do not begin at a multiple of 64.
     Weights,
+    /// The value of an input contradicts a size that was fixed when compiling; outputs are undefined.
+    Data,
     /// Another status of the ABI.
     Status(i32),
 }
@@ -116,6 +118,7 @@ impl core::fmt::Display for Error {
         match self {
             Error::Cpu => f.write_str(\"the CPU lacks a feature that the model was compiled for\"),
             Error::Weights => f.write_str(\"the weights have the wrong size or alignment\"),
+            Error::Data => f.write_str(\"the value of an input contradicts a size that was fixed when compiling\"),
             Error::Status(s) => write!(f, \"the model answered with status {s}\"),
         }
     }
@@ -174,6 +177,7 @@ fn run(w: &mut String, facts: &Facts) {
     match unsafe {{ {name}_run(&call) }} {{
         abi::ONNXC_OK => Ok(()),
         abi::ONNXC_CPU => Err(Error::Cpu),
+        abi::ONNXC_DATA => Err(Error::Data),
         status => Err(Error::Status(status)),
     }}
 }}",
