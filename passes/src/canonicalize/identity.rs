@@ -1,7 +1,7 @@
 //! Operators that do nothing disappear; arithmetic with neutral constants too.
 //!
 //! What   `identity(x)`, `dropout(x)`, `cast(x)` to its own type, `reshape`/`expand`/`slice`/`transpose` that keep type and order, `x*1`, `x/1`,
-//!        `x-0`, `x+(-0)`, `x^1` = `x`.
+//!        `x-0`, `x+(-0)`, `x^1`, `max(x, -inf)`, `min(x, inf)` = `x`.
 //! When   canonicalize phase.
 //! Class  exact: `x+0` is left alone because `-0 + 0` is `+0`.
 
@@ -16,7 +16,7 @@ pub fn rules() -> Vec<Rule> {
         rule("view-of-same-shape", &["reshape", "expand", "squeeze", "unsqueeze", "flatten"], same_type),
         rule("transpose-identity", &["transpose"], transpose_identity),
         rule("full-slice", &["slice"], full_slice),
-        rule("neutral-constant", &["mul", "div", "sub", "add", "pow"], neutral),
+        rule("neutral-constant", &["mul", "div", "sub", "add", "pow", "max", "min"], neutral),
     ]
 }
 
@@ -53,6 +53,16 @@ fn neutral(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         "sub" if is(cx, b, 0.0) => a,
         "add" if is(cx, b, if float { -0.0 } else { 0.0 }) => a,
         "add" if is(cx, a, if float { -0.0 } else { 0.0 }) => b,
+        "max" | "min" if m.inputs.len() == 2 && float => {
+            let end = if m.op.name == "max" { f64::NEG_INFINITY } else { f64::INFINITY };
+            if is(cx, b, end) {
+                a
+            } else if is(cx, a, end) {
+                b
+            } else {
+                return None;
+            }
+        }
         _ => return None,
     };
     (cx.ty(x) == cx.ty(m.id)).then_some(x)

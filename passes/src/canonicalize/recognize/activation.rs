@@ -12,6 +12,7 @@ pub fn rules() -> Vec<Rule> {
         rule("recognize-hard-swish", &["mul"], hard_swish),
         rule("recognize-hard-swish-late-division", &["div", "mul"], hard_swish_late),
         rule("recognize-gelu", &["mul"], gelu),
+        rule("recognize-gelu-tanh", &["mul"], gelu_tanh),
     ]
 }
 
@@ -111,8 +112,49 @@ fn gelu_gate(cx: &RuleCx, id: Id) -> Option<Id> {
     (one == 1.0).then_some(x)
 }
 
-/// `x * gate * 0.5`, `(x * 0.5) * gate`, `x * (gate * 0.5)`.
+/// The coefficient of `k * x^n` in any order of the factors.
+fn monomial(cx: &RuleCx, id: Id, x: Id, n: u32, factors: u32) -> Option<f64> {
+    if n == 0 {
+        return cx.scalar(id);
+    }
+    if n == 1 && cx.same(id, x) || with_scalar(cx, id, "pow").is_some_and(|(y, k)| k == f64::from(n) && cx.same(y, x)) {
+        return Some(1.0);
+    }
+    if factors == 0 {
+        return None;
+    }
+    cx.find(id, "mul").iter().find_map(|m| {
+        orders(m)?.into_iter().find_map(|(a, b)| match cx.scalar(a) {
+            Some(k) => monomial(cx, b, x, n, factors - 1).map(|c| c * k),
+            None if cx.same(a, x) => monomial(cx, b, x, n - 1, factors - 1),
+            None => None,
+        })
+    })
+}
+
+/// `1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))`: x.
+fn gelu_tanh_gate(cx: &RuleCx, id: Id) -> Option<Id> {
+    let (tanh, one) = with_scalar(cx, id, "add")?;
+    let tanh = cx.find(tanh, "tanh").into_iter().next()?;
+    let (sum, k) = with_scalar(cx, tanh.input(0)?, "mul")?;
+    if one != 1.0 || (k - (2.0 / std::f64::consts::PI).sqrt()).abs() > 1e-5 {
+        return None;
+    }
+    let add = cx.find(sum, "add").into_iter().next()?;
+    let cubic = |x: Id, rest: Id| monomial(cx, rest, x, 3, 4).is_some_and(|c| (c - 0.044_715).abs() < 1e-6);
+    orders(&add)?.into_iter().find(|(x, rest)| cubic(*x, *rest)).map(|(x, _)| x)
+}
+
 fn gelu(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    gated(cx, m, gelu_gate, Attrs::default())
+}
+
+fn gelu_tanh(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    gated(cx, m, gelu_tanh_gate, Attrs::default().with("approximate", Attr::Str("tanh".into())))
+}
+
+/// `x * gate * 0.5`, `(x * 0.5) * gate`, `x * (gate * 0.5)`.
+fn gated(cx: &mut RuleCx, m: &Match, gelu_gate: fn(&RuleCx, Id) -> Option<Id>, attrs: Attrs) -> Option<Id> {
     for (a, b) in orders(m)? {
         let found = if cx.scalar(b) == Some(0.5) {
             cx.find(a, "mul")
@@ -128,7 +170,7 @@ fn gelu(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         if let Some(x) = found {
             cx.absorb_down_to(a, x);
             cx.absorb_down_to(b, x);
-            return cx.node_of("gelu", &[x], Attrs::default());
+            return cx.node_of("gelu", &[x], attrs);
         }
     }
     None

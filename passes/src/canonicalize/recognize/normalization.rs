@@ -4,6 +4,7 @@ use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
 use super::activation::{orders, with_scalar};
+use super::{kept, reshaped};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -16,14 +17,16 @@ pub fn rules() -> Vec<Rule> {
     ]
 }
 
-/// A reduction over the last dimension that keeps it: its operand.
+/// A reduction over the last dimension that keeps it or gets it back by a reshape: its operand.
 fn last_axis(cx: &RuleCx, id: Id, op: &str) -> Option<Id> {
-    let reduce = cx.find(id, op).into_iter().next()?;
-    let x = reduce.input(0)?;
-    let axes = cx.constant(reduce.input(1)?)?.to_i64s()?;
-    let rank = cx.ty(x).rank() as i64;
-    let last = matches!(axes[..], [axis] if axis == -1 || axis == rank - 1);
-    (last && reduce.attrs.int("keepdims").unwrap_or(1) != 0).then_some(x)
+    reshaped(cx, id).into_iter().find_map(|inner| {
+        let reduce = cx.find(inner, op).into_iter().next()?;
+        let x = reduce.input(0)?;
+        let axes = cx.constant(reduce.input(1)?)?.to_i64s()?;
+        let rank = cx.ty(x).rank();
+        let last = matches!(axes[..], [axis] if axis == -1 || axis == rank as i64 - 1);
+        (last && kept(cx, id, x, rank - 1)).then_some(x)
+    })
 }
 
 /// `x - reduce_mean(x)`: x.
