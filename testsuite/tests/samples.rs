@@ -32,6 +32,21 @@ fn every_operator_has_samples() {
     assert!(without.is_empty(), "operators without samples: {without:?}");
 }
 
+#[test]
+fn no_onnx_operator_is_imported_in_two_ways() {
+    let forms: Vec<_> = onnxc_ops::ALL.iter().flat_map(|op| op.onnx.iter().map(move |form| (op.name, form))).collect();
+    let mut twice = Vec::new();
+    for (i, (op, a)) in forms.iter().enumerate() {
+        for (other, b) in &forms[..i] {
+            let overlap = a.opsets.0 <= b.opsets.1 && b.opsets.0 <= a.opsets.1;
+            if (a.domain, a.name) == (b.domain, b.name) && overlap {
+                twice.push(format!("{}.{} by {op} and {other}", a.domain, a.name));
+            }
+        }
+    }
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
 fn compare(case: &Case, cpu: &str) -> Result<(), String> {
     let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, 1).map_err(|e| e.to_string())?;
     let plan = onnxc_passes::plan::plan(&case.graph, &target.desc).map_err(|e| format!("{e:?}"))?;

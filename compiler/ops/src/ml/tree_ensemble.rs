@@ -20,7 +20,7 @@ use crate::common::sample::{data, sample};
 /// The record.
 pub(crate) static TREE_ENSEMBLE: OpDef = OpDef {
     name: "tree_ensemble",
-    onnx: &[tree_import::ENSEMBLE, tree_import::REGRESSOR],
+    onnx: &[tree_import::ENSEMBLE],
     infer,
     infer_dims: None,
     eval,

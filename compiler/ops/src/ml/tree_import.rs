@@ -1,22 +1,16 @@
-//! ONNX `TreeEnsemble` and the older `TreeEnsembleRegressor` as [`tree_ensemble`](super::tree_ensemble) and what follows it.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! ONNX `TreeEnsemble` as [`tree_ensemble`](super::tree_ensemble) and what follows it.
 
 use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
-use onnxc_ir::{Attr, Attrs, DType, Tensor, ValueId};
+use onnxc_ir::{Attr, Attrs, Tensor, ValueId};
 
 use super::DOMAIN;
 use super::tree_ensemble::{EQUAL, GREATER, LESS, UNORDERED};
-use crate::common::elements::{f64s, from_f64s};
+use crate::common::elements::f64s;
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
 
 /// ONNX `TreeEnsemble`.
 pub(super) const ENSEMBLE: Import = Import { domain: DOMAIN, name: "TreeEnsemble", opsets: (5, NEWEST), build: ensemble };
-
-/// ONNX `TreeEnsembleRegressor`.
-pub(super) const REGRESSOR: Import =
-    Import { domain: DOMAIN, name: "TreeEnsembleRegressor", opsets: (1, NEWEST), build: regressor };
 
 /// A forest while it is put together.
 #[derive(Default)]
@@ -44,15 +38,8 @@ impl Parts {
     }
 }
 
-/// The comparisons of the modes, in ONNX's order and by ONNX's names.
-const MODES: [(&str, i64); 6] = [
-    ("BRANCH_LEQ", LESS | EQUAL),
-    ("BRANCH_LT", LESS),
-    ("BRANCH_GTE", GREATER | EQUAL),
-    ("BRANCH_GT", GREATER),
-    ("BRANCH_EQ", EQUAL),
-    ("BRANCH_NEQ", LESS | GREATER | UNORDERED),
-];
+/// The comparisons of the modes in ONNX's order: `<=`, `<`, `>=`, `>`, `==`, `!=`.
+const MODES: [i64; 6] = [LESS | EQUAL, LESS, GREATER | EQUAL, GREATER, EQUAL, LESS | GREATER | UNORDERED];
 
 fn missing(name: &str) -> OpError {
     OpError::new(format!("attribute {name} is missing"))
@@ -126,7 +113,7 @@ fn ensemble(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         let [yes, no] = branches.map(|(leaf, to)| if leaf[i] != 0 { (-1i64).saturating_sub(to[i]) } else { to[i] });
         let unordered = if track[i] != 0 { UNORDERED } else { 0 };
         let (set, no) = match usize::try_from(modes[i]).ok().and_then(|m| MODES.get(m)) {
-            Some((_, set)) => (*set, no),
+            Some(set) => (*set, no),
             None if modes[i] == MEMBER => {
                 let values = members.next().ok_or_else(|| OpError::new("membership_values is too short"))?;
                 parts.splits[i] = values.first().copied().unwrap_or(0.0);
@@ -169,94 +156,4 @@ fn transformed(b: &mut Build, y: ValueId, post: &str) -> OpResult<ValueId> {
         "LOGISTIC" => b.op("sigmoid", &[y]),
         other => Err(OpError::new(format!("post_transform {other} is not supported")).help("NONE, SOFTMAX or LOGISTIC")),
     }
-}
-
-/// A list of floats, which doubles as a tensor.
-fn floats(attrs: &Attrs, name: &str) -> OpResult<Vec<f64>> {
-    if let Some(v) = numbers(attrs, &format!("{name}_as_tensor"))? {
-        return Ok(v);
-    }
-    Ok(attrs.floats(name).ok_or_else(|| missing(name))?.iter().map(|v| f64::from(*v)).collect())
-}
-
-/// Entries `(target, weight)` of each leaf, by tree and node.
-type Entries = BTreeMap<(i64, i64), Vec<(i64, f64)>>;
-
-fn entries(attrs: &Attrs) -> OpResult<Entries> {
-    let weights = floats(attrs, "target_weights")?;
-    let get = |name: &str| list(attrs, name, weights.len());
-    let (trees, nodes, targets) = (get("target_treeids")?, get("target_nodeids")?, get("target_ids")?);
-    let mut all = Entries::new();
-    for i in 0..weights.len() {
-        all.entry((trees[i], nodes[i])).or_default().push((targets[i], weights[i]));
-    }
-    Ok(all)
-}
-
-/// The forest of an old node, whose inner nodes and leaves have names in one list.
-fn named_forest(attrs: &Attrs) -> OpResult<Parts> {
-    let Some(Attr::Strs(modes)) = attrs.get("nodes_modes") else { return Err(missing("nodes_modes")) };
-    let (n, values) = (modes.len(), floats(attrs, "nodes_values")?);
-    let get = |name: &str| list(attrs, name, n);
-    let (trees, ids, features) = (get("nodes_treeids")?, get("nodes_nodeids")?, get("nodes_featureids")?);
-    let (yes, no) = (get("nodes_truenodeids")?, get("nodes_falsenodeids")?);
-    let track = attrs.ints("nodes_missing_value_tracks_true").filter(|v| v.len() == n);
-    if values.len() != n {
-        return Err(OpError::new(format!("nodes_values has {} entries, {n} are needed", values.len())));
-    }
-    let (mut entries, mut seen) = (entries(attrs)?, BTreeSet::new());
-    let (mut parts, mut places) = (Parts { leaves: vec![0], ..Parts::default() }, BTreeMap::new());
-    for i in 0..n {
-        let name = (trees[i], ids[i]);
-        let place = if modes[i] == "LEAF" {
-            let (targets, weights): (Vec<i64>, Vec<f64>) = entries.remove(&name).unwrap_or_default().into_iter().unzip();
-            parts.targets.extend(targets);
-            parts.weights.extend(weights);
-            parts.leaves.push(parts.targets.len() as i64);
-            1 - parts.leaves.len() as i64
-        } else {
-            parts.splits.push(values[i]);
-            parts.splits.len() as i64 - 1
-        };
-        if places.insert(name, place).is_some() {
-            return Err(OpError::new(format!("tree {} has two nodes {}", name.0, name.1)));
-        }
-        // The first node of a tree is its root.
-        if seen.insert(trees[i]) {
-            parts.roots.push(place);
-        }
-    }
-    let find = |tree: i64, node: i64| {
-        places.get(&(tree, node)).copied().ok_or_else(|| OpError::new(format!("tree {tree} has no node {node}")))
-    };
-    for i in (0..n).filter(|i| modes[*i] != "LEAF") {
-        let set = MODES.iter().find(|(name, _)| *name == modes[i]).map(|(_, set)| *set);
-        let set = set.ok_or_else(|| OpError::new(format!("mode {} of a node is unknown", modes[i])))?;
-        let unordered = if track.is_some_and(|t| t[i] != 0) { UNORDERED } else { 0 };
-        parts.nodes.extend([features[i], set | unordered, find(trees[i], yes[i])?, find(trees[i], no[i])?]);
-    }
-    Ok(parts)
-}
-
-fn regressor(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
-    let attrs = cx.attrs().clone();
-    let parts = named_forest(&attrs)?;
-    let n_targets = attrs.int("n_targets").ok_or_else(|| missing("n_targets"))?;
-    let aggregate = attrs.str("aggregate_function").unwrap_or("SUM").to_lowercase();
-    let post = attrs.str("post_transform").unwrap_or("NONE").to_string();
-    let x = cx.input(0)?;
-    let mut b = Build(cx);
-    // Integers are computed as floats; results are f32 whatever x is.
-    let x = if b.dtype(x).is_float() { x } else { b.cast(x, DType::F32)? };
-    let mut y = b.with("tree_ensemble", &[x], parts.attrs(n_targets, &aggregate))?;
-    if attrs.get("base_values").is_some() || attrs.get("base_values_as_tensor").is_some() {
-        let base = floats(&attrs, "base_values")?;
-        if base.len() as i64 != n_targets {
-            return Err(OpError::new(format!("{} base_values for {n_targets} targets", base.len())));
-        }
-        let base = b.0.constant(from_f64s(b.dtype(y), &[base.len() as u64], base)?);
-        y = b.op("add", &[y, base])?;
-    }
-    let y = transformed(&mut b, y, &post)?;
-    Ok(vec![b.cast(y, DType::F32)?])
 }
