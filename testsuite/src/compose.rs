@@ -142,14 +142,12 @@ impl Composer {
     fn adapted(&mut self, ty: &TensorType, low: f64, high: f64) -> Option<ValueId> {
         let mut x = self.values[self.random.below(self.values.len())];
         let (from, to) = (self.graph.ty(x).const_shape()?, ty.const_shape()?);
-        if self.random.next() < 0.8 || low >= 0.0 || high <= 0.0 {
-            // Between -1 and 1, then between the ends.
-            x = self.one("softsign", &[x])?;
-            let (scale, shift) = (Tensor::scalar(((high - low) / 2.0) as f32), Tensor::scalar(((high + low) / 2.0) as f32));
-            let (scale, shift) = (self.constant(scale), self.constant(shift));
-            x = self.one("mul", &[x, scale])?;
-            x = self.one("add", &[x, shift])?;
-        }
+        // Between -1 and 1, then between the ends.
+        x = self.one("softsign", &[x])?;
+        let (scale, shift) = (Tensor::scalar(((high - low) / 2.0) as f32), Tensor::scalar(((high + low) / 2.0) as f32));
+        let (scale, shift) = (self.constant(scale), self.constant(shift));
+        x = self.one("mul", &[x, scale])?;
+        x = self.one("add", &[x, shift])?;
         let (n, m): (u64, u64) = (from.iter().product(), to.iter().product());
         if n != m {
             let flat = self.ints(&[n]);
