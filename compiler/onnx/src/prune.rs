@@ -1,6 +1,6 @@
 //! What import leaves behind: nodes that nothing uses after folding, constants that were folded away, names that clash.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnxc_ir::{Graph, ValueId};
 
@@ -46,14 +46,21 @@ fn name(graph: &mut Graph) {
     let rest = (0..graph.values.len() as u32).map(ValueId);
     let order: Vec<ValueId> = first.chain(rest).collect();
     let (mut taken, mut done) = (BTreeSet::new(), vec![false; graph.values.len()]);
+    // How far the numbers behind a name are used up: thousands of values of one node have its name.
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
     for id in order {
         if std::mem::replace(&mut done[id.0 as usize], true) {
             continue;
         }
         let value = &mut graph.values[id.0 as usize];
         let base = if value.name.is_empty() { "v" } else { &value.name }.to_string();
-        let names = std::iter::once(base.clone()).chain((1..).map(|n| format!("{base}.{n}")));
-        value.name = names.into_iter().find(|n| !taken.contains(n)).expect("internal: endless");
-        taken.insert(value.name.clone());
+        let mut name = base.clone();
+        while taken.contains(&name) {
+            let n = last.entry(base.clone()).or_default();
+            *n += 1;
+            name = format!("{base}.{n}");
+        }
+        taken.insert(name.clone());
+        value.name = name;
     }
 }
