@@ -336,6 +336,9 @@ impl<'m> Importer<'m> {
         }
         let mut types = all[..n_states].to_vec();
         let Some(body) = self.settled(node, proto, &mut types, |states| [states, &slices].concat(), 0)? else { return Ok(None) };
+        if length == 0 {
+            return self.nothing_scanned(node, &inputs[..n_states], &body.graph);
+        }
         let (mut bodies, mut captures) = self.close(vec![body]);
         let mut body = bodies.swap_remove(0);
         self.take_slices(node, &mut body, n_states, &all[n_states..], &scanned, length)?;
@@ -353,6 +356,21 @@ impl<'m> Importer<'m> {
         let (axes, backwards) = (ints(attributes, "scan_output_axes"), ints(attributes, "scan_output_directions"));
         for (i, id) in results[n_states..].iter_mut().enumerate() {
             *id = self.arranged(node, *id, axes.get(i).copied().unwrap_or(0), backwards.get(i) == Some(&1))?;
+        }
+        Ok(Some(results))
+    }
+
+    /// A scan of values without slices: the states as they are, and no values of iterations.
+    fn nothing_scanned(&mut self, node: &NodeProto, states: &[Option<ValueId>], body: &Graph) -> Results {
+        let mut results: Vec<ValueId> = states.iter().flatten().copied().collect();
+        for id in &body.outputs[states.len()..] {
+            let ty = body.ty(*id);
+            let shape: Option<Vec<u64>> = ty.const_shape().map(|s| [&[0], &s[..]].concat());
+            let Some(empty) = shape.and_then(|s| Tensor::zeros(ty.dtype, &s)) else {
+                return fault(CODE, format!("the scanned values have no slices, and an output would have slices of {ty}"));
+            };
+            let origin = self.origin(node);
+            results.push(self.add_const(&origin, empty));
         }
         Ok(Some(results))
     }
