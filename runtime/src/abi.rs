@@ -166,7 +166,7 @@ pub const ONNXC_OVERLAP: i32 = 4;
 pub const ONNXC_NO_WEIGHTS: i32 = 5;
 /// `parallel_for` answered with an error; outputs are undefined.
 pub const ONNXC_PARALLEL: i32 = 6;
-/// The value of an input contradicts what the model was compiled for (a size that depends on data, an index); outputs are undefined.
+/// The value of an input contradicts what the model was compiled for (a size that depends on data); outputs are undefined.
 pub const ONNXC_DATA: i32 = 7;
 
 #[cfg(target_pointer_width = "64")]

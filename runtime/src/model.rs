@@ -253,7 +253,8 @@ impl Model {
     /// `weights` are the contents of the weight file for a model compiled with weights in a file, otherwise `None`.
     ///
     /// # Errors
-    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which outputs are undefined.
+    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which
+    /// outputs are undefined.
     #[expect(unsafe_code, reason = "calls the model")]
     pub fn run<const I: usize, const O: usize>(
         &self,

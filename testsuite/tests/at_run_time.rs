@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use onnxc_testsuite::tensor::Tensor;
+use onnxc_testsuite::tensor::{Tensor, code};
 use onnxc_testsuite::{compare, data, npy, pb, run};
 
 /// Backend test, the operand that decides the shape, and values that lead to another shape or mean nothing.
@@ -84,5 +84,39 @@ fn inputs_become_constants() {
             let got = npy::read(&out.join(format!("output_{j}.npy"))).expect("an output");
             compare::all_close(&got, want, 1e-3, 1e-6).unwrap_or_else(|e| panic!("{test}: output {j}: {e}"));
         }
+    }
+}
+
+/// A condition that is one element of a larger input: the part of a buffer of the caller that is not its start.
+const PART: &str = r#"graph @part(%x: f32[4], %c: bool[3]) {
+  %s = const i64[1] [2]
+  %e = const i64[1] [3]
+  %one = slice %c, %s, %e : bool[1]
+  %y = if %one, %x {else = graph @otherwise(%x: f32[4]) {
+    %y = abs %x : f32[4]
+    return %y
+  }, then = graph @then(%x: f32[4]) {
+    %y = neg %x : f32[4]
+    return %y
+  }} : f32[4]
+  return %y
+}
+"#;
+
+#[test]
+fn conditions_are_read_where_they_are() {
+    for (flags, want) in [([1u8, 1, 0], [1f32, 2.0, 3.0, 4.0]), ([0, 0, 1], [-1.0, -2.0, 3.0, -4.0])] {
+        let place = tempfile::tempdir().expect("temporary folder");
+        let (model, given, out) = (place.path().join("part.nir"), place.path().join("in"), place.path().join("out"));
+        std::fs::create_dir(&given).expect("folder of inputs");
+        std::fs::write(&model, PART).expect("write the model");
+        let flags = Tensor { elem_type: code::BOOL, dims: vec![3], bytes: flags.to_vec() };
+        for (i, tensor) in [Tensor::f32(&[4], &[1.0, 2.0, -3.0, 4.0]), flags].iter().enumerate() {
+            npy::write(&given.join(format!("input_{i}.npy")), tensor).expect("write an input");
+        }
+        let mut command = Command::new(run::onnxc());
+        command.arg("run").arg(&model).arg("--inputs").arg(&given).arg("--outputs").arg(&out);
+        run::run(&mut command, Duration::from_secs(60)).expect_ok("onnxc run");
+        assert_eq!(npy::read(&out.join("output_0.npy")).expect("an output"), Tensor::f32(&[4], &want));
     }
 }

@@ -12,15 +12,18 @@ use super::{Draft, Planner, Spot};
 pub(super) fn spot(planner: &mut Planner, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Spot {
     let storage = level.storage(id).expect("internal: a value before its use").clone();
     let bytes = level.graph.ty(id).dtype.bytes();
+    let byte = storage.view.offset as u64 * bytes;
     let (region, byte) = match storage.region {
-        Region::Constant(_) => {
+        Region::Buffer(_) => (storage.region, byte),
+        region if byte == 0 && !matches!(region, Region::Constant(_)) => (region, 0),
+        // Constants may not be in the blob yet, and only places in the arena have offsets.
+        _ => {
             let ty = level.graph.ty(id).clone();
             let target = Storage::dense(planner.buffer(bytes), &ty.const_shape().unwrap_or_default());
             drafts.push(super::nodes::copy(planner, level, id, &ty, &target));
             planner.time += 1;
             (target.region, 0)
         }
-        region => (region, storage.view.offset as u64 * bytes),
     };
     planner.touch(region);
     (region, byte)
@@ -37,10 +40,7 @@ pub(super) fn captured(planner: &mut Planner, level: &Level, id: ValueId) -> Sto
 }
 
 pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, drafts: &mut Vec<Draft>) {
-    let n = 0;
-    for id in &node.outputs {
-        level.allocate(planner, n, node, *id);
-    }
+    planner.results(level, 0, node, drafts);
     let cond_id = node.inputs[0].expect("internal: an if has a condition");
     let cond = spot(planner, level, cond_id, drafts);
     let captures: Vec<Storage> = node.inputs[1..].iter().flatten().map(|id| captured(planner, level, *id)).collect();

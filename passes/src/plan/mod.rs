@@ -174,17 +174,22 @@ impl Planner<'_> {
         {
             return self.view(level, node, view, drafts);
         }
-        for id in &node.outputs {
-            level.allocate(self, n, node, *id);
-        }
-        for (storage, dtype) in std::mem::take(&mut self.uncleared) {
-            drafts.push(nodes::clear_border(self, &storage, dtype, &level.graph.value(node.outputs[0]).name));
-        }
+        self.results(level, n, node, drafts);
         match nodes::call(self, level, node) {
             // A concatenation whose parts were all written in place has nothing left to do.
             Ok(Draft::Call { func, .. }) if func.body.is_empty() => {}
             Ok(draft) => drafts.push(draft),
             Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Gives the results of a node their storage, borders cleared.
+    fn results(&mut self, level: &mut storage::Level, n: usize, node: &Node, drafts: &mut Vec<Draft>) {
+        for id in &node.outputs {
+            level.allocate(self, n, node, *id);
+        }
+        for (storage, dtype) in std::mem::take(&mut self.uncleared) {
+            drafts.push(nodes::clear_border(self, &storage, dtype, &level.graph.value(node.outputs[0]).name));
         }
     }
 

@@ -13,9 +13,7 @@ use super::storage::{Level, Region, Storage};
 use super::{Draft, Planner, nodes, regions_of};
 
 pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, drafts: &mut Vec<Draft>) {
-    for id in &node.outputs {
-        level.allocate(planner, 0, node, *id);
-    }
+    planner.results(level, 0, node, drafts);
     let carried = node.attrs.int("carried").unwrap_or(0) as usize;
     let body = &super::schedule::schedule(node.attrs.graph("body").expect("internal: a loop has a body"));
     let storage = |level: &Level, id: ValueId| level.storage(id).expect("internal: a value before its use").clone();

@@ -1,6 +1,7 @@
 //! `require`: its first operand, if the second one, a bool, holds when the model runs; otherwise the inference ends with `ONNXC_DATA`.
 //!
-//! The importer adds it where sizes that the model declares depend on data ([`crate::composed::at_run_time`]). The planner makes a test between two steps of it.
+//! The importer adds it where sizes that the model declares depend on data ([`crate::at_run_time`]).
+//! The planner makes a test between two steps of it.
 
 use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, SampleInput, Tolerance};
 use onnxc_ir::{DType, Dim, Tensor, TensorType};
