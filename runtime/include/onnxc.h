@@ -20,6 +20,7 @@ extern "C" {
 #define ONNXC_NO_WEIGHTS 5 /* the model needs its weight file and `weights` is null */
 #define ONNXC_PARALLEL 6   /* parallel_for answered with an error; outputs are undefined */
 #define ONNXC_DATA 7       /* an input's value contradicts the sizes that were compiled; outputs are undefined */
+#define ONNXC_DIMS 8       /* the model was not compiled for these values of its open dimensions */
 
 /* Where the weights are. */
 #define ONNXC_WEIGHTS_EMBED 0u   /* in the object's read-only data */
@@ -46,13 +47,33 @@ typedef struct onnxc_call {
     void *arena;               /* working memory of arena_bytes, aligned to arena_align; contents need not survive between calls */
     const void *weights;       /* the weight file's contents, 64-byte aligned; null unless weights_mode is ONNXC_WEIGHTS_FILE */
     const onnxc_hooks *hooks;  /* or null */
+    const uint64_t *dims;      /* values of the n_dims open dimensions; not read when there are none */
 } onnxc_call;
+
+/* An open dimension: its value comes with each call. */
+typedef struct onnxc_dim {
+    const char *name;       /* in the ONNX graph, or the one that the compiler was given */
+    const uint64_t *values; /* the values that the model was compiled for, ascending */
+    uint32_t n_values;
+    uint32_t input;    /* an input with an axis of this extent */
+    uint32_t axis;     /* that axis */
+    uint32_t reserved; /* zero */
+} onnxc_dim;
+
+/* What a call with certain values of the open dimensions needs. */
+typedef struct onnxc_sizes {
+    uint64_t arena_bytes;   /* at most that of the descriptor */
+    uint64_t *input_dims;   /* null, or where the extents of all inputs go, one input behind the other */
+    uint64_t *output_dims;  /* null, or where the extents of all outputs go */
+    uint64_t *input_bytes;  /* null, or where the size of each input goes */
+    uint64_t *output_bytes; /* null, or where the size of each output goes */
+} onnxc_sizes;
 
 /* An input or output: dense, row-major, in the host's byte order. */
 typedef struct onnxc_tensor {
     const char *name;     /* name in the ONNX graph, UTF-8 */
-    const uint64_t *dims; /* rank extents, outermost first; null when the rank is 0 */
-    uint64_t bytes;       /* size of the buffer */
+    const uint64_t *dims; /* rank extents, outermost first, the largest where dimensions are open; null when the rank is 0 */
+    uint64_t bytes;       /* size of a buffer of these extents */
     uint32_t dtype;       /* element type as ONNX numbers it: 1 f32, 2 u8, 3 i8, 6 i32, 7 i64, 9 bool (a byte, 0 or 1), 10 f16, ... */
     uint32_t rank;        /* number of dimensions */
     int32_t alias;        /* output: index of the input whose buffer it may share, or -1; input: -1 */
@@ -93,6 +114,11 @@ typedef struct onnxc_model {
     uint32_t reserved;           /* zero */
     uint8_t model_sha256[32];    /* of the ONNX file */
     uint8_t weights_sha256[32];  /* of the weights when they are in a file, otherwise zeros */
+    /* Fills in *sizes for these values of the open dimensions (null when there are none): ONNXC_OK or another code. */
+    int32_t (*sizes)(const uint64_t *dims, onnxc_sizes *sizes);
+    const onnxc_dim *dims;       /* n_dims open dimensions */
+    uint32_t n_dims;             /* 0 when all shapes were fixed by the compiler */
+    uint32_t dim_bytes;          /* size of onnxc_dim */
 } onnxc_model;
 
 #ifdef __cplusplus

@@ -51,7 +51,46 @@ pub struct onnxc_call {
     pub weights: *const c_void,
     /// Hooks, or null.
     pub hooks: *const onnxc_hooks,
+    /// The values of the model's open dimensions, `n_dims` of them in the descriptor's order. Not read when there are none.
+    pub dims: *const u64,
 }
+
+/// An open dimension of a model: its value comes with each call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_dim {
+    /// Name in the ONNX graph, or the one that the compiler was given.
+    pub name: *const c_char,
+    /// The `n_values` values that the model was compiled for, ascending.
+    pub values: *const u64,
+    /// Number of values.
+    pub n_values: u32,
+    /// An input with an axis of this extent.
+    pub input: u32,
+    /// That axis.
+    pub axis: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a call with certain values of the open dimensions needs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_sizes {
+    /// Size of the arena, at most that of the descriptor.
+    pub arena_bytes: u64,
+    /// Null, or where the extents of all inputs go, one input behind the other.
+    pub input_dims: *mut u64,
+    /// Null, or where the extents of all outputs go, one output behind the other.
+    pub output_dims: *mut u64,
+    /// Null, or where the size of each input goes.
+    pub input_bytes: *mut u64,
+    /// Null, or where the size of each output goes.
+    pub output_bytes: *mut u64,
+}
+
+/// Fills in `sizes` for these values of the open dimensions (null when there are none); answers `ONNXC_OK` or another `ONNXC_` code.
+pub type onnxc_sizes_fn = unsafe extern "C" fn(dims: *const u64, sizes: *mut onnxc_sizes) -> i32;
 
 /// An input or output of a model: dense, row-major, in the host's byte order.
 #[repr(C)]
@@ -59,9 +98,9 @@ pub struct onnxc_call {
 pub struct onnxc_tensor {
     /// Name in the ONNX graph, UTF-8.
     pub name: *const c_char,
-    /// `rank` extents, outermost first; null when the rank is 0.
+    /// `rank` extents, outermost first; null when the rank is 0. In a model with open dimensions, the largest extents.
     pub dims: *const u64,
-    /// Size of the buffer.
+    /// Size of a buffer of these extents.
     pub bytes: u64,
     /// Element type, the number that ONNX gives it (`TensorProto.DataType`). A bool is one byte, 0 or 1.
     pub dtype: u32,
@@ -119,7 +158,7 @@ pub struct onnxc_model {
     pub n_steps: u32,
     /// Most workers that a `parallel_for` may use; 1 for code that never calls it.
     pub max_threads: u32,
-    /// Size of the arena: `arena_shared + max_threads * scratch_per_thread`.
+    /// Size of the arena: `arena_shared + max_threads * scratch_per_thread`. Enough for all values of open dimensions.
     pub arena_bytes: u64,
     /// The part of the arena that all workers share.
     pub arena_shared: u64,
@@ -139,6 +178,14 @@ pub struct onnxc_model {
     pub model_sha256: [u8; 32],
     /// SHA-256 of the weights when they are in a file, otherwise zeros.
     pub weights_sha256: [u8; 32],
+    /// What a call needs.
+    pub sizes: Option<onnxc_sizes_fn>,
+    /// `n_dims` open dimensions.
+    pub dims: *const onnxc_dim,
+    /// Number of open dimensions; 0 in a model whose shapes were all fixed when compiling.
+    pub n_dims: u32,
+    /// Size of `onnxc_dim`, the distance between two of them.
+    pub dim_bytes: u32,
 }
 
 // SAFETY: descriptors are constant data that nobody writes.
@@ -168,16 +215,20 @@ pub const ONNXC_NO_WEIGHTS: i32 = 5;
 pub const ONNXC_PARALLEL: i32 = 6;
 /// The value of an input contradicts what the model was compiled for (a size that depends on data); outputs are undefined.
 pub const ONNXC_DATA: i32 = 7;
+/// The model was not compiled for these values of its open dimensions.
+pub const ONNXC_DIMS: i32 = 8;
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<onnxc_call>() == 40 && offset_of!(onnxc_call, hooks) == 32);
+    assert!(size_of::<onnxc_call>() == 48 && offset_of!(onnxc_call, dims) == 40);
     assert!(size_of::<onnxc_hooks>() == 24 && offset_of!(onnxc_hooks, profile) == 16);
     assert!(size_of::<onnxc_tensor>() == 40 && offset_of!(onnxc_tensor, alias) == 32);
     assert!(size_of::<onnxc_step>() == 16 && offset_of!(onnxc_step, op) == 8);
-    assert!(size_of::<onnxc_model>() == 216 && align_of::<onnxc_model>() == 8);
+    assert!(size_of::<onnxc_dim>() == 32 && offset_of!(onnxc_dim, input) == 20);
+    assert!(size_of::<onnxc_sizes>() == 40 && offset_of!(onnxc_sizes, output_dims) == 16);
+    assert!(size_of::<onnxc_model>() == 240 && align_of::<onnxc_model>() == 8);
     assert!(offset_of!(onnxc_model, name) == 16 && offset_of!(onnxc_model, run) == 48);
     assert!(offset_of!(onnxc_model, n_inputs) == 80 && offset_of!(onnxc_model, arena_bytes) == 96);
     assert!(offset_of!(onnxc_model, weights_mode) == 144 && offset_of!(onnxc_model, model_sha256) == 152);
-    assert!(offset_of!(onnxc_model, weights_sha256) == 184);
+    assert!(offset_of!(onnxc_model, weights_sha256) == 184 && offset_of!(onnxc_model, sizes) == 216);
 };

@@ -9,6 +9,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod abi;
+mod bound;
 mod buffer;
 mod hooks;
 mod model;
@@ -18,9 +19,10 @@ pub mod sha256;
 #[cfg(feature = "std")]
 mod weights;
 
+pub use bound::Bound;
 pub use buffer::{Aligned, Element, Input, Output};
 pub use hooks::{Hooks, Parallel, Phase, Task};
-pub use model::{DescriptorError, Error, Model, Step, Tensor};
+pub use model::{DescriptorError, Dim, Error, Model, Step, Tensor};
 #[cfg(feature = "std")]
 pub use pool::ThreadPool;
 #[cfg(feature = "std")]

@@ -1,19 +1,21 @@
 //! A compiled model, known by its descriptor: enumerate its tensors, check buffers, run it.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::{ptr, slice};
+use core::slice;
 
 use crate::abi;
+use crate::bound::Bound;
 use crate::buffer::{Input, Output};
-use crate::hooks::{Context, Hooks};
+use crate::hooks::Hooks;
 
 /// A compiled model.
 #[derive(Clone, Copy)]
 pub struct Model {
-    raw: &'static abi::onnxc_model,
-    run: abi::onnxc_run,
+    pub(crate) raw: &'static abi::onnxc_model,
+    pub(crate) run: abi::onnxc_run,
+    pub(crate) sizes: abi::onnxc_sizes_fn,
 }
 
 // SAFETY: a descriptor is constant, and the ABI makes `run` re-entrant.
@@ -29,7 +31,7 @@ pub enum DescriptorError {
     Version(u32),
     /// Its structs are smaller than this version's.
     Size,
-    /// It has no entry.
+    /// It lacks a function.
     Run,
 }
 
@@ -39,7 +41,7 @@ impl fmt::Display for DescriptorError {
             DescriptorError::Magic => f.write_str("not a descriptor of a compiled model"),
             DescriptorError::Version(v) => write!(f, "the model has ABI version {v}, this runtime {}", abi::ONNXC_ABI_VERSION),
             DescriptorError::Size => f.write_str("the structs of the descriptor are too small"),
-            DescriptorError::Run => f.write_str("the descriptor has no entry"),
+            DescriptorError::Run => f.write_str("the descriptor lacks a function"),
         }
     }
 }
@@ -127,6 +129,8 @@ pub enum Error {
     Parallel,
     /// The value of an input contradicts a size that was fixed when compiling.
     Data,
+    /// The model was not compiled for these values of its open dimensions, or has another number of them.
+    Dims,
     /// A status that this version does not know.
     Other(i32),
 }
@@ -151,6 +155,7 @@ impl fmt::Display for Error {
             Error::Overlap => f.write_str("buffers overlap"),
             Error::Parallel => f.write_str("the tasks could not be run"),
             Error::Data => f.write_str("the value of an input contradicts a size that was fixed when compiling"),
+            Error::Dims => f.write_str("the model was not compiled for these values of its open dimensions"),
             Error::Other(status) => write!(f, "status {status}"),
         }
     }
@@ -171,6 +176,17 @@ pub struct Tensor {
     pub bytes: u64,
     /// For an output: the input whose buffer it may share.
     pub alias: Option<u32>,
+}
+
+/// An open dimension of a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dim {
+    /// Name.
+    pub name: &'static str,
+    /// The values that the model was compiled for, ascending.
+    pub values: &'static [u64],
+    /// An input and its axis that has this extent.
+    pub from: (u32, u32),
 }
 
 /// A step of a model, as profiles number them.
@@ -200,11 +216,13 @@ impl Model {
         }
         if (raw.model_bytes as usize) < size_of::<abi::onnxc_model>()
             || (raw.tensor_bytes as usize) < size_of::<abi::onnxc_tensor>()
+            || (raw.dim_bytes as usize) < size_of::<abi::onnxc_dim>()
         {
             return Err(DescriptorError::Size);
         }
         let run = raw.run.ok_or(DescriptorError::Run)?;
-        Ok(Model { raw, run })
+        let sizes = raw.sizes.ok_or(DescriptorError::Run)?;
+        Ok(Model { raw, run, sizes })
     }
 
     /// The descriptor.
@@ -248,35 +266,40 @@ impl Model {
         steps.iter().map(|s| Step { name: text(s.name), op: text(s.op) })
     }
 
-    /// Runs one inference. Any number of threads may do so at the same time, each with its own buffers and arena.
-    ///
-    /// `weights` are the contents of the weight file for a model compiled with weights in a file, otherwise `None`.
+    /// The open dimensions, in the order in which [`Model::at`] takes their values.
+    pub fn dims(&self) -> impl ExactSizeIterator<Item = Dim> + use<> {
+        let (first, stride) = (self.raw.dims, self.raw.dim_bytes);
+        (0..self.raw.n_dims).map(move |i| dim(first, i, stride))
+    }
+
+    /// The model with values for its open dimensions; none for a model without.
     ///
     /// # Errors
-    /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which
-    /// outputs are undefined.
-    #[expect(unsafe_code, reason = "calls the model")]
+    /// [`Error::Dims`] for values that the model was not compiled for.
+    pub fn at<'d>(&self, dims: &'d [u64]) -> Result<Bound<'d>, Error> {
+        Bound::new(*self, dims)
+    }
+
+    /// Runs one inference of a model without open dimensions: [`Bound::run`].
+    ///
+    /// # Errors
+    /// As [`Bound::run`].
     pub fn run<const I: usize, const O: usize>(
         &self,
         inputs: [Input; I],
-        mut outputs: [Output; O],
+        outputs: [Output; O],
         arena: &mut [MaybeUninit<u8>],
         weights: Option<&[u8]>,
         hooks: Hooks,
     ) -> Result<(), Error> {
-        self.check(&inputs, &outputs, arena, weights)?;
-        let inputs = inputs.map(|i| i.pointer);
-        let outputs = outputs.each_mut().map(|o| o.pointer);
-        // SAFETY: `check` has seen that number and sizes of the buffers are those of the descriptor; they are borrowed during the call.
-        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
+        self.at(&[])?.run(inputs, outputs, arena, weights, hooks)
     }
 
-    /// As [`Model::run`], for numbers of inputs and outputs that are not known at compile time.
+    /// As [`Model::run`], for numbers of inputs and outputs that are not known at compile time: [`Bound::run_slices`].
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// As [`Bound::run`].
     #[cfg(feature = "std")]
-    #[expect(unsafe_code, reason = "calls the model")]
     pub fn run_slices(
         &self,
         inputs: &[Input],
@@ -285,88 +308,7 @@ impl Model {
         weights: Option<&[u8]>,
         hooks: Hooks,
     ) -> Result<(), Error> {
-        self.check(inputs, outputs, arena, weights)?;
-        let inputs: std::vec::Vec<*const c_void> = inputs.iter().map(|i| i.pointer).collect();
-        let outputs: std::vec::Vec<*mut c_void> = outputs.iter().map(|o| o.pointer).collect();
-        // SAFETY: `check` has seen that number and sizes of the buffers are those of the descriptor; they are borrowed during the call.
-        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
-    }
-
-    fn check(
-        &self,
-        inputs: &[Input],
-        outputs: &[Output],
-        arena: &[MaybeUninit<u8>],
-        weights: Option<&[u8]>,
-    ) -> Result<(), Error> {
-        if inputs.len() != self.raw.n_inputs as usize {
-            return Err(Error::InputCount { expected: self.raw.n_inputs, given: inputs.len() });
-        }
-        if outputs.len() != self.raw.n_outputs as usize {
-            return Err(Error::OutputCount { expected: self.raw.n_outputs, given: outputs.len() });
-        }
-        for ((index, buffer), tensor) in (0..).zip(inputs).zip(self.inputs()) {
-            if buffer.dtype != tensor.dtype {
-                return Err(Error::InputType { index, expected: tensor.dtype, given: buffer.dtype });
-            }
-            if buffer.bytes as u64 != tensor.bytes {
-                return Err(Error::InputSize { index, expected: tensor.bytes, given: buffer.bytes });
-            }
-        }
-        for ((index, buffer), tensor) in (0..).zip(outputs).zip(self.outputs()) {
-            if buffer.dtype != tensor.dtype {
-                return Err(Error::OutputType { index, expected: tensor.dtype, given: buffer.dtype });
-            }
-            if buffer.bytes as u64 != tensor.bytes {
-                return Err(Error::OutputSize { index, expected: tensor.bytes, given: buffer.bytes });
-            }
-        }
-        if !(inputs.iter().all(Input::is_aligned) && outputs.iter().all(Output::is_aligned)) {
-            return Err(Error::BufferAlignment);
-        }
-        if (arena.len() as u64) < self.raw.arena_bytes {
-            return Err(Error::ArenaSize { expected: self.raw.arena_bytes, given: arena.len() });
-        }
-        if self.raw.arena_bytes > 0 && !(arena.as_ptr().addr() as u64).is_multiple_of(self.raw.arena_align) {
-            return Err(Error::ArenaAlignment(self.raw.arena_align));
-        }
-        let in_file = self.raw.weights_mode == abi::ONNXC_WEIGHTS_FILE && self.raw.weights_bytes > 0;
-        match weights {
-            None if in_file => Err(Error::NoWeights),
-            Some(w) if !in_file || w.len() as u64 != self.raw.weights_bytes || !w.as_ptr().addr().is_multiple_of(64) => {
-                Err(Error::Weights { expected: if in_file { self.raw.weights_bytes } else { 0 }, given: w.len() })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Calls the entry with checked buffers.
-    ///
-    /// # Safety
-    /// `check` has passed for the buffers that the arrays point to.
-    #[expect(unsafe_code, reason = "calls the model")]
-    unsafe fn call(
-        &self,
-        inputs: *const *const c_void,
-        outputs: *const *mut c_void,
-        arena: &mut [MaybeUninit<u8>],
-        weights: Option<&[u8]>,
-        hooks: Hooks,
-    ) -> Result<(), Error> {
-        let context = Context::new(hooks, self.raw.max_threads.max(1));
-        let hooks = context.raw();
-        let weights = weights.map_or(ptr::null(), |w| w.as_ptr().cast());
-        let call = abi::onnxc_call { inputs, outputs, arena: arena.as_mut_ptr().cast(), weights, hooks: &hooks };
-        // SAFETY: all that `call` points to is checked by our caller and lives until the model returns.
-        match unsafe { (self.run)(&call) } {
-            abi::ONNXC_OK => Ok(()),
-            abi::ONNXC_CPU => Err(Error::Cpu),
-            abi::ONNXC_OVERLAP => Err(Error::Overlap),
-            abi::ONNXC_NO_WEIGHTS => Err(Error::NoWeights),
-            abi::ONNXC_PARALLEL => Err(Error::Parallel),
-            abi::ONNXC_DATA => Err(Error::Data),
-            other => Err(Error::Other(other)),
-        }
+        self.at(&[])?.run_slices(inputs, outputs, arena, weights, hooks)
     }
 }
 
@@ -393,6 +335,14 @@ fn raw_slice<T>(pointer: *const T, count: u32) -> &'static [T] {
     }
     // SAFETY: `Model::new` was promised a descriptor of a compiled model: its arrays are constant and as long as it says.
     unsafe { slice::from_raw_parts(pointer, count as usize) }
+}
+
+/// Dimensions stand `stride` bytes apart, as tensors do.
+#[expect(unsafe_code, reason = "reads the descriptor")]
+fn dim(first: *const abi::onnxc_dim, i: u32, stride: u32) -> Dim {
+    // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
+    let d = unsafe { &*first.byte_add(i as usize * stride as usize) };
+    Dim { name: text(d.name), values: raw_slice(d.values, d.n_values), from: (d.input, d.axis) }
 }
 
 /// Tensors stand `stride` bytes apart, which is more than our struct in descriptors of later compilers.

@@ -96,7 +96,62 @@ const fn descriptor() -> abi::onnxc_model {
         reserved: 0,
         model_sha256: [7; 32],
         weights_sha256: [0; 32],
+        sizes: Some(sizes),
+        dims: null(),
+        n_dims: 0,
+        dim_bytes: size_of::<abi::onnxc_dim>() as u32,
     }
+}
+
+unsafe extern "C" fn sizes(_: *const u64, sizes: *mut abi::onnxc_sizes) -> i32 {
+    // SAFETY: the wrapper passes a struct whose pointers are null or lead to one element per tensor and per dimension.
+    unsafe {
+        let sizes = &mut *sizes;
+        sizes.arena_bytes = 128;
+        for bytes in [sizes.input_bytes, sizes.output_bytes] {
+            if !bytes.is_null() {
+                *bytes = 16;
+            }
+        }
+        for extents in [sizes.input_dims, sizes.output_dims] {
+            if !extents.is_null() {
+                std::slice::from_raw_parts_mut(extents, 2).copy_from_slice(&DIMS);
+            }
+        }
+    }
+    abi::ONNXC_OK
+}
+
+/// The same for a model with one open dimension, whose value must be 2.
+unsafe extern "C" fn sizes_at(dims: *const u64, to: *mut abi::onnxc_sizes) -> i32 {
+    // SAFETY: the wrapper passes one value, and what `sizes` wants.
+    unsafe { if *dims == 2 { sizes(dims, to) } else { abi::ONNXC_DIMS } }
+}
+
+static VALUES: [u64; 1] = [2];
+static OPEN: Table<[abi::onnxc_dim; 1]> =
+    Table([abi::onnxc_dim { name: c"N".as_ptr(), values: &raw const VALUES[0], n_values: 1, input: 0, axis: 1, reserved: 0 }]);
+
+#[test]
+fn open_dimensions_are_described_and_checked() {
+    let m = model(|m| {
+        (m.dims, m.n_dims) = (&raw const OPEN.0[0], 1);
+        m.sizes = Some(sizes_at);
+    });
+    let m = m.unwrap();
+    let dim = m.dims().next().unwrap();
+    assert_eq!((m.dims().len(), dim.name, dim.values, dim.from), (1, "N", &VALUES[..], (0, 1)));
+    for wrong in [&[][..], &[3], &[2, 2]] {
+        assert_eq!(m.at(wrong).unwrap_err(), Error::Dims, "{wrong:?}");
+    }
+    let bound = m.at(&[2]).unwrap();
+    let mut extents = [0; 2];
+    bound.output_dims(&mut extents).unwrap();
+    assert_eq!((bound.arena_bytes(), extents), (128, DIMS));
+    assert_eq!(bound.input_dims(&mut [0; 3]).unwrap_err(), Error::Dims);
+    let (mut y, mut arena) = ([0f32; 4], Aligned::<128>::new());
+    bound.run([Input::from(&X)], [Output::from(&mut y)], &mut arena.0, None, Hooks::default()).unwrap();
+    assert_eq!(y, Y);
 }
 
 fn model(change: impl FnOnce(&mut abi::onnxc_model)) -> Result<Model, DescriptorError> {

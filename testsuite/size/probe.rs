@@ -62,10 +62,22 @@ pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) 
         let _ = write!(Out, "{} {} {} {}", t.name, t.dtype, t.bytes, t.alias.map_or(0, |a| a + 1));
         t.dims.iter().for_each(|d| write!(Out, " {d}").unwrap_or_default());
     }
+    for d in model.dims() {
+        let _ = write!(Out, "{} {} {}", d.name, d.from.0, d.from.1);
+        d.values.iter().for_each(|v| write!(Out, " {v}").unwrap_or_default());
+    }
     let hash = sha256::digest(bytes);
     let hooks = Hooks { parallel: Some(&InOrder), profile: Some(&profile) };
     let inputs = [Input::from(&*x), Input::raw(2, &hash)];
-    match model.run(inputs, [Output::from(y), Output::raw(2, bytes)], arena, Some(&hash), hooks) {
+    let (mut read, mut written) = ([0; 4], [0; 4]);
+    let bound = match model.at(&[4, 2]) {
+        Ok(bound) => bound,
+        Err(e) => return write!(Out, "{e}").is_ok() as usize,
+    };
+    if let Err(e) = bound.input_dims(&mut read).and_then(|()| bound.output_dims(&mut written)) {
+        return write!(Out, "{e} {} {}", bound.arena_bytes(), read[0] + written[0]).is_ok() as usize;
+    }
+    match bound.run(inputs, [Output::from(y), Output::raw(2, bytes)], arena, Some(&hash), hooks) {
         Ok(()) => 0,
         Err(e) => write!(Out, "{e}").is_ok() as usize,
     }

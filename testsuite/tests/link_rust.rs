@@ -167,3 +167,64 @@ fn main() {
     let said = cargo_run(folder.path(), &dependencies, program, &[weights.to_str().expect("UTF-8")]);
     small::check(&said, "wide", &text);
 }
+
+#[test]
+fn open_dimensions_come_with_each_call() {
+    if !target::by_name("x86-64").can_run() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = data::require("zoo/ppocr2_cls.onnx");
+    let mut compile = Command::new(onnxc_testsuite::run::onnxc());
+    compile.arg("compile").arg(model).arg("-o").arg(folder.path().join("cls.a")).args(X86);
+    compile.args(["--emit=crate", "--shape=x=N,3,48,192", "--dim=N=1,2"]);
+    run(&mut compile, Duration::from_secs(120)).expect_ok("onnxc compile");
+    let program = r#"
+use onnxc_runtime::{Error, Hooks, Input, Model, Output};
+
+const ONE: usize = 3 * 48 * 192;
+
+fn main() {
+    let x: Vec<f32> = (0..2 * ONE).map(|i| value(i % ONE)).collect();
+    let (mut one, mut two) = ([0f32; 2], [0f32; 4]);
+    let mut memory = Vec::with_capacity(cls::ARENA_BYTES + 64);
+    let memory = memory.spare_capacity_mut();
+    let arena = cls::Arena::within(memory).unwrap();
+    let mut run = |n, x: &[f32], y: &mut [f32]| {
+        cls::run(cls::Dims { n }, &cls::Inputs { x }, &mut cls::Outputs { save_infer_model_scale_0_tmp_1: y }, arena)
+    };
+    run(1, &x[..ONE], &mut one).unwrap();
+    run(2, &x, &mut two).unwrap();
+    // Another size may sum in another order.
+    assert!(two.iter().zip(one.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert!((one[0] + one[1] - 1.0).abs() < 1e-6 && (one[0] - one[1]).abs() > 0.1);
+    assert_eq!(run(3, &x, &mut two), Err(cls::Error::Dims));
+    assert_eq!(run(2, &x[..ONE], &mut two), Err(cls::Error::Size("x")));
+    assert_eq!(run(1, &x[..ONE], &mut two), Err(cls::Error::Size("save_infer_model_scale_0_tmp_1")));
+
+    // The same through the runtime, which learns the dimension from the descriptor.
+    // SAFETY: the crate and the runtime have the same ABI version; the descriptor is constant data.
+    let model = unsafe { Model::new(&*std::ptr::from_ref(cls::descriptor()).cast()) }.unwrap();
+    let dim = model.dims().next().unwrap();
+    assert_eq!((dim.name, dim.values, dim.from), ("N", &[1, 2][..], (0, 0)));
+    assert_eq!(model.at(&[4]).err(), Some(Error::Dims));
+    let at = model.at(&[2]).unwrap();
+    let (mut extents, mut again) = ([0; 2], [0f32; 4]);
+    at.output_dims(&mut extents).unwrap();
+    assert_eq!(extents, [2, 2]);
+    assert!(at.arena_bytes() <= model.arena_bytes() && model.at(&[1]).unwrap().arena_bytes() < at.arena_bytes());
+    let from = memory.as_ptr().align_offset(64);
+    let arena = &mut memory[from..][..at.arena_bytes() as usize];
+    let input = || [Input::from(x.as_slice())];
+    at.run(input(), [Output::from(&mut again)], arena, None, Hooks::default()).unwrap();
+    assert_eq!(again, two);
+    let refused = model.run(input(), [Output::from(&mut again)], arena, None, Hooks::default());
+    assert_eq!(refused, Err(Error::Dims));
+    show("cls", 0, &two);
+}
+"#;
+    let runtime = data::repository().join("runtime");
+    let dependencies =
+        format!("cls = {{ path = \"../cls\" }}\nonnxc-runtime = {{ path = \"{}\", features = [\"std\"] }}\n", runtime.display());
+    assert!(cargo_run(folder.path(), &dependencies, program, &[]).starts_with("cls 0 "));
+}

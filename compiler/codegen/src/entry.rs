@@ -53,7 +53,7 @@ const TASK_FUNC: i32 = 8;
 const TASK_TRIP: i32 = 16;
 const TASK_COUNT: i32 = 24;
 
-fn run_signature() -> Signature {
+pub(crate) fn run_signature() -> Signature {
     let mut s = signature(1, 0);
     s.returns.push(AbiParam::new(types::I32));
     s
@@ -102,13 +102,14 @@ struct Entry<'a, 'f> {
     profile: Value,
 }
 
-/// Builds `NAME_run`.
+/// Builds the inference of one plan: `NAME_run`, or what it calls for one choice of open dimensions.
 pub(crate) fn unit(
     plan: &Plan,
     works: &[(usize, Work)],
     helpers: Helpers,
     layout: &Layout,
     options: &Options,
+    name: &str,
     isa: &dyn TargetIsa,
 ) -> Result<Unit> {
     let mut function = Function::new();
@@ -145,8 +146,7 @@ pub(crate) fn unit(
     e.set_mode();
     e.steps(&plan.steps)?;
     e.finish(isa);
-    let name = format!("{}_run", options.name);
-    Ok(Unit { name, export: true, code: Code::Clif(Box::new(function)) })
+    Ok(Unit { name: format!("{}_{name}", options.name), export: name == "run", code: Code::Clif(Box::new(function)) })
 }
 
 impl Entry<'_, '_> {

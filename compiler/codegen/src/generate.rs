@@ -7,16 +7,16 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, Stmt};
-use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::plan::{OpenDim, Place, Plan, Step, Variants};
 use onnxc_targets::{KernelCode, Target, VectorLoop};
 use rayon::prelude::*;
 
-use crate::entry;
 use crate::error::{Error, Result};
 use crate::lower::{Calls, Lowering, Root, VectorCall};
 use crate::machine::{self, Code, Compiled, FuncIx, Unit, import, signature};
 use crate::scalar::Caps;
 use crate::segment::{self, Segment};
+use crate::{dispatch, entry};
 
 /// Where the weights come from at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -58,6 +58,8 @@ pub(crate) const CTX_OUTPUTS: i32 = 24;
 pub(crate) struct Work<'p> {
     /// Number of the step in profiles.
     pub step: u32,
+    /// Which plan it belongs to.
+    pub plan: usize,
     /// The code.
     pub func: &'p Func,
     /// Where its buffers are.
@@ -79,9 +81,14 @@ pub(crate) struct Helpers {
     pub restore_ftz: Option<FuncIx>,
 }
 
+/// Numbers of the functions that a module exports: `NAME_run` and `NAME_sizes`.
+pub(crate) const RUN: FuncIx = 0;
+/// See [`RUN`].
+pub(crate) const SIZES: FuncIx = 1;
+
 /// Everything compiled, before it is put into a module.
 pub(crate) struct Machine {
-    /// Symbol, visibility, code of each function; function 0 is the entry.
+    /// Symbol, visibility, code of each function; [`RUN`] and [`SIZES`] are the first.
     pub functions: Vec<(String, bool, Compiled)>,
     /// Deepest stack.
     pub stack_bytes: u64,
@@ -124,12 +131,41 @@ struct Leaves {
     vectors: HashMap<usize, (FuncIx, VectorLoop)>,
 }
 
+/// What code is generated from: one plan, or one for each combination of values of open dimensions.
+#[derive(Clone, Debug)]
+pub struct Source<'p> {
+    /// Open dimensions.
+    pub dims: &'p [OpenDim],
+    /// Plans with the values of the dimensions; at least one, and one weight blob for all.
+    pub plans: Vec<(&'p [u64], &'p Plan)>,
+}
+
+impl<'p> From<&'p Plan> for Source<'p> {
+    fn from(plan: &'p Plan) -> Source<'p> {
+        Source { dims: &[], plans: vec![(&[], plan)] }
+    }
+}
+
+impl<'p> From<&'p Variants> for Source<'p> {
+    fn from(v: &'p Variants) -> Source<'p> {
+        Source { dims: &v.dims, plans: v.plans.iter().map(|(values, plan)| (&values[..], plan)).collect() }
+    }
+}
+
+impl<'p> Source<'p> {
+    /// Any of the plans, for what they have in common.
+    pub(crate) fn first(&self) -> Result<&'p Plan> {
+        self.plans.first().map(|p| p.1).ok_or_else(|| Error::Plan("nothing to compile".into()))
+    }
+}
+
 /// Generates and compiles everything.
-pub(crate) fn generate(plan: &Plan, target: &Target, options: &Options) -> Result<Machine> {
+pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> Result<Machine> {
     let mut table = Table::default();
-    let entry_ix = table.reserve();
+    let (run, sizes) = (table.reserve(), table.reserve());
+    debug_assert_eq!((run, sizes), (RUN, SIZES), "internal: the first functions are those that the module exports");
     let threads = target.desc.max_threads.max(1);
-    let mut works = number_steps(plan, threads);
+    let mut works = number_steps(source, threads);
     let helpers = add_helpers(&mut table, target, options, threads, &works);
     let (leaves, kernels) = add_leaves(&mut table, &works, target, options)?;
     for work in &mut works {
@@ -137,19 +173,30 @@ pub(crate) fn generate(plan: &Plan, target: &Target, options: &Options) -> Resul
             *ix = table.reserve();
         }
     }
-    let layout = Layout::of(plan, threads)?;
+    let layouts: Vec<Layout> = source.plans.iter().map(|(_, plan)| Layout::of(plan, threads)).collect::<Result<_>>()?;
     let caps = Caps::of(&*target.isa);
     let jobs: Vec<(&Work, usize)> = works.iter().flat_map(|(_, w)| (0..w.segments.len()).map(move |s| (w, s))).collect();
     let built: Vec<Result<Unit>> = jobs
         .par_iter()
         .map(|(work, s)| {
-            segment_unit(work, *s, caps, &layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name))
+            let layout = &layouts[work.plan];
+            segment_unit(work, *s, caps, layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name))
         })
         .collect();
     for ((work, s), unit) in jobs.iter().zip(built) {
         table.units[work.segments[*s].1 as usize] = Some(unit?);
     }
-    table.units[entry_ix as usize] = Some(entry::unit(plan, &works, helpers, &layout, options, &*target.isa)?);
+    let mut entries = Vec::new();
+    for (i, ((_, plan), layout)) in source.plans.iter().zip(&layouts).enumerate() {
+        let name = if source.dims.is_empty() { "run".to_string() } else { format!("run{i}") };
+        let unit = entry::unit(plan, &works, helpers, layout, options, &name, &*target.isa)?;
+        entries.push(if source.dims.is_empty() { RUN } else { table.reserve() });
+        table.units[entries[i] as usize] = Some(unit);
+    }
+    if !source.dims.is_empty() {
+        table.units[RUN as usize] = Some(dispatch::run(source, &entries, options, &*target.isa));
+    }
+    table.units[SIZES as usize] = Some(dispatch::sizes(source, &layouts, options, &*target.isa));
     let units: Vec<Unit> =
         table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
     finish(units, &works, helpers, kernels, target, options)
@@ -170,6 +217,19 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Sizes that are enough for every plan.
+    pub fn bound(source: &Source, threads: u32) -> Result<Layout> {
+        let mut layouts = source.plans.iter().map(|(_, plan)| Layout::of(plan, threads));
+        let mut bound = layouts.next().unwrap_or_else(|| Err(Error::Plan("nothing to compile".into())))?;
+        for layout in layouts {
+            let layout = layout?;
+            bound.arena_shared = bound.arena_shared.max(layout.arena_shared);
+            bound.scratch = bound.scratch.max(layout.scratch);
+        }
+        bound.arena_bytes = bound.arena_shared + bound.scratch * u64::from(threads);
+        Ok(bound)
+    }
+
     /// Evaluates the plan's sizes.
     pub fn of(plan: &Plan, threads: u32) -> Result<Layout> {
         let constant = |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Plan("a size is not constant".into()));
@@ -190,18 +250,20 @@ impl Layout {
 }
 
 /// All step functions in order, each with the address of its step as the entry's key.
-fn number_steps(plan: &Plan, threads: u32) -> Vec<(usize, Work<'_>)> {
-    fn visit<'p>(steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
+fn number_steps<'p>(source: &Source<'p>, threads: u32) -> Vec<(usize, Work<'p>)> {
+    fn visit<'p>(plan: usize, steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
         for step in steps {
             if let Step::Call { func, places, .. } = step {
                 let segments = segment::split(func, threads).0.into_iter().map(|s| (s, 0)).collect();
-                out.push((step as *const Step as usize, Work { step: out.len() as u32, func, places, segments }));
+                out.push((step as *const Step as usize, Work { step: out.len() as u32, plan, func, places, segments }));
             }
-            step.inner().for_each(|list| visit(list, threads, out));
+            step.inner().for_each(|list| visit(plan, list, threads, out));
         }
     }
     let mut out = Vec::new();
-    visit(&plan.steps, threads, &mut out);
+    for (i, (_, plan)) in source.plans.iter().enumerate() {
+        visit(i, &plan.steps, threads, &mut out);
+    }
     out
 }
 
@@ -214,8 +276,8 @@ pub struct StepInfo {
     pub origins: Vec<String>,
 }
 
-/// The steps of a plan by their numbers in profiles: in order, both branches of an `If`.
-pub fn step_table(plan: &Plan) -> Vec<StepInfo> {
+/// The steps by their numbers in profiles: in order, both branches of an `If`, one plan after the other.
+pub fn step_table<'p>(source: impl Into<Source<'p>>) -> Vec<StepInfo> {
     fn visit(steps: &[Step], out: &mut Vec<StepInfo>) {
         for step in steps {
             if let Step::Call { op, origins, .. } = step {
@@ -225,7 +287,7 @@ pub fn step_table(plan: &Plan) -> Vec<StepInfo> {
         }
     }
     let mut out = Vec::new();
-    visit(&plan.steps, &mut out);
+    source.into().plans.iter().for_each(|(_, plan)| visit(&plan.steps, &mut out));
     out
 }
 
@@ -510,7 +572,7 @@ fn finish(
     let tasks: Vec<FuncIx> =
         works.iter().flat_map(|(_, w)| w.segments.iter().filter(|(s, _)| s.parallel.is_some()).map(|(_, ix)| *ix)).collect();
     let extra = |ix: FuncIx| if Some(ix) == helpers.task { tasks.clone() } else { vec![] };
-    let stack_bytes = machine::stack_bound(&compiled, 0, &extra);
+    let stack_bytes = machine::stack_bound(&compiled, RUN, &extra).max(machine::stack_bound(&compiled, SIZES, &extra));
     let functions = names.into_iter().zip(compiled).map(|((name, export), code)| (name, export, code)).collect();
     Ok(Machine { functions, stack_bytes, kernels, clif })
 }

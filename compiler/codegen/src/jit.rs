@@ -12,7 +12,7 @@ use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, Weights, generate, step_table};
+use crate::generate::{Layout, Options, RUN, Weights, generate, step_table};
 use crate::object::{define, weight_blob};
 use crate::pool::Pool;
 
@@ -104,7 +104,7 @@ impl JitModel {
             return Err(Error::Run(format!("code for {} does not run on this machine", target.isa.triple())));
         }
         let options = Options { name: "model".to_string(), weights: Weights::File, text: false, clif: false };
-        let machine = generate(plan, target, &options)?;
+        let machine = generate(&plan.into(), target, &options)?;
         let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
         let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
         // One block of memory for everything keeps calls within the reach of their displacements.
@@ -114,14 +114,14 @@ impl JitModel {
         let mut module = JITModule::new(builder);
         define(&mut module, &machine, "model", None)?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
-        let run = module.get_finalized_function(FuncId::from_u32(0));
+        let run = module.get_finalized_function(FuncId::from_u32(RUN));
         let blob = weight_blob(plan)?;
         let mut weights = lines(blob.len() as u64);
         for (line, bytes) in weights.iter_mut().zip(blob.chunks(64)) {
             line.0[..bytes.len()].copy_from_slice(bytes);
         }
         Ok(JitModel {
-            // SAFETY: function 0 is the entry, generated with this signature; the module lives as long as the pointer.
+            // SAFETY: this function is the entry, generated with this signature; the module lives as long as the pointer.
             run: unsafe { std::mem::transmute::<*const u8, unsafe extern "C" fn(*const onnxc_call) -> i32>(run) },
             module: Mutex::new(Some(module)),
             weights,
@@ -189,6 +189,7 @@ impl JitModel {
             arena: arena.as_mut_ptr().cast(),
             weights: self.weights.as_ptr().cast(),
             hooks: &raw const hooks,
+            dims: std::ptr::null(),
         };
         // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
         let status = unsafe { (self.run)(&raw const call) };

@@ -5,6 +5,7 @@
 
 mod affine;
 pub mod artifact;
+mod dispatch;
 mod entry;
 mod error;
 mod float;
@@ -21,6 +22,6 @@ mod segment;
 mod unwind;
 
 pub use error::{Error, Result};
-pub use generate::{StepInfo, Weights, step_table};
+pub use generate::{Source, StepInfo, Weights, step_table};
 pub use jit::{JitModel, Profile};
 pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
 use cranelift_object::{ObjectBuilder, ObjectModule, ObjectProduct};
 use object::{Object as _, ObjectSymbol as _};
-use onnxc_ir::plan::Plan;
+use onnxc_ir::plan::{Io, Plan};
 use onnxc_targets::Target;
 
 use crate::artifact::{Facts, define_descriptor};
 use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Machine, Options, Weights, generate, step_table, symbol};
+use crate::generate::{Layout, Machine, Options, Source, Weights, generate, step_table, symbol};
 
 /// How an object is made.
 #[derive(Clone, Debug)]
@@ -59,13 +59,15 @@ pub struct ObjectOutput {
     pub functions: Vec<(String, u64)>,
 }
 
-/// Compiles a plan into a relocatable ELF object that exports `NAME_run`.
+/// Compiles a plan, or the plans of a model with open dimensions, into a relocatable ELF object that exports `NAME_run` and `NAME_sizes`.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for element types without code; everything else is an internal fault.
-pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<ObjectOutput> {
-    let machine = generate(plan, target, &inner(options, false, false))?;
-    let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
+pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, options: &ObjectOptions) -> Result<ObjectOutput> {
+    let source = source.into();
+    let plan = source.first()?;
+    let machine = generate(&source, target, &inner(options, false, false))?;
+    let layout = Layout::bound(&source, target.desc.max_threads.max(1))?;
     let blob = weight_blob(plan)?;
     let mut module = object_module(target, &options.name)?;
     let code_bytes = machine.functions.iter().map(|(_, _, c)| c.bytes.len() as u64).sum();
@@ -81,9 +83,10 @@ pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> 
         target: target.desc.triple.clone(),
         cpu_features: target.required_features.join(" "),
         model_sha256: options.model_sha256,
-        inputs: plan.inputs.clone(),
-        outputs: plan.outputs.clone(),
-        steps: step_table(plan),
+        inputs: largest(&source, |p| &p.inputs),
+        outputs: largest(&source, |p| &p.outputs),
+        dims: source.dims.to_vec(),
+        steps: step_table(source),
         max_threads: target.desc.max_threads.max(1),
         arena_bytes: layout.arena_bytes,
         arena_shared: layout.arena_shared,
@@ -114,12 +117,25 @@ pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> 
     })
 }
 
+/// The inputs or outputs with the largest extents of all plans.
+fn largest(source: &Source, list: impl Fn(&Plan) -> &Vec<Io>) -> Vec<Io> {
+    let mut all: Vec<Io> = source.plans.first().map(|p| list(p.1).clone()).unwrap_or_default();
+    for (_, plan) in &source.plans {
+        for (io, other) in all.iter_mut().zip(list(plan)) {
+            for (n, m) in io.ty.shape.iter_mut().zip(&other.ty.shape) {
+                *n = n.max_of(m);
+            }
+        }
+    }
+    all
+}
+
 /// Cranelift IR of everything in the object that went through Cranelift.
 ///
 /// # Errors
 /// As [`compile_object`].
-pub fn clif_text(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<String> {
-    Ok(generate(plan, target, &inner(options, false, true))?.clif)
+pub fn clif_text<'p>(source: impl Into<Source<'p>>, target: &Target, options: &ObjectOptions) -> Result<String> {
+    Ok(generate(&source.into(), target, &inner(options, false, true))?.clif)
 }
 
 pub(crate) fn inner(options: &ObjectOptions, text: bool, clif: bool) -> Options {
@@ -221,8 +237,8 @@ fn emit(product: ObjectProduct) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`compile_object`].
-pub fn asm_text(plan: &Plan, target: &Target, options: &ObjectOptions) -> Result<String> {
-    let machine = generate(plan, target, &inner(options, true, false))?;
+pub fn asm_text<'p>(source: impl Into<Source<'p>>, target: &Target, options: &ObjectOptions) -> Result<String> {
+    let machine = generate(&source.into(), target, &inner(options, true, false))?;
     let mut out = String::new();
     let mut names: BTreeMap<u32, &str> = BTreeMap::new();
     for (ix, (name, ..)) in machine.functions.iter().enumerate() {

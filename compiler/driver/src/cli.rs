@@ -100,17 +100,17 @@ pub enum Command {
 pub struct Model {
     /// The model: `.onnx`, or a `.nir` text that onnxc wrote.
     pub model: PathBuf,
-    /// Value of a named dimension (repeatable).
+    /// Value of a named dimension (repeatable); `compile` takes several, N=1,4,16, and the caller of the model chooses.
     #[arg(long = "dim", value_name = "N=1", value_parser = dim)]
-    pub dims: Vec<(String, u64)>,
-    /// Shape of an input (repeatable).
+    pub dims: Vec<(String, Vec<u64>)>,
+    /// Shape of an input (repeatable); an extent may be the name of a --dim, which then need not be one of the model's.
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
-    pub shapes: Vec<(String, Vec<u64>)>,
+    pub shapes: Vec<(String, Vec<Extent>)>,
     /// An input that becomes a constant: a table, axes, a shape (repeatable).
     #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
     pub consts: Vec<(String, PathBuf)>,
     /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes.
-    #[arg(long = "limit", value_name = "NAME=N", value_parser = dim)]
+    #[arg(long = "limit", value_name = "NAME=N", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }
 
@@ -321,17 +321,45 @@ pub struct Listing {
     pub json: bool,
 }
 
-fn dim(text: &str) -> Result<(String, u64), String> {
-    let (name, value) = text.rsplit_once('=').ok_or("write it as NAME=NUMBER")?;
-    let value = value.trim().parse().map_err(|_| format!("`{value}` is no whole number"))?;
+/// An extent in `--shape`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// A number.
+    Number(u64),
+    /// The value of the `--dim` of this name.
+    Name(String),
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("`{text}` is no whole number"))
+}
+
+fn named<'t>(text: &'t str, form: &str) -> Result<(String, &'t str), String> {
+    let (name, value) = text.rsplit_once('=').ok_or_else(|| format!("write it as {form}"))?;
     if name.is_empty() { Err("the name is missing".into()) } else { Ok((name.to_string(), value)) }
 }
 
-fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
-    let (name, value) = text.rsplit_once('=').ok_or("write it as INPUT=d0,d1,...")?;
-    let parse = |d: &str| d.trim().parse::<u64>().map_err(|_| format!("`{d}` is no whole number"));
-    let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(parse).collect::<Result<_, _>>()?;
-    if name.is_empty() { Err("the name of the input is missing".into()) } else { Ok((name.to_string(), dims)) }
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = named(text, "NAME=NUMBER")?;
+    Ok((name, number(value)?))
+}
+
+fn dim(text: &str) -> Result<(String, Vec<u64>), String> {
+    let (name, value) = named(text, "NAME=NUMBER")?;
+    let mut values: Vec<u64> = value.split(',').map(number).collect::<Result<_, _>>()?;
+    values.sort_unstable();
+    values.dedup();
+    Ok((name, values))
+}
+
+fn shape(text: &str) -> Result<(String, Vec<Extent>), String> {
+    let (name, value) = named(text, "INPUT=d0,d1,...")?;
+    let extent = |d: &str| match d.trim() {
+        d if d.starts_with(|c: char| c.is_alphabetic() || c == '_') => Ok(Extent::Name(d.to_string())),
+        d => number(d).map(Extent::Number),
+    };
+    let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(extent).collect::<Result<_, _>>()?;
+    Ok((name, dims))
 }
 
 fn file(text: &str) -> Result<(String, PathBuf), String> {
@@ -373,9 +401,11 @@ mod tests {
 
     #[test]
     fn shapes_and_dims_parse() {
-        assert_eq!(shape("x:0=1,3,8"), Ok(("x:0".into(), vec![1, 3, 8])));
+        let extents = vec![Extent::Number(1), Extent::Name("N".into()), Extent::Number(8)];
+        assert_eq!(shape("x:0=1,N,8"), Ok(("x:0".into(), extents)));
+        assert_eq!(dim("N=4,1,4"), Ok(("N".into(), vec![1, 4])));
         assert_eq!(shape("s="), Ok(("s".into(), vec![])));
-        assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err());
+        assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err() && dim("N=1,").is_err());
         assert_eq!(weights("section:.w"), Ok(Weights::Section(".w".into())));
         assert!(weights("section:").is_err() && prefix("1a").is_err() && prefix("a-b").is_err());
     }

@@ -9,6 +9,7 @@ pub mod pipeline;
 pub mod plan_text;
 mod progress;
 mod reproducer;
+mod sizes;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

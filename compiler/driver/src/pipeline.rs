@@ -15,7 +15,7 @@ use crate::cli::{Debugging, Model};
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
-use crate::{nir, plan_text, reproducer};
+use crate::{nir, plan_text, reproducer, sizes};
 
 /// A pass of the pipeline.
 pub struct Pass {
@@ -137,11 +137,8 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     if model.model.extension().is_some_and(|e| e == "nir") {
         return Ok((nir::read(&model.model)?, None));
     }
-    let mut options = onnxc_onnx::Options {
-        dims: model.dims.iter().cloned().collect(),
-        shapes: model.shapes.iter().cloned().collect(),
-        ..onnxc_onnx::Options::default()
-    };
+    let (dims, shapes) = sizes::fixed(model)?;
+    let mut options = onnxc_onnx::Options { dims, shapes, ..onnxc_onnx::Options::default() };
     for (name, path) in &model.consts {
         options.consts.insert(name.clone(), data::read_tensor(path)?);
     }

@@ -72,6 +72,27 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Calls `f` on every place that this step, or one inside of it, names.
+    pub fn each_place(&mut self, f: &mut impl FnMut(&mut Place)) {
+        let list = |steps: &mut Vec<Step>, f: &mut _| steps.iter_mut().for_each(|s| s.each_place(f));
+        match self {
+            Step::Call { places, .. } => places.iter_mut().for_each(f),
+            Step::Require { cond } => f(cond),
+            Step::If { cond, then, otherwise } => {
+                f(cond);
+                list(then, f);
+                list(otherwise, f);
+            }
+            Step::Loop { iteration, trips, cond, body } => {
+                f(iteration);
+                trips.iter_mut().chain(cond).for_each(&mut *f);
+                list(body, f);
+            }
+        }
+    }
+}
+
 /// An input or output of the model.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Io {
@@ -98,4 +119,25 @@ pub struct Plan {
     pub arena_shared: Dim,
     /// Scratch bytes of each worker.
     pub scratch_per_worker: Dim,
+}
+
+/// A dimension whose value comes with each call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenDim {
+    /// Name.
+    pub name: String,
+    /// The values that there are variants for, ascending.
+    pub values: Vec<u64>,
+    /// An input and an axis of it that has this extent in every variant.
+    pub from: (usize, usize),
+}
+
+/// A model planned for several values of its open dimensions. All plans have the same inputs and outputs but for their extents, and
+/// one weight blob.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Variants {
+    /// The open dimensions.
+    pub dims: Vec<OpenDim>,
+    /// For every combination of their values, in the order of `dims`, a plan.
+    pub plans: Vec<(Vec<u64>, Plan)>,
 }

@@ -9,8 +9,10 @@ mod nodes;
 mod repeat;
 mod schedule;
 mod storage;
+mod variants;
 
 pub use schedule::schedule;
+pub use variants::Merge;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use onnxc_runtime::abi;
 use super::{Facts, bytes, extents};
 use crate::Weights;
 use crate::error::{Error, Result};
-use crate::generate::symbol;
+use crate::generate::{RUN, SIZES, symbol};
 
 /// The bytes while they are laid out: the struct, tensors, steps, extents, texts; all addresses lead into it.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl Blob {
     }
 }
 
-/// Adds the descriptor to a module whose function 0 is the entry.
+/// Adds the descriptor to a module that has the functions [`RUN`] and [`SIZES`].
 pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
     let mut blob = Blob::default();
@@ -93,8 +93,13 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     blob.u32(0);
     blob.bytes.extend(facts.model_sha256);
     blob.bytes.extend(facts.weights_sha256);
+    let (sizes, dims) = (blob.pointer(), blob.pointer());
+    blob.u32(u32::try_from(facts.dims.len()).map_err(|_| Error::Object("too many open dimensions".into()))?);
+    blob.u32(size_of::<abi::onnxc_dim>() as u32);
     debug_assert_eq!(blob.bytes.len(), size_of::<abi::onnxc_model>(), "internal: the descriptor has the size of its struct");
     tables(&mut blob, facts, (inputs, outputs, steps));
+    open_dims(&mut blob, facts, dims);
+    texts(&mut blob);
 
     let id = module.declare_data(&format!("{}_model", symbol(&facts.name)), Linkage::Export, false, false).map_err(fail)?;
     let mut data = DataDescription::new();
@@ -104,8 +109,10 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     for (place, target) in blob.addresses {
         data.write_data_addr(place as u32, own, target as i64);
     }
-    let entry = module.declare_func_in_data(FuncId::from_u32(0), &mut data);
-    data.write_function_addr(run as u32, entry);
+    for (place, function) in [(run, RUN), (sizes, SIZES)] {
+        let function = module.declare_func_in_data(FuncId::from_u32(function), &mut data);
+        data.write_function_addr(place as u32, function);
+    }
     module.define_data(id, &data).map_err(fail)
 }
 
@@ -126,7 +133,28 @@ fn tables(blob: &mut Blob, facts: &Facts, (inputs, outputs, steps): (usize, usiz
             extents.iter().for_each(|n| blob.u64(*n));
         }
     }
-    // Equal texts are stored once.
+}
+
+/// The table of open dimensions and, behind it, their values.
+fn open_dims(blob: &mut Blob, facts: &Facts, table: usize) {
+    if facts.dims.is_empty() {
+        return;
+    }
+    blob.here(table);
+    let mut values = Vec::new();
+    for dim in &facts.dims {
+        blob.text(&dim.name);
+        values.push(blob.pointer());
+        [dim.values.len(), dim.from.0, dim.from.1, 0].iter().for_each(|n| blob.u32(*n as u32));
+    }
+    for (place, dim) in values.into_iter().zip(&facts.dims) {
+        blob.here(place);
+        dim.values.iter().for_each(|n| blob.u64(*n));
+    }
+}
+
+/// The texts, equal ones once.
+fn texts(blob: &mut Blob) {
     let mut known = std::collections::BTreeMap::new();
     for (place, text) in std::mem::take(&mut blob.texts) {
         let at = *known.entry(text.clone()).or_insert_with(|| {

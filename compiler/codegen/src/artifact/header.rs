@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use onnxc_ir::plan::Io;
+use onnxc_ir::plan::{Io, OpenDim};
 
 use super::{Facts, bytes, extents, names};
 
@@ -32,14 +32,35 @@ pub fn header(facts: &Facts) -> String {
             let _ = writeln!(w, "#define {upper}_{kind}_{i}_BYTES {}", bytes(io));
         }
     }
+    dims(w, facts, &upper);
     let weights = if facts.has_weight_file() { " call->weights is the weight file's contents." } else { "" };
     let _ =
         writeln!(w, "\n/* One inference: 0, or an ONNXC_ status. Safe from many threads, each with its own arena.{weights} */");
     let _ = writeln!(w, "int32_t {name}_run(const onnxc_call *call);");
+    let _ = writeln!(w, "\n/* Fills in what a call needs: 0, or an ONNXC_ status. dims: as in onnxc_call. */");
+    let _ = writeln!(w, "int32_t {name}_sizes(const uint64_t *dims, onnxc_sizes *sizes);");
     let _ = writeln!(w, "\n/* Everything about the model, for programs that do not know it. */");
     let _ = writeln!(w, "extern const onnxc_model {name}_model;");
     let _ = writeln!(w, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* ONNXC_MODEL_{upper}_H */");
     out
+}
+
+/// The open dimensions: their places in `onnxc_call.dims`.
+fn dims(w: &mut String, facts: &Facts, upper: &str) {
+    if facts.dims.is_empty() {
+        return;
+    }
+    w.push_str("\n/* Open dimensions: places in onnxc_call.dims. Sizes above are those of the largest. */\n");
+    let _ = writeln!(w, "#define {upper}_N_DIMS {}", facts.dims.len());
+    for (d, (dim, field)) in facts.dims.iter().zip(names::fields(facts.dims.iter().map(|d| d.name.as_str()))).enumerate() {
+        let _ = writeln!(w, "/* \"{}\": {} */", names::comment(&dim.name), values(dim));
+        let _ = writeln!(w, "#define {upper}_DIM_{} {d}", field.to_ascii_uppercase());
+    }
+}
+
+/// The values of an open dimension, as a comment.
+pub(super) fn values(dim: &OpenDim) -> String {
+    dim.values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Name, type and shape, as a comment.

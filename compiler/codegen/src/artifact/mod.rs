@@ -12,7 +12,7 @@ pub use rust::{binding, crate_files};
 
 pub(crate) use descriptor::define as define_descriptor;
 
-use onnxc_ir::plan::Io;
+use onnxc_ir::plan::{Io, OpenDim};
 
 /// Facts that the header and the bindings state.
 #[derive(Clone, Debug)]
@@ -27,10 +27,12 @@ pub struct Facts {
     pub cpu_features: String,
     /// SHA-256 of the ONNX file.
     pub model_sha256: [u8; 32],
-    /// Inputs.
+    /// Inputs, with their largest extents.
     pub inputs: Vec<Io>,
-    /// Outputs.
+    /// Outputs, with their largest extents.
     pub outputs: Vec<Io>,
+    /// Dimensions whose values come with each call.
+    pub dims: Vec<OpenDim>,
     /// Operator and ONNX nodes of every step, as profiles number them.
     pub steps: Vec<crate::StepInfo>,
     /// Most workers of a `parallel_for`.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use onnxc_ir::DType;
 use onnxc_ir::plan::Io;
 
-use super::header::describe;
+use super::header::{describe, values};
 use super::{Facts, bytes, extents, names};
 
 /// Element type in Rust, and elements per element of the tensor.
@@ -25,10 +25,11 @@ fn element(dtype: DType) -> &'static str {
     }
 }
 
-fn array(io: &Io) -> String {
+/// The type of a tensor's elements: an array, or a slice where its size comes with the call.
+fn elements(io: &Io, open: bool) -> String {
     let name = element(io.ty.dtype);
     let count = if name == "u8" { bytes(io) } else { extents(io).iter().product() };
-    format!("[{name}; {count}]")
+    if open { format!("[{name}]") } else { format!("[{name}; {count}]") }
 }
 
 /// A program need not use everything in its binding, which is private when it is a module.
@@ -44,8 +45,12 @@ pub fn binding(facts: &Facts) -> String {
     let _ = writeln!(w, "/// Size of [`Arena`].\n{UNUSED}pub const ARENA_BYTES: usize = {};", facts.arena_bytes);
     let _ = writeln!(w, "/// Deepest stack of a run.\n{UNUSED}pub const STACK_BYTES: usize = {};", facts.stack_bytes);
     let _ = writeln!(w, "/// Size of the weights.\n{UNUSED}pub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
-    fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
-    fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
+    let open = !facts.dims.is_empty();
+    if open {
+        dims(w, facts);
+    }
+    fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ", open);
+    fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ", open);
     let _ = writeln!(
         w,
         "/// Working memory of one inference: put it on the stack, in a static or in a box.\n{UNUSED}#[repr(C, align({}))]\n\
@@ -65,11 +70,23 @@ pub fn binding(facts: &Facts) -> String {
     out
 }
 
-fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str) {
+fn dims(w: &mut String, facts: &Facts) {
+    let _ = writeln!(w, "/// Values of the open dimensions.\n#[derive(Clone, Copy, Debug)]\n{UNUSED}pub struct Dims {{");
+    for (dim, field) in facts.dims.iter().zip(dim_fields(facts)) {
+        let _ = writeln!(w, "    /// \"{}\": {}\n    pub {field}: u64,", names::comment(&dim.name), values(dim));
+    }
+    w.push_str("}\n\n");
+}
+
+fn dim_fields(facts: &Facts) -> Vec<String> {
+    names::fields(facts.dims.iter().map(|d| d.name.as_str()))
+}
+
+fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str, open: bool) {
     let lifetime = if list.is_empty() { "" } else { "<'a>" };
     let _ = writeln!(w, "/// {about}\n{UNUSED}pub struct {name}{lifetime} {{");
     for (io, field) in list.iter().zip(names::fields(list.iter().map(|io| io.name.as_str()))) {
-        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), array(io));
+        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), elements(io, open));
     }
     w.push_str("}\n\n");
 }
@@ -109,6 +126,10 @@ pub enum Error {
     Weights,
     /// The value of an input contradicts a size that was fixed when compiling; outputs are undefined.
     Data,
+    /// The model was not compiled for these values of its open dimensions.
+    Dims,
+    /// This input or output has not the number of elements that the open dimensions give it.
+    Size(&'static str),
     /// Another status of the ABI.
     Status(i32),
 }
@@ -119,6 +140,8 @@ impl core::fmt::Display for Error {
             Error::Cpu => f.write_str(\"the CPU lacks a feature that the model was compiled for\"),
             Error::Weights => f.write_str(\"the weights have the wrong size or alignment\"),
             Error::Data => f.write_str(\"the value of an input contradicts a size that was fixed when compiling\"),
+            Error::Dims => f.write_str(\"the model was not compiled for these values of its open dimensions\"),
+            Error::Size(name) => write!(f, \"{name} has not the number of elements that the open dimensions give it\"),
             Error::Status(s) => write!(f, \"the model answered with status {s}\"),
         }
     }
@@ -136,6 +159,22 @@ fn run(w: &mut String, facts: &Facts) {
     };
     let as_const = pointers(&facts.inputs, "core::ptr::from_ref(inputs.", ").cast()");
     let as_mut = pointers(&facts.outputs, "core::ptr::from_mut(&mut *outputs.", ").cast()");
+    let open = !facts.dims.is_empty();
+    let (as_const, as_mut) = if open {
+        (pointers(&facts.inputs, "inputs.", ".as_ptr().cast()"), pointers(&facts.outputs, "outputs.", ".as_mut_ptr().cast()"))
+    } else {
+        (as_const, as_mut)
+    };
+    let (dims_parameter, sizes_declared, sizes_checked, dims) = if open {
+        (
+            "dims: Dims, ",
+            format!("    fn {name}_sizes(dims: *const u64, sizes: *mut abi::onnxc_sizes) -> i32;\n"),
+            check_sizes(facts),
+            "dims.as_ptr()",
+        )
+    } else {
+        ("", String::new(), String::new(), "core::ptr::null()")
+    };
     let file = facts.has_weight_file();
     let (parameter, check, weights) = if file {
         (
@@ -152,7 +191,7 @@ fn run(w: &mut String, facts: &Facts) {
         w,
         "{UNUSED}unsafe extern \"C\" {{
     fn {name}_run(call: *const abi::onnxc_call) -> i32;
-    #[link_name = \"{name}_model\"]
+{sizes_declared}    #[link_name = \"{name}_model\"]
     static DESCRIPTOR: abi::onnxc_model;
 }}
 
@@ -163,8 +202,8 @@ fn run(w: &mut String, facts: &Facts) {
 }}
 
 /// One inference on one thread.
-{UNUSED}pub fn run(inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
-{check}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
+{UNUSED}pub fn run({dims_parameter}inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
+{check}{sizes_checked}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
     let outputs: [*mut core::ffi::c_void; {}] = [{}];
     let call = abi::onnxc_call {{
         inputs: inputs.as_ptr(),
@@ -172,6 +211,7 @@ fn run(w: &mut String, facts: &Facts) {
         arena: core::ptr::from_mut(arena).cast(),
         weights: {weights},
         hooks: core::ptr::null(),
+        dims: {dims},
     }};
     // SAFETY: every pointer leads to memory of the size that the model was compiled for, borrowed for the time of the call.
     match unsafe {{ {name}_run(&call) }} {{
@@ -185,6 +225,44 @@ fn run(w: &mut String, facts: &Facts) {
         facts.outputs.len(),
         as_mut
     );
+}
+
+/// Statements that compare the sizes of all slices with what the model says for `dims`.
+fn check_sizes(facts: &Facts) -> String {
+    let values: Vec<String> = dim_fields(facts).iter().map(|f| format!("dims.{f}")).collect();
+    let mut out = format!(
+        "    let dims: [u64; {}] = [{}];
+    let (mut input_bytes, mut output_bytes) = ([0u64; {}], [0u64; {}]);
+    let mut sizes = abi::onnxc_sizes {{
+        arena_bytes: 0,
+        input_dims: core::ptr::null_mut(),
+        output_dims: core::ptr::null_mut(),
+        input_bytes: input_bytes.as_mut_ptr(),
+        output_bytes: output_bytes.as_mut_ptr(),
+    }};
+    // SAFETY: the arrays have as many elements as the model has dimensions, inputs and outputs.
+    match unsafe {{ {}_sizes(dims.as_ptr(), &mut sizes) }} {{
+        abi::ONNXC_OK => {{}}
+        abi::ONNXC_DIMS => return Err(Error::Dims),
+        status => return Err(Error::Status(status)),
+    }}
+",
+        values.len(),
+        values.join(", "),
+        facts.inputs.len(),
+        facts.outputs.len(),
+        facts.name
+    );
+    for (side, list) in [("input", &facts.inputs), ("output", &facts.outputs)] {
+        for (i, field) in names::fields(list.iter().map(|io| io.name.as_str())).iter().enumerate() {
+            let _ = writeln!(
+                out,
+                "    if core::mem::size_of_val(&*{side}s.{field}) as u64 != {side}_bytes[{i}] {{\n        return \
+                 Err(Error::Size(\"{field}\"));\n    }}"
+            );
+        }
+    }
+    out
 }
 
 /// A crate around the binding: paths and contents, with `object` in an archive that its build script links.

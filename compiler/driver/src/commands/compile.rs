@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
+use onnxc_ir::Graph;
+use onnxc_ir::plan::Variants;
+use onnxc_passes::plan::Merge;
 use onnxc_targets::Target;
 use serde_json::json;
 
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
 use crate::data::write_file;
-use crate::fault::Done;
-use crate::pipeline::{self, Compiled};
+use crate::fault::{Done, Fault};
+use crate::pipeline::{self, Compiled, Times};
+use crate::sizes;
 
 /// `onnxc compile`.
 pub fn compile(args: &Compile) -> Done<()> {
@@ -22,7 +26,7 @@ pub fn compile(args: &Compile) -> Done<()> {
     });
     let emit = if args.emit.is_empty() { default_emit(&output) } else { args.emit.clone() };
     let name = args.name.clone().unwrap_or_else(|| prefix(&output));
-    let mut compiled = pipeline::compile(&args.model, &target, &args.debugging)?;
+    let mut built = build(args, &target, &emit)?;
     let progress = crate::progress::Progress::start("codegen");
     let weights = match &args.weights {
         cli::Weights::Embed => Weights::Embed,
@@ -33,19 +37,57 @@ pub fn compile(args: &Compile) -> Done<()> {
         name,
         weights,
         producer: concat!("onnxc ", env!("CARGO_PKG_VERSION")).to_string(),
-        model_sha256: compiled.sha256,
+        model_sha256: built.sha256,
     };
-    crate::reproducer::entering("codegen", Some(&compiled.graph));
-    let plan = &compiled.plan;
-    let object = compiled.times.measure("codegen", || compile_object(plan, &target, &options)).map_err(codegen_fault)?;
+    crate::reproducer::entering("codegen", Some(&built.graph));
+    let plans = &built.plans;
+    let object = built.times.measure("codegen", || compile_object(plans, &target, &options)).map_err(codegen_fault)?;
     progress.say("writing");
     // Everything is there before anything is written.
-    let files = files(&emit, &output, &compiled, &target, &options, &object)?;
+    let files = files(&emit, &output, &built, &target, &options, &object)?;
     for (path, bytes) in &files {
         write_file(path, bytes)?;
     }
     drop(progress);
-    compiled.times.report(&args.debugging)
+    built.times.report(&args.debugging)
+}
+
+/// What the pipeline has made of a model: a plan, or one for each combination of values of open dimensions.
+struct Built {
+    graph: Graph,
+    plans: Variants,
+    sha256: [u8; 32],
+    times: Times,
+    live_bytes: Vec<u64>,
+}
+
+fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
+    let (names, choices) = sizes::choices(&args.model)?;
+    if !names.is_empty() && emit.contains(&Emit::Ir) {
+        return Err(Fault::Usage("--emit=ir shows one graph: give each --dim one value".to_string()));
+    }
+    let mut built: Option<Built> = None;
+    let mut merge = Merge::new(names.clone());
+    for (values, model) in choices {
+        let Compiled { graph, plan, sha256, times, live_bytes } = pipeline::compile(&model, target, &args.debugging)?;
+        if names.is_empty() {
+            let plans = Variants { dims: Vec::new(), plans: vec![(values, plan)] };
+            return Ok(Built { graph, plans, sha256, times, live_bytes: vec![live_bytes] });
+        }
+        merge.add(values, plan);
+        let plans = Variants { dims: Vec::new(), plans: Vec::new() };
+        let all = built.get_or_insert(Built { graph, plans, sha256, times: Times::default(), live_bytes: Vec::new() });
+        all.times.0.extend(times.0);
+        all.live_bytes.push(live_bytes);
+    }
+    let mut built = built.ok_or_else(|| Fault::Internal("no combination of sizes".to_string()))?;
+    built.plans = merge.finish().map_err(|unused| {
+        Fault::Usage(format!(
+            "--dim {}: no input has a dimension of these values; name it in --shape INPUT=..., or drop it",
+            unused.join(", --dim ")
+        ))
+    })?;
+    Ok(built)
 }
 
 fn default_emit(output: &Path) -> Vec<Emit> {
@@ -68,21 +110,21 @@ fn prefix(output: &Path) -> String {
 fn files(
     emit: &[Emit],
     output: &Path,
-    compiled: &Compiled,
+    built: &Built,
     target: &Target,
     options: &ObjectOptions,
     object: &ObjectOutput,
 ) -> Done<Vec<(PathBuf, Vec<u8>)>> {
     let mut files = Vec::new();
-    let plan = &compiled.plan;
+    let plans = &built.plans;
     for kind in emit {
         let beside = |ending: &str| output.with_extension(ending);
         match kind {
             Emit::Obj => files.push((beside("o"), object.bytes.clone())),
-            Emit::Ir => files.push((beside("nir"), onnxc_ir::text::print(&compiled.graph).into_bytes())),
-            Emit::Clif => files.push((beside("clif"), clif_text(plan, target, options).map_err(codegen_fault)?.into_bytes())),
-            Emit::Asm => files.push((beside("s"), asm_text(plan, target, options).map_err(codegen_fault)?.into_bytes())),
-            Emit::Report => files.push((beside("json"), report(compiled, target, options, object))),
+            Emit::Ir => files.push((beside("nir"), onnxc_ir::text::print(&built.graph).into_bytes())),
+            Emit::Clif => files.push((beside("clif"), clif_text(plans, target, options).map_err(codegen_fault)?.into_bytes())),
+            Emit::Asm => files.push((beside("s"), asm_text(plans, target, options).map_err(codegen_fault)?.into_bytes())),
+            Emit::Report => files.push((beside("json"), report(built, target, options, object))),
             Emit::Lib => files.push((
                 beside("a"),
                 artifact::archive(&format!("{}.o", object.facts.name), &object.bytes).map_err(codegen_fault)?,
@@ -103,19 +145,31 @@ fn files(
 }
 
 /// Facts about the artefact. No times: the same input gives the same bytes.
-fn report(compiled: &Compiled, target: &Target, options: &ObjectOptions, object: &ObjectOutput) -> Vec<u8> {
+fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &ObjectOutput) -> Vec<u8> {
     let io = |list: &[onnxc_ir::plan::Io]| -> Vec<_> {
         list.iter().map(|io| json!({ "name": io.name, "dtype": io.ty.dtype.name(), "shape": io.ty.const_shape() })).collect()
     };
-    let hex: String = compiled.sha256.iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = built.sha256.iter().map(|b| format!("{b:02x}")).collect();
+    let dims: Vec<_> = object
+        .facts
+        .dims
+        .iter()
+        .map(|d| json!({ "name": d.name, "values": d.values, "input": d.from.0, "axis": d.from.1 }))
+        .collect();
+    let variants = built.plans.plans.iter().zip(&built.live_bytes).filter(|((values, _), _)| !values.is_empty());
+    let variants: Vec<_> = variants
+        .map(|((values, plan), live)| {
+            json!({ "dims": values, "inputs": io(&plan.inputs), "outputs": io(&plan.outputs), "live_bytes": live })
+        })
+        .collect();
     let report = json!({
         "name": options.name, "version": env!("CARGO_PKG_VERSION"), "model_sha256": hex,
         "target": target.desc.triple, "cpu": target.desc.cpu, "features": target.required_features,
         "max_threads": target.desc.max_threads,
-        "inputs": io(&compiled.plan.inputs), "outputs": io(&compiled.plan.outputs),
-        "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": compiled.plan.weights_bytes,
+        "inputs": io(&object.facts.inputs), "outputs": io(&object.facts.outputs), "dims": dims, "variants": variants,
+        "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
-        "scratch_per_thread": object.scratch_per_thread, "live_bytes": compiled.live_bytes,
+        "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
         "stack_bytes": object.stack_bytes, "kernels": object.kernels, "functions": object.functions,
     });
     format!("{report:#}\n").into_bytes()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use onnxc_ir::{DType, Tensor};
 
 use super::engine::{self, Engine};
-use crate::cli::{Model, Run, Verify};
+use crate::cli::{Extent, Model, Run, Verify};
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 
@@ -32,11 +32,15 @@ pub fn with_shapes(model: &Model, inputs: &Path) -> Done<Model> {
         return Ok(model);
     }
     let (tensors, _) = data::read(inputs, "input", &slots)?;
-    model.shapes = slots.iter().zip(&tensors).map(|((name, _), t)| (name.clone(), t.shape().to_vec())).collect();
+    model.shapes = slots
+        .iter()
+        .zip(&tensors)
+        .map(|((name, _), t)| (name.clone(), t.shape().iter().copied().map(Extent::Number).collect()))
+        .collect();
     Ok(model)
 }
 
-type Shapes = Vec<(String, Vec<u64>)>;
+type Shapes = Vec<(String, Vec<Extent>)>;
 
 /// `onnxc verify`.
 pub fn verify(args: &Verify) -> Done<()> {

@@ -1,0 +1,66 @@
+//! Plans of one model for several values of its open dimensions, with one weight blob.
+
+use std::collections::BTreeMap;
+
+use onnxc_ir::plan::{OpenDim, Place, Plan, Variants};
+
+use crate::memory::weights::Weights;
+
+/// The plans so far. What they have in common of their weights is kept once.
+pub struct Merge {
+    names: Vec<String>,
+    weights: Weights,
+    plans: Vec<(Vec<u64>, Plan)>,
+}
+
+impl Merge {
+    /// For open dimensions of these names.
+    pub fn new(names: Vec<String>) -> Merge {
+        Merge { names, weights: Weights::default(), plans: Vec::new() }
+    }
+
+    /// Adds the plan for one value of each dimension.
+    pub fn add(&mut self, values: Vec<u64>, mut plan: Plan) {
+        let moved: BTreeMap<u64, u64> = plan.weights.drain(..).map(|(at, bytes)| (at, self.weights.add(bytes))).collect();
+        for step in &mut plan.steps {
+            step.each_place(&mut |place| {
+                // What leads to no part is the place of a constant that nobody reads.
+                if let Place::Weights(at) = place {
+                    *at = moved.get(at).copied().unwrap_or(0);
+                }
+            });
+        }
+        self.plans.push((values, plan));
+    }
+
+    /// All plans.
+    ///
+    /// # Errors
+    /// The names of dimensions that are the extent of no input: a caller could not tell which value a buffer has.
+    pub fn finish(self) -> Result<Variants, Vec<String>> {
+        let (weights, bytes) = self.weights.finish();
+        let mut plans = self.plans;
+        for (_, plan) in &mut plans {
+            (plan.weights, plan.weights_bytes) = (weights.clone(), bytes);
+        }
+        let (mut dims, mut unused) = (Vec::new(), Vec::new());
+        for (d, name) in self.names.into_iter().enumerate() {
+            let mut values: Vec<u64> = plans.iter().map(|(v, _)| v[d]).collect();
+            values.sort_unstable();
+            values.dedup();
+            match axis_of(&plans, d) {
+                Some(from) => dims.push(OpenDim { name, values, from }),
+                None => unused.push(name),
+            }
+        }
+        if unused.is_empty() { Ok(Variants { dims, plans }) } else { Err(unused) }
+    }
+}
+
+/// The first axis of an input that has the value of dimension `d` in every plan.
+fn axis_of(plans: &[(Vec<u64>, Plan)], d: usize) -> Option<(usize, usize)> {
+    let inputs = &plans.first()?.1.inputs;
+    let axes = inputs.iter().enumerate().flat_map(|(i, io)| (0..io.ty.rank()).map(move |a| (i, a)));
+    let extent = |plan: &Plan, (i, a): (usize, usize)| plan.inputs[i].ty.shape.get(a).and_then(onnxc_ir::Dim::as_const);
+    axes.into_iter().find(|at| plans.iter().all(|(values, plan)| extent(plan, *at) == Some(values[d])))
+}

@@ -1,0 +1,150 @@
+//! Models with open dimensions: one archive for several sizes, which come with each call, against models compiled for each size alone.
+
+use onnxc_testsuite::harness::{self, Program};
+use onnxc_testsuite::mutate::Rng;
+use onnxc_testsuite::target::{self, Target};
+use onnxc_testsuite::tensor::Tensor;
+use onnxc_testsuite::{data, npy, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A zoo model, its sizes on the command line, and what its inputs are for values of the open dimensions.
+struct Case {
+    id: &'static str,
+    flags: &'static [&'static str],
+    inputs: fn(&[usize], &mut Rng) -> Vec<Tensor>,
+    /// Flags that fix the same sizes.
+    fixed: fn(&[usize]) -> Vec<String>,
+}
+
+fn floats(dims: &[usize], rng: &mut Rng) -> Tensor {
+    let n = dims.iter().product();
+    let values: Vec<f32> = (0..n).map(|_| (rng.below(2001) as f32 - 1000.0) / 500.0).collect();
+    Tensor::f32(dims, &values)
+}
+
+const MINILM: Case = Case {
+    id: "minilm_l3",
+    flags: &["--dim=batch_size=1,3", "--dim=sequence_length=7,16"],
+    inputs: |v, rng| {
+        let n = v[0] * v[1];
+        let ids: Vec<i64> = (0..n).map(|_| 1000 + rng.below(20000) as i64).collect();
+        let mask: Vec<i64> = (0..n).map(|i| i64::from(i % v[1] < 5)).collect();
+        vec![Tensor::i64(&[v[0], v[1]], &ids), Tensor::i64(&[v[0], v[1]], &mask)]
+    },
+    fixed: |v| vec![format!("--dim=batch_size={}", v[0]), format!("--dim=sequence_length={}", v[1])],
+};
+
+const RECOGNISER: Case = Case {
+    id: "ppocr4_rec",
+    flags: &["--shape=x=1,3,48,width", "--dim=width=32,64,200"],
+    inputs: |v, rng| vec![floats(&[1, 3, 48, v[0]], rng)],
+    fixed: |v| vec![format!("--shape=x=1,3,48,{}", v[0])],
+};
+
+/// The program of `open_dims/main.c` for a case on a target.
+fn build(case: &Case, target: &Target, folder: &Path) -> PathBuf {
+    let model = data::require(&format!("zoo/{}.onnx", case.id));
+    let flags: Vec<String> = case.flags.iter().map(ToString::to_string).collect();
+    harness::compile(&model, target, "model", folder, &flags).expect_ok("onnxc compile");
+    let main = data::repository().join("testsuite/tests/open_dims/main.c");
+    let (header, archive) = (folder.join("model.h"), folder.join("model.a"));
+    Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] }.build(target, folder)
+}
+
+fn call(program: &Path, target: &Target, folder: &Path, values: &[usize]) -> run::Output {
+    let mut command = target.command(program);
+    command.arg(folder).arg(folder).args(values.iter().map(ToString::to_string));
+    run::run(&mut command, Duration::from_secs(600))
+}
+
+/// Outputs of the program for these inputs.
+fn answers(program: &Path, target: &Target, folder: &Path, values: &[usize], inputs: &[Tensor]) -> Vec<Tensor> {
+    for (i, input) in inputs.iter().enumerate() {
+        fs::write(folder.join(format!("input_{i}.bin")), &input.bytes).unwrap();
+    }
+    let said = call(program, target, folder, values).expect_ok("program");
+    let output = |(j, line): (usize, &str)| {
+        let numbers: Vec<usize> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+        let bytes = fs::read(folder.join(format!("output_{j}.bin"))).unwrap();
+        Tensor { elem_type: numbers[0] as i32, dims: numbers[1..].to_vec(), bytes }
+    };
+    said.lines().enumerate().map(output).collect()
+}
+
+/// What the same model compiled for one size answers.
+fn alone(case: &Case, folder: &Path, cpu: &str, values: &[usize], inputs: &[Tensor]) -> Vec<Tensor> {
+    let (from, to) = (folder.join("in"), folder.join("out"));
+    fs::create_dir_all(&from).unwrap();
+    for (i, input) in inputs.iter().enumerate() {
+        npy::write(&from.join(format!("input_{i}.npy")), input).unwrap();
+    }
+    let mut c = Command::new(run::onnxc());
+    c.arg("run").arg(data::require(&format!("zoo/{}.onnx", case.id))).arg("--inputs").arg(&from).arg("--outputs").arg(&to);
+    run::run(c.args(["--cpu", cpu]).args((case.fixed)(values)), Duration::from_secs(600)).expect_ok("onnxc run");
+    data::numbered(&to, "output")
+}
+
+#[test]
+fn every_combination_answers_as_if_compiled_alone() {
+    let target = target::by_name("x86-64-v3");
+    for (case, choices) in
+        [(&MINILM, &[&[1, 7][..], &[1, 16], &[3, 7], &[3, 16]][..]), (&RECOGNISER, &[&[32][..], &[64], &[200]][..])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let program = build(case, target, folder.path());
+        let mut rng = Rng(7);
+        for values in choices {
+            let inputs = (case.inputs)(values, &mut rng);
+            let got = answers(&program, target, folder.path(), values, &inputs);
+            assert!(!got.is_empty() && got.iter().all(|t| !t.is_empty()));
+            assert_eq!(got, alone(case, folder.path(), target.cpu, values, &inputs), "{} {values:?}", case.id);
+        }
+        let wrong: &[&[usize]] = if choices[0].len() == 2 { &[&[2, 7], &[1, 8], &[0, 0], &[7, 1]] } else { &[&[33], &[0]] };
+        for values in wrong {
+            assert_eq!(call(&program, target, folder.path(), values).code, Some(onnxc_runtime::abi::ONNXC_DIMS), "{values:?}");
+        }
+    }
+}
+
+#[test]
+fn foreign_targets_choose_too() {
+    for name in ["aarch64", "riscv64-v128"] {
+        let target = target::by_name(name);
+        let folder = tempfile::tempdir().unwrap();
+        let program = build(&MINILM, target, folder.path());
+        let values = [1, 7];
+        let inputs = (MINILM.inputs)(&values, &mut Rng(3));
+        let got = answers(&program, target, folder.path(), &values, &inputs);
+        let want = alone(&MINILM, folder.path(), "x86-64-v3", &values, &inputs);
+        for (got, want) in got.iter().zip(&want) {
+            assert_eq!(got.dims, want.dims);
+            let (a, b) = (got.to_f64().unwrap(), want.to_f64().unwrap());
+            let scale = b.iter().fold(0f64, |m, x| m.max(x.abs()));
+            let error = a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
+            assert!(error <= 1e-4 * scale, "{name}: {error} of {scale}");
+        }
+        assert_eq!(got.len(), want.len());
+        assert_eq!(call(&program, target, folder.path(), &[2, 2]).code, Some(onnxc_runtime::abi::ONNXC_DIMS));
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = data::require("zoo/minilm_l3.onnx");
+    for (flags, code, says) in [
+        (&["--dim=batch_size=1,2", "--dim=sequence_length=8", "--emit=ir"][..], 2, "--emit=ir"),
+        (&["--dim=batch_size=1,2"][..], 1, "fix the dimensions with --dim"),
+        (&["--shape=input_ids=1,L", "--shape=attention_mask=1,8"][..], 2, "--dim L=N"),
+        (&["--dim=batch_size=1..4"][..], 2, "no whole number"),
+    ] {
+        let out = folder.path().join("model.a");
+        let mut c = Command::new(run::onnxc());
+        let done = run::run(c.arg("compile").arg(&model).arg("-o").arg(&out).args(flags), Duration::from_secs(60));
+        assert_eq!(done.code, Some(code), "{flags:?}: {}", done.stderr);
+        assert!(done.stderr.contains(says) && !out.exists(), "{flags:?}: {}", done.stderr);
+    }
+}
