@@ -43,6 +43,16 @@ impl Dim {
         Dim::Sym(name.into())
     }
 
+    /// The -1 of a shape operand, "what remains": an entry of the values that [`crate::op::InferCx::as_sizes`] gives, never the extent of a type.
+    pub fn rest() -> Dim {
+        Dim::Sym("-1".into())
+    }
+
+    /// True for [`Dim::rest`].
+    pub fn is_rest(&self) -> bool {
+        matches!(self, Dim::Sym(name) if &**name == "-1")
+    }
+
     /// The extent if it is known.
     pub fn as_const(&self) -> Option<u64> {
         match self {

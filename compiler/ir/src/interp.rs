@@ -90,12 +90,13 @@ pub fn run_node(node: &Node, operands: &[Option<&Tensor>]) -> Result<Vec<Tensor>
     Ok(results)
 }
 
-/// A constant integer tensor as dimensions, if none is negative.
+/// A constant integer tensor as dimensions; -1 is [`Dim::rest`], and what else is negative is none.
 pub fn as_dims(tensor: &Tensor) -> Option<Vec<Dim>> {
     if !tensor.dtype().is_int() || tensor.len() > 64 {
         return None;
     }
-    tensor.to_i64s()?.into_iter().map(|n| u64::try_from(n).ok().map(Dim::Const)).collect()
+    let dim = |n: i64| if n == -1 { Some(Dim::rest()) } else { u64::try_from(n).ok().map(Dim::Const) };
+    tensor.to_i64s()?.into_iter().map(dim).collect()
 }
 
 /// Does a value of type `got` (constant extents) fit the possibly symbolic type `want`?

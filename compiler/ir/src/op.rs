@@ -144,6 +144,11 @@ impl InferCx<'_> {
 
     /// Integer operand `i` as dimensions: from a constant or from shapes.
     pub fn as_dims(&self, i: usize) -> Option<Vec<Dim>> {
+        self.as_sizes(i).filter(|dims| !dims.iter().any(Dim::is_rest))
+    }
+
+    /// The same where entries may be -1 ([`Dim::rest`]): for operators that only move them about, and for those that know what it means.
+    pub fn as_sizes(&self, i: usize) -> Option<Vec<Dim>> {
         self.dims.get(i).cloned().flatten()
     }
 }

@@ -81,7 +81,7 @@ fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
     if cx.opt(0)?.rank() != 1 {
         return None;
     }
-    let parts: Option<Vec<Vec<Dim>>> = (0..cx.inputs.len()).map(|i| cx.as_dims(i)).collect();
+    let parts: Option<Vec<Vec<Dim>>> = (0..cx.inputs.len()).map(|i| cx.as_sizes(i)).collect();
     Some(parts?.concat())
 }
 

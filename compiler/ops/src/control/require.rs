@@ -13,7 +13,7 @@ pub(crate) static REQUIRE: OpDef = OpDef {
     name: "require",
     onnx: &[],
     infer,
-    infer_dims: Some(|cx| cx.as_dims(0)),
+    infer_dims: Some(|cx| cx.as_sizes(0)),
     eval,
     lower: Lower::View(|_, view, _, _| Some(view.clone())),
     tolerance: Tolerance::EXACT,

@@ -83,7 +83,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
     let to = target(cx.attrs).ok()?;
     // Narrow types would wrap.
-    if matches!(to, DType::I64 | DType::I32) && cx.constant(0).is_none() { cx.as_dims(0) } else { None }
+    if matches!(to, DType::I64 | DType::I32) && cx.constant(0).is_none() { cx.as_sizes(0) } else { None }
 }
 
 fn program(attrs: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {

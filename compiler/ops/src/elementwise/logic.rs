@@ -2,7 +2,7 @@
 
 use onnxc_ir::op::{InferCx, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
-use onnxc_ir::{Attrs, DType, Dim};
+use onnxc_ir::{Attrs, DType, Dim, Tensor};
 
 use super::{elementwise, eval, numeric_program, same};
 use crate::common::broadcast::infer_broadcast;
@@ -42,15 +42,43 @@ fn bits(t: &[DType], op: BinOp) -> OpResult<ScalarProgram> {
 
 const NUMBERS: &[DType] = &[DType::F32, DType::F64, DType::F16, DType::I32, DType::I64, DType::U8, DType::U64];
 
+/// Whether sizes are equal, where that is certain: a size is never negative, and one that is not known may be anything else.
+fn equal_dims(cx: &InferCx) -> Option<Vec<Dim>> {
+    let size = |i: usize| cx.constant(i).is_none().then(|| cx.as_dims(i)).flatten();
+    let (sizes, other) = if let Some(a) = size(0) { (a, 1) } else { (size(1)?, 0) };
+    if cx.inputs.iter().flatten().any(|t| t.rank() > 1) {
+        return None;
+    }
+    let n = infer_broadcast(cx).ok()?;
+    let n = if n.rank() == 0 { 1 } else { n.shape[0].as_const()? as usize };
+    let given = cx.constant(other).and_then(Tensor::to_i64s);
+    let others = cx.as_dims(other);
+    let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
+    let one = |i: usize| {
+        let size = sizes.get(at(sizes.len(), i))?;
+        if given.as_ref().is_some_and(|g| g.get(at(g.len(), i)).is_some_and(|n| *n < 0)) {
+            return Some(Dim::Const(0));
+        }
+        let other = others.as_ref()?.get(at(others.as_ref()?.len(), i))?;
+        match (size.as_const(), other.as_const()) {
+            (Some(a), Some(b)) => Some(Dim::Const(u64::from(a == b))),
+            _ => (size == other).then_some(Dim::Const(1)),
+        }
+    };
+    (0..n).map(one).collect()
+}
+
 macro_rules! logic {
-    ($($id:ident $name:literal $onnx:literal $since:literal $program:expr, $types:expr;)*) => {$(
+    ($($id:ident $name:literal $onnx:literal $since:literal $program:expr, $types:expr $(, dims: $dims:expr)?;)*) => {$(
         elementwise!($id, $name, [same!($onnx, $since, $name)], |_, t| $program(t),
-            eval: |cx| eval(cx, |_, t| $program(t)), dims: None, Tolerance::EXACT, || pairs($types));
+            eval: |cx| eval(cx, |_, t| $program(t)), dims: logic!(@dims $($dims)?), Tolerance::EXACT, || pairs($types));
     )*};
+    (@dims) => { None };
+    (@dims $dims:expr) => { Some($dims) };
 }
 
 logic! {
-    EQUAL "equal" "Equal" 7 |t| compare(t, BinOp::Eq, true), &[DType::F32, DType::I32, DType::I64, DType::Bool];
+    EQUAL "equal" "Equal" 7 |t| compare(t, BinOp::Eq, true), &[DType::F32, DType::I32, DType::I64, DType::Bool], dims: equal_dims;
     GREATER "greater" "Greater" 7 |t| compare(t, BinOp::Gt, false), NUMBERS;
     GREATER_OR_EQUAL "greater_or_equal" "GreaterOrEqual" 12 |t| compare(t, BinOp::Ge, false), NUMBERS;
     LESS "less" "Less" 7 |t| compare(t, BinOp::Lt, false), NUMBERS;
@@ -78,7 +106,7 @@ fn where_program(_: &Attrs, t: &[DType]) -> OpResult<ScalarProgram> {
 
 fn where_dims(cx: &InferCx) -> Option<Vec<Dim>> {
     let condition = cx.constant(0)?.to_i64s()?;
-    let (a, b) = (cx.as_dims(1)?, cx.as_dims(2)?);
+    let (a, b) = (cx.as_sizes(1)?, cx.as_sizes(2)?);
     let n = infer_broadcast(cx).ok()?;
     let n = if n.rank() == 0 { 1 } else { n.shape[0].as_const()? as usize };
     if cx.inputs.iter().flatten().any(|t| t.rank() > 1) {

@@ -91,7 +91,7 @@ fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
     if cx.opt(0)?.rank() != 1 || cx.opt(1)?.rank() > 1 {
         return None;
     }
-    let list = cx.as_dims(0)?;
+    let list = cx.as_sizes(0)?;
     let index = cx.constant(1)?.to_i64s()?;
     index.iter().map(|i| position(*i, list.len() as u64).ok().map(|p| list[p].clone())).collect()
 }

@@ -17,7 +17,7 @@ pub(crate) static IDENTITY: OpDef = OpDef {
         Import { domain: "", name: "OptionalHasElement", opsets: (15, NEWEST), build: has_element },
     ],
     infer: |cx| Ok(vec![cx.input(0)?.clone()]),
-    infer_dims: Some(|cx| cx.as_dims(0)),
+    infer_dims: Some(|cx| cx.as_sizes(0)),
     eval: |cx| Ok(vec![cx.input(0).clone()]),
     lower: Lower::View(|_, view, _, _| Some(view.clone())),
     tolerance: Tolerance::EXACT,

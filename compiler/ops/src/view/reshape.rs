@@ -61,7 +61,7 @@ fn with_axes(cx: &mut dyn ImportCx, op: &str) -> OpResult<Vec<ValueId>> {
 }
 
 fn same_dims(cx: &InferCx) -> Option<Vec<Dim>> {
-    if cx.constant(0).is_some() { None } else { cx.as_dims(0) }
+    if cx.constant(0).is_some() { None } else { cx.as_sizes(0) }
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
@@ -80,27 +80,23 @@ fn product(dims: &[Dim]) -> Dim {
 fn infer_reshape(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let x = cx.input(0)?;
     let mismatch = |to: &[Dim]| OpError::new(format!("{} cannot be reshaped to {}", text(&x.shape), text(to)));
-    let Some(wanted) = cx.constant(1) else {
-        let shape = cx.as_dims(1).ok_or_else(|| unknown("the new shape"))?;
-        return Ok(vec![TensorType::new(x.dtype, shape)]);
-    };
-    let wanted = wanted.to_i64s().ok_or_else(|| OpError::new("the new shape must be integers"))?;
+    let wanted = wanted_shape(cx)?;
     let copy_zero = cx.attrs.int("allowzero").unwrap_or(0) == 0;
     let mut shape = Vec::new();
     let mut open = None;
-    for (d, n) in wanted.iter().enumerate() {
-        shape.push(match *n {
-            0 if copy_zero => x
+    for (d, n) in wanted.into_iter().enumerate() {
+        shape.push(match n {
+            Dim::Const(0) if copy_zero => x
                 .shape
                 .get(d)
                 .cloned()
                 .ok_or_else(|| OpError::new(format!("dimension {d} of the input is copied, but it has rank {}", x.rank())))?,
-            -1 if open.is_some() => return Err(OpError::new("two dimensions of the new shape are -1")),
-            -1 => {
+            n if n.is_rest() && open.is_some() => return Err(OpError::new("two dimensions of the new shape are -1")),
+            n if n.is_rest() => {
                 open = Some(d);
                 Dim::Const(1)
             }
-            n => Dim::Const(u64::try_from(n).map_err(|_| OpError::new(format!("the new shape has the extent {n}")))?),
+            n => n,
         });
     }
     let (have, known) = (product(&x.shape), product(&shape));
@@ -116,6 +112,17 @@ fn infer_reshape(cx: &InferCx) -> OpResult<Vec<TensorType>> {
         (Some(a), Some(b)) if a != b => Err(mismatch(&shape)),
         _ => Ok(vec![TensorType::new(x.dtype, shape)]),
     }
+}
+
+/// The new shape with its zeros and -1.
+fn wanted_shape(cx: &InferCx) -> OpResult<Vec<Dim>> {
+    let Some(wanted) = cx.constant(1) else { return cx.as_sizes(1).ok_or_else(|| unknown("the new shape")) };
+    let wanted = wanted.to_i64s().ok_or_else(|| OpError::new("the new shape must be integers"))?;
+    let extent = |n: &i64| match *n {
+        -1 => Ok(Dim::rest()),
+        n => u64::try_from(n).map(Dim::Const).map_err(|_| OpError::new(format!("the new shape has the extent {n}"))),
+    };
+    wanted.iter().map(extent).collect()
 }
 
 fn infer_flatten(cx: &InferCx) -> OpResult<Vec<TensorType>> {

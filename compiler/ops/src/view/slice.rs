@@ -174,7 +174,7 @@ fn by_dims(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 }
 
 fn dims(cx: &InferCx) -> Option<Vec<Dim>> {
-    let values = cx.as_dims(0)?;
+    let values = cx.as_sizes(0)?;
     if cx.constant(0).is_some() || cx.input(0).ok()?.rank() != 1 {
         return None;
     }
