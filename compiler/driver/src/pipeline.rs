@@ -189,11 +189,11 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
                     Some(i) => i.hash,
                     None => sha2::Sha256::digest(text::print(&g)).into(),
                 });
-                compilable(&g)?;
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
             (Run::Lower, State::Graph(g)) => {
+                compilable(&g)?;
                 let lowered = times.measure(pass.name, || plan::lower(&g, &target.desc));
                 let lowered = lowered.map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
                 live_bytes = lowered.live_bytes();

@@ -2,7 +2,8 @@
 
 use egg::{Analysis, DidMerge, EGraph, Id};
 use onnxc_ir::op::{InferCx, OpDef, OpResult};
-use onnxc_ir::{Attrs, Tensor, TensorType};
+use onnxc_ir::interp::as_dims;
+use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::lang::{ENode, Tables};
 
@@ -16,6 +17,8 @@ pub struct Class {
     pub types: Vec<TensorType>,
     /// Id of the constant that the class equals.
     pub constant: Option<u32>,
+    /// The class's integers as sizes, where they follow from shapes.
+    pub sizes: Option<Vec<Dim>>,
     /// ONNX nodes whose work the class does, sorted.
     pub origins: Vec<String>,
     /// Uses in the graph from which the e-graph was made, graph outputs included; 0 for classes that rules made.
@@ -40,13 +43,14 @@ impl Analysis<ENode> for Facts {
 
     fn make(egraph: &mut Graph, enode: &ENode, _id: Id) -> Class {
         let facts = &egraph.analysis;
-        let mut class = Class { types: Vec::new(), constant: None, origins: Vec::new(), uses: 0, name: None };
+        let mut class = Class { types: Vec::new(), constant: None, sizes: None, origins: Vec::new(), uses: 0, name: None };
         match enode {
             ENode::Absent => {}
             ENode::Input(n) => class.types.push(facts.inputs[*n as usize].clone()),
             ENode::Const(id) => {
                 let tensor = facts.tables.constant(*id);
                 class.types.push(TensorType::fixed(tensor.dtype(), tensor.shape()));
+                class.sizes = as_dims(tensor);
                 class.constant = Some(*id);
             }
             ENode::Proj(n, [child]) => {
@@ -55,7 +59,7 @@ impl Analysis<ENode> for Facts {
             }
             ENode::Op { op, attrs, results, children } => {
                 let (op, attrs) = (facts.tables.op(*op), facts.tables.attrs(*attrs));
-                class.types = infer(egraph, op, attrs, children, *results as usize)
+                (class.types, class.sizes) = infer_all(egraph, op, attrs, children, *results as usize)
                     .unwrap_or_else(|e| panic!("internal: {}: inference refuses a node in the e-graph: {e}", op.name));
                 class.origins.clone_from(&facts.origins);
             }
@@ -68,6 +72,11 @@ impl Analysis<ENode> for Facts {
         let mut did = DidMerge(false, false);
         match (a.constant, b.constant) {
             (None, Some(_)) => (a.constant, did.0) = (b.constant, true),
+            (Some(_), None) => did.1 = true,
+            _ => {}
+        }
+        match (&a.sizes, b.sizes) {
+            (None, Some(sizes)) => (a.sizes, did.0) = (Some(sizes), true),
             (Some(_), None) => did.1 = true,
             _ => {}
         }
@@ -94,10 +103,16 @@ pub fn compatible(a: &[TensorType], b: &[TensorType]) -> bool {
 
 /// Result types of an operator over classes.
 pub fn infer(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results: usize) -> OpResult<Vec<TensorType>> {
+    infer_all(egraph, op, attrs, children, results).map(|(types, _)| types)
+}
+
+/// Result types, and the first result's integers as sizes.
+fn infer_all(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results: usize) -> OpResult<(Vec<TensorType>, Option<Vec<Dim>>)> {
     let class = |id: &Id| &egraph[*id].data;
     let inputs: Vec<Option<TensorType>> = children.iter().map(|c| class(c).types.first().cloned()).collect();
     let constant = |id: &Id| class(id).constant.map(|n| egraph.analysis.tables.constant(n).clone());
     let constants: Vec<Option<Tensor>> = children.iter().map(constant).collect();
-    let dims: Vec<_> = constants.iter().map(|c| c.as_ref().and_then(onnxc_ir::interp::as_dims)).collect();
-    (op.infer)(&InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results })
+    let dims: Vec<_> = children.iter().map(|id| class(id).sizes.clone()).collect();
+    let cx = InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results };
+    Ok(((op.infer)(&cx)?, op.infer_dims.and_then(|f| f(&cx))))
 }
