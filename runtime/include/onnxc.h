@@ -50,11 +50,17 @@ typedef struct onnxc_call {
     const uint64_t *dims;      /* values of the n_dims open dimensions; not read when there are none */
 } onnxc_call;
 
+/* Values from one to another. */
+typedef struct onnxc_range {
+    uint64_t first;
+    uint64_t last;
+} onnxc_range;
+
 /* An open dimension: its value comes with each call. */
 typedef struct onnxc_dim {
-    const char *name;       /* in the ONNX graph, or the one that the compiler was given */
-    const uint64_t *values; /* the values that the model was compiled for, ascending */
-    uint32_t n_values;
+    const char *name;          /* in the ONNX graph, or the one that the compiler was given */
+    const onnxc_range *ranges; /* the values that the model was compiled for, ascending; a single one is a range too */
+    uint32_t n_ranges;
     uint32_t input;    /* an input with an axis of this extent */
     uint32_t axis;     /* that axis */
     uint32_t reserved; /* zero */

@@ -55,16 +55,26 @@ pub struct onnxc_call {
     pub dims: *const u64,
 }
 
+/// Values from one to another.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct onnxc_range {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
 /// An open dimension of a model: its value comes with each call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct onnxc_dim {
     /// Name in the ONNX graph, or the one that the compiler was given.
     pub name: *const c_char,
-    /// The `n_values` values that the model was compiled for, ascending.
-    pub values: *const u64,
-    /// Number of values.
-    pub n_values: u32,
+    /// The `n_ranges` ranges of values that the model was compiled for, ascending; a single value is a range too.
+    pub ranges: *const onnxc_range,
+    /// Number of ranges.
+    pub n_ranges: u32,
     /// An input with an axis of this extent.
     pub input: u32,
     /// That axis.

@@ -183,8 +183,8 @@ pub struct Tensor {
 pub struct Dim {
     /// Name.
     pub name: &'static str,
-    /// The values that the model was compiled for, ascending.
-    pub values: &'static [u64],
+    /// The values that the model was compiled for, ascending; a single one is a range too.
+    pub ranges: &'static [abi::onnxc_range],
     /// An input and its axis that has this extent.
     pub from: (u32, u32),
 }
@@ -342,7 +342,7 @@ fn raw_slice<T>(pointer: *const T, count: u32) -> &'static [T] {
 fn dim(first: *const abi::onnxc_dim, i: u32, stride: u32) -> Dim {
     // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
     let d = unsafe { &*first.byte_add(i as usize * stride as usize) };
-    Dim { name: text(d.name), values: raw_slice(d.values, d.n_values), from: (d.input, d.axis) }
+    Dim { name: text(d.name), ranges: raw_slice(d.ranges, d.n_ranges), from: (d.input, d.axis) }
 }
 
 /// Tensors stand `stride` bytes apart, which is more than our struct in descriptors of later compilers.

@@ -128,9 +128,9 @@ unsafe extern "C" fn sizes_at(dims: *const u64, to: *mut abi::onnxc_sizes) -> i3
     unsafe { if *dims == 2 { sizes(dims, to) } else { abi::ONNXC_DIMS } }
 }
 
-static VALUES: [u64; 1] = [2];
+static VALUES: [abi::onnxc_range; 1] = [abi::onnxc_range { first: 2, last: 2 }];
 static OPEN: Table<[abi::onnxc_dim; 1]> =
-    Table([abi::onnxc_dim { name: c"N".as_ptr(), values: &raw const VALUES[0], n_values: 1, input: 0, axis: 1, reserved: 0 }]);
+    Table([abi::onnxc_dim { name: c"N".as_ptr(), ranges: &raw const VALUES[0], n_ranges: 1, input: 0, axis: 1, reserved: 0 }]);
 
 #[test]
 fn open_dimensions_are_described_and_checked() {
@@ -140,7 +140,7 @@ fn open_dimensions_are_described_and_checked() {
     });
     let m = m.unwrap();
     let dim = m.dims().next().unwrap();
-    assert_eq!((m.dims().len(), dim.name, dim.values, dim.from), (1, "N", &VALUES[..], (0, 1)));
+    assert_eq!((m.dims().len(), dim.name, dim.ranges, dim.from), (1, "N", &VALUES[..], (0, 1)));
     for wrong in [&[][..], &[3], &[2, 2]] {
         assert_eq!(m.at(wrong).unwrap_err(), Error::Dims, "{wrong:?}");
     }

@@ -64,7 +64,7 @@ pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) 
     }
     for d in model.dims() {
         let _ = write!(Out, "{} {} {}", d.name, d.from.0, d.from.1);
-        d.values.iter().for_each(|v| write!(Out, " {v}").unwrap_or_default());
+        d.ranges.iter().for_each(|r| write!(Out, " {} {}", r.first, r.last).unwrap_or_default());
     }
     let hash = sha256::digest(bytes);
     let hooks = Hooks { parallel: Some(&InOrder), profile: Some(&profile) };

@@ -51,7 +51,7 @@ pub fn run_with(
     let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
     let names = pb::model_inputs(&bytes)?;
     let (known, inputs): (Vec<_>, Vec<_>) = names.into_iter().zip(inputs).partition(|(_, t)| constant(t));
-    let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| *d as u64).collect())).collect();
+    let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect())).collect();
     let consts = known.into_iter().map(|(n, t)| Ok((n, to_ir(t)?))).collect::<Result<_, String>>()?;
     let options = Options { shapes, consts, ..Options::default() };
     let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;

@@ -206,7 +206,8 @@ fn main() {
     // SAFETY: the crate and the runtime have the same ABI version; the descriptor is constant data.
     let model = unsafe { Model::new(&*std::ptr::from_ref(cls::descriptor()).cast()) }.unwrap();
     let dim = model.dims().next().unwrap();
-    assert_eq!((dim.name, dim.values, dim.from), ("N", &[1, 2][..], (0, 0)));
+    let ranges: Vec<_> = dim.ranges.iter().map(|r| (r.first, r.last)).collect();
+    assert_eq!((dim.name, ranges, dim.from), ("N", vec![(1, 1), (2, 2)], (0, 0)));
     assert_eq!(model.at(&[4]).err(), Some(Error::Dims));
     let at = model.at(&[2]).unwrap();
     let (mut extents, mut again) = ([0; 2], [0f32; 4]);

@@ -1,21 +1,23 @@
 //! Open dimensions in generated code: `NAME_sizes` tells what a call needs, and `NAME_run` of a model with several plans chooses one.
 //!
-//! Both compare the caller's values with those of each plan in turn; what no plan was made for is `ONNXC_DIMS`.
+//! Both compare the caller's values with the ranges of each plan in turn; what no plan was made for is `ONNXC_DIMS`.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use onnxc_ir::plan::Io;
+use onnxc_ir::Dim;
+use onnxc_ir::dim::DimExpr;
+use onnxc_ir::plan::{Io, OpenDim};
 use onnxc_runtime::abi;
 
-use crate::artifact::extents;
 use crate::entry::run_signature;
+use crate::error::{Error, Result};
 use crate::generate::{Layout, Options, Source, start};
 use crate::machine::{Code, FuncIx, Unit, import, signature};
 
 /// Offsets of the ABI structs, tied to the Rust definition on 64-bit hosts.
-const CALL_DIMS: i32 = 40;
+pub(crate) const CALL_DIMS: i32 = 40;
 const SIZES_ARENA: i32 = 0;
 const SIZES_INPUTS: i32 = 8;
 const SIZES_OUTPUTS: i32 = 16;
@@ -33,7 +35,7 @@ const _: () = {
 };
 
 /// `NAME_run` of a model with open dimensions: calls the plan's own function.
-pub(crate) fn run(source: &Source, entries: &[FuncIx], options: &Options, isa: &dyn TargetIsa) -> Unit {
+pub(crate) fn run(source: &Source, entries: &[FuncIx], options: &Options, isa: &dyn TargetIsa) -> Result<Unit> {
     let mut function = Function::new();
     function.signature = run_signature();
     let mut context = FunctionBuilderContext::new();
@@ -47,13 +49,14 @@ pub(crate) fn run(source: &Source, entries: &[FuncIx], options: &Options, isa: &
         let status = b.ins().call(entry, &[call]);
         let status = b.inst_results(status)[0];
         b.ins().return_(&[status]);
-    });
+        Ok(())
+    })?;
     b.finalize(isa.frontend_config());
-    Unit { name: format!("{}_run", options.name), export: true, code: Code::Clif(Box::new(function)) }
+    Ok(Unit { name: format!("{}_run", options.name), export: true, code: Code::Clif(Box::new(function)) })
 }
 
 /// `NAME_sizes(dims, sizes)`.
-pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa: &dyn TargetIsa) -> Unit {
+pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa: &dyn TargetIsa) -> Result<Unit> {
     let mut function = Function::new();
     function.signature = signature(2, 0);
     function.signature.returns.push(AbiParam::new(types::I32));
@@ -62,12 +65,12 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
     let params = start(&mut b);
     let (dims, sizes) = (params[0], params[1]);
     require_pointer(&mut b, sizes);
-    let fill = &mut |b: &mut FunctionBuilder, i: usize| {
+    let fill = &mut |b: &mut FunctionBuilder, i: usize| -> Result<()> {
         let (plan, layout) = (source.plans[i].1, &layouts[i]);
         let flags = MemFlagsData::trusted();
         let arena = b.ins().iconst(types::I64, layout.arena_bytes as i64);
         b.ins().store(flags, arena, sizes, SIZES_ARENA);
-        let extents = |list: &[Io]| list.iter().flat_map(extents).collect::<Vec<u64>>();
+        let extents = |list: &[Io]| list.iter().flat_map(|io| io.ty.shape.clone()).collect::<Vec<Dim>>();
         for (numbers, at) in [
             (&extents(&plan.inputs), SIZES_INPUTS),
             (&extents(&plan.outputs), SIZES_OUTPUTS),
@@ -75,51 +78,119 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
             (&layout.output_bytes, SIZES_OUTPUT_BYTES),
         ] {
             let to = b.ins().load(types::I64, flags, sizes, at);
-            write(b, to, numbers);
+            write(b, to, numbers, Symbols { dims: source.dims, values: dims })?;
         }
         answer(b, abi::ONNXC_OK);
+        Ok(())
     };
     if source.dims.is_empty() {
-        fill(&mut b, 0);
+        fill(&mut b, 0)?;
     } else {
         require_pointer(&mut b, dims);
-        choose(&mut b, dims, source, fill);
+        choose(&mut b, dims, source, fill)?;
     }
     b.finalize(isa.frontend_config());
-    Unit { name: format!("{}_sizes", options.name), export: true, code: Code::Clif(Box::new(function)) }
+    Ok(Unit { name: format!("{}_sizes", options.name), export: true, code: Code::Clif(Box::new(function)) })
 }
 
-/// Numbers in an array at `to`, unless it is null.
-fn write(b: &mut FunctionBuilder, to: Value, numbers: &[u64]) {
+/// Where the values of symbols are: an array in the order of the open dimensions.
+#[derive(Clone, Copy)]
+pub(crate) struct Symbols<'a> {
+    /// The open dimensions.
+    pub dims: &'a [OpenDim],
+    /// The array.
+    pub values: Value,
+}
+
+impl Symbols<'_> {
+    /// Code that computes a size as an i64.
+    pub(crate) fn compute(self, b: &mut FunctionBuilder, dim: &Dim) -> Result<Value> {
+        let expr = match dim {
+            Dim::Const(n) => return Ok(b.ins().iconst(types::I64, *n as i64)),
+            Dim::Sym(name) => {
+                let at = self.dims.iter().position(|d| d.name == **name);
+                let at = at.ok_or_else(|| Error::Plan(format!("no value is given for the dimension {name}")))?;
+                return Ok(b.ins().load(types::I64, MemFlagsData::trusted(), self.values, at as i32 * 8));
+            }
+            Dim::Expr(expr) => expr,
+        };
+        let mut two = |x: &Dim, y: &Dim| Ok::<_, Error>((self.compute(b, x)?, self.compute(b, y)?));
+        Ok(match &**expr {
+            DimExpr::Sum(terms, constant) => {
+                let mut sum = b.ins().iconst(types::I64, *constant);
+                for (d, k) in terms {
+                    let value = self.compute(b, d)?;
+                    let value = b.ins().imul_imm_s(value, *k);
+                    sum = b.ins().iadd(sum, value);
+                }
+                // A size that would be negative is 0.
+                let zero = b.ins().iconst(types::I64, 0);
+                b.ins().smax(sum, zero)
+            }
+            DimExpr::Product(factors) => {
+                let mut product = b.ins().iconst(types::I64, 1);
+                for d in factors {
+                    let value = self.compute(b, d)?;
+                    product = b.ins().imul(product, value);
+                }
+                product
+            }
+            DimExpr::Div(x, y) => {
+                let (x, y) = two(x, y)?;
+                b.ins().udiv(x, y)
+            }
+            DimExpr::Max(x, y) => {
+                let (x, y) = two(x, y)?;
+                b.ins().smax(x, y)
+            }
+            DimExpr::Min(x, y) => {
+                let (x, y) = two(x, y)?;
+                b.ins().smin(x, y)
+            }
+        })
+    }
+}
+
+/// Sizes in an array at `to`, unless it is null.
+fn write(b: &mut FunctionBuilder, to: Value, sizes: &[Dim], symbols: Symbols) -> Result<()> {
     let (some, done) = (b.create_block(), b.create_block());
     b.ins().brif(to, some, &[], done, &[]);
     enter(b, some);
-    for (i, number) in numbers.iter().enumerate() {
-        let number = b.ins().iconst(types::I64, *number as i64);
-        b.ins().store(MemFlagsData::trusted(), number, to, i as i32 * 8);
+    for (i, dim) in sizes.iter().enumerate() {
+        let size = symbols.compute(b, dim)?;
+        b.ins().store(MemFlagsData::trusted(), size, to, i as i32 * 8);
     }
     b.ins().jump(done, &[]);
     enter(b, done);
+    Ok(())
 }
 
-/// `if dims are those of plan 0 { then(0) } else if ... else { ONNXC_DIMS }`; `then` returns.
-fn choose(b: &mut FunctionBuilder, dims: Value, source: &Source, then: &mut dyn FnMut(&mut FunctionBuilder, usize)) {
+/// `if dims are in the ranges of plan 0 { then(0) } else if ... else { ONNXC_DIMS }`; `then` returns.
+fn choose(
+    b: &mut FunctionBuilder,
+    dims: Value,
+    source: &Source,
+    then: &mut dyn FnMut(&mut FunctionBuilder, usize) -> Result<()>,
+) -> Result<()> {
     let flags = MemFlagsData::trusted();
     let given: Vec<Value> = (0..source.dims.len()).map(|d| b.ins().load(types::I64, flags, dims, d as i32 * 8)).collect();
-    for (i, (values, _)) in source.plans.iter().enumerate() {
+    for (i, (ranges, _)) in source.plans.iter().enumerate() {
         let (here, next) = (b.create_block(), b.create_block());
-        let mut same = b.ins().iconst(types::I8, 1);
-        for (given, value) in given.iter().zip(*values) {
-            let value = b.ins().iconst(types::I64, *value as i64);
-            let equal = b.ins().icmp(IntCC::Equal, *given, value);
-            same = b.ins().band(same, equal);
+        let mut inside = b.ins().iconst(types::I8, 1);
+        for (given, (first, last)) in given.iter().zip(*ranges) {
+            // One comparison: what is below the first wraps round to the largest numbers.
+            let beyond = b.ins().iadd_imm_s(*given, (*first as i64).wrapping_neg());
+            let width = b.ins().iconst(types::I64, (last - first) as i64);
+            let within = b.ins().icmp(IntCC::UnsignedLessThanOrEqual, beyond, width);
+            inside = b.ins().band(inside, within);
         }
-        b.ins().brif(same, here, &[], next, &[]);
+        b.ins().brif(inside, here, &[], next, &[]);
         enter(b, here);
-        then(b, i);
+        then(b, i)?;
         enter(b, next);
     }
     answer(b, abi::ONNXC_DIMS);
+    Ok(())
 }
 
 fn enter(b: &mut FunctionBuilder, block: Block) {

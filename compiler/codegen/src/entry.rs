@@ -9,9 +9,11 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::Dim;
+use onnxc_ir::plan::{OpenDim, Place, Plan, Step};
 use onnxc_runtime::abi;
 
+use crate::dispatch::{CALL_DIMS, Symbols};
 use crate::error::{Error, Result};
 use crate::generate::{
     CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start,
@@ -105,6 +107,7 @@ struct Entry<'a, 'f> {
 /// Builds the inference of one plan: `NAME_run`, or what it calls for one choice of open dimensions.
 pub(crate) fn unit(
     plan: &Plan,
+    dims: &[OpenDim],
     works: &[(usize, Work)],
     helpers: Helpers,
     layout: &Layout,
@@ -141,7 +144,7 @@ pub(crate) fn unit(
         parallel: call,
         profile: call,
     };
-    e.check(plan.weights_bytes)?;
+    e.check(plan, dims)?;
     e.load_hooks();
     e.set_mode();
     e.steps(&plan.steps)?;
@@ -174,12 +177,14 @@ impl Entry<'_, '_> {
     }
 
     /// All checks, and the context filled.
-    fn check(&mut self, weights_bytes: u64) -> Result<()> {
+    fn check(&mut self, plan: &Plan, dims: &[OpenDim]) -> Result<()> {
         let call = self.call;
         self.require_pointer(call);
         self.check_cpu();
         let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
-        let mut ranges: Vec<(Value, u64)> = Vec::new();
+        let open = !plan.bounds.is_empty();
+        let symbols = Symbols { dims, values: if open { self.load(call, CALL_DIMS) } else { call } };
+        let mut ranges: Vec<(Value, Dim)> = Vec::new();
         for (array, bytes) in [(outputs, self.layout.output_bytes.clone()), (inputs, self.layout.input_bytes.clone())] {
             if bytes.is_empty() {
                 continue;
@@ -187,7 +192,7 @@ impl Entry<'_, '_> {
             self.require_pointer(array);
             for (i, bytes) in bytes.into_iter().enumerate() {
                 let pointer = self.load(array, i as i32 * 8);
-                if bytes > 0 {
+                if bytes != Dim::Const(0) {
                     self.require_pointer(pointer);
                 }
                 ranges.push((pointer, bytes));
@@ -199,10 +204,17 @@ impl Entry<'_, '_> {
             self.require_aligned(arena);
         }
         // Written ranges first: outputs and the arena; then what is only read.
-        ranges.insert(self.layout.output_bytes.len(), (arena, self.layout.arena_bytes));
+        ranges.insert(self.layout.output_bytes.len(), (arena, Dim::Const(self.layout.arena_bytes)));
         let writable = self.layout.output_bytes.len() + 1;
-        self.check_overlap(&ranges, writable);
-        let weights = self.weights(weights_bytes);
+        self.check_overlap(&ranges, writable, symbols)?;
+        let weights = self.weights(plan.weights_bytes);
+        if let Some((Place::Arena(at), sizes)) = &plan.sizes {
+            for (i, dim) in sizes.iter().enumerate() {
+                let size = symbols.compute(&mut self.b, dim)?;
+                let to = self.b.ins().iadd_imm_s(arena, (*at + 8 * i as u64) as i64);
+                self.b.ins().store(MemFlagsData::trusted(), size, to, 0);
+            }
+        }
         for (value, offset) in [(arena, CTX_ARENA), (weights, CTX_WEIGHTS), (inputs, CTX_INPUTS), (outputs, CTX_OUTPUTS)] {
             self.b.ins().stack_store(types::I64, value, self.ctx, offset);
         }
@@ -234,17 +246,22 @@ impl Entry<'_, '_> {
     }
 
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
-    fn check_overlap(&mut self, ranges: &[(Value, u64)], writable: usize) {
-        let ranges_kept: Vec<(Value, u64, bool)> =
-            ranges.iter().enumerate().map(|(i, (p, n))| (*p, *n, i < writable)).filter(|(_, n, _)| *n > 0).collect();
+    fn check_overlap(&mut self, ranges: &[(Value, Dim)], writable: usize, symbols: Symbols) -> Result<()> {
+        let ranges_kept: Vec<(Value, &Dim, bool)> = ranges
+            .iter()
+            .enumerate()
+            .map(|(i, (p, n))| (*p, n, i < writable))
+            .filter(|(_, n, _)| **n != Dim::Const(0))
+            .collect();
         let writable = ranges_kept.iter().filter(|r| r.2).count();
         if writable == 0 || ranges_kept.len() < 2 {
-            return;
+            return Ok(());
         }
         let n = ranges_kept.len();
         let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, n as u32 * 16, 4));
         for (i, (pointer, bytes, _)) in ranges_kept.iter().enumerate() {
-            let end = self.b.ins().iadd_imm_s(*pointer, *bytes as i64);
+            let bytes = symbols.compute(&mut self.b, bytes)?;
+            let end = self.b.ins().iadd(*pointer, bytes);
             self.b.ins().stack_store(types::I64, *pointer, slot, i as i32 * 16);
             self.b.ins().stack_store(types::I64, end, slot, i as i32 * 16 + 8);
         }
@@ -279,6 +296,7 @@ impl Entry<'_, '_> {
         b.seal_block(outer);
         b.switch_to_block(done);
         b.seal_block(done);
+        Ok(())
     }
 
     /// The base of the weight blob: a symbol of this object, or what the caller passed.

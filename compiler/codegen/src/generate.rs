@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use onnxc_ir::Dim;
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, Stmt};
 use onnxc_ir::plan::{OpenDim, Place, Plan, Step, Variants};
@@ -136,8 +137,8 @@ struct Leaves {
 pub struct Source<'p> {
     /// Open dimensions.
     pub dims: &'p [OpenDim],
-    /// Plans with the values of the dimensions; at least one, and one weight blob for all.
-    pub plans: Vec<(&'p [u64], &'p Plan)>,
+    /// Plans with the ranges of the dimensions; at least one, and one weight blob for all.
+    pub plans: Vec<(&'p [(u64, u64)], &'p Plan)>,
 }
 
 impl<'p> From<&'p Plan> for Source<'p> {
@@ -148,7 +149,7 @@ impl<'p> From<&'p Plan> for Source<'p> {
 
 impl<'p> From<&'p Variants> for Source<'p> {
     fn from(v: &'p Variants) -> Source<'p> {
-        Source { dims: &v.dims, plans: v.plans.iter().map(|(values, plan)| (&values[..], plan)).collect() }
+        Source { dims: &v.dims, plans: v.plans.iter().map(|(ranges, plan)| (&ranges[..], plan)).collect() }
     }
 }
 
@@ -189,14 +190,14 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     let mut entries = Vec::new();
     for (i, ((_, plan), layout)) in source.plans.iter().zip(&layouts).enumerate() {
         let name = if source.dims.is_empty() { "run".to_string() } else { format!("run{i}") };
-        let unit = entry::unit(plan, &works, helpers, layout, options, &name, &*target.isa)?;
+        let unit = entry::unit(plan, source.dims, &works, helpers, layout, options, &name, &*target.isa)?;
         entries.push(if source.dims.is_empty() { RUN } else { table.reserve() });
         table.units[entries[i] as usize] = Some(unit);
     }
     if !source.dims.is_empty() {
-        table.units[RUN as usize] = Some(dispatch::run(source, &entries, options, &*target.isa));
+        table.units[RUN as usize] = Some(dispatch::run(source, &entries, options, &*target.isa)?);
     }
-    table.units[SIZES as usize] = Some(dispatch::sizes(source, &layouts, options, &*target.isa));
+    table.units[SIZES as usize] = Some(dispatch::sizes(source, &layouts, options, &*target.isa)?);
     let units: Vec<Unit> =
         table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
     finish(units, &works, helpers, kernels, target, options)
@@ -210,10 +211,10 @@ pub(crate) struct Layout {
     pub scratch: u64,
     /// All of the arena.
     pub arena_bytes: u64,
-    /// Bytes of each input and output.
-    pub input_bytes: Vec<u64>,
+    /// Bytes of each input.
+    pub input_bytes: Vec<Dim>,
     /// Bytes of each output.
-    pub output_bytes: Vec<u64>,
+    pub output_bytes: Vec<Dim>,
 }
 
 impl Layout {
@@ -232,12 +233,17 @@ impl Layout {
 
     /// Evaluates the plan's sizes.
     pub fn of(plan: &Plan, threads: u32) -> Result<Layout> {
-        let constant = |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Plan("a size is not constant".into()));
+        let constant = |d: &Dim| d.as_const().ok_or_else(|| Error::Plan("a size is not constant".into()));
         let round = |n: u64| n.next_multiple_of(64);
         let (arena_shared, scratch) = (round(constant(&plan.arena_shared)?), round(constant(&plan.scratch_per_worker)?));
         let bytes = |io: &onnxc_ir::plan::Io| {
-            let elements = io.ty.const_shape().map(|s| s.iter().product::<u64>());
-            elements.and_then(|n| io.ty.dtype.bytes_for(n)).ok_or_else(|| Error::Plan(format!("size of {:?}", io.name)))
+            let elements = io.ty.shape.iter().fold(Dim::Const(1), |n, d| n.mul(d));
+            let bytes = match elements {
+                Dim::Const(n) => io.ty.dtype.bytes_for(n).map(Dim::Const),
+                open if io.ty.dtype.is_packed() => Some(open.div_ceil(&Dim::Const(8 / io.ty.dtype.bits()))),
+                open => Some(open.mul(&Dim::Const(io.ty.dtype.bytes()))),
+            };
+            bytes.ok_or_else(|| Error::Plan(format!("size of {:?}", io.name)))
         };
         Ok(Layout {
             arena_shared,

@@ -34,7 +34,9 @@ pub struct JitModel {
     /// Arenas that no call uses at the moment.
     arenas: Mutex<Vec<Vec<Line>>>,
     pool: Mutex<Option<std::sync::Arc<Pool>>>,
-    layout: Layout,
+    arena_bytes: u64,
+    input_bytes: Vec<u64>,
+    output_bytes: Vec<u64>,
     threads: u32,
     n_steps: usize,
     /// Microkernels and vector loops.
@@ -127,7 +129,9 @@ impl JitModel {
             weights,
             arenas: Mutex::default(),
             pool: Mutex::default(),
-            layout,
+            arena_bytes: layout.arena_bytes,
+            input_bytes: numbers(&layout.input_bytes)?,
+            output_bytes: numbers(&layout.output_bytes)?,
             threads: target.desc.max_threads.max(1),
             n_steps: step_table(plan).len(),
             kernels: machine.kernels,
@@ -137,7 +141,7 @@ impl JitModel {
 
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
-        self.layout.arena_bytes
+        self.arena_bytes
     }
 
     /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for.
@@ -157,19 +161,19 @@ impl JitModel {
     }
 
     fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<Profile> {
-        if inputs.len() != self.layout.input_bytes.len() {
-            return Err(Error::Run(format!("the model has {} inputs, not {}", self.layout.input_bytes.len(), inputs.len())));
+        if inputs.len() != self.input_bytes.len() {
+            return Err(Error::Run(format!("the model has {} inputs, not {}", self.input_bytes.len(), inputs.len())));
         }
-        for (i, (input, bytes)) in inputs.iter().zip(&self.layout.input_bytes).enumerate() {
+        for (i, (input, bytes)) in inputs.iter().zip(&self.input_bytes).enumerate() {
             if input.len() as u64 != *bytes {
                 return Err(Error::Run(format!("input {i} has {} bytes, the model wants {bytes}", input.len())));
             }
         }
-        outputs.resize(self.layout.output_bytes.len(), Vec::new());
-        for (output, bytes) in outputs.iter_mut().zip(&self.layout.output_bytes) {
+        outputs.resize(self.output_bytes.len(), Vec::new());
+        for (output, bytes) in outputs.iter_mut().zip(&self.output_bytes) {
             output.resize(*bytes as usize, 0);
         }
-        let mut arena = lock(&self.arenas).pop().unwrap_or_else(|| lines(self.layout.arena_bytes));
+        let mut arena = lock(&self.arenas).pop().unwrap_or_else(|| lines(self.arena_bytes));
         let in_pointers: Vec<*const c_void> = inputs.iter().map(|i| i.as_ptr().cast()).collect();
         let out_pointers: Vec<*mut c_void> = outputs.iter_mut().map(|o| o.as_mut_ptr().cast()).collect();
         let threads = threads.clamp(1, self.threads);
@@ -223,6 +227,12 @@ impl Drop for JitModel {
             unsafe { module.free_memory() };
         }
     }
+}
+
+/// Sizes of a plan whose extents are all numbers.
+fn numbers(sizes: &[onnxc_ir::Dim]) -> Result<Vec<u64>> {
+    let number = |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Run("a size is open: this runs models of one size".into()));
+    sizes.iter().map(number).collect()
 }
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -120,10 +120,13 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
 /// The inputs or outputs with the largest extents of all plans.
 fn largest(source: &Source, list: impl Fn(&Plan) -> &Vec<Io>) -> Vec<Io> {
     let mut all: Vec<Io> = source.plans.first().map(|p| list(p.1).clone()).unwrap_or_default();
+    for io in all.iter_mut().flat_map(|io| &mut io.ty.shape) {
+        *io = onnxc_ir::Dim::Const(0);
+    }
     for (_, plan) in &source.plans {
         for (io, other) in all.iter_mut().zip(list(plan)) {
             for (n, m) in io.ty.shape.iter_mut().zip(&other.ty.shape) {
-                *n = n.max_of(m);
+                *n = n.max_of(&onnxc_ir::Dim::Const(m.range(&plan.bounds).1));
             }
         }
     }

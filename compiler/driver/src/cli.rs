@@ -100,9 +100,9 @@ pub enum Command {
 pub struct Model {
     /// The model: `.onnx`, or a `.nir` text that onnxc wrote.
     pub model: PathBuf,
-    /// Value of a named dimension (repeatable); `compile` takes several, N=1,4,16, and the caller of the model chooses.
+    /// Value of a named dimension (repeatable); `compile` takes several, N=1,4,16, and ranges, N=1..64, and the caller of the model chooses.
     #[arg(long = "dim", value_name = "N=1", value_parser = dim)]
-    pub dims: Vec<(String, Vec<u64>)>,
+    pub dims: Vec<(String, Vec<(u64, u64)>)>,
     /// Shape of an input (repeatable); an extent may be the name of a --dim, which then need not be one of the model's.
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
     pub shapes: Vec<(String, Vec<Extent>)>,
@@ -344,12 +344,25 @@ fn limit(text: &str) -> Result<(String, u64), String> {
     Ok((name, number(value)?))
 }
 
-fn dim(text: &str) -> Result<(String, Vec<u64>), String> {
+/// `NAME=1`, `NAME=1,4`, `NAME=1..64`, `NAME=1..16,17..64`
+fn dim(text: &str) -> Result<(String, Vec<(u64, u64)>), String> {
     let (name, value) = named(text, "NAME=NUMBER")?;
-    let mut values: Vec<u64> = value.split(',').map(number).collect::<Result<_, _>>()?;
-    values.sort_unstable();
-    values.dedup();
-    Ok((name, values))
+    let range = |text: &str| {
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
+        match first {
+            0 if last > 0 => Err(format!("`{text}`: a range begins at 1 or above")),
+            _ if first > last => Err(format!("`{text}` has no values: write the smaller one first")),
+            _ => Ok((first, last)),
+        }
+    };
+    let mut ranges: Vec<(u64, u64)> = value.split(',').map(range).collect::<Result<_, _>>()?;
+    ranges.sort_unstable();
+    ranges.dedup();
+    match ranges.windows(2).find(|w| w[0].1 >= w[1].0) {
+        Some(w) => Err(format!("{}..{} and {}..{} overlap", w[0].0, w[0].1, w[1].0, w[1].1)),
+        None => Ok((name, ranges)),
+    }
 }
 
 fn shape(text: &str) -> Result<(String, Vec<Extent>), String> {
@@ -403,7 +416,9 @@ mod tests {
     fn shapes_and_dims_parse() {
         let extents = vec![Extent::Number(1), Extent::Name("N".into()), Extent::Number(8)];
         assert_eq!(shape("x:0=1,N,8"), Ok(("x:0".into(), extents)));
-        assert_eq!(dim("N=4,1,4"), Ok(("N".into(), vec![1, 4])));
+        assert_eq!(dim("N=4,1,4"), Ok(("N".into(), vec![(1, 1), (4, 4)])));
+        assert_eq!(dim("N=8..64,1..4"), Ok(("N".into(), vec![(1, 4), (8, 64)])));
+        assert!(dim("N=0..4").is_err() && dim("N=4..1").is_err() && dim("N=1..4,4..8").is_err() && dim("N=..4").is_err());
         assert_eq!(shape("s="), Ok(("s".into(), vec![])));
         assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err() && dim("N=1,").is_err());
         assert_eq!(weights("section:.w"), Ok(Weights::Section(".w".into())));

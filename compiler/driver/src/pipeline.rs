@@ -137,14 +137,15 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     if model.model.extension().is_some_and(|e| e == "nir") {
         return Ok((nir::read(&model.model)?, None));
     }
-    let (dims, shapes) = sizes::fixed(model)?;
+    let sizes::Fixed { dims, shapes, bounds } = sizes::fixed(model)?;
     let mut options = onnxc_onnx::Options { dims, shapes, ..onnxc_onnx::Options::default() };
     for (name, path) in &model.consts {
         options.consts.insert(name.clone(), data::read_tensor(path)?);
     }
     set_limits(&mut options.limits, &model.limits)?;
     let mut imported = onnxc_onnx::import(&model.model, &options)?;
-    let graph = std::mem::take(&mut imported.graph);
+    let mut graph = std::mem::take(&mut imported.graph);
+    graph.set_bounds(bounds);
     for (name, _) in &model.shapes {
         if !graph.inputs.iter().any(|id| graph.value(*id).name == *name) {
             let inputs: Vec<&str> = graph.inputs.iter().map(|id| graph.value(*id).name.as_str()).collect();
@@ -262,7 +263,7 @@ pub fn compilable(graph: &Graph) -> Done<()> {
     let mut list = Vec::new();
     for id in &graph.inputs {
         let value = graph.value(*id);
-        if value.ty.const_shape().is_none() {
+        if value.ty.bound_shape(&graph.bounds).is_none() {
             list.push(open_input(&value.name, &value.ty));
         }
     }
@@ -284,10 +285,10 @@ fn open_input(name: &str, ty: &onnxc_ir::TensorType) -> Diagnostic {
 }
 
 fn open_node(graph: &Graph, node: &onnxc_ir::Node) -> Option<Diagnostic> {
-    let open = |id: &&ValueId| graph.ty(**id).const_shape().is_none();
+    let open = |id: &&ValueId| graph.ty(**id).bound_shape(&graph.bounds).is_none();
     let id = node.outputs.iter().find(open)?;
     // Only where the open shape begins: nodes behind it would repeat the message.
-    if node.inputs.iter().flatten().any(|i| graph.ty(*i).const_shape().is_none()) {
+    if node.inputs.iter().flatten().any(|i| graph.ty(*i).bound_shape(&graph.bounds).is_none()) {
         return None;
     }
     let mut d = Diagnostic::new(

@@ -3,6 +3,7 @@
 use egg::{Analysis, DidMerge, EGraph, Id};
 use onnxc_ir::op::{InferCx, OpDef, OpResult};
 use onnxc_ir::interp::as_dims;
+use onnxc_ir::dim::DimBounds;
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::lang::{ENode, Tables};
@@ -34,6 +35,8 @@ pub struct Facts {
     pub tables: Tables,
     /// Types of the graph inputs.
     pub inputs: Vec<TensorType>,
+    /// Bounds of open dimensions.
+    pub bounds: DimBounds,
     /// Origins that classes made from now on get.
     pub origins: Vec<String>,
 }
@@ -114,5 +117,10 @@ fn infer_all(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results
     let constants: Vec<Option<Tensor>> = children.iter().map(constant).collect();
     let dims: Vec<_> = children.iter().map(|id| class(id).sizes.clone()).collect();
     let cx = InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results };
-    Ok(((op.infer)(&cx)?, op.infer_dims.and_then(|f| f(&cx))))
+    let (mut types, mut sizes) = ((op.infer)(&cx)?, op.infer_dims.and_then(|f| f(&cx)));
+    let bounds = &egraph.analysis.bounds;
+    if !bounds.is_empty() {
+        types.iter_mut().flat_map(|t| &mut t.shape).chain(sizes.iter_mut().flatten()).for_each(|d| *d = d.within(bounds));
+    }
+    Ok((types, sizes))
 }

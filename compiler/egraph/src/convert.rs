@@ -24,7 +24,8 @@ pub struct Converted {
 /// Builds the e-graph of a graph; equal nodes fall into one class (common subexpressions).
 pub fn to_egraph(graph: &IrGraph, ops: OpSet) -> Converted {
     let inputs = graph.inputs.iter().map(|id| graph.ty(*id).clone()).collect();
-    let mut egraph = Graph::new(Facts { tables: Tables::new(ops), inputs, origins: Vec::new() });
+    let bounds = graph.bounds.clone();
+    let mut egraph = Graph::new(Facts { tables: Tables::new(ops), inputs, bounds, origins: Vec::new() });
     let mut classes: Vec<Option<Id>> = vec![None; graph.values.len()];
     for (n, id) in graph.inputs.iter().enumerate() {
         classes[id.0 as usize] = Some(egraph.add(ENode::Input(n as u32)));
@@ -93,6 +94,7 @@ fn add_node(
 /// The graph that a choice of one e-node per class describes. Inputs keep their number and names.
 pub fn from_egraph(egraph: &Graph, roots: &[Id], choice: &Choice, source: &IrGraph) -> IrGraph {
     let mut out = IrGraph::new(&source.name);
+    out.bounds.clone_from(&source.bounds);
     for id in &source.inputs {
         out.add_input(&source.value(*id).name, source.ty(*id).clone());
     }

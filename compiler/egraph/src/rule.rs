@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use egg::{Id, Language, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst, Var};
 use onnxc_ir::op::{EvalCx, OpDef, OpSet};
-use onnxc_ir::{Attrs, Tensor, TensorType};
+use onnxc_ir::dim::DimBounds;
+use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::analysis::{self, Facts, Graph};
 use crate::lang::{ENode, Head, Tables};
@@ -125,6 +126,11 @@ impl RuleCx<'_> {
         self.egraph[id].data.constant.map(|n| self.egraph.analysis.tables.constant(n))
     }
 
+    /// The integers of a class as sizes, where they follow from shapes and none is -1.
+    pub fn sizes(&self, id: Id) -> Option<&[Dim]> {
+        self.egraph[id].data.sizes.as_deref().filter(|sizes| !sizes.iter().any(Dim::is_rest))
+    }
+
     /// The single f32/f64/f16/integer value of a constant with one element, as f64.
     pub fn scalar(&self, id: Id) -> Option<f64> {
         let tensor = self.constant(id).filter(|t| t.len() == 1)?;
@@ -232,7 +238,7 @@ pub fn saturate(egraph: Graph, rules: &[Rule], limits: Limits) -> (Graph, bool) 
         .map(|rule| Rewrite::new(rule.name, Search(*rule), Apply(*rule)).expect("internal: rules bind no pattern variables"))
         .collect();
     // A runner starts with an e-graph of its own, which is replaced at once.
-    let empty = Facts { tables: Tables::new(OpSet(&[])), inputs: Vec::new(), origins: Vec::new() };
+    let empty = Facts { tables: Tables::new(OpSet(&[])), inputs: Vec::new(), bounds: DimBounds::new(), origins: Vec::new() };
     let runner: Runner<ENode, Facts> = Runner::new(empty)
         .with_egraph(egraph)
         .with_scheduler(SimpleScheduler)

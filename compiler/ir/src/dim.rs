@@ -37,6 +37,9 @@ pub enum DimExpr {
 /// Values of symbols.
 pub type DimBindings = BTreeMap<String, u64>;
 
+/// Smallest and largest value of symbols; a symbol that is not there may be anything.
+pub type DimBounds = BTreeMap<String, (u64, u64)>;
+
 impl Dim {
     /// A named symbol.
     pub fn sym(name: &str) -> Dim {
@@ -223,6 +226,64 @@ impl Dim {
         }
     }
 
+    /// The smallest and the largest value for symbols within bounds, by interval arithmetic: it may be wider than what occurs.
+    pub fn range(&self, bounds: &DimBounds) -> (u64, u64) {
+        match self {
+            Dim::Const(n) => (*n, *n),
+            Dim::Sym(name) => bounds.get(&**name).copied().unwrap_or((0, u64::MAX)),
+            Dim::Expr(e) => match &**e {
+                DimExpr::Sum(terms, c) => sum_range(terms, *c, bounds),
+                DimExpr::Product(factors) => factors.iter().map(|d| d.range(bounds)).fold((1u64, 1u64), |a, b| {
+                    (a.0.saturating_mul(b.0), a.1.saturating_mul(b.1))
+                }),
+                DimExpr::Div(a, b) => {
+                    let ((low, high), (least, most)) = (a.range(bounds), b.range(bounds));
+                    (low.checked_div(most).unwrap_or(0), high.checked_div(least.max(1)).unwrap_or(0))
+                }
+                DimExpr::Max(a, b) => {
+                    let (a, b) = (a.range(bounds), b.range(bounds));
+                    (a.0.max(b.0), a.1.max(b.1))
+                }
+                DimExpr::Min(a, b) => {
+                    let (a, b) = (a.range(bounds), b.range(bounds));
+                    (a.0.min(b.0), a.1.min(b.1))
+                }
+            },
+        }
+    }
+
+    /// The same for symbols within bounds, with every `min` and `max` decided that the bounds decide, and symbols of one value replaced by it.
+    pub fn within(&self, bounds: &DimBounds) -> Dim {
+        let (low, high) = self.range(bounds);
+        if low == high {
+            return Dim::Const(low);
+        }
+        let Dim::Expr(e) = self else { return self.clone() };
+        match &**e {
+            DimExpr::Sum(terms, c) => {
+                let (mut all, mut constant) = (Vec::new(), *c);
+                for (d, k) in terms {
+                    let (inner, c) = d.within(bounds).terms();
+                    all.extend(inner.into_iter().map(|(d, n)| (d, n.saturating_mul(*k))));
+                    constant = constant.saturating_add(c.saturating_mul(*k));
+                }
+                Dim::from_terms(all, constant)
+            }
+            DimExpr::Product(f) => f.iter().fold(Dim::Const(1), |a, d| a.mul(&d.within(bounds))),
+            DimExpr::Div(a, b) => a.within(bounds).div(&b.within(bounds)),
+            DimExpr::Max(a, b) | DimExpr::Min(a, b) => {
+                let is_max = matches!(**e, DimExpr::Max(..));
+                let (x, y) = (a.within(bounds), b.within(bounds));
+                let ((x0, x1), (y0, y1)) = (x.range(bounds), y.range(bounds));
+                match (x0 >= y1, y0 >= x1) {
+                    (true, _) => if is_max { x } else { y },
+                    (_, true) => if is_max { y } else { x },
+                    _ => if is_max { x.max_of(&y) } else { x.min_of(&y) },
+                }
+            }
+        }
+    }
+
     /// Adds the symbols that occur to `out`, in order of occurrence, without repeats.
     pub fn symbols(&self, out: &mut Vec<Arc<str>>) {
         match self {
@@ -242,6 +303,17 @@ impl Dim {
             },
         }
     }
+}
+
+fn sum_range(terms: &[(Dim, i64)], constant: i64, bounds: &DimBounds) -> (u64, u64) {
+    let (mut low, mut high) = (i128::from(constant), i128::from(constant));
+    for (d, k) in terms {
+        let (a, b) = d.range(bounds);
+        let (a, b) = (i128::from(a) * i128::from(*k), i128::from(b) * i128::from(*k));
+        (low, high) = (low + a.min(b), high + a.max(b));
+    }
+    let clamp = |x: i128| u64::try_from(x.max(0)).unwrap_or(u64::MAX);
+    (clamp(low), clamp(high))
 }
 
 impl From<u64> for Dim {
@@ -300,6 +372,19 @@ mod tests {
         assert_eq!(n.mul(&h).div(&h), n);
         assert_eq!(n.mul(&Dim::Const(6)).div(&Dim::Const(3)), n.mul(&Dim::Const(2)));
         assert_eq!(h.offset(2).offset(-2), h);
+    }
+
+    #[test]
+    fn bounds_decide_what_they_can() {
+        let (n, m) = (Dim::sym("N"), Dim::sym("M"));
+        let bounds = DimBounds::from([("N".to_string(), (1, 64)), ("M".to_string(), (3, 3))]);
+        let conv = n.offset(-1).div(&Dim::Const(2)).offset(1);
+        assert_eq!(conv.range(&bounds), (1, 32));
+        assert_eq!(n.min_of(&Dim::Const(512)).within(&bounds), n);
+        assert_eq!(n.max_of(&n.min_of(&Dim::Const(512))).within(&bounds), n);
+        assert_eq!(n.min_of(&Dim::Const(32)).within(&bounds), n.min_of(&Dim::Const(32)));
+        assert_eq!(n.mul(&m).within(&bounds), n.mul(&Dim::Const(3)));
+        assert_eq!(n.sub(&m).range(&bounds), (0, 61));
     }
 
     #[test]

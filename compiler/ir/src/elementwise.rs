@@ -5,6 +5,7 @@
 
 use crate::lir::{Expr, LoopKind, Stmt};
 use crate::lower::{Arg, LowerCx};
+use crate::op::Extent;
 use crate::scalar::{BinOp, ScalarProgram};
 
 /// Elements from which a nest is worth more than one thread.
@@ -16,7 +17,7 @@ impl LowerCx<'_> {
     /// `out = program(args)` for every element; operands broadcast to the shape of the result.
     pub fn map(&mut self, program: &ScalarProgram, out: &Arg, args: &[Arg]) {
         let space = Space::new(out, args);
-        if !space.extents.contains(&0) {
+        if space.extents.iter().all(|n| n.bound > 0) {
             space.emit(self, program, out, args);
         }
     }
@@ -31,7 +32,7 @@ impl LowerCx<'_> {
 
 /// The iteration space: extents, and per operand (result first) one stride for each extent.
 struct Space {
-    extents: Vec<u64>,
+    extents: Vec<Extent>,
     strides: Vec<Vec<i64>>,
 }
 
@@ -40,19 +41,22 @@ impl Space {
         let rank = out.view.shape.len();
         let broadcast = |arg: &Arg| -> Vec<i64> {
             let lead = rank - arg.view.shape.len();
-            let stride = |d: usize| if d < lead || arg.view.shape[d - lead] == 1 { 0 } else { arg.view.strides[d - lead] };
+            let stride = |d: usize| if d < lead || arg.view.extent(d - lead).is_one() { 0 } else { arg.view.strides[d - lead] };
             (0..rank).map(stride).collect()
         };
         let all: Vec<Vec<i64>> = std::iter::once(out).chain(args).map(broadcast).collect();
-        let mut order: Vec<usize> = (0..rank).filter(|d| out.view.shape[*d] != 1).collect();
+        let mut order: Vec<usize> = (0..rank).filter(|d| !out.view.extent(*d).is_one()).collect();
         order.sort_by_key(|d| (std::cmp::Reverse(all[0][*d].unsigned_abs()), *d));
         let mut space = Space { extents: Vec::new(), strides: vec![Vec::new(); all.len()] };
         for d in order {
-            let n = out.view.shape[d];
+            let n = out.view.extent(d);
+            // Where an open extent is smaller than its bound, what follows it is not its neighbour.
             let merges = !space.extents.is_empty()
-                && space.strides.iter().zip(&all).all(|(s, a)| s.last().is_some_and(|last| *last == a[d] * n as i64));
+                && n.open.is_none()
+                && space.strides.iter().zip(&all).all(|(s, a)| s.last().is_some_and(|last| *last == a[d] * n.bound as i64));
             if merges {
-                *space.extents.last_mut().expect("internal: a dimension to merge into") *= n;
+                let outer = space.extents.last_mut().expect("internal: a dimension to merge into");
+                *outer = outer.times(&n);
                 space.strides.iter_mut().zip(&all).for_each(|(s, a)| *s.last_mut().expect("internal: a stride") = a[d]);
             } else {
                 space.extents.push(n);
@@ -74,10 +78,10 @@ impl Space {
     }
 
     fn emit(&self, cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg]) {
-        let total: u64 = self.extents.iter().product();
+        let total = self.extents.iter().map(|n| n.bound).fold(1, u64::saturating_mul);
         let parallel = total >= PARALLEL_ELEMENTS && cx.at_top_level();
         let starts: Vec<Expr> = std::iter::once(out).chain(args).map(|a| Expr::Int(a.view.offset)).collect();
-        if parallel && self.extents.len() == 1 {
+        if parallel && self.extents.len() == 1 && self.extents[0].open.is_none() {
             return self.chunks(cx, program, out, args, &starts);
         }
         self.level(cx, 0, parallel, &starts, &mut |cx, at| body(cx, program, out, args, at));
@@ -94,7 +98,7 @@ impl Space {
         } else {
             LoopKind::Serial
         };
-        cx.for_(kind, self.extents[d], |cx, i| {
+        cx.for_in(kind, &self.extents[d], |cx, i| {
             let next = self.advance(at, d, &i);
             self.level(cx, d + 1, parallel, &next, f);
         });
@@ -106,7 +110,7 @@ impl Space {
 
     /// One long loop, in chunks that tasks share.
     fn chunks(&self, cx: &mut LowerCx, program: &ScalarProgram, out: &Arg, args: &[Arg], starts: &[Expr]) {
-        let n = self.extents[0];
+        let n = self.extents[0].bound;
         cx.for_(LoopKind::Parallel, n.div_ceil(CHUNK), |cx, chunk| {
             let lo = cx.let_(chunk.times(CHUNK as i64));
             let hi = cx.let_(Expr::bin(BinOp::Min, Expr::Var(lo).add(Expr::Int(CHUNK as i64)), Expr::Int(n as i64)));

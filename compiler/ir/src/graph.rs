@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::dim::Dim;
+use crate::dim::{Dim, DimBounds};
 use crate::dtype::DType;
 use crate::op::OpDef;
 use crate::scalar::ScalarProgram;
@@ -34,6 +34,17 @@ impl TensorType {
         self.shape.iter().map(Dim::as_const).collect()
     }
 
+    /// The largest extents within bounds, if there are any.
+    pub fn bound_shape(&self, bounds: &DimBounds) -> Option<Vec<u64>> {
+        let largest = |d: &Dim| Some(d.range(bounds).1).filter(|n| *n < u64::MAX);
+        self.shape.iter().map(largest).collect()
+    }
+
+    /// The extents that are no numbers, by dimension.
+    pub fn open(&self) -> Vec<Option<Dim>> {
+        self.shape.iter().map(|d| d.as_const().is_none().then(|| d.clone())).collect()
+    }
+
     /// Number of dimensions.
     pub fn rank(&self) -> usize {
         self.shape.len()
@@ -62,6 +73,8 @@ pub enum Attr {
     Str(String),
     /// List of integers.
     Ints(Vec<i64>),
+    /// List of sizes.
+    Dims(Vec<Dim>),
     /// List of floats.
     Floats(Vec<f32>),
     /// List of texts.
@@ -205,12 +218,29 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// Graph outputs; may name inputs, constants and the same value twice.
     pub outputs: Vec<ValueId>,
+    /// Smallest and largest values of open dimensions, where they are stated; bodies of nodes have those of the graph around them.
+    pub bounds: DimBounds,
 }
 
 impl Graph {
     /// An empty graph.
     pub fn new(name: &str) -> Graph {
         Graph { name: name.to_string(), ..Graph::default() }
+    }
+
+    /// States bounds of open dimensions, and what follows from them for all types.
+    pub fn set_bounds(&mut self, bounds: DimBounds) {
+        for value in &mut self.values {
+            value.ty.shape.iter_mut().for_each(|d| *d = d.within(&bounds));
+        }
+        for attr in self.nodes.iter_mut().flat_map(|n| n.attrs.0.values_mut()) {
+            match attr {
+                Attr::Graph(body) => body.set_bounds(bounds.clone()),
+                Attr::Dims(dims) => dims.iter_mut().for_each(|d| *d = d.within(&bounds)),
+                _ => {}
+            }
+        }
+        self.bounds = bounds;
     }
 
     /// The value `id`.

@@ -1,7 +1,7 @@
 //! The reference interpreter: the judge of meaning. It runs a graph node by node through the operators' `eval` and is never optimised.
 
-use crate::dim::Dim;
-use crate::graph::{Graph, Node, TensorType};
+use crate::dim::{Dim, DimBindings};
+use crate::graph::{Attr, Graph, Node, TensorType};
 use crate::op::{EvalCx, InferCx, OpError};
 use crate::tensor::Tensor;
 
@@ -57,13 +57,17 @@ pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>,
         }
         values[id.0 as usize] = Some(tensor.clone());
     }
+    let sizes = sizes_of(graph, inputs);
     for node in &graph.nodes {
         let operands: Vec<Option<&Tensor>> = node
             .inputs
             .iter()
             .map(|i| i.map(|id| values[id.0 as usize].as_ref().expect("internal: nodes are out of order")))
             .collect();
-        let results = run_node(node, &operands)?;
+        let results = match with_sizes(node, &sizes) {
+            Some(node) => run_node(&node, &operands)?,
+            None => run_node(node, &operands)?,
+        };
         for (id, tensor) in node.outputs.iter().zip(results) {
             values[id.0 as usize] = Some(tensor);
         }
@@ -71,6 +75,32 @@ pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>,
     let outputs = graph.outputs.iter().map(|id| values[id.0 as usize].clone().expect("internal: an output is not computed"));
     let outputs = outputs.collect();
     Ok((values, outputs))
+}
+
+/// Values of the symbols that are extents of inputs.
+fn sizes_of(graph: &Graph, inputs: &[Tensor]) -> DimBindings {
+    let mut sizes = DimBindings::new();
+    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+        for (dim, n) in graph.ty(*id).shape.iter().zip(tensor.shape()) {
+            if let Dim::Sym(name) = dim {
+                sizes.insert(name.to_string(), *n);
+            }
+        }
+    }
+    sizes
+}
+
+/// A node with numbers in the place of symbols, if it has lists of sizes among its attributes.
+fn with_sizes(node: &Node, sizes: &DimBindings) -> Option<Node> {
+    node.attrs.0.values().any(|a| matches!(a, Attr::Dims(_))).then(|| {
+        let mut node = node.clone();
+        for attr in node.attrs.0.values_mut() {
+            if let Attr::Dims(dims) = attr {
+                dims.iter_mut().for_each(|d| *d = d.bind(sizes));
+            }
+        }
+        node
+    })
 }
 
 /// Runs one node: infers its result types for the operands at hand, then evaluates.

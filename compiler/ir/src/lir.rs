@@ -24,6 +24,8 @@ pub enum BufKind {
     Output(usize),
     /// A constant that lowering made (packed weights, tables): little-endian bytes, 64-byte aligned.
     Const(std::sync::Arc<Vec<u8>>),
+    /// The table of sizes that come with the call: i64, only read.
+    Sizes,
     /// Memory that lives only during the function, 64-byte aligned, contents undefined.
     Scratch {
         /// Size.

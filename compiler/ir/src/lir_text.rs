@@ -18,6 +18,7 @@ impl fmt::Display for Func {
             match &buf.kind {
                 BufKind::Input(n) => writeln!(f, "input {n}")?,
                 BufKind::Output(n) => writeln!(f, "output {n}")?,
+                BufKind::Sizes => writeln!(f, "sizes")?,
                 BufKind::Const(bytes) => writeln!(f, "const {} bytes", bytes.len())?,
                 BufKind::Scratch { bytes, per_worker } => {
                     writeln!(f, "scratch {bytes} bytes{}", if *per_worker { " per worker" } else { "" })?;

@@ -1,9 +1,13 @@
 //! Lowering context: what an operator's `lower` sees, and helpers that build loop nests over strided views.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::Attrs;
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
-use crate::op::View;
+use crate::op::{Extent, Extents, View};
 use crate::scalar::{ScalarOp, ScalarProgram};
 use crate::target::TargetDesc;
 use crate::tensor::Tensor;
@@ -29,6 +33,26 @@ impl Arg {
     }
 }
 
+/// The open sizes that the functions of a plan use: at run time a table of numbers, one for each.
+#[derive(Debug, Default)]
+pub struct Sizes(RefCell<Vec<Dim>>);
+
+impl Sizes {
+    /// The place of a size in the table.
+    pub fn place(&self, dim: &Dim) -> usize {
+        let mut all = self.0.borrow_mut();
+        all.iter().position(|d| d == dim).unwrap_or_else(|| {
+            all.push(dim.clone());
+            all.len() - 1
+        })
+    }
+
+    /// The sizes of the table, in order.
+    pub fn list(&self) -> Vec<Dim> {
+        self.0.borrow().clone()
+    }
+}
+
 /// What `Lower::Nest` functions work on. Statements go to the innermost open block.
 pub struct LowerCx<'a> {
     /// Attributes of the node.
@@ -46,6 +70,10 @@ pub struct LowerCx<'a> {
     /// The function being built.
     pub func: Func,
     blocks: Vec<Vec<Stmt>>,
+    sizes: &'a Sizes,
+    /// The table of sizes, and the sizes that are in variables.
+    table: Option<BufId>,
+    known: BTreeMap<Dim, Var>,
 }
 
 impl<'a> LowerCx<'a> {
@@ -56,6 +84,7 @@ impl<'a> LowerCx<'a> {
         inputs: &[Option<(DType, View, Option<Tensor>)>],
         outputs: &[(DType, View)],
         target: &'a TargetDesc,
+        sizes: &'a Sizes,
     ) -> LowerCx<'a> {
         let mut func = Func { name: name.to_string(), ..Func::default() };
         let inputs = inputs.iter().enumerate().map(|(i, input)| {
@@ -76,7 +105,32 @@ impl<'a> LowerCx<'a> {
             constant: None,
         });
         let outputs = outputs.collect();
-        LowerCx { attrs, inputs, halos, in_place, outputs, target, func, blocks: vec![Vec::new()] }
+        let (blocks, known) = (vec![Vec::new()], BTreeMap::new());
+        LowerCx { attrs, inputs, halos, in_place, outputs, target, func, blocks, sizes, table: None, known }
+    }
+
+    /// A size as an i64: a number, or a variable that is set at the top level of the function, in front of what is open now.
+    pub fn size(&mut self, dim: &Dim) -> Expr {
+        if let Dim::Const(n) = dim {
+            return Expr::Int(*n as i64);
+        }
+        if let Some(var) = self.known.get(dim) {
+            return Expr::Var(*var);
+        }
+        let table = *self.table.get_or_insert_with(|| self.func.buf(DType::I64, BufKind::Sizes));
+        let var = self.func.var(DType::I64);
+        let value = Expr::Load(table, Box::new(Expr::Int(self.sizes.place(dim) as i64)));
+        self.blocks[0].push(Stmt::Set(var, value));
+        self.known.insert(dim.clone(), var);
+        Expr::Var(var)
+    }
+
+    /// An extent as an i64.
+    pub fn count(&mut self, extent: &Extent) -> Expr {
+        match &extent.open {
+            Some(dim) => self.size(&dim.clone()),
+            None => Expr::Int(extent.bound as i64),
+        }
     }
 
     /// Operand `i`, which inference has shown to be there.
@@ -126,6 +180,17 @@ impl<'a> LowerCx<'a> {
         self.for_range(kind, Expr::Int(0), Expr::Int(n as i64), 1, body);
     }
 
+    /// `for i in 0..n` for an extent that may be open.
+    pub fn for_in(&mut self, kind: LoopKind, n: &Extent, body: impl FnOnce(&mut Self, Expr)) {
+        match n.open {
+            None => self.for_(kind, n.bound, body),
+            Some(_) => {
+                let hi = self.count(n);
+                self.for_range(kind, Expr::Int(0), hi, 1, body);
+            }
+        }
+    }
+
     /// `for i in lo..hi step step`.
     pub fn for_range(&mut self, kind: LoopKind, lo: Expr, hi: Expr, step: i64, body: impl FnOnce(&mut Self, Expr)) {
         let var = self.func.var(DType::I64);
@@ -152,8 +217,9 @@ impl<'a> LowerCx<'a> {
 
     /// Loops over all coordinates of `shape`, the dimension in which `order_by` is densest innermost and vectorised, the outermost one parallel
     /// when nothing is open yet; calls `body` with the coordinate in the order of `shape`.
-    pub fn for_each(&mut self, shape: &[u64], order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
-        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+    pub fn for_each<S: Extents + ?Sized>(&mut self, shape: &S, order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
+        let shape = &shape.extents();
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| !shape[*d].is_one()).collect();
         order.sort_by_key(|d| std::cmp::Reverse((order_by[*d].unsigned_abs(), shape.len() - d)));
         let mut at = vec![Expr::Int(0); shape.len()];
         let outer_parallel = self.blocks.len() == 1 && order.len() > 1;
@@ -166,8 +232,9 @@ impl<'a> LowerCx<'a> {
     }
 
     /// Like [`LowerCx::for_each`] for bodies that are whole rows or more: nothing is vectorised, and one dimension is enough to be parallel.
-    pub fn for_rows(&mut self, shape: &[u64], order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
-        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+    pub fn for_rows<S: Extents + ?Sized>(&mut self, shape: &S, order_by: &[i64], body: impl FnOnce(&mut Self, &[Expr])) {
+        let shape = &shape.extents();
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| !shape[*d].is_one()).collect();
         order.sort_by_key(|d| std::cmp::Reverse((order_by[*d].unsigned_abs(), shape.len() - d)));
         let mut at = vec![Expr::Int(0); shape.len()];
         let parallel = self.at_top_level();
@@ -175,7 +242,8 @@ impl<'a> LowerCx<'a> {
     }
 
     /// Serial loops over all coordinates of `shape`, in its order.
-    pub fn for_serial(&mut self, shape: &[u64], body: impl FnOnce(&mut Self, &[Expr])) {
+    pub fn for_serial<S: Extents + ?Sized>(&mut self, shape: &S, body: impl FnOnce(&mut Self, &[Expr])) {
+        let shape = &shape.extents();
         let order: Vec<usize> = (0..shape.len()).collect();
         let mut at = vec![Expr::Int(0); shape.len()];
         self.rows(shape, &order, false, &mut at, body);
@@ -183,7 +251,7 @@ impl<'a> LowerCx<'a> {
 
     fn rows(
         &mut self,
-        shape: &[u64],
+        shape: &[Extent],
         order: &[usize],
         parallel: bool,
         at: &mut Vec<Expr>,
@@ -191,7 +259,7 @@ impl<'a> LowerCx<'a> {
     ) {
         let Some((&d, rest)) = order.split_first() else { return body(self, at) };
         let kind = if parallel { LoopKind::Parallel } else { LoopKind::Serial };
-        self.for_(kind, shape[d], |cx, i| {
+        self.for_in(kind, &shape[d], |cx, i| {
             at[d] = i;
             cx.rows(shape, rest, false, at, body);
         });
@@ -199,7 +267,7 @@ impl<'a> LowerCx<'a> {
 
     fn nest(
         &mut self,
-        shape: &[u64],
+        shape: &[Extent],
         order: &[usize],
         parallel: bool,
         at: &mut Vec<Expr>,
@@ -211,7 +279,7 @@ impl<'a> LowerCx<'a> {
             (false, true) => LoopKind::Vector,
             (false, false) => LoopKind::Serial,
         };
-        self.for_(kind, shape[d], |cx, i| {
+        self.for_in(kind, &shape[d], |cx, i| {
             at[d] = i;
             cx.nest(shape, rest, false, at, body);
         });

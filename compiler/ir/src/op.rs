@@ -180,11 +180,88 @@ impl EvalCx<'_> {
     }
 }
 
+/// An extent: a number, or a size that comes with the call and its largest value.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Extent {
+    /// The largest value; the value where the extent is not open.
+    pub bound: u64,
+    /// The expression of an open extent.
+    pub open: Option<Dim>,
+}
+
+impl Extent {
+    /// True for the number 1.
+    pub fn is_one(&self) -> bool {
+        self.open.is_none() && self.bound == 1
+    }
+
+    /// As a dimension.
+    pub fn dim(&self) -> Dim {
+        self.open.clone().unwrap_or(Dim::Const(self.bound))
+    }
+
+    /// The product of two extents.
+    pub fn times(&self, other: &Extent) -> Extent {
+        let open = (self.open.is_some() || other.open.is_some()).then(|| self.dim().mul(&other.dim()));
+        Extent { bound: self.bound.saturating_mul(other.bound), open }
+    }
+}
+
+impl From<u64> for Extent {
+    fn from(n: u64) -> Extent {
+        Extent { bound: n, open: None }
+    }
+}
+
+/// Lists of extents: shapes of numbers, and those of views.
+pub trait Extents {
+    /// The extents.
+    fn extents(&self) -> Vec<Extent>;
+}
+
+impl Extents for [u64] {
+    fn extents(&self) -> Vec<Extent> {
+        self.iter().copied().map(Extent::from).collect()
+    }
+}
+
+impl Extents for Vec<u64> {
+    fn extents(&self) -> Vec<Extent> {
+        self.as_slice().extents()
+    }
+}
+
+impl<const N: usize> Extents for [u64; N] {
+    fn extents(&self) -> Vec<Extent> {
+        self.as_slice().extents()
+    }
+}
+
+impl Extents for [Extent] {
+    fn extents(&self) -> Vec<Extent> {
+        self.to_vec()
+    }
+}
+
+impl Extents for Vec<Extent> {
+    fn extents(&self) -> Vec<Extent> {
+        self.clone()
+    }
+}
+
+impl Extents for View {
+    fn extents(&self) -> Vec<Extent> {
+        View::extents(self)
+    }
+}
+
 /// A strided view of an operand: how a data movement becomes no movement. Strides and offset are in elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Extents.
+    /// Extents; where they are open, the largest ones, which the strides are made for.
     pub shape: Vec<u64>,
+    /// For each dimension the extent as an expression, where it is open; empty when all extents are numbers.
+    pub open: Vec<Option<Dim>>,
     /// Elements between neighbours along each dimension; may be 0 (broadcast) or negative.
     pub strides: Vec<i64>,
     /// Elements from the start of the buffer.
@@ -199,7 +276,39 @@ impl View {
             // Only a tensor without elements has extents whose product overflows: its strides lead nowhere.
             strides[d - 1] = strides[d].wrapping_mul(shape[d].max(1) as i64);
         }
-        View { shape: shape.to_vec(), strides, offset: 0 }
+        View { shape: shape.to_vec(), open: Vec::new(), strides, offset: 0 }
+    }
+
+    /// The extent of dimension `d` where it is open.
+    pub fn open(&self, d: usize) -> Option<&Dim> {
+        self.open.get(d).and_then(Option::as_ref)
+    }
+
+    /// True when all extents are numbers.
+    pub fn is_fixed(&self) -> bool {
+        self.open.iter().all(Option::is_none)
+    }
+
+    /// Extent of dimension `d`.
+    pub fn extent(&self, d: usize) -> Extent {
+        Extent { bound: self.shape[d], open: self.open(d).cloned() }
+    }
+
+    /// All extents.
+    pub fn extents(&self) -> Vec<Extent> {
+        (0..self.shape.len()).map(|d| self.extent(d)).collect()
+    }
+
+    /// Extents as a type has them.
+    pub fn dims(&self) -> Vec<Dim> {
+        (0..self.shape.len()).map(|d| self.open(d).cloned().unwrap_or(Dim::Const(self.shape[d]))).collect()
+    }
+
+    /// The same view with these extents open.
+    #[must_use]
+    pub fn with_open(mut self, open: Vec<Option<Dim>>) -> View {
+        self.open = if open.iter().all(Option::is_none) { Vec::new() } else { open };
+        self
     }
 
     /// True when elements lie row-major without gaps (extents of 1 do not matter).
@@ -209,8 +318,8 @@ impl View {
     }
 }
 
-/// Expresses a result as a view of operand 0: from attributes, the operand's view, the result's type and the constant operands.
-pub type ViewFn = fn(&Attrs, &View, &TensorType, &[Option<Tensor>]) -> Option<View>;
+/// Expresses a result as a view of operand 0: from attributes, the operand's view, the result's extents and the constant operands.
+pub type ViewFn = fn(&Attrs, &View, &[Extent], &[Option<Tensor>]) -> Option<View>;
 
 /// Values of an integer result as dimensions.
 pub type DimsFn = fn(&InferCx) -> Option<Vec<Dim>>;
@@ -223,8 +332,10 @@ pub enum Lower {
     /// The result is a view of operand 0 if the function can express it for the operand's strides; otherwise a strided copy is made
     /// from what it answers for a contiguous operand (for which it must answer).
     View(ViewFn),
-    /// A loop nest.
+    /// A loop nest over extents that are numbers.
     Nest(fn(&mut LowerCx) -> OpResult<()>),
+    /// A loop nest that takes extents as they come: numbers, or open ones from the views.
+    OpenNest(fn(&mut LowerCx) -> OpResult<()>),
     /// Always expanded into other operators on import or by a pass; or control flow that the planner handles itself.
     None,
 }

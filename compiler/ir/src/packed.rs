@@ -5,7 +5,7 @@
 use crate::dtype::DType;
 use crate::graph::Attrs;
 use crate::lir::{Expr, Func, LoopKind};
-use crate::lower::LowerCx;
+use crate::lower::{LowerCx, Sizes};
 use crate::op::View;
 use crate::scalar::BinOp;
 use crate::target::TargetDesc;
@@ -31,7 +31,8 @@ pub fn cross(border: Border, name: &str, dtype: DType, elements: u64, target: &T
     let (from, to) = if border == Border::Unpack { (bytes, elements) } else { (elements, bytes) };
     let (attrs, view) = (Attrs::default(), |n| (code, View::contiguous(&[n])));
     let input = Some((code, view(from).1, None));
-    let mut cx = LowerCx::new(name, &attrs, &[input], &[view(to)], target);
+    let sizes = Sizes::default();
+    let mut cx = LowerCx::new(name, &attrs, &[input], &[view(to)], target, &sizes);
     let step = if border == Border::Unpack { unpack_byte } else { pack_byte };
     let whole = elements / per_byte;
     over_bytes(&mut cx, whole, |cx, i| step(cx, &i, per_byte as i64, bits, code));

@@ -292,6 +292,9 @@ impl<'a> Parser<'a> {
             let id = graph.add_input(&name, ty);
             self.define(&mut ids, name, id)?;
         }
+        if self.eat("where") {
+            self.bounds(&mut graph)?;
+        }
         self.expect("{")?;
         while !self.eat("return") {
             self.statement(&mut graph, &mut ids)?;
@@ -305,6 +308,20 @@ impl<'a> Parser<'a> {
                 return Ok(graph);
             }
             self.expect(",")?;
+        }
+    }
+
+    /// `N in 1 to 64, L in 1 to 128`
+    fn bounds(&mut self, graph: &mut Graph) -> Parsed<()> {
+        loop {
+            let Dim::Sym(symbol) = self.dim()? else { return self.fail("expected the name of a dimension") };
+            self.expect("in")?;
+            let low = self.int()?;
+            self.expect("to")?;
+            graph.bounds.insert(symbol.to_string(), (low, self.int()?));
+            if !self.eat(",") {
+                return Ok(());
+            }
         }
     }
 
@@ -403,6 +420,7 @@ impl<'a> Parser<'a> {
         }
         for (word, parse) in [
             ("ints", (|p| p.list("[", "]", Self::int).map(Attr::Ints)) as fn(&mut Self) -> Parsed<Attr>),
+            ("dims", |p| p.list("[", "]", Self::dim).map(Attr::Dims)),
             ("floats", |p| p.list("[", "]", Self::f32).map(Attr::Floats)),
             ("strs", |p| p.list("[", "]", Self::string).map(Attr::Strs)),
             ("type", |p| p.dtype().map(Attr::Type)),

@@ -1,6 +1,6 @@
 //! The plan: lowered functions in order, every buffer with its place. What the planner (passes) hands to code generation.
 
-use crate::dim::Dim;
+use crate::dim::{Dim, DimBounds};
 use crate::graph::TensorType;
 use crate::lir::Func;
 
@@ -98,7 +98,7 @@ impl Step {
 pub struct Io {
     /// ONNX name.
     pub name: String,
-    /// Type with constant extents.
+    /// Type; open extents are expressions over symbols that the plan has bounds for.
     pub ty: TensorType,
 }
 
@@ -119,6 +119,10 @@ pub struct Plan {
     pub arena_shared: Dim,
     /// Scratch bytes of each worker.
     pub scratch_per_worker: Dim,
+    /// Open sizes that the steps read, with their place in the arena: an i64 each, written before the first step.
+    pub sizes: Option<(Place, Vec<Dim>)>,
+    /// Smallest and largest values of the symbols in sizes and types.
+    pub bounds: DimBounds,
 }
 
 /// A dimension whose value comes with each call.
@@ -126,9 +130,9 @@ pub struct Plan {
 pub struct OpenDim {
     /// Name.
     pub name: String,
-    /// The values that there are variants for, ascending.
-    pub values: Vec<u64>,
-    /// An input and an axis of it that has this extent in every variant.
+    /// First and last of the ranges of values that there are plans for, ascending; a single value is a range too.
+    pub ranges: Vec<(u64, u64)>,
+    /// An input and an axis of it that has this extent in every plan.
     pub from: (usize, usize),
 }
 
@@ -138,6 +142,6 @@ pub struct OpenDim {
 pub struct Variants {
     /// The open dimensions.
     pub dims: Vec<OpenDim>,
-    /// For every combination of their values, in the order of `dims`, a plan.
-    pub plans: Vec<(Vec<u64>, Plan)>,
+    /// For every combination of their ranges, in the order of `dims`, a plan.
+    pub plans: Vec<(Vec<(u64, u64)>, Plan)>,
 }

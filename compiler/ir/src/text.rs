@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::graph::{Attr, Graph, Node, ValueId};
 use crate::tensor::Tensor;
@@ -51,7 +52,11 @@ fn write_graph(out: &mut String, graph: &Graph, depth: usize) -> fmt::Result {
         let comma = if i > 0 { ", " } else { "" };
         write!(out, "{comma}{}: {}", name(graph, *id), graph.ty(*id))?;
     }
-    out.push_str(") {\n");
+    out.push(')');
+    for (i, (symbol, (low, high))) in graph.bounds.iter().enumerate() {
+        write!(out, "{}{} in {low} to {high}", if i > 0 { ", " } else { " where " }, Dim::sym(symbol))?;
+    }
+    out.push_str(" {\n");
     for (i, value) in graph.values.iter().enumerate() {
         if let Some(tensor) = &value.constant {
             let id = ValueId(i as u32);
@@ -99,6 +104,7 @@ fn write_attr(out: &mut String, attr: &Attr, depth: usize) -> fmt::Result {
         Attr::Int(n) => write!(out, "{n}"),
         Attr::Float(x) => out.write_str(&float(f64::from(*x), DType::F32)),
         Attr::Str(s) => write!(out, "{s:?}"),
+        Attr::Dims(v) => write!(out, "dims[{}]", list(v.iter().map(Dim::to_string))),
         Attr::Ints(v) => write!(out, "ints[{}]", list(v.iter().map(i64::to_string))),
         Attr::Floats(v) => write!(out, "floats[{}]", list(v.iter().map(|x| float(f64::from(*x), DType::F32)))),
         Attr::Strs(v) => write!(out, "strs[{}]", list(v.iter().map(|s| format!("{s:?}")))),

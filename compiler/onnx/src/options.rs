@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use onnxc_ir::{DimBindings, Tensor};
+use onnxc_ir::{Dim, DimBindings, Tensor};
 
 /// Options of an import.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Values of named dimensions (`--dim`).
     pub dims: DimBindings,
-    /// Extents of inputs by name (`--shape`).
-    pub shapes: BTreeMap<String, Vec<u64>>,
+    /// Extents of inputs by name (`--shape`): numbers, or symbols that the caller names.
+    pub shapes: BTreeMap<String, Vec<Dim>>,
     /// Inputs that become constants (`--const`).
     pub consts: BTreeMap<String, Tensor>,
     /// Limits.

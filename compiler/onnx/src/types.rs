@@ -54,9 +54,9 @@ pub fn bind_shapes(inputs: &[ValueInfoProto], options: &Options, bound: &mut Dim
             continue;
         };
         for (dim, n) in shape.iter().zip(given) {
-            if let Dim::Sym(name) = dim {
-                match bound.insert(name.to_string(), *n) {
-                    Some(before) if before != *n => {
+            if let (Dim::Sym(name), Some(n)) = (dim, n.as_const()) {
+                match bound.insert(name.to_string(), n) {
+                    Some(before) if before != n => {
                         return Err(format!(
                             "dimension {name} is given two extents: {before} and, by --shape of input {:?}, {n}",
                             info.name
@@ -76,15 +76,16 @@ pub fn input_type(info: &ValueInfoProto, options: &Options, bound: &DimBindings)
     let given = options.shapes.get(&info.name);
     let mut ty = match (shape, given) {
         (Some(shape), _) => TensorType { dtype, shape },
-        (None, Some(given)) => TensorType::fixed(dtype, given),
+        (None, Some(given)) => TensorType::new(dtype, given.clone()),
         (None, None) => return Err(format!("its rank is unknown; give its shape: --shape {}=1,3,224,224", info.name)),
     };
     if let Some(given) = given {
-        let fits = ty.rank() == given.len() && ty.shape.iter().zip(given).all(|(d, n)| d.as_const().is_none_or(|d| d == *n));
+        let fits = ty.rank() == given.len() && ty.shape.iter().zip(given).all(|(d, n)| d.as_const().is_none() || d == n);
         if !fits {
-            return Err(format!("--shape {}={given:?} does not fit its type {ty}", info.name));
+            let given: Vec<String> = given.iter().map(Dim::to_string).collect();
+            return Err(format!("--shape {}={} does not fit its type {ty}", info.name, given.join(",")));
         }
-        ty = TensorType::fixed(dtype, given);
+        ty = TensorType::new(dtype, given.clone());
     }
     ty.shape = ty.shape.iter().map(|d| d.bind(bound)).collect();
     let limits = &options.limits;

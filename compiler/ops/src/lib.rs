@@ -177,6 +177,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::SIN,
     &elementwise::SINH,
     &shape::SIZE,
+    &shape::SIZES,
     &view::SLICE,
     &normalization::SOFTMAX,
     &elementwise::SOFTPLUS,

@@ -47,7 +47,7 @@ macro_rules! reduction {
             infer: |cx| infer(cx, Kind::$kind),
             infer_dims: None,
             eval: |cx| eval(cx, Kind::$kind),
-            lower: Lower::Nest(|cx| lower(cx, Kind::$kind)),
+            lower: Lower::OpenNest(|cx| lower(cx, Kind::$kind)),
             tolerance: $tolerance,
             samples: || samples(Kind::$kind),
         };
@@ -211,18 +211,19 @@ fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
     let shape = x.view.shape.clone();
     let given = cx.opt(1).and_then(|a| a.constant).and_then(|t| t.to_i64s());
     let axes = chosen(cx.attrs, given, shape.len())?;
-    let rows = Rows::new(&shape, &axes, vec![x.clone(), spread_reduced(&out, &shape, &axes)]);
+    let rows = Rows::new(&x.view.extents(), &axes, vec![x.clone(), spread_reduced(&out, &shape, &axes)]);
     let t = accumulator(kind, x.dtype);
-    let n = rows.row_len();
+    let n = cx.count(&rows.row_len());
+    let n = if let Expr::Int(n) = n { number(t, n as f64) } else { n.cast_from(DType::I64, t) };
     rows.emit(cx, &mut |row| {
-        let result = reduce_row(row, kind, x.dtype, t, n);
+        let result = reduce_row(row, kind, x.dtype, t, &n);
         row.store(1, result);
     });
     Ok(())
 }
 
 /// The value of one row in the accumulator's type, or in f64 for functions of integers.
-fn reduce_row(row: &mut Row, kind: Kind, dtype: DType, t: DType, n: u64) -> Expr {
+fn reduce_row(row: &mut Row, kind: Kind, dtype: DType, t: DType, n: &Expr) -> Expr {
     let x = row.arg(0);
     let load = |cx: &mut LowerCx, at: &[Expr]| cx.load(&x, at).cast_from(dtype, t);
     let (low, high) = limits(dtype, t);
@@ -232,7 +233,7 @@ fn reduce_row(row: &mut Row, kind: Kind, dtype: DType, t: DType, n: u64) -> Expr
         Kind::Sum => row.reduce(BinOp::Add, zero(), load),
         Kind::Mean => {
             let sum = row.reduce(BinOp::Add, zero(), load);
-            Expr::bin(BinOp::Div, sum, number(t, n as f64))
+            Expr::bin(BinOp::Div, sum, n.clone())
         }
         Kind::Max => row.reduce(BinOp::Max, low, load),
         Kind::Min => row.reduce(BinOp::Min, high, load),

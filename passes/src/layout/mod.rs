@@ -112,7 +112,7 @@ pub fn view(shape: &[u64], order: &Order, element_bytes: u64) -> View {
             step += (CACHE_GAP / element_bytes) as i64;
         }
     }
-    View { shape: shape.to_vec(), strides, offset: 0 }
+    View { shape: shape.to_vec(), open: Vec::new(), strides, offset: 0 }
 }
 
 /// Elements from the first to behind the last of a view with positive strides.

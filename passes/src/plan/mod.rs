@@ -5,6 +5,7 @@
 
 mod border;
 mod branch;
+mod caller;
 mod nodes;
 mod repeat;
 mod schedule;
@@ -17,9 +18,11 @@ pub use variants::Merge;
 use std::sync::Arc;
 
 use onnxc_ir::ValueId;
-use onnxc_ir::dim::Dim;
+use onnxc_ir::dim::{Dim, DimBounds};
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::{BufKind, Func};
+use onnxc_ir::lower::Sizes;
+use onnxc_ir::op::View;
 use onnxc_ir::plan::{Io, Place, Plan, Step};
 use onnxc_ir::target::TargetDesc;
 
@@ -61,12 +64,17 @@ pub struct Lowered {
     buffers: Vec<Buffer>,
     scratch_per_worker: u64,
     weights: Weights,
+    sizes: Vec<Dim>,
+    bounds: DimBounds,
 }
 
-/// Lowers the nodes of a scheduled graph, whose extents must all be known, in order.
+/// Lowers the nodes of a scheduled graph, whose extents must be known or have bounds, in order.
 pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanError>> {
+    let sizes = Sizes::default();
     let mut planner = Planner {
         target,
+        sizes: &sizes,
+        bounds: &graph.bounds,
         buffers: Vec::new(),
         scratch: Vec::new(),
         weights: Weights::default(),
@@ -74,10 +82,16 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         time: 0,
         errors: Vec::new(),
     };
-    let dense = |id: &ValueId, region: Region| Storage::dense(region, &graph.ty(*id).const_shape().unwrap_or_default());
+    let dense = |id: &ValueId, region: Region| {
+        let ty = graph.ty(*id);
+        let shape = ty.bound_shape(&graph.bounds).expect("internal: planning with unknown extents");
+        let view = View::contiguous(&shape).with_open(ty.open());
+        Storage { region, view, halo: None }
+    };
     let mut inputs: Vec<Storage> = graph.inputs.iter().enumerate().map(|(i, id)| dense(id, Region::Input(i as u32))).collect();
     let outputs: Vec<Storage> = graph.outputs.iter().enumerate().map(|(j, id)| dense(id, Region::Output(j as u32))).collect();
     let mut drafts = border::unpack_inputs(&mut planner, graph, &mut inputs);
+    drafts.extend(caller::spread_inputs(&mut planner, graph, &mut inputs));
     drafts.extend(planner.graph(graph, &inputs, &outputs));
     if !planner.errors.is_empty() {
         return Err(planner.errors);
@@ -86,6 +100,12 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         let value = graph.value(*id);
         Io { name: value.name.clone(), ty: value.ty.clone() }
     };
+    let list = sizes.list();
+    if !list.is_empty() {
+        // The table of sizes: the last buffer, as `Region::Sizes` knows.
+        let (bytes, last) = (8 * list.len() as u64, planner.time);
+        planner.buffers.push(Buffer { bytes, first: 0, last });
+    }
     Ok(Lowered {
         inputs: graph.inputs.iter().map(io).collect(),
         outputs: graph.outputs.iter().map(io).collect(),
@@ -93,6 +113,8 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         scratch_per_worker: planner.scratch.iter().copied().max().unwrap_or(0),
         buffers: planner.buffers,
         weights: planner.weights,
+        sizes: list,
+        bounds: graph.bounds.clone(),
     })
 }
 
@@ -110,6 +132,8 @@ impl Lowered {
             weights_bytes,
             arena_shared: Dim::Const(arena),
             scratch_per_worker: Dim::Const(self.scratch_per_worker),
+            sizes: (!self.sizes.is_empty()).then(|| (Region::Sizes.place(&offsets), self.sizes)),
+            bounds: self.bounds,
         }
     }
 
@@ -135,6 +159,10 @@ enum Draft {
 
 struct Planner<'a> {
     target: &'a TargetDesc,
+    /// Open sizes that functions use.
+    sizes: &'a Sizes,
+    /// Bounds of the symbols in open extents.
+    bounds: &'a DimBounds,
     buffers: Vec<Buffer>,
     /// Per-worker scratch of one step at a time: the largest step decides.
     scratch: Vec<u64>,
@@ -148,7 +176,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// Plans a graph (the model or a branch) over given storage of its inputs and outputs.
     fn graph(&mut self, graph: &Graph, inputs: &[Storage], outputs: &[Storage]) -> Vec<Draft> {
-        let mut level = storage::Level::new(graph, inputs, outputs);
+        let mut level = storage::Level::new(graph, self.bounds, inputs, outputs);
         let mut drafts = Vec::new();
         for (n, node) in graph.nodes.iter().enumerate() {
             self.node(&mut level, n, node, &mut drafts);
@@ -174,7 +202,10 @@ impl Planner<'_> {
         if let onnxc_ir::op::Lower::View(view) = node.op.lower
             && !node.outputs.iter().any(|id| level.is_pinned(*id))
         {
-            return self.view(level, node, view, drafts);
+            if let Err(error) = self.view(level, node, view, drafts) {
+                self.errors.push(error);
+            }
+            return;
         }
         self.results(level, n, node, drafts);
         match nodes::call(self, level, node) {
@@ -203,6 +234,8 @@ impl Planner<'_> {
                 let ty = level.graph.ty(id).clone();
                 if border::is_packed(ty.dtype, want.region) {
                     border::pack_output(self, level, id, want, drafts);
+                } else if caller::is_spread(want) {
+                    drafts.push(caller::gather_output(self, level, id, want));
                 } else {
                     drafts.push(nodes::copy(self, level, id, &ty, want));
                 }
@@ -256,6 +289,7 @@ fn regions_of(planner: &mut Planner, func: &Func, inputs: &[Option<Region>], out
         let region = match &buf.kind {
             BufKind::Input(i) => inputs[*i].expect("internal: a buffer for an absent operand"),
             BufKind::Output(i) => outputs[*i],
+            BufKind::Sizes => Region::Sizes,
             BufKind::Const(bytes) => Region::Weights(planner.weights.add(Arc::clone(bytes))),
             BufKind::Scratch { bytes, per_worker: false } => planner.buffer(*bytes),
             BufKind::Scratch { bytes, per_worker: true } => {

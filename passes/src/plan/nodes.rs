@@ -11,6 +11,30 @@ use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
 use super::storage::{Level, Region, Storage, constants_of};
 use super::{Draft, PlanError, Planner, regions_of};
 
+/// What to do about sizes that come with the call, where they are in the way.
+const ONE_VALUE: &str = "give the dimension one value, or a list of values to choose from: --dim N=1,2,4";
+
+/// For every operand and dimension: its extent is 1, or that of the result.
+fn broadcast_is_certain(cx: &LowerCx) -> bool {
+    let out = cx.outputs[0].view.dims();
+    cx.inputs.iter().flatten().all(|a| {
+        let lead = out.len() - a.view.shape.len();
+        a.view.dims().iter().zip(&out[lead..]).all(|(n, m)| n.is_one() || n == m)
+    })
+}
+
+/// The view of a node's result, unless it has not the extents that the result has: then it does not know what to do with open ones.
+fn checked(
+    view: ViewFn,
+    node: &Node,
+    from: &View,
+    ty: &TensorType,
+    (level, out): (&Level, ValueId),
+    constants: &[Option<Tensor>],
+) -> Option<View> {
+    view(&node.attrs, from, &level.extents(out), constants).filter(|v| (from.is_fixed() && v.is_fixed()) || v.dims() == ty.shape)
+}
+
 /// Lowers a node whose results have storage.
 pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<Draft, PlanError> {
     let operand = |id: &Option<ValueId>| {
@@ -27,21 +51,29 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
     let outputs: Vec<_> = node.outputs.iter().map(result).collect();
     let name = step_name(planner, node.op.name);
     let error = |reason: String, help| PlanError { origins: node.origins.clone(), op: node.op.name.to_string(), reason, help };
-    let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target);
+    let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target, planner.sizes);
     let region = |id: ValueId| level.storage(id).map(|s| s.region);
     for (i, id) in node.inputs.iter().enumerate() {
         let zeros = id.and_then(|id| level.storage(id)).and_then(|s| s.halo.clone());
         cx.halos[i] = zeros.map(|h| h.0).unwrap_or_default();
         cx.in_place[i] = id.is_some_and(|id| region(id) == region(node.outputs[0]));
     }
+    let open = cx.inputs.iter().flatten().chain(&cx.outputs).any(|a| !a.view.is_fixed());
     match node.op.lower {
+        Lower::Nest(_) if open => {
+            return Err(error("has no code yet for sizes that come with the call".into(), Some(ONE_VALUE.into())));
+        }
+        Lower::Elementwise(_) if !broadcast_is_certain(&cx) => {
+            let said = "the sizes of its operands come with the call, and it is not certain which of them are 1";
+            return Err(error(said.into(), Some(ONE_VALUE.into())));
+        }
         Lower::Elementwise(program) => {
             let dtypes: Vec<DType> = inputs.iter().flatten().map(|(t, ..)| *t).collect();
             let program = program(&node.attrs, &dtypes).map_err(|e| error(e.reason, e.help))?;
             let (out, args) = (cx.output(0), cx.inputs.iter().flatten().cloned().collect::<Vec<_>>());
             cx.map(&program, &out, &args);
         }
-        Lower::Nest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
+        Lower::Nest(lower) | Lower::OpenNest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
         Lower::View(view) => copy_through_view(&mut cx, level, node, view)
             .ok_or_else(|| error("this view of its operand cannot be expressed".into(), None))?,
         Lower::None => return Err(error("has no code generation".into(), Some("remove the node from the model".into()))),
@@ -59,15 +91,15 @@ fn copy_through_view(cx: &mut LowerCx, level: &Level, node: &Node, view: ViewFn)
         let constants = view_constants(level, node, n);
         let ty = level.graph.ty(*out);
         let mut source = cx.input(0);
-        match view(&node.attrs, &source.view, ty, &constants) {
+        match checked(view, node, &source.view, ty, (level, *out), &constants) {
             Some(viewed) => source.view = viewed,
             None => {
                 // The operand's strides do not allow the view: copy it row-major first.
-                let dense = View::contiguous(&source.view.shape);
+                let dense = View::contiguous(&source.view.shape).with_open(source.view.open.clone());
                 let buf = cx.scratch(source.dtype, dense.shape.iter().product(), false);
                 let target = Arg { buf, view: dense.clone(), ..source.clone() };
                 cx.copy(&source, &target);
-                source = Arg { view: view(&node.attrs, &dense, ty, &constants)?, ..target };
+                source = Arg { view: checked(view, node, &dense, ty, (level, *out), &constants)?, ..target };
             }
         }
         let out = cx.output(n);
@@ -87,32 +119,38 @@ fn view_constants(level: &Level, node: &Node, result: usize) -> Vec<Option<Tenso
 
 impl Planner<'_> {
     /// A view node: its result shares the operand's memory when the strides allow it.
-    pub(super) fn view(&mut self, level: &mut Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) {
+    pub(super) fn view(&mut self, level: &mut Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) -> Result<(), PlanError> {
         let x = node.inputs[0].expect("internal: a view has an operand");
         for (n, out) in node.outputs.iter().enumerate() {
             let ty = level.graph.ty(*out).clone();
             let constants = view_constants(level, node, n);
             let storage = level.storage(x).expect("internal: operand has storage").clone();
-            let (region, viewed) = match view(&node.attrs, &storage.view, &ty, &constants) {
+            let (region, viewed) = match checked(view, node, &storage.view, &ty, (level, *out), &constants) {
                 Some(viewed) => (storage.region, viewed),
                 None => {
                     let dense = self.dense_copy(level, x, drafts);
-                    let viewed =
-                        view(&node.attrs, &dense.view, &ty, &constants).expect("internal: a view of a dense operand exists");
+                    let viewed = checked(view, node, &dense.view, &ty, (level, *out), &constants).ok_or_else(|| PlanError {
+                        origins: node.origins.clone(),
+                        op: node.op.name.to_string(),
+                        reason: "moves elements to places that depend on sizes that come with the call".to_string(),
+                        help: Some(ONE_VALUE.to_string()),
+                    })?;
                     (dense.region, viewed)
                 }
             };
             self.touch(region);
             level.set(*out, Storage { region, view: viewed, halo: None });
         }
+        Ok(())
     }
 
     /// A row-major copy of a value, in a new buffer.
     pub(super) fn dense_copy(&mut self, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Storage {
         let ty = level.graph.ty(id).clone();
-        let shape = ty.const_shape().expect("internal: planning with unknown extents");
+        let shape = ty.bound_shape(self.bounds).expect("internal: planning with unknown extents");
         let elements: u64 = shape.iter().product();
-        let target = Storage::dense(self.buffer(elements * ty.dtype.bytes()), &shape);
+        let mut target = Storage::dense(self.buffer(elements * ty.dtype.bytes()), &shape);
+        target.view = target.view.with_open(ty.open());
         drafts.push(copy(self, level, id, &ty, &target));
         self.time += 1;
         target
@@ -125,7 +163,7 @@ pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &Tenso
     let name = step_name(planner, "copy");
     let attrs = Attrs::default();
     let inputs = [Some((ty.dtype, from.view.clone(), level.graph.constant(id).cloned()))];
-    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target);
+    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target, planner.sizes);
     let (source, target) = (cx.input(0), cx.output(0));
     cx.copy(&source, &target);
     let func = cx.finish();
@@ -137,10 +175,10 @@ pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &Tenso
 /// A step that writes zeros round a value.
 pub(super) fn clear_border(planner: &mut Planner, storage: &Storage, dtype: DType, name: &str) -> Draft {
     let (step, attrs) = (step_name(planner, "border"), Attrs::default());
-    let mut cx = LowerCx::new(&step, &attrs, &[], &[(dtype, storage.view.clone())], planner.target);
+    let mut cx = LowerCx::new(&step, &attrs, &[], &[(dtype, storage.view.clone())], planner.target, planner.sizes);
     for side in storage.halo.iter().flat_map(|h| h.sides(&storage.view)) {
         let to = Arg { view: side, ..cx.output(0) };
-        cx.for_each(&to.view.shape.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, Expr::Const(dtype, 0)));
+        cx.for_each(&to.view.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, Expr::Const(dtype, 0)));
     }
     let func = cx.finish();
     let regions = regions_of(planner, &func, &[], &[storage.region]);

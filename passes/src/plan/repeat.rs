@@ -94,7 +94,7 @@ fn move_value(planner: &mut Planner, ty: &TensorType, from: &Storage, to: &Stora
     let (name, attrs) = (nodes::step_name(planner, "carry"), Attrs::default());
     let mut inputs = vec![Some((ty.dtype, from.view.clone(), None))];
     inputs.extend(iteration.map(|i| Some((DType::I64, i.view.clone(), None))));
-    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target);
+    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target, planner.sizes);
     let (source, target) = (cx.input(0), cx.output(0));
     match cx.opt(1) {
         None => cx.copy(&source, &target),

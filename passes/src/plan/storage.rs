@@ -1,8 +1,9 @@
 //! Where values live while a graph is planned: region and view.
 
 use onnxc_ir::ValueId;
+use onnxc_ir::dim::DimBounds;
 use onnxc_ir::graph::{Graph, Node};
-use onnxc_ir::op::{Lower, View};
+use onnxc_ir::op::{Extent, Lower, View};
 use onnxc_ir::plan::Place;
 
 use super::Planner;
@@ -24,6 +25,8 @@ pub enum Region {
     Output(u32),
     /// A constant that no function has read yet.
     Constant(ValueId),
+    /// The table of sizes: the last buffer of the arena.
+    Sizes,
 }
 
 impl Region {
@@ -36,6 +39,7 @@ impl Region {
             Region::Output(n) => Place::Output(n),
             // Functions that never read a constant operand keep a buffer for it; its place is never used.
             Region::Constant(_) => Place::Weights(0),
+            Region::Sizes => Place::Arena(offsets.last().copied().unwrap_or(0)),
         }
     }
 }
@@ -61,6 +65,7 @@ impl Storage {
 /// One graph while it is planned.
 pub(super) struct Level<'g> {
     pub graph: &'g Graph,
+    pub bounds: &'g DimBounds,
     storages: Vec<Option<Storage>>,
     /// Storage that a value must be written to: an output, or its part of a concatenation.
     pins: Vec<Option<Pin>>,
@@ -78,7 +83,7 @@ enum Pin {
 }
 
 impl<'g> Level<'g> {
-    pub fn new(graph: &'g Graph, inputs: &[Storage], outputs: &[Storage]) -> Level<'g> {
+    pub fn new(graph: &'g Graph, bounds: &'g DimBounds, inputs: &[Storage], outputs: &[Storage]) -> Level<'g> {
         let mut storages: Vec<Option<Storage>> = vec![None; graph.values.len()];
         for (i, value) in graph.values.iter().enumerate() {
             if let Some(tensor) = &value.constant {
@@ -95,7 +100,7 @@ impl<'g> Level<'g> {
         graph.outputs.iter().for_each(|id| last_use[id.0 as usize] = usize::MAX);
         let orders = layout::choose(graph);
         let halos = halo::halos(graph, &orders);
-        let mut level = Level { graph, storages, pins: vec![None; graph.values.len()], orders, halos, last_use };
+        let mut level = Level { graph, bounds, storages, pins: vec![None; graph.values.len()], orders, halos, last_use };
         level.pin_outputs(outputs);
         level.pin_concats();
         level
@@ -105,7 +110,7 @@ impl<'g> Level<'g> {
         for (j, id) in self.graph.outputs.iter().enumerate() {
             let slot = &mut self.pins[id.0 as usize];
             let packed = super::border::is_packed(self.graph.ty(*id).dtype, outputs[j].region);
-            if self.storages[id.0 as usize].is_none() && slot.is_none() && !packed {
+            if self.storages[id.0 as usize].is_none() && slot.is_none() && !packed && !super::caller::is_spread(&outputs[j]) {
                 *slot = Some(Pin::To(outputs[j].clone()));
             }
         }
@@ -124,7 +129,7 @@ impl<'g> Level<'g> {
             let Some(shape) = self.graph.ty(*x).const_shape() else { continue };
             let dense = View::contiguous(&shape);
             let constants = constants_of(self.graph, node);
-            let keeps_order = view(&node.attrs, &dense, self.graph.ty(out), &constants)
+            let keeps_order = view(&node.attrs, &dense, &self.extents(out), &constants)
                 .is_some_and(|v| v.is_contiguous() && v.offset == 0 && v.shape.iter().product::<u64>() == shape.iter().product());
             let free = self.storages[x.0 as usize].is_none() && self.pins[x.0 as usize].is_none();
             if keeps_order && free && storage.view.is_contiguous() && storage.view.offset == 0 {
@@ -143,10 +148,11 @@ impl<'g> Level<'g> {
             let axis = if axis < 0 { axis + rank } else { axis } as usize;
             let mut start = 0;
             for id in node.inputs.iter().flatten() {
-                let length = self.graph.ty(*id).shape[axis].as_const().unwrap_or(0);
                 if self.can_write_into_part(node, *id) {
                     self.pins[id.0 as usize] = Some(Pin::PartOf(out, axis, start));
                 }
+                // Behind a part whose length comes with the call nothing has a place that is known.
+                let Some(length) = self.graph.ty(*id).shape[axis].as_const() else { break };
                 start += length;
             }
         }
@@ -185,6 +191,7 @@ impl<'g> Level<'g> {
                 let mut view = whole.view.clone();
                 view.offset += start as i64 * view.strides[axis];
                 view.shape = self.shape(id);
+                let view = view.with_open(self.graph.ty(id).open());
                 Storage { region: whole.region, view, halo: whole.halo }
             }
             None => self.reuse(planner, n, node, id).unwrap_or_else(|| self.fresh(planner, id)),
@@ -202,6 +209,7 @@ impl<'g> Level<'g> {
         let mut view = layout::view(&whole_shape, &self.orders[id.0 as usize], dtype.bytes());
         let region = planner.buffer(layout::span(&view) * dtype.bytes());
         view.shape = shape;
+        view = view.with_open(self.graph.ty(id).open());
         view.offset += halo.iter().flat_map(|h| h.0.iter().zip(&view.strides)).map(|((lo, _), s)| *lo as i64 * s).sum::<i64>();
         let storage = Storage { region, view, halo };
         if storage.halo.is_some() {
@@ -211,7 +219,14 @@ impl<'g> Level<'g> {
     }
 
     fn shape(&self, id: ValueId) -> Vec<u64> {
-        self.graph.ty(id).const_shape().expect("internal: planning with unknown extents")
+        self.graph.ty(id).bound_shape(self.bounds).expect("internal: planning with unknown extents")
+    }
+
+    /// Extents of a value.
+    pub fn extents(&self, id: ValueId) -> Vec<Extent> {
+        let bounds = self.shape(id);
+        let open = self.graph.ty(id).open();
+        bounds.into_iter().zip(open).map(|(bound, open)| Extent { bound, open }).collect()
     }
 
     /// The buffer of an operand of an elementwise node that nobody needs afterwards and that has the result's size and shape.
@@ -231,7 +246,8 @@ impl<'g> Level<'g> {
                 (want, _) => want.is_none(),
             };
             let ty = self.graph.ty(*x);
-            let fits = storage.view.shape == shape && ty.dtype.bytes() == size && dense;
+            let same = storage.view.shape == shape && ty.shape == self.graph.ty(id).shape;
+            let fits = same && ty.dtype.bytes() == size && dense;
             // Defined at this level (captured values may be needed after the branch), and nothing else in the buffer is needed later.
             let own = self.graph.nodes.iter().any(|p| p.outputs.contains(x)) && !storage.view.strides.contains(&0);
             let dead = (0..self.storages.len())

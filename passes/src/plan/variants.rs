@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use onnxc_ir::Dim;
 use onnxc_ir::plan::{OpenDim, Place, Plan, Variants};
 
 use crate::memory::weights::Weights;
@@ -10,7 +11,7 @@ use crate::memory::weights::Weights;
 pub struct Merge {
     names: Vec<String>,
     weights: Weights,
-    plans: Vec<(Vec<u64>, Plan)>,
+    plans: Vec<(Vec<(u64, u64)>, Plan)>,
 }
 
 impl Merge {
@@ -19,8 +20,8 @@ impl Merge {
         Merge { names, weights: Weights::default(), plans: Vec::new() }
     }
 
-    /// Adds the plan for one value of each dimension.
-    pub fn add(&mut self, values: Vec<u64>, mut plan: Plan) {
+    /// Adds the plan for one range of values of each dimension.
+    pub fn add(&mut self, ranges: Vec<(u64, u64)>, mut plan: Plan) {
         let moved: BTreeMap<u64, u64> = plan.weights.drain(..).map(|(at, bytes)| (at, self.weights.add(bytes))).collect();
         for step in &mut plan.steps {
             step.each_place(&mut |place| {
@@ -30,7 +31,7 @@ impl Merge {
                 }
             });
         }
-        self.plans.push((values, plan));
+        self.plans.push((ranges, plan));
     }
 
     /// All plans.
@@ -45,11 +46,11 @@ impl Merge {
         }
         let (mut dims, mut unused) = (Vec::new(), Vec::new());
         for (d, name) in self.names.into_iter().enumerate() {
-            let mut values: Vec<u64> = plans.iter().map(|(v, _)| v[d]).collect();
-            values.sort_unstable();
-            values.dedup();
-            match axis_of(&plans, d) {
-                Some(from) => dims.push(OpenDim { name, values, from }),
+            let mut ranges: Vec<(u64, u64)> = plans.iter().map(|(r, _)| r[d]).collect();
+            ranges.sort_unstable();
+            ranges.dedup();
+            match axis_of(&plans, d, &name) {
+                Some(from) => dims.push(OpenDim { name, ranges, from }),
                 None => unused.push(name),
             }
         }
@@ -57,10 +58,13 @@ impl Merge {
     }
 }
 
-/// The first axis of an input that has the value of dimension `d` in every plan.
-fn axis_of(plans: &[(Vec<u64>, Plan)], d: usize) -> Option<(usize, usize)> {
+/// The first axis of an input that is dimension `d` in every plan.
+fn axis_of(plans: &[(Vec<(u64, u64)>, Plan)], d: usize, name: &str) -> Option<(usize, usize)> {
     let inputs = &plans.first()?.1.inputs;
-    let axes = inputs.iter().enumerate().flat_map(|(i, io)| (0..io.ty.rank()).map(move |a| (i, a)));
-    let extent = |plan: &Plan, (i, a): (usize, usize)| plan.inputs[i].ty.shape.get(a).and_then(onnxc_ir::Dim::as_const);
-    axes.into_iter().find(|at| plans.iter().all(|(values, plan)| extent(plan, *at) == Some(values[d])))
+    let mut axes = inputs.iter().enumerate().flat_map(|(i, io)| (0..io.ty.rank()).map(move |a| (i, a)));
+    let is_it = |(ranges, plan): &(Vec<(u64, u64)>, Plan), (i, a): (usize, usize)| {
+        let extent = plan.inputs[i].ty.shape.get(a);
+        extent.is_some_and(|e| *e == Dim::sym(name) || ranges[d].0 == ranges[d].1 && *e == Dim::Const(ranges[d].0))
+    };
+    axes.find(|at| plans.iter().all(|p| is_it(p, *at)))
 }

@@ -145,11 +145,11 @@ fn open_dims(blob: &mut Blob, facts: &Facts, table: usize) {
     for dim in &facts.dims {
         blob.text(&dim.name);
         values.push(blob.pointer());
-        [dim.values.len(), dim.from.0, dim.from.1, 0].iter().for_each(|n| blob.u32(*n as u32));
+        [dim.ranges.len(), dim.from.0, dim.from.1, 0].iter().for_each(|n| blob.u32(*n as u32));
     }
     for (place, dim) in values.into_iter().zip(&facts.dims) {
         blob.here(place);
-        dim.values.iter().for_each(|n| blob.u64(*n));
+        dim.ranges.iter().flat_map(|r| [r.0, r.1]).for_each(|n| blob.u64(n));
     }
 }
 

@@ -60,7 +60,8 @@ fn dims(w: &mut String, facts: &Facts, upper: &str) {
 
 /// The values of an open dimension, as a comment.
 pub(super) fn values(dim: &OpenDim) -> String {
-    dim.values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let one = |(first, last): &(u64, u64)| if first == last { first.to_string() } else { format!("{first} to {last}") };
+    dim.ranges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Name, type and shape, as a comment.

@@ -135,7 +135,7 @@ fn code(op: &OpDef) -> &'static str {
     match op.lower {
         Lower::Elementwise(_) => "elementwise",
         Lower::View(_) => "view",
-        Lower::Nest(_) => "loop nest",
+        Lower::Nest(_) | Lower::OpenNest(_) => "loop nest",
         Lower::None if op.name == "if" => "branch",
         Lower::None if op.name == "loop" => "loop",
         Lower::None => "expanded",

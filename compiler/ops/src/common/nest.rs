@@ -3,7 +3,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::op::{Extent, Extents, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, UnOp};
 
 /// Elements from which a nest is worth more than one thread.
@@ -113,9 +113,20 @@ pub(crate) fn dense_last(dims: impl IntoIterator<Item = usize>, view: &View) -> 
 
 /// Loops over `dims` of `shape` in the order given, setting their coordinates in `at`; `first` is the kind of the first loop, `last` of the last
 /// (which wins when there is one), the others are serial.
-pub(crate) fn over(
+pub(crate) fn over<S: Extents + ?Sized>(
     cx: &mut LowerCx,
-    shape: &[u64],
+    shape: &S,
+    dims: &[usize],
+    kinds: (LoopKind, LoopKind),
+    at: &mut Vec<Expr>,
+    body: &mut dyn FnMut(&mut LowerCx, &mut Vec<Expr>),
+) {
+    over_extents(cx, &shape.extents(), dims, kinds, at, body);
+}
+
+fn over_extents(
+    cx: &mut LowerCx,
+    shape: &[Extent],
     dims: &[usize],
     (first, last): (LoopKind, LoopKind),
     at: &mut Vec<Expr>,
@@ -123,16 +134,16 @@ pub(crate) fn over(
 ) {
     let Some((&d, rest)) = dims.split_first() else { return body(cx, at) };
     let kind = if rest.is_empty() { last } else { first };
-    cx.for_(kind, shape[d], |cx, i| {
+    cx.for_in(kind, &shape[d], |cx, i| {
         at[d] = i;
-        over(cx, shape, rest, (LoopKind::Serial, last), at, body);
+        over_extents(cx, shape, rest, (LoopKind::Serial, last), at, body);
     });
 }
 
 /// Loops over rows: `dims` in order, the first one split over threads when the work of `elements` is worth it.
-pub(crate) fn rows(
+pub(crate) fn rows<S: Extents + ?Sized>(
     cx: &mut LowerCx,
-    shape: &[u64],
+    shape: &S,
     dims: &[usize],
     elements: u64,
     at: &mut Vec<Expr>,
@@ -167,7 +178,7 @@ pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
 /// A part of an operand: offsets, extents and steps along each dimension.
 pub(crate) fn part(arg: &Arg, start: &[i64], shape: &[u64]) -> Arg {
     let shift: i64 = start.iter().zip(&arg.view.strides).map(|(a, s)| a * s).sum();
-    let view = View { shape: shape.to_vec(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
+    let view = View { shape: shape.to_vec(), open: Vec::new(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
     Arg { view, constant: None, ..arg.clone() }
 }
 

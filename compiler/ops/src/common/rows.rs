@@ -7,7 +7,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, LoopKind, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::View;
+use onnxc_ir::op::{Extent, Extents, OpError, OpResult, View};
 use onnxc_ir::scalar::BinOp;
 
 use super::nest::{self, ExprExt, PARALLEL_ELEMENTS, over};
@@ -20,7 +20,7 @@ const CHUNK: u64 = 256;
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
     /// Extents after sorting and merging; the densest dimension of the first view is last.
-    pub shape: Vec<u64>,
+    pub shape: Vec<Extent>,
     /// True for dimensions of the row.
     pub row: Vec<bool>,
     /// The views, in the order given.
@@ -29,7 +29,7 @@ pub(crate) struct Rows {
 
 /// `arg` broadcast to `shape`.
 pub(crate) fn spread(arg: &Arg, shape: &[u64]) -> Arg {
-    let view = View { shape: shape.to_vec(), strides: broadcast_strides(arg, shape), offset: arg.view.offset };
+    let view = View { shape: shape.to_vec(), open: Vec::new(), strides: broadcast_strides(arg, shape), offset: arg.view.offset };
     Arg { view, ..arg.clone() }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn spread_reduced(arg: &Arg, shape: &[u64], axes: &[usize]) -> Arg {
     }
     let mut kept = arg.view.strides.iter();
     let strides = (0..shape.len()).map(|d| if axes.contains(&d) { 0 } else { *kept.next().unwrap_or(&0) }).collect();
-    Arg { view: View { shape: shape.to_vec(), strides, offset: arg.view.offset }, ..arg.clone() }
+    Arg { view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: arg.view.offset }, ..arg.clone() }
 }
 
 /// Row-major positions inside the row, as a constant i32 view of `shape` that does not move along kept dimensions.
@@ -55,39 +55,54 @@ pub(crate) fn positions(cx: &mut LowerCx, shape: &[u64], axes: &[usize]) -> Arg 
         strides[*a] = step;
         step *= shape[*a] as i64;
     }
-    Arg { buf, dtype: DType::I32, view: View { shape: shape.to_vec(), strides, offset: 0 }, constant: None }
+    Arg { buf, dtype: DType::I32, view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: 0 }, constant: None }
 }
 
 impl Rows {
-    /// Rows over `axes` of `shape`. Every view has that shape already; the first one decides the order of the loops.
-    pub(crate) fn new(shape: &[u64], axes: &[usize], args: Vec<Arg>) -> Rows {
+    /// Rows over `axes` of `shape`, whose extents are those of the loops. Every view has that shape already; the first one decides the order of the
+    /// loops.
+    pub(crate) fn new<S: Extents + ?Sized>(shape: &S, axes: &[usize], args: Vec<Arg>) -> Rows {
+        let shape = shape.extents();
         let stride = |arg: &Arg, d: usize| arg.view.strides[d];
-        let mut order: Vec<usize> = (0..shape.len()).filter(|d| shape[*d] != 1).collect();
+        let mut order: Vec<usize> = (0..shape.len()).filter(|d| !shape[*d].is_one()).collect();
         order.sort_by_key(|d| (std::cmp::Reverse(stride(&args[0], *d).unsigned_abs()), *d));
         // Runs of dimensions that every view walks as one.
-        let mut runs: Vec<(u64, bool, Vec<i64>)> = Vec::new();
+        let mut runs: Vec<(Extent, bool, Vec<i64>)> = Vec::new();
         for d in order {
             let strides: Vec<i64> = args.iter().map(|a| stride(a, d)).collect();
             let row = axes.contains(&d);
             match runs.last_mut() {
-                Some((n, r, outer)) if *r == row && outer.iter().zip(&strides).all(|(o, s)| *o == s * shape[d] as i64) => {
-                    *n *= shape[d];
+                Some((n, r, outer))
+                    if *r == row
+                        && shape[d].open.is_none()
+                        && outer.iter().zip(&strides).all(|(o, s)| *o == s * shape[d].bound as i64) =>
+                {
+                    *n = n.times(&shape[d]);
                     *outer = strides;
                 }
-                _ => runs.push((shape[d], row, strides)),
+                _ => runs.push((shape[d].clone(), row, strides)),
             }
         }
-        let extents: Vec<u64> = runs.iter().map(|r| r.0).collect();
+        let extents: Vec<Extent> = runs.iter().map(|r| r.0.clone()).collect();
+        let bounds: Vec<u64> = extents.iter().map(|n| n.bound).collect();
         let args = args.into_iter().enumerate().map(|(i, arg)| {
             let strides = runs.iter().map(|r| r.2[i]).collect();
-            Arg { view: View { shape: extents.clone(), strides, offset: arg.view.offset }, constant: None, ..arg }
+            let view = View { shape: bounds.clone(), open: Vec::new(), strides, offset: arg.view.offset };
+            Arg { view, constant: None, ..arg }
         });
         Rows { args: args.collect(), row: runs.iter().map(|r| r.1).collect(), shape: extents }
     }
 
     /// Elements of a row.
-    pub(crate) fn row_len(&self) -> u64 {
-        self.dims(true).iter().map(|d| self.shape[*d]).product()
+    pub(crate) fn row_len(&self) -> Extent {
+        self.dims(true).iter().fold(Extent::from(1), |n, d| n.times(&self.shape[*d]))
+    }
+
+    /// Elements of a row where that is a number.
+    pub(crate) fn fixed_row_len(&self) -> OpResult<u64> {
+        let n = self.row_len();
+        let open = || OpError::new("the length of its rows comes with the call, which has no code yet");
+        if n.open.is_none() { Ok(n.bound) } else { Err(open().help("give the dimension one value, or a list: --dim N=1,2,4")) }
     }
 
     fn dims(&self, row: bool) -> Vec<usize> {
@@ -108,24 +123,26 @@ impl Rows {
     /// Emits the loops over rows; `body` emits the passes over one row.
     pub(crate) fn emit(&self, cx: &mut LowerCx, body: &mut dyn FnMut(&mut Row)) {
         let mut kept = self.dims(false);
-        if kept.iter().any(|d| self.shape[*d] == 0) {
+        if kept.iter().any(|d| self.shape[*d].bound == 0) {
             return;
         }
         let mut at = nest::origin(self.shape.len());
-        let elements: u64 = self.shape.iter().product();
+        let elements = self.shape.iter().map(|n| n.bound).fold(1, u64::saturating_mul);
         let Some(j) = self.across() else {
             return nest::rows(cx, &self.shape, &kept, elements, &mut at, &mut |cx, at| {
                 body(&mut Row { rows: self, at: at.clone(), along: true, cx });
             });
         };
         kept.retain(|d| *d != j);
-        let n = self.shape[j];
+        let n = self.shape[j].clone();
         let mut row = |cx: &mut LowerCx, at: &[Expr], i: Expr| {
             let mut at = at.to_vec();
             at[j] = i;
             body(&mut Row { rows: self, at, along: false, cx });
         };
-        if kept.is_empty() && elements >= PARALLEL_ELEMENTS && n >= 2 * CHUNK && cx.target.max_threads > 1 {
+        let many = elements >= PARALLEL_ELEMENTS && n.bound >= 2 * CHUNK && n.open.is_none();
+        if kept.is_empty() && many && cx.target.max_threads > 1 {
+            let n = n.bound;
             let (end, chunk) = (Expr::Int(n as i64), Expr::Int(CHUNK as i64));
             return cx.for_range(LoopKind::Parallel, Expr::Int(0), end.clone(), CHUNK as i64, |cx, lo| {
                 let hi = Expr::bin(BinOp::Min, lo.clone().add(chunk), end);
@@ -133,7 +150,7 @@ impl Rows {
             });
         }
         nest::rows(cx, &self.shape, &kept, elements, &mut at, &mut |cx, at| {
-            cx.for_(LoopKind::Vector, n, |cx, i| row(cx, at, i));
+            cx.for_in(LoopKind::Vector, &n, |cx, i| row(cx, at, i));
         });
     }
 }

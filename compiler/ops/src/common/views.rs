@@ -1,7 +1,7 @@
 //! Strided views: evaluation, reshaping, and the checks that operators with `Lower::View` share.
 
-use onnxc_ir::Tensor;
-use onnxc_ir::op::View;
+use onnxc_ir::{Dim, Tensor};
+use onnxc_ir::op::{Extent, Extents, View};
 
 use super::elements::{Picker, for_coords};
 
@@ -18,38 +18,44 @@ pub(crate) fn eval_view(x: &Tensor, view: &View) -> Tensor {
 /// The view with the same elements in row-major order under another shape, if strides can express it.
 ///
 /// Dimensions of extent 1 are dropped, then runs of old dimensions are matched with runs of new ones of the same product; the old run must be
-/// dense in itself (each stride the next one times its extent).
-pub(crate) fn reshape(from: &View, shape: &[u64]) -> Option<View> {
-    let total: u64 = shape.iter().product();
-    if total == 0 {
-        return Some(View { offset: from.offset, ..View::contiguous(shape) });
+/// dense in itself (each stride the next one times its extent). In a run only the first extent may be open: behind an open one that is smaller than its
+/// bound, the next element is not the neighbour.
+pub(crate) fn reshape<S: Extents + ?Sized>(from: &View, shape: &S) -> Option<View> {
+    let shape = shape.extents();
+    let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
+    let open: Vec<Option<Dim>> = shape.iter().map(|n| n.open.clone()).collect();
+    if bounds.contains(&0) {
+        return Some(View { offset: from.offset, ..View::contiguous(&bounds) });
     }
-    let old: Vec<(u64, i64)> = from.shape.iter().copied().zip(from.strides.iter().copied()).filter(|(n, _)| *n != 1).collect();
+    let old: Vec<(Extent, i64)> = from.extents().into_iter().zip(from.strides.iter().copied()).filter(|(n, _)| !n.is_one()).collect();
     let mut strides = vec![0i64; shape.len()];
     let (mut i, mut j) = (0, 0);
     while i < old.len() && j < shape.len() {
         let (first_i, first_j) = (i, j);
-        let (mut a, mut b) = (old[i].0, shape[j]);
-        while a != b {
-            if a < b {
+        let (mut a, mut b) = (old[i].0.clone(), shape[j].clone());
+        while a.dim() != b.dim() {
+            if a.bound < b.bound {
                 i += 1;
-                a *= old.get(i)?.0;
+                a = a.times(&old.get(i).filter(|n| n.0.open.is_none())?.0);
             } else {
                 j += 1;
-                b *= *shape.get(j)?;
+                let next = shape.get(j).filter(|n| n.is_one() || b.is_one() || n.open.is_none() && a.bound > b.bound)?;
+                b = b.times(next);
             }
         }
-        if old[first_i..=i].windows(2).any(|w| w[0].1 != w[1].1 * w[1].0 as i64) {
+        if old[first_i..=i].windows(2).any(|w| w[0].1 != w[1].1 * w[1].0.bound as i64) {
             return None;
         }
         let mut step = old[i].1;
         for d in (first_j..=j).rev() {
             strides[d] = step;
-            step *= shape[d] as i64;
+            step *= bounds[d] as i64;
         }
         (i, j) = (i + 1, j + 1);
     }
-    Some(View { shape: shape.to_vec(), strides, offset: from.offset })
+    // What is left are dimensions of one.
+    let done = old[i.min(old.len())..].is_empty() && shape[j.min(shape.len())..].iter().all(Extent::is_one);
+    done.then(|| View { shape: bounds, open: Vec::new(), strides, offset: from.offset }.with_open(open))
 }
 
 /// A dense view with channels (dimension 1) innermost.
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn reshape_of_transposed_views() {
-        let from = View { shape: vec![4, 3], strides: vec![1, 4], offset: 2 };
+        let from = View { shape: vec![4, 3], open: Vec::new(), strides: vec![1, 4], offset: 2 };
         assert_eq!(reshape(&from, &[12]), None);
         let split = reshape(&from, &[2, 2, 3]).expect("splitting one dimension is possible");
         assert_eq!((split.strides, split.offset), (vec![2, 1, 4], 2));
@@ -90,7 +96,7 @@ mod tests {
 
     #[test]
     fn reshape_of_broadcast_views() {
-        let from = View { shape: vec![5, 3], strides: vec![0, 1], offset: 0 };
+        let from = View { shape: vec![5, 3], open: Vec::new(), strides: vec![0, 1], offset: 0 };
         assert_eq!(reshape(&from, &[15]), None);
         let padded = reshape(&from, &[5, 3, 1]).expect("dimensions of one can be put in anywhere");
         assert_eq!(padded.strides[..2], [0, 1]);

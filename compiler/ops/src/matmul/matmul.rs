@@ -119,7 +119,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let operands = operands.into_iter().map(|o| {
         // Operands broadcast to the result as it is shown; its hidden dimensions of one are theirs too.
         let strides = tile::broadcast_strides(&o, &original);
-        let view = View { shape: original.clone(), strides, offset: o.view.offset };
+        let view = View { shape: original.clone(), open: Vec::new(), strides, offset: o.view.offset };
         let mut o = Arg { view, ..o };
         hidden.iter().for_each(|at| insert_one(&mut o, *at));
         Stack::of(&o, &shape)

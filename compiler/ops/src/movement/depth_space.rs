@@ -130,7 +130,7 @@ fn blocks(deep: &Arg, wide: &Arg, b: u64, crd: bool) -> (Arg, Arg) {
     let deep_strides = vec![d.strides[0], channel, d.strides[2], row, d.strides[3], column];
     let wide_strides = vec![w.strides[0], w.strides[1], b * w.strides[2], w.strides[2], b * w.strides[3], w.strides[3]];
     let arg = |arg: &Arg, strides| {
-        let view = View { shape: shape.clone(), strides, offset: arg.view.offset };
+        let view = View { shape: shape.clone(), open: Vec::new(), strides, offset: arg.view.offset };
         Arg { view, ..arg.clone() }
     };
     (arg(deep, deep_strides), arg(wide, wide_strides))

@@ -68,7 +68,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     }
     // Each dimension is two, the repeats and the data; the operand does not move along the repeats.
     let split = |arg: &Arg, repeat_stride: &dyn Fn(usize) -> i64| {
-        let mut view = View { shape: Vec::new(), strides: Vec::new(), offset: arg.view.offset };
+        let mut view = View { shape: Vec::new(), open: Vec::new(), strides: Vec::new(), offset: arg.view.offset };
         for (d, n) in x.view.shape.iter().enumerate() {
             view.shape.extend([y.view.shape[d] / n, *n]);
             view.strides.extend([repeat_stride(d), arg.view.strides[d]]);

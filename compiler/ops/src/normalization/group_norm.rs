@@ -100,7 +100,7 @@ fn split(arg: &Arg, groups: u64) -> Arg {
     let each = v.shape[1] / groups;
     let shape = [&[v.shape[0], groups, each], &v.shape[2..]].concat();
     let strides = [&[v.strides[0], v.strides[1] * each as i64, v.strides[1]], &v.strides[2..]].concat();
-    Arg { view: View { shape, strides, offset: v.offset }, ..arg.clone() }
+    Arg { view: View { shape, open: Vec::new(), strides, offset: v.offset }, ..arg.clone() }
 }
 
 /// A vector of values per channel or per group as a view of the split shape.
@@ -125,7 +125,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let axes: Vec<usize> = (2..shape.len()).collect();
     let (scale, bias) = (split_vector(&cx.input(1), &shape), split_vector(&cx.input(2), &shape));
     let rows = Rows::new(&shape, &axes, vec![x, y, scale, bias]);
-    let n = rows.row_len();
+    let n = rows.fixed_row_len()?;
     rows.emit(cx, &mut |row| {
         let (mean, variance) = moments(row, 0, t, n);
         let inverse = inverse_root(row, variance, t, eps);

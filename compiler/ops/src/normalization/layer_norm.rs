@@ -29,7 +29,7 @@ pub(crate) static LAYER_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -106,7 +106,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let x = cx.input(0);
-    let shape = x.view.shape.clone();
+    let (shape, extents) = (x.view.shape.clone(), x.view.extents());
     let axes = row_axes(cx.attrs, shape.len())?;
     let eps = epsilon(cx.attrs);
     let t = compute_type(x.dtype);
@@ -118,8 +118,8 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let scale = view(Some(spread(&cx.input(1), &shape)));
     let bias = cx.opt(2).map(|b| view(Some(spread(&b, &shape))));
     let statistics: Vec<usize> = cx.outputs.iter().skip(1).map(|o| view(Some(spread_reduced(o, &shape, &axes)))).collect();
-    let rows = Rows::new(&shape, &axes, views);
-    let n = rows.row_len();
+    let rows = Rows::new(&extents, &axes, views);
+    let n = rows.fixed_row_len()?;
     rows.emit(cx, &mut |row| {
         let (mean, variance) = moments(row, 0, t, n);
         let inverse = inverse_root(row, variance, t, eps);

@@ -61,7 +61,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let shape = x.view.shape.clone();
     let t = compute_type(x.dtype);
     let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y]);
-    let n = rows.row_len();
+    let n = rows.fixed_row_len()?;
     rows.emit(cx, &mut |row| {
         let (mean, variance) = moments(row, 0, t, n);
         let deviation = sqrt(variance).add(float(t, EPSILON));

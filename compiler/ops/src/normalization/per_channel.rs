@@ -26,5 +26,5 @@ pub(crate) fn view(arg: &Arg, shape: &[u64], dim: usize) -> Arg {
     if let Some(s) = strides.get_mut(dim) {
         *s = arg.view.strides[0];
     }
-    Arg { view: View { shape: shape.to_vec(), strides, offset: arg.view.offset }, ..arg.clone() }
+    Arg { view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: arg.view.offset }, ..arg.clone() }
 }

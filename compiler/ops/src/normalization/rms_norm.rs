@@ -60,7 +60,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let t = compute_type(x.dtype);
     let scale = spread(&cx.input(1), &shape);
     let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y, scale]);
-    let n = rows.row_len();
+    let n = rows.fixed_row_len()?;
     rows.emit(cx, &mut |row| {
         let (x, y, scale) = (row.arg(0), row.arg(1), row.arg(2));
         let squares = row.reduce(BinOp::Add, float(t, 0.0), |cx, at| {

@@ -30,7 +30,7 @@ macro_rules! softmax {
             infer,
             infer_dims: None,
             eval: |cx| eval(cx, $log),
-            lower: Lower::Nest(|cx| lower(cx, $log)),
+            lower: Lower::OpenNest(|cx| lower(cx, $log)),
             tolerance: TOLERANCE,
             samples,
         };
@@ -86,8 +86,8 @@ fn eval(cx: &EvalCx, log: bool) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx, log: bool) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.shape.clone();
-    let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y]);
+    let extents = x.view.extents();
+    let rows = Rows::new(&extents, &row_axes(cx.attrs, extents.len())?, vec![x, y]);
     let narrow = !log && cx.attrs.int("narrow") == Some(1);
     rows.emit(cx, &mut |row| if narrow { one_narrow_row(row) } else { one_row(row, log) });
     Ok(())

@@ -50,7 +50,7 @@ fn requantize(cx: &mut LowerCx, dtype: DType, rank: usize) -> (ScalarProgram, Ve
     let buf = cx.scratch(DType::I32, 1, false);
     let value = cx.load(&zero, &vec![Expr::Int(0); zero.view.shape.len()]).cast_from(zero.dtype, DType::I32);
     cx.push(Stmt::Store(buf, Expr::Int(0), value));
-    let view = View { shape: vec![1; rank], strides: vec![0; rank], offset: 0 };
+    let view = View { shape: vec![1; rank], open: Vec::new(), strides: vec![0; rank], offset: 0 };
     (requantization(dtype, None), vec![Arg { buf, dtype: DType::I32, view, constant: None }])
 }
 
@@ -140,7 +140,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
     let space = x.view.shape.len() - 1;
     let spread = |o: &Arg| {
         let strides = tile::broadcast_strides(o, &y.view.shape);
-        turned(&Arg { view: View { shape: y.view.shape.clone(), strides, offset: o.view.offset }, ..o.clone() })
+        turned(&Arg { view: View { shape: y.view.shape.clone(), open: Vec::new(), strides, offset: o.view.offset }, ..o.clone() })
     };
     let layer = Integer {
         x: turned(&x),

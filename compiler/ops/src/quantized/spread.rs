@@ -60,7 +60,7 @@ pub(super) fn along(cx: &mut LowerCx, dtype: DType, bytes: Vec<u8>, d: usize, ra
 
 /// The view of a vector of `n` that runs along dimension `d` of `rank`.
 pub(super) fn vector_view(n: u64, d: usize, rank: usize) -> View {
-    let mut view = View { shape: vec![1; rank], strides: vec![0; rank], offset: 0 };
+    let mut view = View { shape: vec![1; rank], open: Vec::new(), strides: vec![0; rank], offset: 0 };
     (view.shape[d], view.strides[d]) = (n, 1);
     view
 }

@@ -3,7 +3,9 @@
 mod constant;
 mod extents;
 mod range;
+mod sizes;
 
 pub(crate) use constant::{CONSTANT_OF_SHAPE, EYE_LIKE};
 pub(crate) use extents::{SHAPE, SIZE};
 pub(crate) use range::RANGE;
+pub(crate) use sizes::SIZES;

@@ -1,6 +1,6 @@
 //! `expand`: broadcast to a shape, which itself broadcasts with the operand's.
 
-use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance, View};
+use onnxc_ir::op::{Extent, Extents, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance, View};
 use onnxc_ir::{DType, Dim, TensorType};
 
 use crate::at_run_time::{self, or_declared};
@@ -26,10 +26,10 @@ pub(crate) static EXPAND: OpDef = OpDef {
     }),
     eval: |cx| {
         let x = cx.input(0);
-        let view = expanded(&View::contiguous(x.shape()), &cx.out_shape(0));
+        let view = expanded(&View::contiguous(x.shape()), &cx.out_shape(0).extents());
         Ok(vec![eval_view(x, &view)])
     },
-    lower: Lower::View(|_, view, ty, _| Some(expanded(view, &ty.const_shape()?))),
+    lower: Lower::View(|_, view, to, _| Some(expanded(view, to))),
     tolerance: Tolerance::EXACT,
     samples: || {
         vec![
@@ -48,8 +48,10 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     Ok(vec![TensorType::new(x.dtype, broadcast(&[&x.shape, &target])?)])
 }
 
-fn expanded(view: &View, shape: &[u64]) -> View {
-    let lead = shape.len() - view.shape.len();
-    let stride = |d: usize| if d < lead || view.shape[d - lead] == 1 { 0 } else { view.strides[d - lead] };
-    View { shape: shape.to_vec(), strides: (0..shape.len()).map(stride).collect(), offset: view.offset }
+fn expanded(view: &View, to: &[Extent]) -> View {
+    let lead = to.len() - view.shape.len();
+    let stride = |d: usize| if d < lead || view.extent(d - lead).is_one() { 0 } else { view.strides[d - lead] };
+    let strides = (0..to.len()).map(stride).collect();
+    let out = View { shape: to.iter().map(|n| n.bound).collect(), open: Vec::new(), strides, offset: view.offset };
+    out.with_open(to.iter().map(|n| n.open.clone()).collect())
 }

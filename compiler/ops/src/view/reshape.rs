@@ -1,6 +1,6 @@
 //! `reshape`, `flatten`, `squeeze`, `unsqueeze`: the same elements in the same order under another shape.
 
-use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
+use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::at_run_time::{self, or_declared};
@@ -69,8 +69,8 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     cx.input(0).reshaped(&shape).map(|t| vec![t]).ok_or_else(|| OpError::new("the number of elements changes"))
 }
 
-fn view(_: &Attrs, from: &View, to: &TensorType, _: &[Option<Tensor>]) -> Option<View> {
-    views::reshape(from, &to.const_shape()?)
+fn view(_: &Attrs, from: &View, to: &[Extent], _: &[Option<Tensor>]) -> Option<View> {
+    views::reshape(from, to)
 }
 
 fn product(dims: &[Dim]) -> Dim {

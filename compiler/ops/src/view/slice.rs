@@ -1,6 +1,6 @@
 //! `slice`: every step-th element between start and end along some dimensions; steps may be negative.
 
-use onnxc_ir::op::{Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
+use onnxc_ir::op::{Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::at_run_time::{self, or_declared};
@@ -21,7 +21,7 @@ pub(crate) static SLICE: OpDef = OpDef {
         let ranges = ranges(&operands, x.shape().len())?;
         Ok(vec![eval_view(x, &sliced(&View::contiguous(x.shape()), &ranges))])
     },
-    lower: Lower::View(|_, view, _, operands| ranges(operands, view.shape.len()).ok().map(|r| sliced(view, &r))),
+    lower: Lower::View(view),
     tolerance: Tolerance::EXACT,
     samples: || {
         vec![
@@ -119,6 +119,29 @@ fn sliced(view: &View, ranges: &[Range]) -> View {
         }
     }
     out
+}
+
+fn view(_: &Attrs, view: &View, to: &[Extent], operands: &[Option<Tensor>]) -> Option<View> {
+    let rank = view.shape.len();
+    if let (true, Ok(ranges)) = (view.is_fixed(), ranges(operands, rank)) {
+        return Some(sliced(view, &ranges));
+    }
+    // Sizes come with the call: what begins at a number and goes forwards begins at the same place for all of them.
+    let mut operands = operands.to_vec();
+    let starts = list(&operands, 1).ok()??;
+    operands.get_mut(2)?.get_or_insert_with(|| Tensor::from_vec(&[starts.len() as u64], vec![i64::MAX; starts.len()]));
+    let mut out = view.clone();
+    let mut open: Vec<Option<Dim>> = (0..rank).map(|d| view.open(d).cloned()).collect();
+    for r in ranges(&operands, rank).ok()? {
+        if r.start < 0 || r.step < 1 {
+            return None;
+        }
+        out.offset += r.start * view.strides[r.axis];
+        out.strides[r.axis] = view.strides[r.axis].checked_mul(r.step)?;
+        out.shape[r.axis] = to[r.axis].bound;
+        open[r.axis].clone_from(&to[r.axis].open);
+    }
+    Some(out.with_open(open))
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {

@@ -1,7 +1,7 @@
 //! `split`: consecutive parts along one dimension. Operands data and lengths (optional); without lengths `num_outputs` equal parts, the last one
 //! smaller if need be.
 
-use onnxc_ir::op::{Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance, View};
+use onnxc_ir::op::{Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance, View};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::at_run_time::{self, or_declared};
@@ -112,9 +112,12 @@ fn part(view: &View, at: usize, start: u64, length: u64) -> View {
 }
 
 /// The planner appends the number of the result to the constants when there are several.
-fn view(attrs: &Attrs, view: &View, ty: &TensorType, constants: &[Option<Tensor>]) -> Option<View> {
+fn view(attrs: &Attrs, view: &View, to: &[Extent], constants: &[Option<Tensor>]) -> Option<View> {
     let at = axis(attrs.int("axis").unwrap_or(0), view.shape.len()).ok()?;
-    let length = ty.shape[at].as_const()?;
+    if view.open(at).is_some() || to[at].open.is_some() {
+        return None;
+    }
+    let length = to[at].bound;
     let own = attrs.int("num_outputs").unwrap_or(1);
     let (given, result) = match constants {
         [_, given, Some(result)] => (given.as_ref(), result.to_i64s()?[0]),

@@ -56,7 +56,9 @@ fn perm(attrs: &Attrs, rank: usize) -> OpResult<Vec<usize>> {
 fn permuted(view: &View, perm: &[usize]) -> View {
     View {
         shape: perm.iter().map(|p| view.shape[*p]).collect(),
+        open: Vec::new(),
         strides: perm.iter().map(|p| view.strides[*p]).collect(),
         offset: view.offset,
     }
+    .with_open(perm.iter().map(|p| view.open(*p).cloned()).collect())
 }
