@@ -72,6 +72,11 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
     Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used })
 }
 
+/// The pointers after an open loop are unknown, so that nothing can be around it.
+fn k_is_wrong(k: &TileKernel) -> bool {
+    k.open_k && k.nest.len() != 1
+}
+
 impl Tile<'_> {
     /// Some rows of the tile. `a` points at the first of them; `a` and `b` are given back.
     fn rows(
@@ -146,7 +151,7 @@ impl Tile<'_> {
         let mut nest: Vec<(u32, i64)> = Vec::new();
         for &(count, step) in self.k.nest.iter().filter(|l| l.0 != 1) {
             match nest.last_mut() {
-                Some(last) if last.1 == i64::from(count) * step => *last = (last.0 * count, step),
+                Some(last) if !self.k.open_k && last.1 == i64::from(count) * step => *last = (last.0 * count, step),
                 _ => nest.push((count, step)),
             }
         }
@@ -158,6 +163,9 @@ impl Tile<'_> {
 
     fn steps(&self, e: &mut dyn Emitter, acc: &[V], a: P, b: P) -> Result<(), Error> {
         let nest = self.nest();
+        if k_is_wrong(self.k) {
+            return Err(Error::Internal("an open k with other loops around it".into()));
+        }
         if nest.iter().any(|l| l.0 == 0) {
             return Ok(());
         }
@@ -193,6 +201,9 @@ impl Tile<'_> {
         (count, step): (u32, i64),
     ) -> Result<(), Error> {
         let b_step = self.nv * self.lanes * 4;
+        if self.k.open_k {
+            return self.open_inner(e, acc, (a, step), (b, b_step), regs);
+        }
         let unroll = if count <= 2 * UNROLL { count } else { UNROLL };
         let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
             e.advance(a, i64::from(n) * step)?;
@@ -212,6 +223,30 @@ impl Tile<'_> {
             self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
         }
         advance(e, rest)
+    }
+
+    /// The innermost loop of a nest whose count is the argument behind the pointers.
+    fn open_inner(
+        &self,
+        e: &mut dyn Emitter,
+        acc: &[V],
+        (a, step): (P, i64),
+        (b, b_step): (P, i64),
+        regs: (&[V], &[V]),
+    ) -> Result<(), Error> {
+        let given = e.arg(3 + usize::from(self.k.bias) + self.k.operands.len())?;
+        let count = e.copy_ptr(given)?;
+        for at_once in [UNROLL, 1] {
+            let open = e.while_at_least(count, at_once)?;
+            for u in 0..i64::from(at_once) {
+                self.step(e, acc, (a, u * step), (b, u * b_step), regs)?;
+            }
+            e.advance(a, i64::from(at_once) * step)?;
+            e.advance(b, i64::from(at_once) * b_step)?;
+            e.end(open)?;
+        }
+        e.free_ptr(count);
+        Ok(())
     }
 
     fn step(

@@ -76,6 +76,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
         cols,
         a_row: i64::from(depth) * 4 + 8,
         nest: vec![(depth, 4)],
+        open_k: false,
         c_row: i64::from(nr) * 4 + 4,
         c_dtype: acc,
         accumulate: false,

@@ -14,7 +14,7 @@ pub enum Kernel {
 
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
 ///
-/// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand; no integers.
+/// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand; no integers, unless `open_k`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
 /// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
 /// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
@@ -35,6 +35,8 @@ pub struct TileKernel {
     pub a_row: i64,
     /// (count, byte step of a), outermost first.
     pub nest: Vec<(u32, i64)>,
+    /// The innermost loop runs as often as an integer argument behind the pointers says, and its count in `nest` is only a bound.
+    pub open_k: bool,
     /// Bytes between rows of C.
     pub c_row: i64,
     /// Element type of C after the epilogue.

@@ -2,7 +2,8 @@
 //!
 //! The planner lets producers write their parts straight into the result; code is made only for the operands that lie elsewhere.
 
-use onnxc_ir::lower::LowerCx;
+use onnxc_ir::lir::Expr;
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
@@ -33,7 +34,7 @@ pub(crate) static CONCAT: OpDef = OpDef {
     infer,
     infer_dims: Some(dims),
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples: || {
         let of = |axis, inputs| Sample { attrs: int_attrs(&[("axis", axis)]), inputs, n_outputs: 1 };
@@ -105,13 +106,39 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     nest::movable(y.dtype)?;
     let at = axis(cx.attrs.int("axis").unwrap_or(0), y.view.shape.len())?;
     let mut start = vec![0i64; y.view.shape.len()];
+    // Where parts begin behind open ones.
+    let mut behind: Option<Expr> = None;
     for i in 0..cx.inputs.len() {
         let x = cx.input(i);
-        let to = nest::part(&y, &start, &x.view.shape);
-        start[at] += x.view.shape[at] as i64;
-        if !(cx.in_place[i] && x.view == to.view) {
-            cx.copy(&x, &to);
+        let (dims, all) = (x.view.dims(), y.view.dims());
+        if let Some(d) = (0..dims.len()).find(|d| *d != at && dims[*d] != all[*d]) {
+            return Err(OpError::new(format!("input {i} has {} elements along dimension {d}, others {}", dims[d], all[d])));
         }
+        if let Some(first) = &behind {
+            copy_behind(cx, (&x, &y), at, first);
+        } else {
+            let mut to = nest::part(&y, &start, &x.view.shape);
+            to.view = to.view.with_open(x.view.open.clone());
+            if !(cx.in_place[i] && x.view == to.view) {
+                cx.copy(&x, &to);
+            }
+        }
+        if behind.is_some() || x.view.open(at).is_some() {
+            let length = cx.count(&x.view.extent(at));
+            let first = behind.take().unwrap_or(Expr::Int(start[at]));
+            behind = Some(Expr::Var(cx.let_(first.add(length))));
+        }
+        start[at] += x.view.shape[at] as i64;
     }
     Ok(())
+}
+
+/// Copies x to y from `first` along dimension `at` on.
+fn copy_behind(cx: &mut LowerCx, (x, y): (&Arg, &Arg), at: usize, first: &Expr) {
+    cx.for_each(&x.view, &y.view.strides.clone(), |cx, place| {
+        let value = cx.load(x, place);
+        let mut to = place.to_vec();
+        to[at] = to[at].clone().add(first.clone());
+        cx.store(y, &to, value);
+    });
 }

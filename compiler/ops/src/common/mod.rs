@@ -8,6 +8,7 @@ pub(crate) mod epilogue;
 pub(crate) mod float;
 pub(crate) mod import;
 pub(crate) mod nest;
+pub(crate) mod open;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod small_float;

@@ -44,25 +44,25 @@ pub(super) fn along(target: &TargetDesc, rows: u64, cols: u64, a_row: i64, nest:
 
 /// Emits the loops.
 pub(super) fn emit(cx: &mut LowerCx, p: &Product, along: Along) {
-    let only_rows = p.outer.iter().all(|o| o.n == 1);
+    let only_rows = p.outer.iter().all(|o| o.n.is_one());
     outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| match along {
         Along::Rows => {
-            let chunk = p.rows.div_ceil(16).next_multiple_of(256).min(p.rows);
-            let kind = if only_rows && cx.at_top_level() && p.rows > chunk { LoopKind::Parallel } else { LoopKind::Serial };
-            cx.for_(kind, p.rows.div_ceil(chunk), |cx, n| {
+            let chunk = p.rows.bound.div_ceil(16).next_multiple_of(256).min(p.rows.bound);
+            let kind = if only_rows && cx.at_top_level() && p.rows.bound > chunk { LoopKind::Parallel } else { LoopKind::Serial };
+            cx.for_(kind, p.rows.bound.div_ceil(chunk), |cx, n| {
                 let lo = cx.let_(n.times(chunk as i64));
-                let hi = Expr::bin(BinOp::Min, Expr::Var(lo).add(Expr::Int(chunk as i64)), Expr::Int(p.rows as i64));
+                let hi = Expr::bin(BinOp::Min, Expr::Var(lo).add(Expr::Int(chunk as i64)), Expr::Int(p.rows.bound as i64));
                 let hi = cx.let_(hi);
                 cx.for_range(LoopKind::Vector, Expr::Var(lo), Expr::Var(hi), 1, |cx, row| along_rows(cx, p, at, &row));
             });
         }
         Along::K => {
-            let block = (DOTS / p.cols).clamp(1, p.rows);
+            let block = (DOTS / p.cols.bound).clamp(1, p.rows.bound);
             let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
-            let full = p.rows / block;
+            let full = p.rows.bound / block;
             cx.for_(kind, full, |cx, n| dots(cx, p, &at.rows(&n.times(block as i64), p), block));
-            if !p.rows.is_multiple_of(block) {
-                dots(cx, p, &at.rows(&Expr::Int((full * block) as i64), p), p.rows % block);
+            if !p.rows.bound.is_multiple_of(block) {
+                dots(cx, p, &at.rows(&Expr::Int((full * block) as i64), p), p.rows.bound % block);
             }
         }
     });
@@ -76,12 +76,12 @@ const CHUNK: u64 = 512;
 /// True when a tile would apply a long epilogue to vectors that are mostly empty, and the rows of C lie one after the other: the epilogue is better
 /// a pass of its own.
 pub(super) fn late_epilogue(cx: &LowerCx, p: &Product) -> bool {
-    let flat = |o: &Operand| p.cols == 1 || (o.per_column && o.row == p.cols as i64) || (!o.per_column && o.row == 0);
+    let flat = |o: &Operand| p.cols.bound == 1 || (o.per_column && o.row == p.cols.bound as i64) || (!o.per_column && o.row == 0);
     // An operand in the memory of the result would be gone.
     let own = !cx.in_place.contains(&true);
-    own && 2 * p.cols <= u64::from(cx.target.lanes)
+    own && 2 * p.cols.bound <= u64::from(cx.target.lanes)
         && p.c.1 == DType::F32
-        && p.c_row == p.cols as i64
+        && p.c_row == p.cols.bound as i64
         && p.epilogue.nodes.len() > SHORT_EPILOGUE
         && p.operands.iter().all(flat)
 }
@@ -90,16 +90,16 @@ pub(super) fn late_epilogue(cx: &LowerCx, p: &Product) -> bool {
 pub(super) fn emit_late(cx: &mut LowerCx, p: &Product, tiles: &mut dyn FnMut(&mut LowerCx, &Product, &Point)) {
     let mut identity = ScalarProgram::default();
     identity.arg(0, p.a.1);
-    let only_rows = p.outer.iter().all(|o| o.n == 1);
-    let chunk = if only_rows { CHUNK.min(p.rows) } else { p.rows };
+    let only_rows = p.outer.iter().all(|o| o.n.is_one());
+    let chunk = if only_rows { CHUNK.min(p.rows.bound) } else { p.rows.bound };
     let mut part = |cx: &mut LowerCx, at: &Point, rows: u64| {
-        let raw = Product { rows, epilogue: identity.clone(), operands: Vec::new(), ..p.clone() };
+        let raw = Product { rows: rows.into(), epilogue: identity.clone(), operands: Vec::new(), ..p.clone() };
         tiles(cx, &raw, at);
-        cx.for_(LoopKind::Vector, rows * p.cols, |cx, i| {
+        cx.for_(LoopKind::Vector, rows * p.cols.bound, |cx, i| {
             let index = at.c.clone().add(i.clone());
             let mut args = vec![Expr::Load(p.c.0, Box::new(index.clone()))];
             for (o, e) in p.operands.iter().zip(&at.operands) {
-                let step = if p.cols == 1 { o.row } else { i64::from(o.per_column) };
+                let step = if p.cols.bound == 1 { o.row } else { i64::from(o.per_column) };
                 args.push(Expr::Load(o.buf, Box::new(e.clone().add(i.clone().times(step)))));
             }
             let value = cx.program(&p.epilogue, &args);
@@ -107,11 +107,11 @@ pub(super) fn emit_late(cx: &mut LowerCx, p: &Product, tiles: &mut dyn FnMut(&mu
         });
     };
     outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
-        let full = p.rows / chunk;
+        let full = p.rows.bound / chunk;
         let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
         cx.for_(kind, full, |cx, n| part(cx, &at.rows(&n.times(chunk as i64), p), chunk));
-        if !p.rows.is_multiple_of(chunk) {
-            part(cx, &at.rows(&Expr::Int((full * chunk) as i64), p), p.rows % chunk);
+        if !p.rows.bound.is_multiple_of(chunk) {
+            part(cx, &at.rows(&Expr::Int((full * chunk) as i64), p), p.rows.bound % chunk);
         }
     });
 }
@@ -123,7 +123,7 @@ fn k_of(p: &Product) -> i64 {
 /// All columns of one row; the loop around it is a vector loop.
 fn along_rows(cx: &mut LowerCx, p: &Product, at: &Point, row: &Expr) {
     let at = at.rows(row, p);
-    let sums: Vec<Var> = (0..p.cols).map(|_| cx.let_(Expr::f32(0.0))).collect();
+    let sums: Vec<Var> = (0..p.cols.bound).map(|_| cx.let_(Expr::f32(0.0))).collect();
     k_loops(cx, &p.nest, &at.a, &Expr::Int(0), &mut |cx, a, k| {
         let a = cx.let_(Expr::Load(p.a.0, Box::new(a.clone())));
         for (col, sum) in sums.iter().enumerate() {
@@ -138,7 +138,7 @@ fn along_rows(cx: &mut LowerCx, p: &Product, at: &Point, row: &Expr) {
 
 /// `rows` rows of all columns, one accumulator for each.
 fn dots(cx: &mut LowerCx, p: &Product, at: &Point, rows: u64) {
-    let sums: Vec<Vec<Var>> = (0..rows).map(|_| (0..p.cols).map(|_| cx.let_(Expr::f32(0.0))).collect()).collect();
+    let sums: Vec<Vec<Var>> = (0..rows).map(|_| (0..p.cols.bound).map(|_| cx.let_(Expr::f32(0.0))).collect()).collect();
     let (&(last, step), outer) = p.nest.split_last().expect("internal: a product has a k loop");
     cx.for_(LoopKind::Vector, last, |cx, j| {
         let (a, k) = (at.a.clone().add(j.clone().times(step)), j);

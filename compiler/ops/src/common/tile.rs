@@ -5,20 +5,21 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::DType;
+use onnxc_ir::{DType, Dim};
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
 
-use super::thin;
+use super::{open, thin};
 
 /// A dimension around the product: its extent and what one step moves, in elements.
 #[derive(Clone, Debug)]
 pub struct Outer {
     /// Extent.
-    pub n: u64,
+    pub n: Extent,
     /// In A.
     pub a: i64,
     /// In packed B.
@@ -52,15 +53,17 @@ pub struct Product {
     /// Dimensions around, outermost first.
     pub outer: Vec<Outer>,
     /// Rows.
-    pub rows: u64,
+    pub rows: Extent,
     /// Columns.
-    pub cols: u64,
+    pub cols: Extent,
     /// A: buffer, type, start, row stride, nest of k (count, stride) outermost first.
     pub a: (BufId, DType, i64),
     /// Elements between rows of A.
     pub a_row: i64,
     /// The k loop.
     pub nest: Vec<(u64, i64)>,
+    /// The extent of the k loop where it is open; it has one level then.
+    pub open_k: Option<Dim>,
     /// Packed B: buffer, type, start.
     pub b: (BufId, DType, i64),
     /// C: buffer, type, start; columns are neighbours.
@@ -154,32 +157,32 @@ pub fn merge(dims: &mut Vec<Dimension>) {
 
 /// Emits the loops.
 pub fn emit(cx: &mut LowerCx, p: &Product) {
-    if p.rows == 0 || p.cols == 0 || p.outer.iter().any(|o| o.n == 0) {
+    if p.rows.bound == 0 || p.cols.bound == 0 || p.outer.iter().any(|o| o.n.bound == 0) {
         return;
+    }
+    if p.rows.open.is_some() || p.cols.open.is_some() || p.open_k.is_some() {
+        return open::emit(cx, p);
     }
     let f32s = p.a.1 == DType::F32 && p.b.1 == DType::F32;
     if f32s
         && p.nr == 1
-        && let Some(along) = thin::along(cx.target, p.rows, p.cols, p.a_row, &p.nest)
+        && let Some(along) = thin::along(cx.target, p.rows.bound, p.cols.bound, p.a_row, &p.nest)
     {
         return thin::emit(cx, p, along);
     }
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
-    let panels = p.cols.div_ceil(u64::from(p.nr));
+    let panels = p.cols.bound.div_ceil(u64::from(p.nr));
     let b_bytes = k * u64::from(p.nr) * panels * p.b.1.bytes();
     if thin::late_epilogue(cx, p) {
         return thin::emit_late(cx, p, &mut |cx, p, at| {
-            let height = p.rows.div_ceil(p.rows.div_ceil(u64::from(p.mr)));
+            let height = balanced(p);
             row_blocks(cx, p, height, at, &mut |cx, at, mr| {
                 cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
             });
         });
     }
-    let blocks = p.rows.div_ceil(u64::from(p.mr));
-    // Balanced blocks: 20 rows are 10 + 10, not 14 + 6.
-    let height = p.rows.div_ceil(blocks);
-    let outer: u64 = p.outer.iter().map(|o| o.n).product();
-    let panels_outside = b_bytes > cx.target.l2_bytes / 2 && panels > 1 || outer * blocks == 1;
+    let height = balanced(p);
+    let panels_outside = b_bytes > cx.target.l2_bytes / 2 && panels > 1 || is_one_block(p);
     if panels_outside {
         cx.for_(LoopKind::Parallel, panels, |cx, panel| {
             outer_loops(cx, p, 0, &Point::start(p), false, &mut |cx, at| {
@@ -193,6 +196,15 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             });
         });
     }
+}
+
+/// Rows of a block: 20 rows are 10 + 10, not 14 + 6.
+fn balanced(p: &Product) -> u64 {
+    p.rows.bound.div_ceil(p.rows.bound.div_ceil(u64::from(p.mr)))
+}
+
+fn is_one_block(p: &Product) -> bool {
+    p.rows.bound <= u64::from(p.mr) && p.outer.iter().all(|o| o.n.is_one())
 }
 
 /// Where the loops are: element indices of A, B, C, bias and the operands.
@@ -228,7 +240,7 @@ impl Point {
     }
 
     pub fn rows(&self, row: &Expr, p: &Product) -> Point {
-        let step = Outer { n: 0, a: p.a_row, b: 0, c: p.c_row, bias: 0, operands: p.operands.iter().map(|o| o.row).collect() };
+        let step = Outer { n: Extent::from(0), a: p.a_row, b: 0, c: p.c_row, bias: 0, operands: p.operands.iter().map(|o| o.row).collect() };
         self.step(row, &step)
     }
 }
@@ -238,17 +250,17 @@ type Body<'f> = &'f mut dyn FnMut(&mut LowerCx, &Point);
 pub(super) fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, parallel: bool, body: Body) {
     // Extents of 1 take no loop; the first real one is split over threads.
     let Some(o) = p.outer.get(d) else { return body(cx, at) };
-    let kind = if parallel && o.n > 1 { LoopKind::Parallel } else { LoopKind::Serial };
-    cx.for_(kind, o.n, |cx, i| {
+    let kind = if parallel && !o.n.is_one() { LoopKind::Parallel } else { LoopKind::Serial };
+    cx.for_in(kind, &o.n, |cx, i| {
         let next = at.step(&i, o);
-        outer_loops(cx, p, d + 1, &next, parallel && o.n == 1, body);
+        outer_loops(cx, p, d + 1, &next, parallel && o.n.is_one(), body);
     });
 }
 
 fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut dyn FnMut(&mut LowerCx, &Point, u32)) {
-    let full = p.rows / height;
-    let rest = p.rows % height;
-    let only_rows = p.outer.iter().all(|o| o.n == 1) && full > 1;
+    let full = p.rows.bound / height;
+    let rest = p.rows.bound % height;
+    let only_rows = p.outer.iter().all(|o| o.n.is_one()) && full > 1;
     let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
     cx.for_(kind, full, |cx, block| {
         let at = at.rows(&block.times(height as i64), p);
@@ -262,7 +274,7 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut
 
 /// The tile of one panel; the last panel writes fewer columns.
 fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel: &Expr, panels: u64) {
-    let last_cols = (p.cols - (panels - 1) * u64::from(p.nr)) as u32;
+    let last_cols = (p.cols.bound - (panels - 1) * u64::from(p.nr)) as u32;
     let call = |cx: &mut LowerCx, cols: u32| {
         let column = panel.clone().times(i64::from(p.nr));
         let b = at.b.clone().add(panel.clone().times((k * u64::from(p.nr)) as i64));
@@ -285,7 +297,7 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
     cx.if_(is_last, |cx| call(cx, last_cols), |cx| call(cx, p.nr));
 }
 
-fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
+pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
     let a_bytes = p.a.1.bytes() as i64;
     let group = k_group(p.a.1) as i64;
     let mut nest: Vec<(u32, i64)> = p.nest.iter().map(|(n, s)| (*n as u32, s * a_bytes)).collect();
@@ -301,6 +313,7 @@ fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
         cols,
         a_row: p.a_row * a_bytes,
         nest,
+        open_k: p.open_k.is_some(),
         c_row: p.c_row * p.c.1.bytes() as i64,
         c_dtype: p.c.1,
         accumulate: false,
@@ -320,7 +333,7 @@ pub fn epilogue(cx: &LowerCx, own: usize, dtype: DType) -> (ScalarProgram, Vec<A
     (program, cx.inputs.iter().skip(own).flatten().cloned().collect())
 }
 
-/// Strides of an operand broadcast to `shape`, in elements.
+/// Strides of an operand broadcast to `shape`, in elements. Open extents are never 1 while those of `shape` are not.
 pub fn broadcast_strides(arg: &Arg, shape: &[u64]) -> Vec<i64> {
     let lead = shape.len() - arg.view.shape.len();
     (0..shape.len()).map(|d| if d < lead || arg.view.shape[d - lead] == 1 { 0 } else { arg.view.strides[d - lead] }).collect()

@@ -160,10 +160,10 @@ impl Conv {
         };
         let operands: Vec<Operand> = self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect();
         let mut outer: Vec<Outer> =
-            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n: n.into(), a, b: 0, c, bias: 0, operands }).collect();
         let f = self.filters as i64;
         outer.push(Outer {
-            n: self.geometry.group,
+            n: self.geometry.group.into(),
             a: self.channels as i64 * self.x.view.strides[1],
             b: panel_bytes,
             c: f * self.y.view.strides[1],
@@ -175,11 +175,12 @@ impl Conv {
             cx,
             &Product {
                 outer,
-                rows,
-                cols: self.filters,
+                rows: rows.into(),
+                cols: self.filters.into(),
                 a: (self.x.buf, DType::F32, self.x.view.offset),
                 a_row,
                 nest,
+                open_k: None,
                 b: (b, DType::F32, 0),
                 c: (self.y.buf, self.y.dtype, self.y.view.offset),
                 c_row,

@@ -208,7 +208,7 @@ impl Layer {
         let cols = self.filters * set.len() as u64;
         let (mr, nr) = tile::choose_for(cx.target, rows, cols, x.view.strides[last + 2], &nest);
         let b = cx.const_buf(DType::F32, self.pack(weights, phase, set, nr as usize));
-        let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
+        let outer = |n: u64, a: i64, c: i64, operands: Vec<i64>| Outer { n: n.into(), a, b: 0, c, bias: 0, operands };
         let mut around =
             vec![outer(y.view.shape[0], x.view.strides[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
         for (d, part) in phase.iter().enumerate().take(last) {
@@ -217,7 +217,7 @@ impl Layer {
         }
         let f = self.filters as i64;
         around.push(Outer {
-            n: self.group,
+            n: self.group.into(),
             a: self.channels as i64 * x.view.strides[1],
             b: (taps * self.channels * u64::from(nr) * cols.div_ceil(u64::from(nr))) as i64,
             c: f * y.view.strides[1],
@@ -247,11 +247,12 @@ impl Layer {
         };
         let product = Product {
             outer: around,
-            rows,
-            cols,
+            rows: rows.into(),
+            cols: cols.into(),
             a: (x.buf, DType::F32, a_start),
             a_row: x.view.strides[last + 2],
             nest,
+            open_k: None,
             b: (b, DType::F32, 0),
             c: (y.buf, y.dtype, first(y.view.offset, &y.view.strides)),
             c_row: step(&y.view.strides, last),

@@ -39,7 +39,7 @@ pub(crate) static GEMM: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -110,9 +110,9 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (a, b, c, y) = (cx.input(0), cx.input(1), cx.opt(2), cx.output(0));
-    let (m, n) = (y.view.shape[0], y.view.shape[1]);
+    let (m, n) = (y.view.extent(0), y.view.extent(1));
     let (ta, tb) = (flag(cx.attrs, "transA"), flag(cx.attrs, "transB"));
-    let k = a.view.shape[usize::from(!ta)];
+    let k = a.view.extent(usize::from(!ta));
     let stack = |arg: &Arg, transposed: bool| {
         let matrix = Stack::of(arg, &arg.view.shape);
         if transposed { matrix.transposed() } else { matrix }
@@ -123,7 +123,10 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     // A constant C of one row is the bias that accumulators start from.
     let plain = alpha == 1.0 && beta == 1.0;
     let row =
-        |c: &Arg| c.constant.clone().filter(|t| plain && t.shape().iter().product::<u64>() == n && t.shape().last() == Some(&n));
+        |c: &Arg| c.constant.clone().filter(|t| {
+            let width = Some(&n.bound).filter(|_| n.open.is_none());
+            plain && width == Some(&t.shape().iter().product::<u64>()) && t.shape().last() == width
+        });
     let bias = c.as_ref().and_then(row);
     let c = c.filter(|_| bias.is_none());
     let program = affine(&program, a.dtype, alpha, c.as_ref().map(|_| beta));
@@ -131,7 +134,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         operands.insert(0, Stack::of(c, &y.view.shape));
     }
     let (a, b) = (stack(&a, ta), stack(&b, tb));
-    let y = Stack::of(&y, &[m, n]);
+    let y = Stack::of(&y, &[m.bound, n.bound]);
     Product { outer: Vec::new(), m, k, n, a, b, y, bias, program, operands }.emit(cx)
 }
 

@@ -34,7 +34,7 @@ pub(crate) static MATMUL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -112,7 +112,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     hidden.iter().for_each(|at| insert_one(&mut y, *at));
     let shape = y.view.shape.clone();
     let rank = shape.len();
-    let (m, n, k) = (shape[rank - 2], shape[rank - 1], a.view.shape[a.view.shape.len() - 1]);
+    let (m, n, k) = (y.view.extent(rank - 2), y.view.extent(rank - 1), a.view.extent(a.view.shape.len() - 1));
     let with = |last: [u64; 2]| [&shape[..rank - 2], &last].concat();
     let (program, operands) = tile::epilogue(cx, OWN, a.dtype);
     let original = cx.output(0).view.shape;
@@ -125,13 +125,13 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         Stack::of(&o, &shape)
     });
     let product = Product {
-        outer: shape[..rank - 2].to_vec(),
+        outer: y.view.extents()[..rank - 2].to_vec(),
+        operands: operands.collect(),
+        a: Stack::of(&a, &with([m.bound, k.bound])),
+        b: Stack::of(&b, &with([k.bound, n.bound])),
         m,
         k,
         n,
-        operands: operands.collect(),
-        a: Stack::of(&a, &with([m, k])),
-        b: Stack::of(&b, &with([k, n])),
         y: Stack::of(&y, &shape),
         bias: None,
         program,
@@ -142,6 +142,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
 fn insert_one(arg: &mut Arg, at: usize) {
     arg.view.shape.insert(at, 1);
     arg.view.strides.insert(at, 0);
+    if !arg.view.open.is_empty() {
+        arg.view.open.insert(at, None);
+    }
 }
 
 fn samples() -> Vec<Sample> {

@@ -1,9 +1,9 @@
 //! Code of stacks of matrix products: operands as strided matrices, packing of the right one, tiles.
 
-use onnxc_ir::DType;
+use onnxc_ir::{DType, Dim};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use crate::common::nest::{self, ExprExt, compute_type};
@@ -41,11 +41,11 @@ impl Stack {
 /// `y = epilogue(a * b, operands)`, with an optional bias per column.
 pub(crate) struct Product {
     /// Extents of the stack.
-    pub outer: Vec<u64>,
+    pub outer: Vec<Extent>,
     /// Rows, depth, columns.
-    pub m: u64,
-    pub k: u64,
-    pub n: u64,
+    pub m: Extent,
+    pub k: Extent,
+    pub n: Extent,
     pub a: Stack,
     pub b: Stack,
     pub y: Stack,
@@ -55,6 +55,10 @@ pub(crate) struct Product {
     pub operands: Vec<Stack>,
 }
 
+fn bounds(extents: &[Extent]) -> Vec<u64> {
+    extents.iter().map(|n| n.bound).collect()
+}
+
 /// Columns from which a tile is worth its panel.
 const NARROW: u64 = 3;
 
@@ -62,38 +66,42 @@ impl Product {
     /// Emits the code for any element type that compiled code has.
     pub fn emit(mut self, cx: &mut LowerCx) -> OpResult<()> {
         nest::require(self.a.arg.dtype)?;
-        if self.m == 0 || self.n == 0 || self.outer.contains(&0) {
+        if self.m.bound == 0 || self.n.bound == 0 || self.outer.iter().any(|n| n.bound == 0) {
             return Ok(());
         }
         self.drop_ones();
-        if self.a.arg.dtype != DType::F32 || self.n < NARROW && self.m > 1 {
+        if self.a.arg.dtype != DType::F32 || self.n.bound < NARROW && self.m.bound > 1 {
             self.dots(cx);
             return Ok(());
         }
         self.merge_rows();
-        let dense = |s: &Stack, n: u64| s.col == 1 || n == 1;
-        let in_place = dense(&self.y, self.n) && self.operands.iter().all(|o| o.col == 0 || dense(o, self.n));
+        let dense = |s: &Stack, n: &Extent| s.col == 1 || n.is_one();
+        let in_place = dense(&self.y, &self.n) && self.operands.iter().all(|o| o.col == 0 || dense(o, &self.n));
         if in_place { self.tiles(cx) } else { self.through_scratch(cx) }
     }
 
     /// Removes dimensions of extent 1 from the stack.
     fn drop_ones(&mut self) {
-        let keep: Vec<bool> = self.outer.iter().map(|n| *n != 1).collect();
+        let keep: Vec<bool> = self.outer.iter().map(|n| !n.is_one()).collect();
         let filter = |list: &mut Vec<i64>| {
             let mut k = keep.iter();
             list.retain(|_| *k.next().unwrap_or(&true));
         };
         [&mut self.a, &mut self.b, &mut self.y].into_iter().chain(&mut self.operands).for_each(|s| filter(&mut s.outer));
-        self.outer.retain(|n| *n != 1);
+        self.outer.retain(|n| !n.is_one());
     }
 
     /// Matrices of the stack that share b and follow each other become rows of one matrix.
     fn merge_rows(&mut self) {
-        while let Some(n) = self.outer.last().copied() {
+        while let Some(n) = self.outer.last().cloned() {
             let last = self.outer.len() - 1;
-            let m = self.m as i64;
+            // Behind an open number of rows the next matrix is somewhere else.
+            if self.m.open.is_some() {
+                return;
+            }
+            let m = self.m.bound as i64;
             let follows = |s: &Stack| s.outer[last] == s.row * m || (s.outer[last] == 0 && s.row == 0);
-            let single = self.m == 1;
+            let single = self.m.is_one();
             let fits = self.b.outer[last] == 0 && (single || [&self.a, &self.y].into_iter().chain(&self.operands).all(follows));
             if !fits {
                 return;
@@ -106,7 +114,7 @@ impl Product {
             }
             self.b.outer.pop();
             self.outer.pop();
-            self.m *= n;
+            self.m = n.times(&self.m);
         }
     }
 
@@ -114,13 +122,13 @@ impl Product {
     fn dots(&self, cx: &mut LowerCx) {
         let wide = compute_type(self.a.arg.dtype);
         let mut shape = self.outer.clone();
-        shape.extend([self.m, self.n]);
-        let order = View::contiguous(&shape).strides;
+        shape.extend([self.m.clone(), self.n.clone()]);
+        let order = View::contiguous(&bounds(&shape)).strides;
         let bias = self.bias.as_ref().map(|b| cx.const_buf(b.dtype(), b.bytes().to_vec()));
         cx.for_rows(&shape, &order, |cx, at| {
             let (outer, last) = at.split_at(self.outer.len());
             let acc = cx.let_(nest::number(wide, 0.0));
-            cx.for_(LoopKind::Vector, self.k, |cx, l| {
+            cx.for_in(LoopKind::Vector, &self.k, |cx, l| {
                 let load = |s: &Stack, i: Expr| nest::at(s.arg.buf, i).cast_from(s.arg.dtype, wide);
                 let x = load(&self.a, self.a.index(outer, &last[0], &l));
                 let w = load(&self.b, self.b.index(outer, &l, &last[1]));
@@ -140,8 +148,9 @@ impl Product {
 
     /// The raw product row-major in scratch, then the epilogue over it.
     fn through_scratch(self, cx: &mut LowerCx) -> OpResult<()> {
-        let mut shape = self.outer.clone();
-        shape.extend([self.m, self.n]);
+        let mut extents = self.outer.clone();
+        extents.extend([self.m.clone(), self.n.clone()]);
+        let shape = bounds(&extents);
         let buf = cx.scratch(DType::F32, shape.iter().product(), false);
         let raw = Arg { buf, dtype: DType::F32, view: View::contiguous(&shape), constant: None };
         let mut identity = ScalarProgram::default();
@@ -150,7 +159,7 @@ impl Product {
         let outer = self.outer.len();
         Product { y: Stack::of(&raw, &shape), program: identity, operands: Vec::new(), ..self }.tiles(cx)?;
         let order: Vec<i64> = y.outer.iter().copied().chain([y.row, y.col]).collect();
-        cx.for_each(&shape, &order, |cx, at| {
+        cx.for_each(&extents, &order, |cx, at| {
             let (o, last) = at.split_at(outer);
             let mut args = vec![cx.load(&raw, at)];
             args.extend(operands.iter().map(|s| nest::at(s.arg.buf, s.index(o, &last[0], &last[1]))));
@@ -161,7 +170,10 @@ impl Product {
     }
 
     fn tiles(&self, cx: &mut LowerCx) -> OpResult<()> {
-        let (mr, nr) = tile::choose_for(cx.target, self.m, self.n, self.a.row, &[(self.k, self.a.col)]);
+        let (m, n, k) = (self.m.bound, self.n.bound, self.k.bound);
+        let open = [&self.m, &self.n, &self.k].into_iter().any(|n| n.open.is_some());
+        let (mr, nr) =
+            if open { tile::choose(cx.target, false, m, n) } else { tile::choose_for(cx.target, m, n, self.a.row, &[(k, self.a.col)]) };
         let (b, b_steps) = self.packed(cx, nr)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.
@@ -170,7 +182,7 @@ impl Product {
             (cx.const_buf(DType::F32, bytes), 0)
         });
         let outer = (0..self.outer.len()).map(|d| Outer {
-            n: self.outer[d],
+            n: self.outer[d].clone(),
             a: self.a.outer[d],
             b: b_steps[d],
             c: self.y.outer[d],
@@ -186,11 +198,12 @@ impl Product {
         };
         let product = tile::Product {
             outer: outer.collect(),
-            rows: self.m,
-            cols: self.n,
+            rows: self.m.clone(),
+            cols: self.n.clone(),
             a: (self.a.arg.buf, DType::F32, self.a.arg.view.offset),
             a_row: self.a.row,
-            nest: vec![(self.k, self.a.col)],
+            nest: vec![(k, self.a.col)],
+            open_k: self.k.open.clone(),
             b: (b, DType::F32, 0),
             c: (self.y.arg.buf, self.y.arg.dtype, self.y.arg.view.offset),
             c_row: self.y.row,
@@ -207,44 +220,60 @@ impl Product {
     /// b in panels, once for every matrix of the stack that differs: its buffer and the steps of the stack in it.
     fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>)> {
         let width = u64::from(nr);
-        let panels = self.n.div_ceil(width);
-        let size = panels.checked_mul(self.k).and_then(|s| s.checked_mul(width)).filter(|s| *s < 1 << 40);
+        let panels = match &self.n.open {
+            None => Extent::from(self.n.bound.div_ceil(width)),
+            Some(n) => Extent { bound: self.n.bound.div_ceil(width), open: Some(n.div_ceil(&Dim::Const(width))) },
+        };
+        let size = panels.bound.checked_mul(self.k.bound).and_then(|s| s.checked_mul(width)).filter(|s| *s < 1 << 40);
         let size = size.ok_or_else(|| OpError::new("the packed matrix is too large"))?;
-        let extents: Vec<u64> = self.outer.iter().zip(&self.b.outer).map(|(n, s)| if *s == 0 { 1 } else { *n }).collect();
-        let steps: Vec<i64> = View::contiguous(&extents).strides.iter().map(|s| s * size as i64).collect();
-        let stack: Vec<i64> = steps.iter().zip(&extents).map(|(s, n)| if *n == 1 { 0 } else { *s }).collect();
-        if let Some(tensor) = &self.b.arg.constant {
-            return Ok((self.pack_constant(cx, tensor, &extents, nr), stack));
+        let one = || Extent::from(1);
+        let extents: Vec<Extent> =
+            self.outer.iter().zip(&self.b.outer).map(|(n, s)| if *s == 0 { one() } else { n.clone() }).collect();
+        let steps: Vec<i64> = View::contiguous(&bounds(&extents)).strides.iter().map(|s| s * size as i64).collect();
+        let stack: Vec<i64> = steps.iter().zip(&extents).map(|(s, n)| if n.is_one() { 0 } else { *s }).collect();
+        if let Some(tensor) = self.b.arg.constant.as_ref().filter(|_| self.n.open.is_none() && self.k.open.is_none()) {
+            return Ok((self.pack_constant(cx, tensor, &bounds(&extents), nr), stack));
         }
-        let buf = cx.scratch(DType::F32, size * extents.iter().product::<u64>(), false);
+        let buf = cx.scratch(DType::F32, size * bounds(&extents).iter().product::<u64>(), false);
         let mut shape = extents;
-        shape.push(panels);
-        let order = View::contiguous(&shape).strides;
-        let full = self.n / width;
+        shape.push(panels.clone());
+        let order = View::contiguous(&bounds(&shape)).strides;
+        let full = self.n.bound / width;
         cx.for_rows(&shape, &order, |cx, at| {
             let (outer, panel) = (&at[..at.len() - 1], &at[at.len() - 1]);
             let to = outer.iter().zip(&steps).fold(Expr::Int(0), |e, (i, s)| e.add(i.clone().times(*s)));
-            let to = to.add(panel.clone().times((self.k * width) as i64));
-            let copy = |cx: &mut LowerCx, columns: u64| self.pack_panel(cx, buf, outer, panel, &to, (width, columns));
-            if full == panels {
-                copy(cx, width);
+            let to = to.add(panel.clone().times((self.k.bound * width) as i64));
+            let copy = |cx: &mut LowerCx, columns: Expr| self.pack_panel(cx, buf, outer, panel, &to, (width, columns));
+            let (all, some) = (Expr::Int(width as i64), |n: u64| Expr::Int(n as i64));
+            if self.n.open.is_some() {
+                let n = cx.count(&self.n);
+                let left = n.minus(panel.clone().times(width as i64));
+                let columns = cx.let_(Expr::bin(BinOp::Min, left, all));
+                copy(cx, Expr::Var(columns));
+            } else if full == panels.bound {
+                copy(cx, all);
             } else if full == 0 {
-                copy(cx, self.n);
+                copy(cx, some(self.n.bound));
             } else {
                 let last = Expr::bin(BinOp::Eq, panel.clone(), Expr::Int(full as i64));
-                cx.if_(last, |cx| copy(cx, self.n - full * width), |cx| copy(cx, width));
+                cx.if_(last, |cx| copy(cx, some(self.n.bound - full * width)), |cx| copy(cx, all));
             }
         });
         Ok((buf, stack))
     }
 
     /// Copies `columns` columns of one panel of `width`; the densest dimension of b is the inner one.
-    fn pack_panel(&self, cx: &mut LowerCx, buf: BufId, outer: &[Expr], panel: &Expr, to: &Expr, (width, columns): (u64, u64)) {
+    fn pack_panel(&self, cx: &mut LowerCx, buf: BufId, outer: &[Expr], panel: &Expr, to: &Expr, (width, columns): (u64, Expr)) {
         let by_row = self.b.row.unsigned_abs() < self.b.col.unsigned_abs() && self.b.row != 0;
-        let (first, second) = if by_row { (columns, self.k) } else { (self.k, columns) };
-        cx.for_(LoopKind::Serial, first, |cx, i| {
-            cx.for_(LoopKind::Vector, second, |cx, j| {
-                let (l, c) = if by_row { (j, i) } else { (i, j) };
+        let k = cx.count(&self.k);
+        let (first, second) = if by_row { (columns, k) } else { (k, columns) };
+        let range = |cx: &mut LowerCx, kind, n: Expr, body: &mut dyn FnMut(&mut LowerCx, Expr)| match n {
+            Expr::Int(n) => cx.for_(kind, n as u64, body),
+            n => cx.for_range(kind, Expr::Int(0), n, 1, body),
+        };
+        range(cx, LoopKind::Serial, first, &mut |cx, i| {
+            range(cx, LoopKind::Vector, second.clone(), &mut |cx, j| {
+                let (l, c) = if by_row { (j, i.clone()) } else { (i.clone(), j) };
                 let column = panel.clone().times(width as i64).add(c.clone());
                 let value = nest::at(self.b.arg.buf, self.b.index(outer, &l, &column));
                 cx.push(Stmt::Store(buf, to.clone().add(l.times(width as i64)).add(c), value));
@@ -261,7 +290,7 @@ impl Product {
         }
         for start in starts {
             let get = |row: usize, col: usize| values[(start + row as i64 * self.b.row + col as i64 * self.b.col) as usize];
-            bytes.extend(tile::pack_f32(self.k as usize, self.n as usize, nr as usize, get));
+            bytes.extend(tile::pack_f32(self.k.bound as usize, self.n.bound as usize, nr as usize, get));
         }
         cx.const_buf(DType::F32, bytes)
     }

@@ -34,7 +34,7 @@ pub(crate) static GATHER: OpDef = OpDef {
     infer,
     infer_dims: Some(dims),
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -122,6 +122,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     }
     let at = axis_of(cx.attrs, x.view.shape.len())?;
     let (n, width) = (x.view.shape[at], index.view.shape.len());
+    if x.view.open(at).is_some() {
+        return Err(OpError::new("the dimension that is indexed comes with the call, which has no code yet"));
+    }
     let by_index = at..at + width;
     // Indices are read once for each run of what lies denser in the result than they do.
     let stride = |d: usize| y.view.strides[d].unsigned_abs();
@@ -132,10 +135,11 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     outside.extend(dense_last(by_index.clone(), &y.view));
     let inside = dense_last(after, &y.view);
     let elements = shape.iter().product();
-    rows(cx, &shape, &outside, elements, &mut origin(shape.len()), &mut |cx, place| {
+    let extents = y.view.extents();
+    rows(cx, &extents, &outside, elements, &mut origin(shape.len()), &mut |cx, place| {
         let raw = cx.load(&index, &place[by_index.clone()]);
         let i = Expr::Var(safe_index(cx, raw, index.dtype, n));
-        over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), place, &mut |cx, place| {
+        over(cx, &extents, &inside, (LoopKind::Serial, LoopKind::Vector), place, &mut |cx, place| {
             let from = [&place[..at], std::slice::from_ref(&i), &place[at + width..]].concat();
             let value = cx.load(&x, &from);
             cx.store(&y, place, value);

@@ -260,9 +260,9 @@ impl Integer {
         let b = cx.const_buf(DType::I8, packed);
         let f = filters as i64;
         let mut outer: Vec<Outer> =
-            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n: n.into(), a, b: 0, c, bias: 0, operands }).collect();
         outer.push(Outer {
-            n: self.group,
+            n: self.group.into(),
             a: x.channels as i64 * xs[1],
             b: per_group,
             c: f * y.view.strides[1],
@@ -280,11 +280,12 @@ impl Integer {
         };
         let product = Product {
             outer,
-            rows,
-            cols: filters,
+            rows: rows.into(),
+            cols: filters.into(),
             a: (x.arg.buf, x.arg.dtype, x.arg.view.offset),
             a_row,
             nest,
+            open_k: None,
             b: (b, DType::I8, 0),
             c: (y.buf, y.dtype, y.view.offset),
             c_row,

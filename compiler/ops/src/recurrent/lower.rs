@@ -121,11 +121,12 @@ impl Layer<'_> {
         identity.arg(0, DType::F32);
         let product = Product {
             outer: a.outer.clone(),
-            rows: a.rows,
-            cols: count,
+            rows: a.rows.into(),
+            cols: count.into(),
             a: (a.buf, DType::F32, a.start),
             a_row: a.row,
             nest: vec![(k, a.k)],
+            open_k: None,
             b: (b, DType::F32, 0),
             c: (c.0, DType::F32, c.1),
             c_row: c.2,
@@ -184,7 +185,7 @@ impl Layer<'_> {
         let (strides, width) = (&self.x.view.strides, self.width() as i64);
         let merged = strides[0] == self.batch as i64 * strides[1] || self.time == 1 || self.batch == 1;
         let step = if self.batch == 1 { strides[0] } else { strides[1] };
-        let outer = Outer { n: self.time, a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
+        let outer = Outer { n: self.time.into(), a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
         let a = Rows {
             buf: self.x.buf,
             start: self.x.view.offset,

@@ -74,11 +74,12 @@ impl Matrices {
         }
         let product = Product {
             outer,
-            rows: a.rows,
-            cols: matrix.n as u64,
+            rows: a.rows.into(),
+            cols: (matrix.n as u64).into(),
             a: (q.buf, q.dtype, 0),
             a_row: padded as i64,
             nest: vec![(padded, 1)],
+            open_k: None,
             b: (packed, DType::I8, 0),
             c: (c.0, DType::F32, c.1),
             c_row: c.2,
@@ -132,10 +133,10 @@ fn epilogue(
 /// Quantises the rows of `a`, `k` elements each, into rows padded to four bytes.
 fn quantize(cx: &mut LowerCx, a: &Rows, k: u64, with_sums: bool) -> Quantized {
     let padded = k.next_multiple_of(4);
-    let outer: u64 = a.outer.iter().map(|o| o.n).product();
+    let outer: u64 = a.outer.iter().map(|o| o.n.bound).product();
     let dtype = if cx.target.i8_unsigned_a { DType::U8 } else { DType::I8 };
     let buf = cx.scratch(dtype, outer * a.rows * padded, false);
-    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n, o.a, (a.rows * padded) as i64)).collect();
+    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n.bound, o.a, (a.rows * padded) as i64)).collect();
     dims.push((a.rows, a.row, padded as i64));
     dims.push((k, a.k, 1));
     let (scale, zero) = range(cx, a, &merged(&dims, false));
@@ -173,7 +174,7 @@ fn quantize(cx: &mut LowerCx, a: &Rows, k: u64, with_sums: bool) -> Quantized {
 
 /// The rows, not merged.
 fn dims_of_rows(a: &Rows, padded: u64) -> Vec<Dimension> {
-    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n, o.a, (a.rows * padded) as i64)).collect();
+    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n.bound, o.a, (a.rows * padded) as i64)).collect();
     dims.push((a.rows, a.row, padded as i64));
     dims
 }
