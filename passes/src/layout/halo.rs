@@ -19,7 +19,7 @@ pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
         let (Some(Some(x)), Some(pads)) = (node.inputs.first(), node.attrs.ints("pads")) else { continue };
         let ty = graph.ty(*x);
         let spatial = ty.rank().saturating_sub(2);
-        let wide = ty.shape.last().and_then(onnxc_ir::Dim::as_const).is_some_and(|w| w >= NARROW);
+        let wide = ty.shape.last().is_some_and(|w| w.range(&graph.bounds).1 >= NARROW);
         let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && pads.iter().any(|p| *p > 0);
         if !wide || !fits || ty.dtype != onnxc_ir::DType::F32 || orders[x.0 as usize] != channels_last(ty.rank()) {
             continue;
@@ -32,7 +32,39 @@ pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
     halos
 }
 
+/// A part of a border: for each dimension the first coordinate and the one behind the last, counted from the value's first element.
+pub type Side = Vec<(Edge, Edge)>;
+
+/// A coordinate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// So far from the first element.
+    Start(i64),
+    /// So far behind the last element.
+    End(i64),
+}
+
 impl Halo {
+    /// The parts of the border, none twice, of a view of any extents.
+    pub fn open_sides(&self) -> Vec<Side> {
+        let whole = |(lo, hi): &(u64, u64)| (Edge::Start(-(*lo as i64)), Edge::End(*hi as i64));
+        let inner = (Edge::Start(0), Edge::End(0));
+        let mut sides = Vec::new();
+        for (d, (lo, hi)) in self.0.iter().enumerate() {
+            let before = (*lo > 0).then_some((Edge::Start(-(*lo as i64)), Edge::Start(0)));
+            let behind = (*hi > 0).then_some((Edge::End(0), Edge::End(*hi as i64)));
+            for side in before.into_iter().chain(behind) {
+                let around = self.0.iter().enumerate().map(|(e, n)| match e.cmp(&d) {
+                    std::cmp::Ordering::Less => inner,
+                    std::cmp::Ordering::Equal => side,
+                    std::cmp::Ordering::Greater => whole(n),
+                });
+                sides.push(around.collect());
+            }
+        }
+        sides
+    }
+
     /// True when there are at least as many zeros as `other` asks for.
     pub fn covers(&self, other: &Halo) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a.0 >= b.0 && a.1 >= b.1)
@@ -48,7 +80,7 @@ impl Halo {
         whole
     }
 
-    /// The parts of the border, none twice.
+    /// The parts of the border, none twice, of a view whose extents are numbers.
     pub fn sides(&self, view: &View) -> Vec<View> {
         let mut sides = Vec::new();
         let mut inner = self.around(view);

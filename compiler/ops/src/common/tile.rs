@@ -135,7 +135,7 @@ pub fn pack_bytes(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> u
 }
 
 /// A dimension of the result: its extent and its steps in A, in C and in every operand.
-pub type Dimension = (u64, i64, i64, Vec<i64>);
+pub type Dimension = (Extent, i64, i64, Vec<i64>);
 
 /// Joins dimensions whose steps fit everywhere and drops those of one element, so that the last one, the rows of tiles, is long: a 1x1 convolution has one
 /// dimension.
@@ -143,12 +143,13 @@ pub fn merge(dims: &mut Vec<Dimension>) {
     let mut i = dims.len() - 1;
     while i > 0 {
         let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
-        let n = inner.0 as i64;
-        let fits = outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
-        if inner.0 == 1 {
+        let n = inner.0.bound as i64;
+        // Behind an open extent that is smaller than its bound the next row is somewhere else.
+        let fits = inner.0.open.is_none() && outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
+        if inner.0.is_one() {
             dims.remove(i);
-        } else if fits || outer.0 == 1 {
-            *outer = (outer.0 * inner.0, inner.1, inner.2, inner.3);
+        } else if fits || outer.0.is_one() {
+            *outer = (outer.0.times(&inner.0), inner.1, inner.2, inner.3);
             dims.remove(i);
         }
         i -= 1;

@@ -4,7 +4,7 @@ use onnxc_ir::DType;
 use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::{Geometry, OWN_INPUTS};
@@ -29,6 +29,10 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let geometry = Geometry::of(cx.attrs, x.view.shape.len() - 2);
     if y.view.shape.contains(&0) {
         return Ok(());
+    }
+    let fixed = x.view.is_fixed() && w.view.is_fixed();
+    if x.dtype != DType::F32 && !fixed {
+        return Err(OpError::new("convolutions of other types than f32 have no code yet for sizes that come with the call"));
     }
     if x.dtype != DType::F32 {
         return scalar(cx, &geometry);
@@ -82,6 +86,7 @@ fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
     }
     let mut inner = whole.clone();
     inner.shape.clone_from(&x.view.shape);
+    inner.open.clone_from(&x.view.open);
     for d in 0..spatial {
         inner.offset += g.pads[d] * inner.strides[d + 2];
     }
@@ -112,7 +117,7 @@ impl Conv {
         identity.arg(0, DType::F32);
         Conv { y: raw.clone(), program: identity, operands: Vec::new(), ..self }.emit(cx, depthwise)?;
         let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
-        cx.for_each(&shape, &y.view.strides.clone(), |cx, at| {
+        cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
             let mut args = vec![cx.load(&raw, at)];
             for (o, s) in operands.iter().zip(&strides) {
                 let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |sum, (i, s)| sum.add(i.clone().times(*s)));
@@ -132,7 +137,7 @@ impl Conv {
     fn output_dims(&self) -> Vec<Dimension> {
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
         let dim =
-            |d: usize, x_step: i64| (self.y.view.shape[d], x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect());
+            |d: usize, x_step: i64| (self.y.view.extent(d), x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect());
         let mut dims = vec![dim(0, self.x.view.strides[0])];
         for s in 0..self.spatial() {
             dims.push(dim(s + 2, self.x.view.strides[s + 2] * self.geometry.strides[s]));
@@ -146,7 +151,10 @@ impl Conv {
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
-        let (mr, nr) = tile::choose_for(cx.target, rows, self.filters, a_row, &nest);
+        let (mr, nr) = match rows.open {
+            None => tile::choose_for(cx.target, rows.bound, self.filters, a_row, &nest),
+            Some(_) => tile::choose(cx.target, false, rows.bound, self.filters),
+        };
         let k: u64 = nest.iter().map(|(n, _)| n).product();
         let panel_bytes = k as i64 * i64::from(nr) * self.filters.div_ceil(u64::from(nr)) as i64;
         let b = self.packed(cx, nr)?;
@@ -160,7 +168,7 @@ impl Conv {
         };
         let operands: Vec<Operand> = self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect();
         let mut outer: Vec<Outer> =
-            dims.into_iter().map(|(n, a, c, operands)| Outer { n: n.into(), a, b: 0, c, bias: 0, operands }).collect();
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
         let f = self.filters as i64;
         outer.push(Outer {
             n: self.geometry.group.into(),
@@ -175,7 +183,7 @@ impl Conv {
             cx,
             &Product {
                 outer,
-                rows: rows.into(),
+                rows,
                 cols: self.filters.into(),
                 a: (self.x.buf, DType::F32, self.x.view.offset),
                 a_row,
@@ -275,7 +283,7 @@ impl Conv {
     fn depthwise(&self, cx: &mut LowerCx) -> OpResult<()> {
         let mut dims = self.output_dims();
         // The row is the last dimension that is one.
-        let row = dims.iter().rposition(|d| d.0 > 1).unwrap_or(dims.len() - 1);
+        let row = dims.iter().rposition(|d| d.0.bound > 1).unwrap_or(dims.len() - 1);
         dims.truncate(row + 1);
         let channels = self.geometry.group;
         let w = self.depthwise_weights(cx, channels);
@@ -303,12 +311,13 @@ impl Conv {
             operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
         });
         let outer = &dims[..dims.len() - 1];
-        let shape: Vec<u64> = outer.iter().map(|d| d.0).collect();
+        let shape: Vec<Extent> = outer.iter().map(|d| d.0.clone()).collect();
         self.depthwise_rows(cx, &shape, outer, &mut |cx, x, y, operands| {
             let mut ptrs = vec![(self.x.buf, x), (w, Expr::Int(0)), (self.y.buf, y)];
             ptrs.extend(bias.map(|(b, at)| (b, Expr::Int(at))));
             ptrs.extend(self.operands.iter().map(|o| o.buf).zip(operands));
-            cx.push(Stmt::Call(kernel.clone(), ptrs, vec![Expr::Int(n as i64)]));
+            let n = cx.count(&n);
+            cx.push(Stmt::Call(kernel.clone(), ptrs, vec![n]));
         });
         Ok(())
     }
@@ -341,11 +350,12 @@ impl Conv {
     fn depthwise_rows(
         &self,
         cx: &mut LowerCx,
-        shape: &[u64],
+        shape: &[Extent],
         dims: &[Dimension],
         call: &mut dyn FnMut(&mut LowerCx, Expr, Expr, Vec<Expr>),
     ) {
-        let order = View::contiguous(shape).strides;
+        let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
+        let order = View::contiguous(&bounds).strides;
         cx.for_rows(shape, &order, |cx, at| {
             let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
                 at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))

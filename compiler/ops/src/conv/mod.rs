@@ -30,7 +30,7 @@ pub static CONV: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::lower),
+    lower: Lower::OpenNest(lower::lower),
     tolerance: Tolerance::SUMS,
     samples,
 };

@@ -13,7 +13,7 @@ pub(crate) static AVERAGE_POOL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(pool_lower::average),
+    lower: Lower::OpenNest(pool_lower::average),
     tolerance: Tolerance::SUMS,
     samples,
 };

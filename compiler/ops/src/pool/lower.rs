@@ -6,7 +6,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::OpResult;
+use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::scalar::{BinOp, UnOp};
 
 use super::common::{declared_pads, global_window, window};
@@ -57,8 +57,12 @@ pub(crate) fn global_lp(cx: &mut LowerCx) -> OpResult<()> {
     pool(cx, &win, Kind::Lp(cx.attrs.int("p").unwrap_or(2)))
 }
 
-/// The pieces of dimension `d`.
-fn pieces(win: &Window, d: usize, declared: u64) -> Vec<Piece> {
+/// The pieces of dimension `d`; of an open one whose windows are all inside there is one.
+fn pieces(win: &Window, d: usize, declared: u64, open: bool) -> Vec<Piece> {
+    if open {
+        let k = win.kernel[d];
+        return vec![Piece { first: 0, count: win.out[d], taps: (0, k), padded: k }];
+    }
     let mut pieces: Vec<Piece> = Vec::new();
     for o in 0..win.out[d] {
         let inside = |k: &u64| win.source(d, o as usize, *k as usize).is_some();
@@ -75,14 +79,22 @@ fn pieces(win: &Window, d: usize, declared: u64) -> Vec<Piece> {
 }
 
 /// One piece for every combination of the dimensions' pieces, with what `f` does there.
-fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) {
+fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) -> OpResult<()> {
     let (begin, end) = declared_pads(cx.attrs, win);
-    let along: Vec<Vec<Piece>> = (0..win.kernel.len()).map(|d| pieces(win, d, begin[d] + win.input[d] + end[d])).collect();
+    let x = cx.input(0).view;
+    let open: Vec<bool> = (0..win.kernel.len()).map(|d| x.open(d + 2).is_some()).collect();
+    if (0..open.len()).any(|d| open[d] && (begin[d] + end[d] > 0 || cx.attrs.int("ceil_mode").unwrap_or(0) != 0)) {
+        let error = OpError::new("a padded dimension of a pool comes with the call, which has no code yet");
+        return Err(error.help("give the dimension one value, or a list: --dim N=1,2,4"));
+    }
+    let along: Vec<Vec<Piece>> =
+        (0..win.kernel.len()).map(|d| pieces(win, d, begin[d] + win.input[d] + end[d], open[d])).collect();
     let mut combined: Vec<Vec<Piece>> = vec![Vec::new()];
     for list in &along {
         combined = combined.iter().flat_map(|c| list.iter().map(|p| [&c[..], &[*p]].concat())).collect();
     }
     combined.iter().for_each(|c| f(cx, c));
+    Ok(())
 }
 
 /// The part of the result that a piece covers, and x so that tap (0, ..) of its first output is at the origin and outputs step by the strides.
@@ -112,7 +124,7 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
         let taps: Vec<u64> = piece.iter().map(|p| p.taps.1 - p.taps.0).collect();
         let padded: u64 = piece.iter().map(|p| p.padded).product();
         let inside: u64 = taps.iter().product();
-        cx.for_each(&to.view.shape.clone(), &to.view.strides.clone(), |cx, at| {
+        cx.for_each(&to.view.clone(), &to.view.strides.clone(), |cx, at| {
             let element = |cx: &mut LowerCx, tap: &[Expr]| {
                 let index = tap.iter().zip(&steps).fold(from.index(at), |e, (k, s)| e.add(k.clone().times(*s)));
                 let value = nest::at(from.buf, index).cast_from(x.dtype, wide);
@@ -140,8 +152,7 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
             };
             nest::store(cx, &to, at, result);
         });
-    });
-    Ok(())
+    })
 }
 
 /// Taps up to which a window is written out.
@@ -194,6 +205,9 @@ fn lowest(dtype: DType) -> Expr {
 fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
     let (x, y, places) = (cx.input(0), cx.output(0), cx.output(1));
     nest::require(y.dtype)?;
+    if !x.view.is_fixed() {
+        return Err(OpError::new("places of largest elements have no code yet for sizes that come with the call"));
+    }
     if y.view.shape.contains(&0) {
         return Ok(());
     }
@@ -248,8 +262,7 @@ fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
             nest::store(cx, &to, at, Expr::Var(best));
             cx.store(&to_place, at, Expr::Var(place));
         });
-    });
-    Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -262,7 +275,7 @@ mod tests {
         let list = |v: &[i64]| Attr::Ints(v.to_vec());
         let attrs = Attrs::default().with("kernel_shape", list(&[3])).with("strides", list(&[2])).with("pads", list(&[1, 1]));
         let win = window(&attrs, &[1, 1, 8]).unwrap();
-        let found: Vec<_> = pieces(&win, 0, 10).iter().map(|p| (p.first, p.count, p.taps)).collect();
+        let found: Vec<_> = pieces(&win, 0, 10, false).iter().map(|p| (p.first, p.count, p.taps)).collect();
         assert_eq!(found, [(0, 1, (1, 3)), (1, 3, (0, 3))]);
     }
 }

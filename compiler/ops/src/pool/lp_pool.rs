@@ -13,7 +13,7 @@ pub(crate) static LP_POOL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(pool_lower::lp),
+    lower: Lower::OpenNest(pool_lower::lp),
     tolerance: Tolerance::SUMS,
     samples,
 };

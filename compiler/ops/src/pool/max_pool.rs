@@ -20,7 +20,7 @@ pub(crate) static MAX_POOL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(pool_lower::max),
+    lower: Lower::OpenNest(pool_lower::max),
     tolerance: Tolerance::EXACT,
     samples,
 };

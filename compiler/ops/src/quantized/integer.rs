@@ -238,14 +238,14 @@ impl Integer {
         let spread: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
         let xs = &x.arg.view.strides;
         let mut dims: Vec<tile::Dimension> =
-            vec![(y.view.shape[0], xs[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
+            vec![(y.view.extent(0), xs[0], y.view.strides[0], spread.iter().map(|s| s[0]).collect())];
         for d in 0..rank - 2 {
             let step = xs[d + 2] * self.strides[d];
-            dims.push((y.view.shape[d + 2], step, y.view.strides[d + 2], spread.iter().map(|s| s[d + 2]).collect()));
+            dims.push((y.view.extent(d + 2), step, y.view.strides[d + 2], spread.iter().map(|s| s[d + 2]).collect()));
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let (mr, nr) = tile::choose(cx.target, true, rows, filters);
+        let (mr, nr) = tile::choose(cx.target, true, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
         let get = |g: usize, k: usize, col: usize| {
@@ -260,7 +260,7 @@ impl Integer {
         let b = cx.const_buf(DType::I8, packed);
         let f = filters as i64;
         let mut outer: Vec<Outer> =
-            dims.into_iter().map(|(n, a, c, operands)| Outer { n: n.into(), a, b: 0, c, bias: 0, operands }).collect();
+            dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
         outer.push(Outer {
             n: self.group.into(),
             a: x.channels as i64 * xs[1],
@@ -280,7 +280,7 @@ impl Integer {
         };
         let product = Product {
             outer,
-            rows: rows.into(),
+            rows,
             cols: filters.into(),
             a: (x.arg.buf, x.arg.dtype, x.arg.view.offset),
             a_row,
