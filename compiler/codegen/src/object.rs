@@ -24,11 +24,19 @@ pub struct ObjectOptions {
     pub producer: String,
     /// SHA-256 of the model file, for the descriptor.
     pub model_sha256: [u8; 32],
+    /// What header and binding say of an input or output besides its type, by its name.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl Default for ObjectOptions {
     fn default() -> ObjectOptions {
-        ObjectOptions { name: "model".to_string(), weights: Weights::Embed, producer: "onnxc".to_string(), model_sha256: [0; 32] }
+        ObjectOptions {
+            name: "model".to_string(),
+            weights: Weights::Embed,
+            producer: "onnxc".to_string(),
+            model_sha256: [0; 32],
+            notes: BTreeMap::new(),
+        }
     }
 }
 
@@ -83,6 +91,7 @@ pub fn compile_object(plan: &Plan, target: &Target, options: &ObjectOptions) -> 
         model_sha256: options.model_sha256,
         inputs: plan.inputs.clone(),
         outputs: plan.outputs.clone(),
+        notes: options.notes.clone(),
         steps: step_table(plan),
         max_threads: target.desc.max_threads.max(1),
         arena_bytes: layout.arena_bytes,

@@ -106,10 +106,16 @@ pub struct Model {
     /// Shape of an input (repeatable).
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
     pub shapes: Vec<(String, Vec<u64>)>,
+    /// Length of an input that is a sequence; its tensors are the inputs INPUT_0, INPUT_1, ... (repeatable).
+    #[arg(long = "length", value_name = "INPUT=3", value_parser = dim)]
+    pub lengths: Vec<(String, u64)>,
+    /// An optional input that is not given (repeatable).
+    #[arg(long = "absent", value_name = "INPUT")]
+    pub absent: Vec<String>,
     /// An input that becomes a constant: a table, axes, a shape (repeatable).
     #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
     pub consts: Vec<(String, PathBuf)>,
-    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes.
+    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes, sequence.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = dim)]
     pub limits: Vec<(String, u64)>,
 }

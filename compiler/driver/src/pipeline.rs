@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use onnxc_ir::plan::Plan;
 use onnxc_ir::{Graph, ValueId, text, verify};
+use onnxc_onnx::Port;
 use onnxc_passes::plan::{self, Lowered};
 use onnxc_targets::Target;
 use sha2::Digest;
@@ -77,6 +78,10 @@ pub struct Compiled {
     pub graph: Graph,
     /// The plan.
     pub plan: Plan,
+    /// What the inputs of the plan are in the model.
+    pub inputs: Vec<Port>,
+    /// And the outputs.
+    pub outputs: Vec<Port>,
     /// SHA-256 of the model file.
     pub sha256: [u8; 32],
     /// Seconds of each pass.
@@ -140,12 +145,14 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     let mut options = onnxc_onnx::Options {
         dims: model.dims.iter().cloned().collect(),
         shapes: model.shapes.iter().cloned().collect(),
+        lengths: model.lengths.iter().cloned().collect(),
+        absent: model.absent.iter().cloned().collect(),
+        limits: limits(&model.limits)?,
         ..onnxc_onnx::Options::default()
     };
     for (name, path) in &model.consts {
         options.consts.insert(name.clone(), data::read_tensor(path)?);
     }
-    set_limits(&mut options.limits, &model.limits)?;
     let mut imported = onnxc_onnx::import(&model.model, &options)?;
     let graph = std::mem::take(&mut imported.graph);
     for (name, _) in &model.shapes {
@@ -157,7 +164,9 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     Ok((graph, Some(imported)))
 }
 
-fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<()> {
+/// The limits with what the command line sets.
+pub fn limits(given: &[(String, u64)]) -> Done<onnxc_onnx::Limits> {
+    let mut limits = onnxc_onnx::Limits::default();
     for (name, value) in given {
         let small = usize::try_from(*value).unwrap_or(usize::MAX);
         match name.as_str() {
@@ -166,12 +175,15 @@ fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<
             "depth" => limits.depth = small,
             "tensor-bytes" => limits.tensor_bytes = *value,
             "fold-bytes" => limits.fold_bytes = *value,
+            "sequence" => limits.sequence = small,
             _ => {
-                return Err(Fault::Usage(format!("--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes")));
+                return Err(Fault::Usage(format!(
+                    "--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes, sequence"
+                )));
             }
         }
     }
-    Ok(())
+    Ok(limits)
 }
 
 /// Runs every pass up to the plan.
@@ -180,6 +192,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
     let progress = Progress::start("import");
     let mut times = Times::default();
     let (mut state, mut graph, mut live_bytes, mut sha256) = (State::Nothing, Graph::default(), 0, [0; 32]);
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for pass in PASSES {
         progress.say(pass.name);
         reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
@@ -193,6 +206,8 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
                     None => sha2::Sha256::digest(text::print(&g)).into(),
                 });
                 compilable(&g)?;
+                let (given, made) = data::sides(&g, imported.as_ref());
+                (inputs, outputs) = (given.ports, made.ports);
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
@@ -216,7 +231,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
         }
     }
     match state {
-        State::Plan(plan) => Ok(Compiled { graph, plan, sha256, times, live_bytes }),
+        State::Plan(plan) => Ok(Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes }),
         _ => Err(Fault::Internal("the pipeline ends without a plan".to_string())),
     }
 }

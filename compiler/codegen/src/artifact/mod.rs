@@ -12,6 +12,8 @@ pub use rust::{binding, crate_files};
 
 pub(crate) use descriptor::define as define_descriptor;
 
+use std::collections::BTreeMap;
+
 use onnxc_ir::plan::Io;
 
 /// Facts that the header and the bindings state.
@@ -31,6 +33,8 @@ pub struct Facts {
     pub inputs: Vec<Io>,
     /// Outputs.
     pub outputs: Vec<Io>,
+    /// What is to be said of inputs and outputs besides their types, by name.
+    pub notes: BTreeMap<String, String>,
     /// Operator and ONNX nodes of every step, as profiles number them.
     pub steps: Vec<crate::StepInfo>,
     /// Most workers of a `parallel_for`.

@@ -44,8 +44,8 @@ pub fn binding(facts: &Facts) -> String {
     let _ = writeln!(w, "/// Size of [`Arena`].\n{UNUSED}pub const ARENA_BYTES: usize = {};", facts.arena_bytes);
     let _ = writeln!(w, "/// Deepest stack of a run.\n{UNUSED}pub const STACK_BYTES: usize = {};", facts.stack_bytes);
     let _ = writeln!(w, "/// Size of the weights.\n{UNUSED}pub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
-    fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
-    fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
+    fields(w, facts, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
+    fields(w, facts, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
     let _ = writeln!(
         w,
         "/// Working memory of one inference: put it on the stack, in a static or in a box.\n{UNUSED}#[repr(C, align({}))]\n\
@@ -65,11 +65,11 @@ pub fn binding(facts: &Facts) -> String {
     out
 }
 
-fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str) {
+fn fields(w: &mut String, facts: &Facts, name: &str, about: &str, list: &[Io], reference: &str) {
     let lifetime = if list.is_empty() { "" } else { "<'a>" };
     let _ = writeln!(w, "/// {about}\n{UNUSED}pub struct {name}{lifetime} {{");
     for (io, field) in list.iter().zip(names::fields(list.iter().map(|io| io.name.as_str()))) {
-        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), array(io));
+        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io, facts), array(io));
     }
     w.push_str("}\n\n");
 }

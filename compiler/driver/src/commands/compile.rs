@@ -1,14 +1,17 @@
 //! `compile`: object or archive, with everything that lies beside it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
+use onnxc_ir::plan::Io;
+use onnxc_onnx::Port;
 use onnxc_targets::Target;
 use serde_json::json;
 
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
-use crate::data::write_file;
+use crate::data::{Place, places, write_file};
 use crate::fault::Done;
 use crate::pipeline::{self, Compiled};
 
@@ -34,6 +37,7 @@ pub fn compile(args: &Compile) -> Done<()> {
         weights,
         producer: concat!("onnxc ", env!("CARGO_PKG_VERSION")).to_string(),
         model_sha256: compiled.sha256,
+        notes: notes(&compiled),
     };
     crate::reproducer::entering("codegen", Some(&compiled.graph));
     let plan = &compiled.plan;
@@ -53,6 +57,16 @@ fn default_emit(output: &Path) -> Vec<Emit> {
         Some("o" | "obj") => vec![Emit::Obj, Emit::Header, Emit::Rust, Emit::Report],
         _ => vec![Emit::Lib, Emit::Header, Emit::Rust, Emit::Report],
     }
+}
+
+/// What the header says of tensors that are parts of a sequence.
+fn notes(compiled: &Compiled) -> BTreeMap<String, String> {
+    let sides = [(&compiled.plan.inputs, &compiled.inputs), (&compiled.plan.outputs, &compiled.outputs)];
+    let note = |place: Place| format!("element {} of {} of the sequence \"{}\"", place.index, place.length, place.sequence);
+    let noted = |(list, ports): (&Vec<Io>, &Vec<Port>)| -> Vec<(String, String)> {
+        list.iter().zip(places(ports, list.len())).filter_map(|(io, place)| Some((io.name.clone(), note(place?)))).collect()
+    };
+    sides.into_iter().flat_map(noted).collect()
 }
 
 /// A C identifier from the output's name.
@@ -104,15 +118,23 @@ fn files(
 
 /// Facts about the artefact. No times: the same input gives the same bytes.
 fn report(compiled: &Compiled, target: &Target, options: &ObjectOptions, object: &ObjectOutput) -> Vec<u8> {
-    let io = |list: &[onnxc_ir::plan::Io]| -> Vec<_> {
-        list.iter().map(|io| json!({ "name": io.name, "dtype": io.ty.dtype.name(), "shape": io.ty.const_shape() })).collect()
+    let io = |list: &[Io], ports: &[Port]| -> Vec<_> {
+        let row = |(io, place): (&Io, Option<Place>)| {
+            let mut row = json!({ "name": io.name, "dtype": io.ty.dtype.name(), "shape": io.ty.const_shape() });
+            if let Some(place) = place {
+                row["sequence"] = place.sequence.into();
+            }
+            row
+        };
+        list.iter().zip(places(ports, list.len())).map(row).collect()
     };
     let hex: String = compiled.sha256.iter().map(|b| format!("{b:02x}")).collect();
     let report = json!({
         "name": options.name, "version": env!("CARGO_PKG_VERSION"), "model_sha256": hex,
         "target": target.desc.triple, "cpu": target.desc.cpu, "features": target.required_features,
         "max_threads": target.desc.max_threads,
-        "inputs": io(&compiled.plan.inputs), "outputs": io(&compiled.plan.outputs),
+        "inputs": io(&compiled.plan.inputs, &compiled.inputs),
+        "outputs": io(&compiled.plan.outputs, &compiled.outputs),
         "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": compiled.plan.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": compiled.live_bytes,
