@@ -115,7 +115,7 @@ pub struct Model {
     /// An input that becomes a constant: a table, axes, a shape (repeatable).
     #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
     pub consts: Vec<(String, PathBuf)>,
-    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes, sequence.
+    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes, sequence, unroll-bytes.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = dim)]
     pub limits: Vec<(String, u64)>,
 }

@@ -176,10 +176,10 @@ pub fn limits(given: &[(String, u64)]) -> Done<onnxc_onnx::Limits> {
             "tensor-bytes" => limits.tensor_bytes = *value,
             "fold-bytes" => limits.fold_bytes = *value,
             "sequence" => limits.sequence = small,
+            "unroll-bytes" => limits.unroll_bytes = *value,
             _ => {
-                return Err(Fault::Usage(format!(
-                    "--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes, sequence"
-                )));
+                let all = "nodes, rank, tensor-bytes, depth, fold-bytes, sequence, unroll-bytes";
+                return Err(Fault::Usage(format!("--limit {name}: the limits are {all}")));
             }
         }
     }
@@ -192,7 +192,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
     let progress = Progress::start("import");
     let mut times = Times::default();
     let (mut state, mut graph, mut live_bytes, mut sha256) = (State::Nothing, Graph::default(), 0, [0; 32]);
-    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let (mut inputs, mut outputs, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for pass in PASSES {
         progress.say(pass.name);
         reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
@@ -208,6 +208,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
                 compilable(&g)?;
                 let (given, made) = data::sides(&g, imported.as_ref());
                 (inputs, outputs) = (given.ports, made.ports);
+                names = made.slots.into_iter().map(|(name, _)| name).collect();
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
@@ -231,7 +232,11 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
         }
     }
     match state {
-        State::Plan(plan) => Ok(Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes }),
+        State::Plan(mut plan) => {
+            // The caller knows outputs by the model's names, also where passes found that one is an input or another output.
+            plan.outputs.iter_mut().zip(names).for_each(|(io, name)| io.name = name);
+            Ok(Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes })
+        }
         _ => Err(Fault::Internal("the pipeline ends without a plan".to_string())),
     }
 }

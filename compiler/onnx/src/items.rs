@@ -151,13 +151,15 @@ impl Importer<'_> {
         Ok(Item::List(Rc::new(List { dtype, elements })))
     }
 
-    /// Pays for building a body once more. What a message has in it, bytes bound: nodes, initialisers, names.
+    /// Pays for building a body once more. What a message has in it, bytes bound: nodes, initialisers, names; and no body is free.
     pub fn again(&mut self, body: &onnx_protobuf::GraphProto) -> Result<(), Fault> {
-        let bytes = onnx_protobuf::Message::compute_size(body);
+        const SCOPE: u64 = 1024;
+        let bytes = SCOPE + onnx_protobuf::Message::compute_size(body);
         let left = self.unroll_left.checked_sub(bytes);
         let left = left.ok_or_else(|| {
             let limit = self.options.limits.unroll_bytes;
-            OpError::new(format!("the body is too large to be repeated so often: the limit is {limit} bytes of all repetitions"))
+            OpError::new(format!("the body is too large to be repeated so often: the limit is {limit} bytes in all"))
+                .help("raise it with --limit unroll-bytes=N")
         });
         self.unroll_left = left.map_err(coded("import::limit"))?;
         Ok(())

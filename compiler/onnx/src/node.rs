@@ -191,13 +191,12 @@ impl<'m> Importer<'m> {
     fn find_record(&self, node: &NodeProto, opset: i64, operands: &[Option<Item>]) -> Result<Record, Fault> {
         let name = domain(&node.domain);
         let of_lists = |l: &&ListImport| name.is_empty() && l.name == node.op_type && (l.opsets.0..=l.opsets.1).contains(&opset);
+        let Some(lists) = onnxc_ops::LISTS.iter().find(of_lists) else {
+            return self.find_import(node, opset).map(Record::Tensors);
+        };
         let plain = operands.iter().all(|o| matches!(o, Some(Item::Tensor(_))));
-        match (self.find_import(node, opset), onnxc_ops::LISTS.iter().find(of_lists)) {
-            (Ok(import), None) => Ok(Record::Tensors(import)),
-            (Ok(import), Some(_)) if plain => Ok(Record::Tensors(import)),
-            (_, Some(lists)) => Ok(Record::Lists(lists)),
-            (Err(fault), None) => Err(fault),
-        }
+        let import = if plain { self.find_import(node, opset).ok() } else { None };
+        Ok(import.map_or(Record::Lists(lists), Record::Tensors))
     }
 
     fn find_import(&self, node: &NodeProto, opset: i64) -> Result<&'static Import, Fault> {

@@ -55,7 +55,7 @@ impl Default for Limits {
             fold_elements: 1 << 22,
             sequence: 4096,
             sequence_total: 1 << 24,
-            unroll_bytes: 1 << 26,
+            unroll_bytes: 1 << 24,
         }
     }
 }

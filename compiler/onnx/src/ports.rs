@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use onnx_protobuf::{GraphProto, ValueInfoProto};
 use onnxc_ir::list::Item;
-use onnxc_ir::{DimBindings, TensorType, ValueId};
+use onnxc_ir::{Dim, DimBindings, TensorType, ValueId};
 
 use crate::import::{Importer, initialised};
 use crate::items::{Form, binding, flatten};
@@ -100,8 +100,13 @@ impl<'m> Importer<'m> {
 
     /// A tensor among the graph's inputs, or the constant that is given for it.
     fn tensor_input(&mut self, port: &mut Port, name: &str, declared: &Declared) -> Result<ValueId, String> {
-        let ty = types::input_type(name, declared, self.options, &self.bound)?;
-        let Some(tensor) = self.options.consts.get(name) else {
+        let constant = self.options.consts.get(name);
+        let mut declared = declared.clone();
+        if let (None, Some(tensor)) = (&declared.shape, constant) {
+            declared.shape = Some(tensor.shape().iter().copied().map(Dim::Const).collect());
+        }
+        let ty = types::input_type(name, &declared, self.options, &self.bound)?;
+        let Some(tensor) = constant else {
             port.tensors.push(Some(self.builder().graph.inputs.len()));
             return Ok(self.builder().graph.add_input(name, ty));
         };

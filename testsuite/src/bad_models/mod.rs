@@ -7,6 +7,7 @@ mod attributes;
 mod build;
 mod external;
 mod functions;
+mod sequences;
 mod shapes;
 mod structure;
 mod tensors;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Case> {
         attributes::cases(),
         external::cases(),
         functions::cases(),
+        sequences::cases(),
     ];
     groups.into_iter().flatten().collect()
 }
