@@ -45,7 +45,7 @@ impl std::fmt::Display for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Form::Tensor => f.write_str("a tensor"),
-            Form::List(dtype, n) => write!(f, "a sequence of {n} tensors of {dtype}"),
+            Form::List(dtype, n) => write!(f, "a sequence of length {n} of {dtype} tensors"),
             Form::Empty => f.write_str("an empty optional"),
         }
     }
@@ -58,7 +58,7 @@ pub fn shown(item: &Item, graph: &Graph) -> String {
             ty if ty.dtype == DType::Str => format!("string {ty}"),
             ty => ty.to_string(),
         },
-        Item::List(list) => format!("sequence of {} {}", list.elements.len(), list.dtype),
+        Item::List(list) => format!("sequence of length {} of {}", list.elements.len(), list.dtype),
     }
 }
 

@@ -20,6 +20,7 @@ mod ports;
 mod prune;
 mod refused;
 pub mod report;
+mod scan;
 mod schema;
 mod scope;
 mod tensor;
@@ -68,11 +69,15 @@ pub fn import(path: &Path, options: &Options) -> Result<Imported, Report> {
     load(open(path)?, Some(folder), options, OpSet(onnxc_ops::ALL))
 }
 
-/// Inputs that a model file declares, initialisers left out: what must be known of its sequences before it can be imported. Those count as no
-/// tensors.
+/// Inputs that a model file declares, initialisers left out: what must be known of its sequences before it can be imported. Which tensors they
+/// are is not known yet.
 pub fn inputs(path: &Path, limits: &Limits) -> Result<Vec<Port>, Report> {
-    let model = parse(&open(path)?, limits)?;
-    Ok(model.graph.as_ref().map_or_else(Vec::new, ports::declared_inputs))
+    inputs_of((*open(path)?).as_ref(), limits)
+}
+
+/// The same for a model in memory.
+pub fn inputs_of(bytes: &[u8], limits: &Limits) -> Result<Vec<Port>, Report> {
+    Ok(parse(bytes, limits)?.graph.as_ref().map_or_else(Vec::new, ports::declared_inputs))
 }
 
 fn open(path: &Path) -> Result<Owner, Report> {
@@ -91,8 +96,7 @@ fn open(path: &Path) -> Result<Owner, Report> {
 }
 
 /// The model without its weights.
-fn parse(file: &Owner, limits: &Limits) -> Result<ModelProto, Report> {
-    let bytes: &[u8] = (**file).as_ref();
+fn parse(bytes: &[u8], limits: &Limits) -> Result<ModelProto, Report> {
     let skeleton = wire::skeleton(bytes, limits.depth).map_err(|e| Problem::model("import::file", e.to_string()))?;
     let parsed = ModelProto::parse_from_bytes(&skeleton).map_err(|e| {
         Problem::model("import::file", format!("the file is corrupt: {e}")).help("check that it is an ONNX model and complete")
@@ -112,7 +116,7 @@ pub fn import_with(bytes: Vec<u8>, options: &Options, ops: OpSet) -> Result<Impo
 
 fn load(file: Owner, folder: Option<&Path>, options: &Options, ops: OpSet) -> Result<Imported, Report> {
     let limits = &options.limits;
-    let model = parse(&file, limits)?;
+    let model = parse((*file).as_ref(), limits)?;
     let source = Source::new(file.clone(), folder, limits);
     let import::Built { graph, inputs, outputs, opsets } = import::Importer::new(options, source, ops).model(&model)?;
     let producer = format!("{} {}", model.producer_name, model.producer_version).trim().to_string();

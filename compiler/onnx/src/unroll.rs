@@ -5,11 +5,9 @@ use onnxc_ir::list::Item;
 use onnxc_ir::op::OpError;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, ValueId};
 
-use crate::control::body_of;
+use crate::control::{CODE, body_of};
 use crate::import::Importer;
 use crate::node::{Fault, Given, Results, fault};
-
-const CODE: &str = "import::control";
 
 /// A remedy for what an iteration depends on.
 const HELP: &str = "make it a constant; --const does so for an input of the model";

@@ -72,7 +72,7 @@ fn inputs_and_outputs() -> Vec<Case> {
         Case::new("sequence-of-nothing", &["\"s\"", "does not say"], given(&Msg::new().msg(4, &Msg::new()))),
         Case::new(
             "sequence-is-declared-a-tensor",
-            &["\"y\"", "declared a tensor", "sequence of 2"],
+            &["\"y\"", "declared a tensor", "length 2"],
             result(node("Identity", &["s"], &["y"]), &tensor_type(FLOAT)),
         ),
         Case::new(
