@@ -154,7 +154,8 @@ impl<'m> Importer<'m> {
                 "Constant" => return self.constant(node, &attributes),
                 "If" => return self.if_node(node, inputs, &attributes),
                 "Loop" => return self.loop_node(node, inputs, &attributes),
-                "Scan" if opset >= 9 => return self.scan_node(node, inputs, &attributes),
+                "Scan" if opset < 9 => return self.batched_scan_node(node, inputs, &attributes),
+                "Scan" => return self.scan_node(node, inputs, &attributes),
                 _ => {}
             }
         }

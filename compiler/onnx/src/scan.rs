@@ -3,7 +3,7 @@
 use onnx_protobuf::NodeProto;
 use onnxc_ir::list::Item;
 use onnxc_ir::op::OpError;
-use onnxc_ir::{Attr, Attrs, DType, Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId};
 
 use crate::control::{CODE, body_of};
 use crate::import::Importer;
@@ -22,21 +22,83 @@ fn place(axis: i64, rank: usize, attribute: &str) -> Result<usize, Fault> {
     at.map_or_else(|| fault("import::attribute", format!("{attribute}: no axis {axis} in a tensor of rank {rank}")), Ok)
 }
 
+/// The dimensions along which values are scanned and stacked, and in which direction (1 is backwards); 0 where the lists end.
+struct Ways {
+    from: Vec<i64>,
+    read: Vec<i64>,
+    to: Vec<i64>,
+    written: Vec<i64>,
+}
+
+/// How many of the inputs are scanned.
+fn count(attributes: &Given, inputs: usize) -> Result<usize, Fault> {
+    let n = attributes.get("num_scan_inputs").map_or(0, |(a, _)| a.i);
+    let n = usize::try_from(n).ok().filter(|n| (1..=inputs).contains(n));
+    n.map_or_else(|| fault("import::attribute", "num_scan_inputs is not a number of inputs"), Ok)
+}
+
 impl<'m> Importer<'m> {
-    /// `Scan`. Inputs of the node: states, scanned values; of the body: states, one slice of each scanned value. Becomes a loop that captures the
-    /// scanned values and takes the slices itself.
+    /// `Scan`. Inputs of the node: states, scanned values; of the body: states, one slice of each scanned value.
     pub fn scan_node(&mut self, node: &'m NodeProto, inputs: &[Option<Item>], attributes: &Given<'m>) -> Results {
-        let inputs = &tensors(inputs)?[..];
+        let ways = Ways {
+            from: ints(attributes, "scan_input_axes"),
+            read: ints(attributes, "scan_input_directions"),
+            to: ints(attributes, "scan_output_axes"),
+            written: ints(attributes, "scan_output_directions"),
+        };
+        Ok(self.scan(node, &tensors(inputs)?, attributes, &ways)?.map(items))
+    }
+
+    /// `Scan` of operator set 8: lengths of the sequences in front, which must be absent, and a batch as first dimension of everything, for each of
+    /// which there is a scan.
+    pub fn batched_scan_node(&mut self, node: &'m NodeProto, inputs: &[Option<Item>], attributes: &Given<'m>) -> Results {
+        let Some((None, inputs)) = inputs.split_first() else {
+            let error = OpError::new("input 0 (lengths of the sequences) is not supported");
+            return Err(Fault { code: "import::unsupported", error: error.help("leave it out and scan whole sequences") });
+        };
+        let inputs = tensors(inputs)?;
+        let mut batch = None;
+        for (i, ty) in self.types_of(&inputs)?.iter().enumerate() {
+            match ty.shape.first().and_then(Dim::as_const) {
+                Some(n) if batch.is_none_or(|b| b == n) => batch = Some(n),
+                _ => {
+                    return fault(
+                        CODE,
+                        format!("input {} is {ty}: its first dimension is no batch like that of the others", i + 1),
+                    );
+                }
+            }
+        }
+        let ways = Ways { from: vec![], read: ints(attributes, "directions"), to: vec![], written: vec![] };
+        let mut columns: Vec<Vec<ValueId>> = vec![Vec::new(); named(&node.output)];
+        for b in 0..batch.unwrap_or(0) {
+            self.again(body_of(attributes, "body")?)?;
+            let at = self.add_const("sequence", Tensor::scalar(b as i64));
+            let along = || Attrs::default().with("axis", Attr::Int(0));
+            let own: Result<Vec<_>, Fault> =
+                inputs.iter().flatten().map(|id| self.helper(node, "gather", &[*id, at], along()).map(Some)).collect();
+            let Some(results) = self.scan(node, &own?, attributes, &ways)? else { return Ok(None) };
+            columns.truncate(results.len());
+            columns.iter_mut().zip(results).for_each(|(column, id)| column.push(id));
+        }
+        let stacked: Result<Vec<ValueId>, Fault> = columns.iter().map(|values| self.stacked(node, values)).collect();
+        Ok(Some(items(stacked?)))
+    }
+
+    /// Becomes a loop that captures the scanned values and takes the slices itself.
+    fn scan(
+        &mut self,
+        node: &'m NodeProto,
+        inputs: &[Option<ValueId>],
+        attributes: &Given<'m>,
+        ways: &Ways,
+    ) -> Result<Option<Vec<ValueId>>, Fault> {
         let proto = body_of(attributes, "body")?;
-        let n_scanned = attributes.get("num_scan_inputs").map_or(0, |(a, _)| a.i);
-        let n_scanned = usize::try_from(n_scanned).ok().filter(|n| (1..=inputs.len()).contains(n));
-        let Some(n_scanned) = n_scanned else { return fault("import::attribute", "num_scan_inputs is not a number of inputs") };
-        let n_states = inputs.len() - n_scanned;
+        let n_states = inputs.len() - count(attributes, inputs.len())?;
         let all = self.types_of(inputs)?;
-        let (axes, backwards) = (ints(attributes, "scan_input_axes"), ints(attributes, "scan_input_directions"));
         let (mut slices, mut scanned, mut length) = (Vec::new(), Vec::new(), None);
         for (i, ty) in all[n_states..].iter().enumerate() {
-            let axis = place(axes.get(i).copied().unwrap_or(0), ty.rank(), "scan_input_axes")?;
+            let axis = place(ways.from.get(i).copied().unwrap_or(0), ty.rank(), "scan_input_axes")?;
             let mut slice = ty.clone();
             let n = slice.shape.remove(axis).as_const();
             let n =
@@ -46,7 +108,7 @@ impl<'m> Importer<'m> {
             }
             length = Some(n);
             slices.push(slice);
-            scanned.push((axis, backwards.get(i) == Some(&1)));
+            scanned.push((axis, ways.read.get(i) == Some(&1)));
         }
         let length = length.unwrap_or(0) as i64;
         if proto.output.len() < n_states {
@@ -71,15 +133,19 @@ impl<'m> Importer<'m> {
             .with("extent", Attr::Int(length));
         let mut results = self.construct("loop", node, operands, captures, attrs, named(&node.output))?;
         results.pop();
-        let (axes, backwards) = (ints(attributes, "scan_output_axes"), ints(attributes, "scan_output_directions"));
         for (i, id) in results[n_states..].iter_mut().enumerate() {
-            *id = self.arranged(node, *id, axes.get(i).copied().unwrap_or(0), backwards.get(i) == Some(&1))?;
+            *id = self.arranged(node, *id, ways.to.get(i).copied().unwrap_or(0), ways.written.get(i) == Some(&1))?;
         }
-        Ok(Some(items(results)))
+        Ok(Some(results))
     }
 
     /// A scan of values without slices: the states as they are, and no values of iterations.
-    fn nothing_scanned(&mut self, node: &NodeProto, states: &[Option<ValueId>], body: &Graph) -> Results {
+    fn nothing_scanned(
+        &mut self,
+        node: &NodeProto,
+        states: &[Option<ValueId>],
+        body: &Graph,
+    ) -> Result<Option<Vec<ValueId>>, Fault> {
         let mut results: Vec<ValueId> = states.iter().flatten().copied().collect();
         for id in &body.outputs[states.len()..] {
             let ty = body.ty(*id);
@@ -90,7 +156,7 @@ impl<'m> Importer<'m> {
             let origin = self.origin(node);
             results.push(self.add_const(&origin, empty));
         }
-        Ok(Some(items(results)))
+        Ok(Some(results))
     }
 
     /// Turns the body of a scan into that of a loop: the number of the iteration and a condition in front, slices taken from captured values.

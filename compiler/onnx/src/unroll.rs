@@ -73,10 +73,10 @@ impl<'m> Importer<'m> {
         })
     }
 
-    /// The values of all iterations in one tensor.
-    fn stacked(&mut self, node: &NodeProto, values: &[ValueId]) -> Result<ValueId, Fault> {
+    /// Values of all iterations in one tensor.
+    pub fn stacked(&mut self, node: &NodeProto, values: &[ValueId]) -> Result<ValueId, Fault> {
         if values.is_empty() {
-            return fault(CODE, "the loop runs no iteration: nothing tells the type of the values that it would stack");
+            return fault(CODE, "there is no iteration: nothing tells the type of the values that would be stacked");
         }
         let axis = self.add_const("axis", Tensor::from_vec(&[1], vec![0i64]));
         let rows: Result<Vec<ValueId>, Fault> =

@@ -14,6 +14,7 @@ mod tensors;
 mod wire_format;
 
 pub use build::{good_model, one_node, with_subgraph};
+pub use structure::batched_scan;
 
 use std::path::{Path, PathBuf};
 
