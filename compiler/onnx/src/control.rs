@@ -121,7 +121,7 @@ impl<'m> Importer<'m> {
         }
         let (then, other) = (self.body(branches[0], &[])?, self.body(branches[1], &[])?);
         let (Some(then), Some(other)) = (then, other) else { return Ok(None) };
-        for (i, (a, b)) in then.forms.iter().zip(&other.forms).enumerate().filter(|(_, (a, b))| a != b) {
+        if let Some((i, (a, b))) = then.forms.iter().zip(&other.forms).enumerate().find(|(_, (a, b))| a != b) {
             let reason = format!(
                 "output {i} is {a} in then_branch, but {b} in else_branch: not supported for a condition that only the run knows"
             );
