@@ -3,9 +3,11 @@
 mod list;
 mod optional;
 
-use onnxc_ir::list::{ListCx, ListImport};
+use std::rc::Rc;
+
+use onnxc_ir::ValueId;
+use onnxc_ir::list::{Item, List, ListCx, ListImport};
 use onnxc_ir::op::{NEWEST, OpError, OpResult};
-use onnxc_ir::{ValueId, list::Item};
 
 /// All of them, sorted by name.
 pub static LISTS: &[ListImport] = &[
@@ -34,7 +36,7 @@ fn tensor(cx: &dyn ListCx, i: usize) -> OpResult<ValueId> {
 }
 
 /// Operand `i`, which must be a sequence.
-fn sequence(cx: &dyn ListCx, i: usize) -> OpResult<std::rc::Rc<onnxc_ir::list::List>> {
+fn sequence(cx: &dyn ListCx, i: usize) -> OpResult<Rc<List>> {
     match cx.items().get(i) {
         Some(Some(Item::List(list))) => Ok(list.clone()),
         Some(Some(Item::Tensor(_))) => Err(OpError::new(format!("input {i} is a tensor, a sequence is needed"))),

@@ -1,8 +1,8 @@
 //! ONNX `OptionalGetElement` and `OptionalHasElement`: whether a value is there is known when compiling. What is no optional is always there.
 
+use onnxc_ir::Tensor;
 use onnxc_ir::list::{Item, ListCx};
 use onnxc_ir::op::{OpError, OpResult};
-use onnxc_ir::{Tensor, op::ImportCx};
 
 pub(super) fn get(cx: &mut dyn ListCx) -> OpResult<Vec<Option<Item>>> {
     let item = cx.items().first().cloned().flatten();
@@ -12,6 +12,5 @@ pub(super) fn get(cx: &mut dyn ListCx) -> OpResult<Vec<Option<Item>>> {
 
 pub(super) fn has(cx: &mut dyn ListCx) -> OpResult<Vec<Option<Item>>> {
     let there = cx.items().first().is_some_and(Option::is_some);
-    let cx: &mut dyn ImportCx = cx;
     Ok(vec![Some(Item::Tensor(cx.constant(Tensor::scalar(there))))])
 }
