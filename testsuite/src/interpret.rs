@@ -1,6 +1,7 @@
 //! Models through import and the reference interpreter or code compiled into this process: backend tests and zoo. Where the interpreter differs
 //! too, the importer or an operator is wrong; where only compiled code does, a pass, a lowering or the code generator.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use onnxc_onnx::{Options, import};
 use onnxc_passes::{Phase, plan};
 
 use crate::compare::{all_close, close};
+use crate::ports::{self, Port};
 use crate::tensor::Tensor;
 use crate::{data, pb};
 
@@ -36,24 +38,28 @@ pub enum Engine<'a> {
     Compiled(&'a str),
 }
 
+/// What a model is given: its tensors by name, lengths of its sequences, optionals that are left out.
+#[derive(Default)]
+struct Given {
+    tensors: Vec<(String, Tensor)>,
+    lengths: BTreeMap<String, u64>,
+    absent: BTreeSet<String>,
+}
+
 /// Imports `model` for inputs of these shapes, checks the graph, runs it.
 pub fn run(model: &Path, inputs: &[Tensor], engine: Engine) -> Result<Vec<Tensor>, String> {
-    run_with(model, inputs, engine, |_| false)
+    let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
+    let tensors = pb::model_inputs(&bytes)?.into_iter().zip(inputs.iter().cloned()).collect();
+    run_given(model, Given { tensors, ..Given::default() }, engine, |_| false)
 }
 
 /// The same, those inputs of which `constant` holds being known when the model is imported.
-pub fn run_with(
-    model: &Path,
-    inputs: &[Tensor],
-    engine: Engine,
-    constant: impl Fn(&Tensor) -> bool,
-) -> Result<Vec<Tensor>, String> {
-    let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
-    let names = pb::model_inputs(&bytes)?;
-    let (known, inputs): (Vec<_>, Vec<_>) = names.into_iter().zip(inputs).partition(|(_, t)| constant(t));
+fn run_given(model: &Path, given: Given, engine: Engine, constant: impl Fn(&Tensor) -> bool) -> Result<Vec<Tensor>, String> {
+    let Given { tensors, lengths, absent } = given;
+    let (known, inputs): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(_, t)| constant(t));
     let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect())).collect();
-    let consts = known.into_iter().map(|(n, t)| Ok((n, to_ir(t)?))).collect::<Result<_, String>>()?;
-    let options = Options { shapes, consts, ..Options::default() };
+    let consts = known.into_iter().map(|(n, t)| Ok((n, to_ir(&t)?))).collect::<Result<_, String>>()?;
+    let options = Options { shapes, consts, lengths, absent, ..Options::default() };
     let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;
     onnxc_ir::verify::verify(&imported.graph).map_err(|all| format!("verify: {}", all.join("; ")))?;
     let inputs: Vec<onnxc_ir::Tensor> = inputs.iter().map(|(_, t)| to_ir(t)).collect::<Result<_, _>>()?;
@@ -140,10 +146,17 @@ pub fn backend_test_with(folder: &Path, engine: Engine, constant: fn(&Tensor) ->
 
 fn data_sets(folder: &Path, (rtol, atol): (f64, f64), engine: Engine, constant: fn(&Tensor) -> bool) -> Result<(), String> {
     let sets = (0..).map(|i| folder.join(format!("test_data_set_{i}"))).take_while(|s| s.exists());
+    let model = folder.join("model.onnx");
+    let bytes = std::fs::read(&model).map_err(|e| format!("{}: {e}", model.display()))?;
+    let (inputs, outputs) = ports::of_model(&bytes)?;
     let mut n = 0;
     for set in sets {
-        let (inputs, expected) = (numbered(&set, "input")?, numbered(&set, "output")?);
-        let got = run_with(&folder.join("model.onnx"), &inputs, engine, constant)?;
+        let given = given(&set, &inputs).map_err(|e| format!("data: {e}"))?;
+        let files = outputs.iter().enumerate().map(|(j, port)| (set.join(format!("output_{j}.pb")), port));
+        let read = files.take_while(|(path, _)| path.exists()).map(|(path, port)| Ok(port.read(&path)?.unwrap_or_default()));
+        let expected: Vec<Vec<Tensor>> = read.collect::<Result<_, String>>().map_err(|e| format!("data: {e}"))?;
+        let expected = expected.concat();
+        let got = run_given(&model, given, engine, constant)?;
         if got.len() != expected.len() {
             return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
         }
@@ -162,9 +175,20 @@ fn same_bytes(a: &Tensor, b: &Tensor) -> Option<()> {
     (a.to_f64().is_none() && a == b).then_some(())
 }
 
-fn numbered(folder: &Path, stem: &str) -> Result<Vec<Tensor>, String> {
-    let files = (0..).map(|i| folder.join(format!("{stem}_{i}.pb"))).take_while(|p| p.exists());
-    files.map(|p| pb::read(&p).map_err(|e| format!("data: {e}"))).collect()
+/// The inputs of a data set.
+fn given(set: &Path, inputs: &[Port]) -> Result<Given, String> {
+    let mut given = Given::default();
+    for (i, port) in inputs.iter().enumerate() {
+        let Some(held) = port.read(&set.join(format!("input_{i}.pb")))? else {
+            given.absent.insert(port.name.clone());
+            continue;
+        };
+        if port.sequence {
+            given.lengths.insert(port.name.clone(), held.len() as u64);
+        }
+        given.tensors.extend(port.names(held.len()).into_iter().zip(held));
+    }
+    Ok(given)
 }
 
 /// Runs tests on all cores; outcomes in the order of `folders`.

@@ -15,6 +15,7 @@ pub mod interpret;
 pub mod mutate;
 pub mod npy;
 pub mod pb;
+pub mod ports;
 pub mod run;
 pub mod samples;
 pub mod small;

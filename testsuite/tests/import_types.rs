@@ -30,20 +30,24 @@ fn version(form: &Import) -> i64 {
     if form.opsets.1 == NEWEST { form.opsets.0.max(21) } else { form.opsets.1 }
 }
 
+/// Every operator with a version: those on tensors, and those on sequences and optionals.
+fn forms() -> Vec<(&'static str, &'static str, i64)> {
+    let tensors = onnxc_ops::ALL.iter().flat_map(|op| op.onnx).map(|form| (form.domain, form.name, version(form)));
+    tensors.chain(onnxc_ops::LISTS.iter().map(|form| ("", form.name, form.opsets.0.max(21)))).collect()
+}
+
 #[test]
 fn no_element_type_crashes_an_operator() {
-    let crashed: Vec<String> = onnxc_ops::ALL
-        .par_iter()
-        .flat_map_iter(|op| op.onnx)
+    let crashed: Vec<String> = forms()
+        .into_par_iter()
         .flat_map_iter(|form| (1..=6).map(move |count| (form, count)))
         .flat_map_iter(|(form, count)| {
-            let version = version(form);
-            SHAPES.into_iter().flat_map(move |dims| operand_types(count).map(move |types| (form, version, dims, types)))
+            SHAPES.into_iter().flat_map(move |dims| operand_types(count).map(move |types| (form, dims, types)))
         })
-        .filter_map(|(form, version, dims, types)| {
+        .filter_map(|((domain, name, version), dims, types)| {
             let operands: Vec<(i64, &[i64])> = types.iter().map(|t| (i64::from(t.onnx_code()), dims)).collect();
-            let model = one_node(form.domain, form.name, version, &operands, None);
-            crashes(model).then(|| format!("{} {version} of {types:?} {dims:?}", form.name))
+            let model = one_node(domain, name, version, &operands, None);
+            crashes(model).then(|| format!("{name} {version} of {types:?} {dims:?}"))
         })
         .collect();
     assert!(crashed.is_empty(), "{} combinations, such as\n{}", crashed.len(), crashed[..crashed.len().min(20)].join("\n"));
@@ -53,18 +57,18 @@ fn no_element_type_crashes_an_operator() {
 #[test]
 fn no_declared_shape_crashes_an_operator() {
     const DECLARED: [&[i64]; 5] = [&[], &[0], &[4], &[2, 4], &[1, 2, 4, 4]];
-    let cases = onnxc_ops::ALL.par_iter().flat_map_iter(|op| op.onnx).flat_map_iter(|form| {
+    let cases = forms().into_par_iter().flat_map_iter(|form| {
         let shapes = SHAPES.into_iter().flat_map(|x| SHAPES[..2].iter().flat_map(move |rest| DECLARED.map(|y| (x, *rest, y))));
         (1..=6).flat_map(move |count| shapes.clone().map(move |shapes| (form, count, shapes)))
     });
     let crashed: Vec<String> = cases
         .flat_map_iter(|case| [DType::F32, DType::I64, DType::Bool, DType::U4, DType::Str].map(move |t| (case, t)))
-        .filter_map(|((form, count, (x, rest, y)), dtype)| {
+        .filter_map(|(((domain, name, version), count, (x, rest, y)), dtype)| {
             let first = (i64::from(dtype.onnx_code()), x);
             let others = std::iter::repeat_n((i64::from(DType::I64.onnx_code()), rest), count - 1);
             let operands: Vec<(i64, &[i64])> = std::iter::once(first).chain(others).collect();
-            let model = one_node(form.domain, form.name, version(form), &operands, Some((first.0, y)));
-            crashes(model).then(|| format!("{} of {count} operands, {dtype} {x:?} and {rest:?}, to {y:?}", form.name))
+            let model = one_node(domain, name, version, &operands, Some((first.0, y)));
+            crashes(model).then(|| format!("{name} of {count} operands, {dtype} {x:?} and {rest:?}, to {y:?}"))
         })
         .collect();
     assert!(crashed.is_empty(), "{} combinations, such as\n{}", crashed.len(), crashed[..crashed.len().min(20)].join("\n"));

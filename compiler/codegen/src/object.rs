@@ -24,11 +24,19 @@ pub struct ObjectOptions {
     pub producer: String,
     /// SHA-256 of the model file, for the descriptor.
     pub model_sha256: [u8; 32],
+    /// What header and binding say of an input or output besides its type, by its name.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl Default for ObjectOptions {
     fn default() -> ObjectOptions {
-        ObjectOptions { name: "model".to_string(), weights: Weights::Embed, producer: "onnxc".to_string(), model_sha256: [0; 32] }
+        ObjectOptions {
+            name: "model".to_string(),
+            weights: Weights::Embed,
+            producer: "onnxc".to_string(),
+            model_sha256: [0; 32],
+            notes: BTreeMap::new(),
+        }
     }
 }
 
@@ -85,6 +93,7 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         model_sha256: options.model_sha256,
         inputs: largest(&source, |p| &p.inputs),
         outputs: largest(&source, |p| &p.outputs),
+        notes: options.notes.clone(),
         dims: source.dims.to_vec(),
         steps: step_table(source),
         max_threads: target.desc.max_threads.max(1),

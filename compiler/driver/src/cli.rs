@@ -106,10 +106,16 @@ pub struct Model {
     /// Shape of an input (repeatable); an extent may be the name of a --dim, which then need not be one of the model's.
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
     pub shapes: Vec<(String, Vec<Extent>)>,
+    /// Length of an input that is a sequence; its tensors are the inputs INPUT_0, INPUT_1, ... (repeatable).
+    #[arg(long = "length", value_name = "INPUT=3", value_parser = limit)]
+    pub lengths: Vec<(String, u64)>,
+    /// An optional input that is not given (repeatable).
+    #[arg(long = "absent", value_name = "INPUT")]
+    pub absent: Vec<String>,
     /// An input that becomes a constant: a table, axes, a shape (repeatable).
     #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
     pub consts: Vec<(String, PathBuf)>,
-    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes.
+    /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes, sequence, unroll-bytes.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }
@@ -328,6 +334,13 @@ pub enum Extent {
     Number(u64),
     /// The value of the `--dim` of this name.
     Name(String),
+}
+
+impl Extent {
+    /// A shape of numbers.
+    pub fn numbers(shape: &[u64]) -> Vec<Extent> {
+        shape.iter().copied().map(Extent::Number).collect()
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {

@@ -82,20 +82,25 @@ impl Diagnostic {
     /// Renders for people. `file` is the model's path.
     fn render(&self, file: &str, color: bool, out: &mut Vec<u8>) {
         let (text, range) = self.snippet().unwrap_or((String::new(), 0..0));
+        let points_at_something = !text.is_empty();
         let config = Config::default().with_color(color).with_compact(false).with_index_type(IndexType::Byte);
         let file = file.to_string();
         let mut report = Report::build(ReportKind::Error, (file.clone(), range.clone()))
             .with_config(config)
             .with_code(&self.code)
             .with_message(&self.message);
-        if !text.is_empty() {
+        if points_at_something {
             report = report.with_label(Label::new((file.clone(), range)));
         }
         if let Some(help) = &self.help {
             report = report.with_help(help);
         }
         // Writing to memory does not fail.
-        let _ = report.finish().write((file, Source::from(text)), out);
+        let _ = report.finish().write((file, Source::from(text)), &mut *out);
+        // Remedies are printed below what a message points at, and not at all where that is nothing.
+        if let Some(help) = self.help.as_ref().filter(|_| !points_at_something) {
+            out.extend(format!("  Help: {help}\n").into_bytes());
+        }
     }
 }
 

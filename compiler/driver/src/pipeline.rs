@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use onnxc_ir::plan::Plan;
 use onnxc_ir::{Graph, ValueId, text, verify};
+use onnxc_onnx::Port;
 use onnxc_passes::plan::{self, Lowered};
 use onnxc_targets::Target;
 use sha2::Digest;
@@ -77,6 +78,10 @@ pub struct Compiled {
     pub graph: Graph,
     /// The plan.
     pub plan: Plan,
+    /// What the inputs of the plan are in the model.
+    pub inputs: Vec<Port>,
+    /// And the outputs.
+    pub outputs: Vec<Port>,
     /// SHA-256 of the model file.
     pub sha256: [u8; 32],
     /// Seconds of each pass.
@@ -138,11 +143,17 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
         return Ok((nir::read(&model.model)?, None));
     }
     let sizes::Fixed { dims, shapes, bounds } = sizes::fixed(model)?;
-    let mut options = onnxc_onnx::Options { dims, shapes, ..onnxc_onnx::Options::default() };
+    let mut options = onnxc_onnx::Options {
+        dims,
+        shapes,
+        lengths: model.lengths.iter().cloned().collect(),
+        absent: model.absent.iter().cloned().collect(),
+        limits: limits(&model.limits)?,
+        ..onnxc_onnx::Options::default()
+    };
     for (name, path) in &model.consts {
         options.consts.insert(name.clone(), data::read_tensor(path)?);
     }
-    set_limits(&mut options.limits, &model.limits)?;
     let mut imported = onnxc_onnx::import(&model.model, &options)?;
     let mut graph = std::mem::take(&mut imported.graph);
     graph.set_bounds(bounds);
@@ -155,7 +166,9 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     Ok((graph, Some(imported)))
 }
 
-fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<()> {
+/// The limits with what the command line sets.
+pub fn limits(given: &[(String, u64)]) -> Done<onnxc_onnx::Limits> {
+    let mut limits = onnxc_onnx::Limits::default();
     for (name, value) in given {
         let small = usize::try_from(*value).unwrap_or(usize::MAX);
         match name.as_str() {
@@ -164,12 +177,15 @@ fn set_limits(limits: &mut onnxc_onnx::Limits, given: &[(String, u64)]) -> Done<
             "depth" => limits.depth = small,
             "tensor-bytes" => limits.tensor_bytes = *value,
             "fold-bytes" => limits.fold_bytes = *value,
+            "sequence" => limits.sequence = small,
+            "unroll-bytes" => limits.unroll_bytes = *value,
             _ => {
-                return Err(Fault::Usage(format!("--limit {name}: the limits are nodes, rank, tensor-bytes, depth, fold-bytes")));
+                let all = "nodes, rank, tensor-bytes, depth, fold-bytes, sequence, unroll-bytes";
+                return Err(Fault::Usage(format!("--limit {name}: the limits are {all}")));
             }
         }
     }
-    Ok(())
+    Ok(limits)
 }
 
 /// Runs every pass up to the plan.
@@ -178,6 +194,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
     let progress = Progress::start("import");
     let mut times = Times::default();
     let (mut state, mut graph, mut live_bytes, mut sha256) = (State::Nothing, Graph::default(), 0, [0; 32]);
+    let (mut inputs, mut outputs, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for pass in PASSES {
         progress.say(pass.name);
         reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
@@ -190,6 +207,9 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
                     Some(i) => i.hash,
                     None => sha2::Sha256::digest(text::print(&g)).into(),
                 });
+                let (given, made) = data::sides(&g, imported.as_ref());
+                (inputs, outputs) = (given.ports, made.ports);
+                names = made.slots.into_iter().map(|(name, _)| name).collect();
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
@@ -214,7 +234,11 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
         }
     }
     match state {
-        State::Plan(plan) => Ok(Compiled { graph, plan, sha256, times, live_bytes }),
+        State::Plan(mut plan) => {
+            // The caller knows outputs by the model's names, also where passes found that one is an input or another output.
+            plan.outputs.iter_mut().zip(names).for_each(|(io, name)| io.name = name);
+            Ok(Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes })
+        }
         _ => Err(Fault::Internal("the pipeline ends without a plan".to_string())),
     }
 }

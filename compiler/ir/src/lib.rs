@@ -10,6 +10,7 @@ pub mod interp;
 pub mod kernel;
 pub mod lir;
 mod lir_text;
+pub mod list;
 pub mod lower;
 pub mod math;
 pub mod op;

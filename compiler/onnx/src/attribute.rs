@@ -1,9 +1,10 @@
 //! AttributeProto to attribute; bodies are built by the caller.
 
-use onnx_protobuf::{AttributeProto, attribute_proto::AttributeType, type_proto};
+use onnx_protobuf::{AttributeProto, attribute_proto::AttributeType};
 use onnxc_ir::{Attr, DType};
 
 use crate::tensor::Source;
+use crate::types;
 
 /// The kinds of value that the attribute holds, from its fields. Zero numbers and empty lists do not show.
 fn held(a: &AttributeProto) -> Vec<AttributeType> {
@@ -56,13 +57,13 @@ pub fn convert(proto: &AttributeProto, kind: AttributeType, source: &Source) -> 
         AttributeType::FLOATS => Attr::Floats(proto.floats.clone()),
         AttributeType::INTS => Attr::Ints(proto.ints.clone()),
         AttributeType::STRINGS => Attr::Strs(proto.strings.iter().map(|s| text(s)).collect::<Result<_, _>>()?),
-        AttributeType::TYPE_PROTO => match proto.tp.as_ref().and_then(|t| t.value.as_ref()) {
-            Some(type_proto::Value::TensorType(t)) => {
-                let unknown = || format!("attribute {name}: element type {} is unknown", t.elem_type);
-                Attr::Type(DType::from_onnx(t.elem_type).ok_or_else(unknown)?)
-            }
-            _ => return Err(format!("attribute {name}: only tensor types are supported")),
-        },
+        // Whether it is a sequence or an optional, values say themselves.
+        AttributeType::TYPE_PROTO => {
+            let value = proto.tp.as_ref().and_then(|t| t.value.as_ref()).ok_or_else(absent)?;
+            let (tensor, ..) = types::held(value).map_err(|e| format!("attribute {name} {e}"))?;
+            let unknown = || format!("attribute {name}: element type {} is unknown", tensor.elem_type);
+            Attr::Type(DType::from_onnx(tensor.elem_type).ok_or_else(unknown)?)
+        }
         other => return Err(format!("attribute {name}: {other:?} is not supported")),
     })
 }

@@ -1,9 +1,10 @@
-//! The constructs of the language: `Constant`, `If`, `Loop`, `Scan`.
+//! The constructs of the language: `Constant`, `If`, `Loop`, and the bodies that `Scan` has too.
 //!
 //! A body becomes a graph attribute. What it uses from outside becomes further inputs of the body and of the node (captures), after
 //! their own. An `If` whose condition is a constant is replaced by its branch.
 
 use onnx_protobuf::{GraphProto, NodeProto};
+use onnxc_ir::list::Item;
 use onnxc_ir::op::OpError;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId};
 use rustc_hash::FxHashMap;
@@ -11,52 +12,66 @@ use rustc_hash::FxHashMap;
 use crate::attribute;
 use crate::builder::Builder;
 use crate::import::Importer;
+use crate::items::{Form, binding, flatten, items, regroup, tensors};
 use crate::node::{Fault, Given, Results, coded, fault, named};
 use crate::prune::prune;
 use crate::scope::{Binding, Frame, Scope};
 use crate::types;
 
-const CODE: &str = "import::control";
+/// Code of what is wrong with a construct.
+pub const CODE: &str = "import::control";
 
 /// Rounds in which the types of values that a loop carries may become more general.
 const TYPE_ROUNDS: usize = 8;
 
-/// A body: its graph without captures among the inputs, and the captures.
-struct Body {
-    graph: Graph,
-    captures: Vec<(ValueId, ValueId)>,
+/// A body: its graph without captures among the inputs, what its outputs consist of, and the captures.
+pub struct Body {
+    pub graph: Graph,
+    pub forms: Vec<Form>,
+    pub captures: Vec<(ValueId, ValueId)>,
 }
 
-fn body_of<'m>(attributes: &Given<'m>, name: &str) -> Result<&'m GraphProto, Fault> {
+pub fn body_of<'m>(attributes: &Given<'m>, name: &str) -> Result<&'m GraphProto, Fault> {
     let proto = attributes.get(name).and_then(|(a, _)| a.g.as_ref());
     proto.map_or_else(|| fault("import::attribute", format!("attribute {name} has no value")), Ok)
 }
 
 /// Refuses values that the body's inputs do not take.
-fn check_inputs(proto: &GraphProto, formal: &[TensorType]) -> Result<(), Fault> {
+fn check_inputs(proto: &GraphProto, formal: &[Formal]) -> Result<(), Fault> {
     if proto.input.len() != formal.len() {
         return fault(CODE, format!("the body has {} inputs, {} values are given to it", proto.input.len(), formal.len()));
     }
-    for (info, ty) in proto.input.iter().zip(formal) {
-        match types::declared(info).map_err(OpError::new).map_err(coded(CODE))? {
-            Some(d) if d.dtype != ty.dtype => {
-                return fault(CODE, format!("input {:?} of the body is {}, it is given {ty}", info.name, d.dtype));
-            }
-            _ => {}
-        }
+    for (info, formal) in proto.input.iter().zip(formal) {
+        let Some(d) = types::declared(info).map_err(OpError::new).map_err(coded(CODE))? else { continue };
+        let given = match formal {
+            Formal::Tensor(ty) if d.sequence => format!("{ty}"),
+            Formal::Tensor(ty) if d.dtype == ty.dtype => continue,
+            Formal::Tensor(ty) => format!("{ty}"),
+            Formal::List(dtype) if d.sequence && d.dtype == *dtype => continue,
+            Formal::List(dtype) => format!("a sequence of {dtype}"),
+            Formal::Empty if d.optional => continue,
+            Formal::Empty => "an empty optional".to_string(),
+        };
+        return fault(CODE, format!("input {:?} of the body is {} of {}, it is given {given}", info.name, d.kind(), d.dtype));
     }
     Ok(())
 }
 
-fn ints<'m>(attributes: &Given<'m>, name: &str) -> Vec<i64> {
-    attributes.get(name).map_or_else(Vec::new, |(a, _)| a.ints.clone())
+/// What is given to an input of a body.
+enum Formal {
+    Tensor(TensorType),
+    List(DType),
+    Empty,
 }
 
-/// An axis of a tensor of this rank.
-fn place(axis: i64, rank: usize, attribute: &str) -> Result<usize, Fault> {
-    let at = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
-    let at = usize::try_from(at).ok().filter(|a| *a < rank);
-    at.map_or_else(|| fault("import::attribute", format!("{attribute}: no axis {axis} in a tensor of rank {rank}")), Ok)
+impl Formal {
+    fn of(item: &Option<Item>, graph: &Graph) -> Formal {
+        match item {
+            Some(Item::Tensor(id)) => Formal::Tensor(graph.ty(*id).clone()),
+            Some(Item::List(list)) => Formal::List(list.dtype),
+            None => Formal::Empty,
+        }
+    }
 }
 
 impl<'m> Importer<'m> {
@@ -80,11 +95,12 @@ impl<'m> Importer<'m> {
         };
         let Some(tensor) = tensor else { return fault(CODE, format!("attribute {name} of kind {kind:?} is no constant")) };
         let origin = self.origin(node);
-        Ok(Some(vec![self.add_const(&origin, tensor)]))
+        Ok(Some(items(vec![self.add_const(&origin, tensor)])))
     }
 
     /// `If`: one branch where the condition is known, else both.
-    pub fn if_node(&mut self, node: &'m NodeProto, inputs: &[Option<ValueId>], attributes: &Given<'m>) -> Results {
+    pub fn if_node(&mut self, node: &'m NodeProto, inputs: &[Option<Item>], attributes: &Given<'m>) -> Results {
+        let inputs = tensors(inputs)?;
         let Some(cond) = inputs.first().copied().flatten() else { return fault("import::operands", "the condition is missing") };
         let ty = self.builder().graph.ty(cond).clone();
         if ty.dtype != DType::Bool {
@@ -105,45 +121,58 @@ impl<'m> Importer<'m> {
         }
         let (then, other) = (self.body(branches[0], &[])?, self.body(branches[1], &[])?);
         let (Some(then), Some(other)) = (then, other) else { return Ok(None) };
-        for i in 0..node.output.len() {
-            let (a, b) = (then.graph.ty(then.graph.outputs[i]), other.graph.ty(other.graph.outputs[i]));
+        if let Some((i, (a, b))) = then.forms.iter().zip(&other.forms).enumerate().find(|(_, (a, b))| a != b) {
+            let reason = format!(
+                "output {i} is {a} in then_branch, but {b} in else_branch: not supported for a condition that only the run knows"
+            );
+            let error = OpError::new(reason);
+            let error = error.help("make the condition a constant; --const does so for an input of the model");
+            return Err(Fault { code: CODE, error });
+        }
+        for (i, (a, b)) in then.graph.outputs.iter().zip(&other.graph.outputs).enumerate() {
+            let (a, b) = (then.graph.ty(*a), other.graph.ty(*b));
             if a.dtype != b.dtype {
                 return fault(CODE, format!("output {i} is {a} in then_branch, but {b} in else_branch"));
             }
         }
+        let forms = then.forms[..named(&node.output)].to_vec();
         let (bodies, captures) = self.close(vec![then, other]);
         let attrs =
             ["then", "else"].into_iter().zip(bodies).fold(Attrs::default(), |a, (n, g)| a.with(n, Attr::Graph(Box::new(g))));
-        self.construct("if", node, vec![Some(cond)], captures, attrs)
+        let count = forms.iter().map(|f| f.tensors()).sum();
+        let results = self.construct("if", node, vec![Some(cond)], captures, attrs, count)?;
+        Ok(Some(regroup(&forms, &results)))
     }
 
     /// Adds the node of a construct, its captures after its own operands.
-    fn construct(
+    pub fn construct(
         &mut self,
         op: &str,
         node: &'m NodeProto,
         mut inputs: Vec<Option<ValueId>>,
         captures: Vec<ValueId>,
         attrs: Attrs,
-    ) -> Results {
+        n_outputs: usize,
+    ) -> Result<Vec<ValueId>, Fault> {
         inputs.extend(captures.into_iter().map(Some));
         let origin = self.origin(node);
         let Some(def) = self.ops.get(op) else {
             let error = OpError::new(format!("{} is not supported here", node.op_type));
             return Err(Fault { code: "import::unsupported", error: error.help("make its condition or trip count a constant") });
         };
-        self.builder().add(def, &inputs, attrs, named(&node.output), &origin).map(Some).map_err(coded("import::operator"))
+        self.builder().add(def, &inputs, attrs, n_outputs, &origin).map_err(coded("import::operator"))
     }
 
     /// Builds a graph into the present one, on these values.
-    pub fn inline(&mut self, proto: &'m GraphProto, inputs: &[ValueId]) -> Results {
+    pub fn inline(&mut self, proto: &'m GraphProto, inputs: &[Option<Item>]) -> Results {
         self.enter().map_err(coded(CODE))?;
-        let types: Vec<TensorType> = inputs.iter().map(|id| self.builder().graph.ty(*id).clone()).collect();
-        check_inputs(proto, &types)?;
+        let graph = &self.builder().graph;
+        let formal: Vec<Formal> = inputs.iter().map(|item| Formal::of(item, graph)).collect();
+        check_inputs(proto, &formal)?;
         let outer = self.scopes.len() - 1;
         let s = self.scope();
         let (frame, opsets, attrs, path) = (s.frame, s.opsets.clone(), s.attrs.clone(), s.path.clone());
-        let names = proto.input.iter().zip(inputs).map(|(info, id)| (info.name.as_str(), Binding::Value(*id))).collect();
+        let names = proto.input.iter().zip(inputs).map(|(info, item)| (info.name.as_str(), binding(item.clone()))).collect();
         self.scopes.push(Scope { frame, outer: Some(outer), names, opsets, attrs, path, declared: FxHashMap::default() });
         let results = self.body_nodes(proto);
         self.scopes.pop();
@@ -151,21 +180,18 @@ impl<'m> Importer<'m> {
     }
 
     /// Builds what a body computes in the innermost scope; the values of its outputs.
-    fn body_nodes(&mut self, proto: &'m GraphProto) -> Option<Vec<ValueId>> {
+    fn body_nodes(&mut self, proto: &'m GraphProto) -> Option<Vec<Option<Item>>> {
         if !self.graph_nodes(proto) {
             return None;
         }
-        let outputs = proto.output.iter().map(|o| match self.lookup(&o.name) {
-            Some(Binding::Value(id)) => Some(id),
-            _ => None,
-        });
-        outputs.collect()
+        proto.output.iter().map(|o| self.item(&o.name)).collect()
     }
 
     /// Builds a body whose inputs have these types into a graph of its own.
     fn body(&mut self, proto: &'m GraphProto, formal: &[TensorType]) -> Result<Option<Body>, Fault> {
         self.enter().map_err(coded(CODE))?;
-        check_inputs(proto, formal)?;
+        let all: Vec<Formal> = formal.iter().cloned().map(Formal::Tensor).collect();
+        check_inputs(proto, &all)?;
         let (ops, limits) = (self.ops, &self.options.limits);
         let fold_left = self.builder().fold_left;
         let outer = self.scopes.len() - 1;
@@ -191,14 +217,14 @@ impl<'m> Importer<'m> {
         let Frame { builder, captures, .. } = self.frames.pop().expect("internal: the body's frame");
         self.builder().fold_left = builder.fold_left;
         let mut graph = builder.graph;
-        Ok(outputs.map(|outputs| {
-            graph.outputs = outputs;
-            Body { graph, captures }
-        }))
+        let Some(outputs) = outputs else { return Ok(None) };
+        let forms = outputs.iter().map(Form::of).collect();
+        graph.outputs = flatten(&outputs).map_err(coded(CODE))?;
+        Ok(Some(Body { graph, forms, captures }))
     }
 
     /// Gives all bodies the same captures, as inputs after their own, and drops what they do not use.
-    fn close(&mut self, bodies: Vec<Body>) -> (Vec<Graph>, Vec<ValueId>) {
+    pub fn close(&mut self, bodies: Vec<Body>) -> (Vec<Graph>, Vec<ValueId>) {
         let mut outer: Vec<ValueId> = Vec::new();
         for (id, _) in bodies.iter().flat_map(|b| &b.captures) {
             if !outer.contains(id) {
@@ -206,7 +232,7 @@ impl<'m> Importer<'m> {
             }
         }
         let mut graphs = Vec::new();
-        for Body { mut graph, captures } in bodies {
+        for Body { mut graph, captures, .. } in bodies {
             for id in &outer {
                 let inside = captures.iter().find(|(o, _)| o == id).map(|(_, i)| *i);
                 let input = inside.unwrap_or_else(|| {
@@ -221,7 +247,11 @@ impl<'m> Importer<'m> {
     }
 
     /// `Loop`. Inputs of the node and of the body: trip count and condition (either may be absent), carried values, captures.
-    pub fn loop_node(&mut self, node: &'m NodeProto, inputs: &[Option<ValueId>], attributes: &Given<'m>) -> Results {
+    pub fn loop_node(&mut self, node: &'m NodeProto, inputs: &[Option<Item>], attributes: &Given<'m>) -> Results {
+        if !inputs.iter().skip(2).all(|i| matches!(i, Some(Item::Tensor(_)))) {
+            return self.unrolled(node, inputs, attributes);
+        }
+        let inputs = &tensors(inputs)?[..];
         let proto = body_of(attributes, "body")?;
         let carried = inputs.get(2..).unwrap_or_default();
         let mut types = self.types_of(carried)?;
@@ -248,7 +278,7 @@ impl<'m> Importer<'m> {
             }
         }
         operands.extend(carried);
-        let Some(mut results) = self.construct("loop", node, operands, captures, attrs)? else { return Ok(None) };
+        let mut results = self.construct("loop", node, operands, captures, attrs, named(&node.output))?;
         let count = results.pop().expect("internal: a loop counts its iterations");
         if let Some((n, false)) = extent {
             let wanted = self.add_const("iterations", Tensor::scalar(n));
@@ -257,7 +287,7 @@ impl<'m> Importer<'m> {
                 *id = self.helper(node, "require", &[*id, right], Attrs::default())?;
             }
         }
-        Ok(Some(results))
+        Ok(Some(items(results)))
     }
 
     /// How often a loop runs whose values are kept, and whether that is certain and not what the model declares.
@@ -297,7 +327,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Adds a node with one result beside the ONNX node's own.
-    fn helper(&mut self, node: &NodeProto, op: &str, inputs: &[ValueId], attrs: Attrs) -> Result<ValueId, Fault> {
+    pub fn helper(&mut self, node: &NodeProto, op: &str, inputs: &[ValueId], attrs: Attrs) -> Result<ValueId, Fault> {
         let origin = self.origin(node);
         let missing = || Fault { code: "import::unsupported", error: OpError::new(format!("onnxc has no operator {op:?}")) };
         let def = self.ops.get(op).ok_or_else(missing)?;
@@ -306,134 +336,7 @@ impl<'m> Importer<'m> {
         Ok(added[0])
     }
 
-    /// `Scan`. Inputs of the node: states, scanned values; of the body: states, one slice of each scanned value. Becomes a loop that captures the
-    /// scanned values and takes the slices itself.
-    pub fn scan_node(&mut self, node: &'m NodeProto, inputs: &[Option<ValueId>], attributes: &Given<'m>) -> Results {
-        let proto = body_of(attributes, "body")?;
-        let n_scanned = attributes.get("num_scan_inputs").map_or(0, |(a, _)| a.i);
-        let n_scanned = usize::try_from(n_scanned).ok().filter(|n| (1..=inputs.len()).contains(n));
-        let Some(n_scanned) = n_scanned else { return fault("import::attribute", "num_scan_inputs is not a number of inputs") };
-        let n_states = inputs.len() - n_scanned;
-        let all = self.types_of(inputs)?;
-        let (axes, backwards) = (ints(attributes, "scan_input_axes"), ints(attributes, "scan_input_directions"));
-        let (mut slices, mut scanned, mut length) = (Vec::new(), Vec::new(), None);
-        for (i, ty) in all[n_states..].iter().enumerate() {
-            let axis = place(axes.get(i).copied().unwrap_or(0), ty.rank(), "scan_input_axes")?;
-            let mut slice = ty.clone();
-            let n = slice.shape.remove(axis).as_const();
-            let n =
-                n.map_or_else(|| fault(CODE, format!("the length of {ty} along axis {axis} is not known when compiling")), Ok)?;
-            if length.is_some_and(|l| l != n) {
-                return fault(CODE, format!("scanned value {i} has {n} slices, another one has a different number"));
-            }
-            length = Some(n);
-            slices.push(slice);
-            scanned.push((axis, backwards.get(i) == Some(&1)));
-        }
-        let length = length.unwrap_or(0) as i64;
-        if proto.output.len() < n_states {
-            return fault(CODE, format!("the body has {} outputs, at least {n_states} are needed", proto.output.len()));
-        }
-        let mut types = all[..n_states].to_vec();
-        let Some(body) = self.settled(node, proto, &mut types, |states| [states, &slices].concat(), 0)? else { return Ok(None) };
-        if length == 0 {
-            return self.nothing_scanned(node, &inputs[..n_states], &body.graph);
-        }
-        let (mut bodies, mut captures) = self.close(vec![body]);
-        let mut body = bodies.swap_remove(0);
-        self.take_slices(node, &mut body, n_states, &all[n_states..], &scanned, length)?;
-        let body = prune(body);
-        captures.extend(inputs[n_states..].iter().flatten());
-        let trips = self.add_const("iterations", Tensor::scalar(length));
-        let mut operands = vec![Some(trips), None];
-        operands.extend(&inputs[..n_states]);
-        let attrs = Attrs::default()
-            .with("body", Attr::Graph(Box::new(body)))
-            .with("carried", Attr::Int(n_states as i64))
-            .with("extent", Attr::Int(length));
-        let Some(mut results) = self.construct("loop", node, operands, captures, attrs)? else { return Ok(None) };
-        results.pop();
-        let (axes, backwards) = (ints(attributes, "scan_output_axes"), ints(attributes, "scan_output_directions"));
-        for (i, id) in results[n_states..].iter_mut().enumerate() {
-            *id = self.arranged(node, *id, axes.get(i).copied().unwrap_or(0), backwards.get(i) == Some(&1))?;
-        }
-        Ok(Some(results))
-    }
-
-    /// A scan of values without slices: the states as they are, and no values of iterations.
-    fn nothing_scanned(&mut self, node: &NodeProto, states: &[Option<ValueId>], body: &Graph) -> Results {
-        let mut results: Vec<ValueId> = states.iter().flatten().copied().collect();
-        for id in &body.outputs[states.len()..] {
-            let ty = body.ty(*id);
-            let shape: Option<Vec<u64>> = ty.const_shape().map(|s| [&[0], &s[..]].concat());
-            let Some(empty) = shape.and_then(|s| Tensor::zeros(ty.dtype, &s)) else {
-                return fault(CODE, format!("the scanned values have no slices, and an output would have slices of {ty}"));
-            };
-            let origin = self.origin(node);
-            results.push(self.add_const(&origin, empty));
-        }
-        Ok(Some(results))
-    }
-
-    /// Turns the body of a scan into that of a loop: the number of the iteration and a condition in front, slices taken from captured values.
-    fn take_slices(
-        &mut self,
-        node: &NodeProto,
-        body: &mut Graph,
-        n_states: usize,
-        whole: &[TensorType],
-        scanned: &[(usize, bool)],
-        length: i64,
-    ) -> Result<(), Fault> {
-        let missing =
-            || Fault { code: "import::unsupported", error: OpError::new("onnxc has no operator \"gather\" or \"sub\"") };
-        let (gather, sub) = (self.ops.get("gather").ok_or_else(missing)?, self.ops.get("sub").ok_or_else(missing)?);
-        let origins = vec![self.origin(node)];
-        let scalar = TensorType::fixed(DType::I64, &[]);
-        let number = body.add_value("iteration", scalar.clone(), None);
-        let mut nodes = Vec::new();
-        let mut at = number;
-        if scanned.iter().any(|(_, backwards)| *backwards) {
-            let last = body.add_const("last", Tensor::scalar(length - 1));
-            at = body.add_value("from_behind", scalar, None);
-            let inputs = vec![Some(last), Some(number)];
-            nodes.push(onnxc_ir::Node { op: sub, inputs, outputs: vec![at], attrs: Attrs::default(), origins: origins.clone() });
-        }
-        let slices: Vec<ValueId> = body.inputs.drain(n_states..n_states + whole.len()).collect();
-        for ((slice, ty), (axis, backwards)) in slices.iter().zip(whole).zip(scanned) {
-            let all = body.add_value("scanned", ty.clone(), None);
-            body.inputs.push(all);
-            let inputs = vec![Some(all), Some(if *backwards { at } else { number })];
-            let attrs = Attrs::default().with("axis", Attr::Int(*axis as i64));
-            nodes.push(onnxc_ir::Node { op: gather, inputs, outputs: vec![*slice], attrs, origins: origins.clone() });
-        }
-        nodes.append(&mut body.nodes);
-        body.nodes = nodes;
-        let cond = body.add_value("go_on", TensorType::fixed(DType::Bool, &[]), None);
-        body.inputs.splice(0..0, [number, cond]);
-        let truth = body.add_const("true", Tensor::scalar(true));
-        body.outputs.insert(0, truth);
-        Ok(())
-    }
-
-    /// The values of all iterations with their dimension in another place or in the other direction.
-    fn arranged(&mut self, node: &NodeProto, id: ValueId, axis: i64, backwards: bool) -> Result<ValueId, Fault> {
-        let ty = self.builder().graph.ty(id).clone();
-        let axis = place(axis, ty.rank(), "scan_output_axes")?;
-        let mut id = id;
-        if backwards {
-            let bounds = [-1, i64::MIN, 0, -1].map(|v| self.add_const("bound", Tensor::from_vec(&[1], vec![v])));
-            id = self.helper(node, "slice", &[&[id], &bounds[..]].concat(), Attrs::default())?;
-        }
-        if axis > 0 {
-            let mut perm: Vec<i64> = (1..ty.rank() as i64).collect();
-            perm.insert(axis, 0);
-            id = self.helper(node, "transpose", &[id], Attrs::default().with("perm", Attr::Ints(perm)))?;
-        }
-        Ok(id)
-    }
-
-    fn types_of(&mut self, ids: &[Option<ValueId>]) -> Result<Vec<TensorType>, Fault> {
+    pub fn types_of(&mut self, ids: &[Option<ValueId>]) -> Result<Vec<TensorType>, Fault> {
         let graph = &self.builder().graph;
         let types: Option<Vec<TensorType>> = ids.iter().map(|id| Some(graph.ty((*id)?).clone())).collect();
         types.map_or_else(|| fault("import::operands", "an operand is missing"), Ok)
@@ -441,7 +344,7 @@ impl<'m> Importer<'m> {
 
     /// Builds a loop's body until the types of its carried values hold for every iteration: an extent that changes becomes unknown.
     /// `first` is the place of the first carried value among the body's outputs.
-    fn settled(
+    pub fn settled(
         &mut self,
         node: &'m NodeProto,
         proto: &'m GraphProto,
@@ -452,6 +355,9 @@ impl<'m> Importer<'m> {
         for _ in 0..TYPE_ROUNDS {
             let reported = self.report.clone();
             let Some(body) = self.body(proto, &formal(types))? else { return Ok(None) };
+            if let Some((i, form)) = body.forms.iter().enumerate().find(|(_, f)| **f != Form::Tensor) {
+                return fault(CODE, format!("output {i} of the body is {form}, and no input of the node is one"));
+            }
             let mut changed = false;
             for (i, ty) in types.iter_mut().enumerate() {
                 let after = body.graph.ty(body.graph.outputs[first + i]).clone();

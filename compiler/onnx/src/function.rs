@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use onnx_protobuf::{FunctionProto, GraphProto, NodeProto};
-use onnxc_ir::ValueId;
+use onnxc_ir::list::Item;
 use rustc_hash::FxHashMap;
 
 use crate::import::{FunctionKey, Importer};
+use crate::items::binding;
 use crate::node::{Fault, Given, Results, coded, fault, named};
 use crate::order;
 use crate::report::Problem;
-use crate::scope::{Binding, Env, Opsets, Scope, domain};
+use crate::scope::{Env, Opsets, Scope, domain};
 
 const CODE: &str = "import::function";
 
@@ -80,7 +81,7 @@ impl<'m> Importer<'m> {
         &mut self,
         node: &'m NodeProto,
         function: &'m FunctionProto,
-        inputs: &[Option<ValueId>],
+        inputs: &[Option<Item>],
         given: &Given<'m>,
     ) -> Results {
         for (what, n, most) in
@@ -94,7 +95,7 @@ impl<'m> Importer<'m> {
         let opsets: Opsets = function.opset_import.iter().map(|o| (domain(&o.domain).to_string(), o.version)).collect();
         let mut names = FxHashMap::default();
         for (i, name) in function.input.iter().enumerate() {
-            names.insert(name.as_str(), inputs.get(i).copied().flatten().map_or(Binding::Absent, Binding::Value));
+            names.insert(name.as_str(), binding(inputs.get(i).cloned().flatten()));
         }
         let (frame, path) = (self.scope().frame, format!("{}/", self.origin(node)));
         self.enter().map_err(coded(CODE))?;
@@ -110,11 +111,7 @@ impl<'m> Importer<'m> {
         let outputs: Vec<&str> = function.output.iter().take(named(&node.output)).map(String::as_str).collect();
         let inputs: order::Given = function.input.iter().map(|i| (i.as_str(), "input of the function")).collect();
         let built = self.ordered(&function.node, &inputs, &outputs);
-        let results = outputs.iter().map(|name| match self.lookup(name) {
-            Some(Binding::Value(id)) => Some(id),
-            _ => None,
-        });
-        let results: Option<Vec<ValueId>> = results.collect();
+        let results: Option<Vec<Option<Item>>> = outputs.iter().map(|name| self.item(name)).collect();
         self.scopes.pop();
         if !built {
             // The problems inside do not say which call led to them.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use onnx_protobuf::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+use onnx_protobuf::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto};
 use onnxc_ir::op::{OpDef, OpSet};
-use onnxc_ir::{Dim, DimBindings, Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Dim, DimBindings, Graph, Tensor, ValueId};
 use rustc_hash::FxHashMap;
 
 use crate::builder::Builder;
@@ -13,6 +13,7 @@ use crate::declared;
 use crate::function;
 use crate::options::Options;
 use crate::order::{Given, order};
+use crate::ports::Port;
 use crate::prune::prune;
 use crate::report::{Problem, Report};
 use crate::schema;
@@ -29,6 +30,14 @@ const DOMAINS: [&str; 3] = ["", "ai.onnx.ml", "ai.onnx.preview.training"];
 /// Domain, name, overload.
 pub type FunctionKey<'m> = (&'m str, &'m str, &'m str);
 
+/// What an import ends with.
+pub struct Built {
+    pub graph: Graph,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub opsets: Opsets,
+}
+
 /// The state of an import.
 pub struct Importer<'m> {
     pub options: &'m Options,
@@ -38,6 +47,12 @@ pub struct Importer<'m> {
     pub frames: Vec<Frame<'m>>,
     pub scopes: Vec<Scope<'m>>,
     pub report: Report,
+    /// Inputs and outputs of the model so far.
+    pub ports: (Vec<Port>, Vec<Port>),
+    /// Elements that further lists may have in all.
+    pub list_elements_left: usize,
+    /// Bytes of bodies that may still be built again.
+    pub unroll_left: u64,
     /// Nodes built so far.
     pub nodes: usize,
     /// Extents of named dimensions.
@@ -58,6 +73,9 @@ impl<'m> Importer<'m> {
             frames,
             scopes,
             report,
+            ports: (Vec::new(), Vec::new()),
+            list_elements_left: options.limits.sequence_total,
+            unroll_left: options.limits.unroll_bytes,
             nodes: 0,
             bound: DimBindings::default(),
             elementwise: declared::elementwise(ops),
@@ -65,7 +83,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Imports the whole model.
-    pub fn model(mut self, model: &'m ModelProto) -> Result<(Graph, Opsets), Report> {
+    pub fn model(mut self, model: &'m ModelProto) -> Result<Built, Report> {
         let Some(proto) = model.graph.as_ref() else {
             return Err(Problem::model("import::file", "the file holds no graph; it is not an ONNX model").into());
         };
@@ -105,7 +123,9 @@ impl<'m> Importer<'m> {
             return Err(self.report);
         }
         let graph = self.frames.swap_remove(0).builder.graph;
-        Ok((prune(graph), (*opsets).clone()))
+        let (mut inputs, outputs) = self.ports;
+        inputs.retain(|port| port.tensors.is_empty() || port.tensors.iter().any(Option::is_some));
+        Ok(Built { graph: prune(graph), inputs, outputs, opsets: (*opsets).clone() })
     }
 
     /// Adds to the report.
@@ -139,64 +159,6 @@ impl<'m> Importer<'m> {
             self.problem(Problem::model("import::opset", reason).help("export it again with opset_import set"));
         }
         opsets
-    }
-
-    /// Names of options must be the model's.
-    fn check_options(&mut self, proto: &GraphProto) {
-        let names: BTreeSet<&str> = proto.input.iter().map(|i| i.name.as_str()).collect();
-        for name in self.options.shapes.keys().chain(self.options.consts.keys()) {
-            if !names.contains(name.as_str()) {
-                let known = names.iter().copied().collect::<Vec<_>>().join(", ");
-                let problem = Problem::model("import::option", format!("the model has no input called {name:?}"));
-                self.report.add(problem.help(format!("its inputs are: {known}")));
-            }
-        }
-        let mut symbols = Vec::new();
-        for info in &proto.input {
-            if let Ok(Some(types::Declared { shape: Some(shape), .. })) = types::declared(info) {
-                shape.iter().for_each(|d| d.symbols(&mut symbols));
-            }
-        }
-        for name in self.options.dims.keys() {
-            if symbols.iter().all(|s| **s != **name) {
-                let problem = Problem::model("import::option", format!("no input has a dimension called {name:?}"));
-                let known = if symbols.is_empty() { "all are fixed".to_string() } else { symbols.join(", ") };
-                self.report.add(problem.help(format!("its named dimensions: {known}")));
-            }
-        }
-    }
-
-    /// Makes the inputs that are not initialisers.
-    fn inputs(&mut self, proto: &'m GraphProto) {
-        let initialised = initialised(proto);
-        let mut bound: DimBindings = self.options.dims.clone();
-        if let Err(reason) = types::bind_shapes(&proto.input, self.options, &mut bound) {
-            self.problem(Problem::model("import::option", reason));
-        }
-        self.bound = bound;
-        for info in proto.input.iter().filter(|i| !i.name.is_empty() && !initialised.contains(i.name.as_str())) {
-            let binding = match self.input(info) {
-                Ok(id) => Binding::Value(id),
-                Err(reason) => {
-                    self.problem(Problem::model("import::input", format!("input {:?}: {reason}", info.name)));
-                    Binding::Failed
-                }
-            };
-            self.scope().names.insert(&info.name, binding);
-        }
-    }
-
-    fn input(&mut self, info: &ValueInfoProto) -> Result<ValueId, String> {
-        let ty = types::input_type(info, self.options, &self.bound)?;
-        let Some(tensor) = self.options.consts.get(&info.name) else {
-            return Ok(self.builder().graph.add_input(&info.name, ty));
-        };
-        let given = TensorType::fixed(tensor.dtype(), tensor.shape());
-        if onnxc_ir::interp::accepts(&ty, &given) {
-            Ok(self.builder().graph.add_const(&info.name, tensor.clone()))
-        } else {
-            Err(format!("the constant given for it is {given}, its type is {ty}"))
-        }
     }
 
     /// Builds the nodes of a graph in the innermost scope, whose inputs are bound; `false` when its structure is broken.
@@ -261,57 +223,6 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn outputs(&mut self, proto: &'m GraphProto) {
-        if proto.output.is_empty() {
-            self.problem(Problem::model("import::structure", "the graph has no output"));
-        }
-        for info in &proto.output {
-            if let Some(Binding::Value(id)) = self.lookup(&info.name) {
-                self.check_output(info, id);
-                let id = self.named_output(id, &info.name);
-                self.builder().graph.outputs.push(id);
-            }
-        }
-    }
-
-    /// Declared element types and ranks must be right; declared extents are often stale and only a hint.
-    fn check_output(&mut self, info: &ValueInfoProto, id: ValueId) {
-        let ty = self.builder().graph.ty(id).clone();
-        let reason = match types::declared(info) {
-            Ok(Some(d)) if d.dtype != ty.dtype => format!("is declared {}, but is computed as {}", d.dtype, ty.dtype),
-            Ok(_) => return,
-            Err(reason) => reason,
-        };
-        self.problem(Problem::model("import::output", format!("output {:?}: {reason}", info.name)));
-    }
-
-    /// The value under the name of the graph output. What is an input, a constant or another output already is copied where the
-    /// operators have a copy, so that outputs have names of their own.
-    fn named_output(&mut self, id: ValueId, name: &str) -> ValueId {
-        let ops = self.ops;
-        let builder = self.builder();
-        let graph = &mut builder.graph;
-        if graph.value(id).name == name && !graph.outputs.contains(&id) {
-            return id;
-        }
-        let plain = graph.constant(id).is_none() && !graph.inputs.contains(&id) && !graph.outputs.contains(&id);
-        if plain {
-            graph.values[id.0 as usize].name = name.to_string();
-            return id;
-        }
-        let Some(copy) = ops.get("identity") else { return id };
-        let ty = graph.ty(id).clone();
-        let result = graph.add_value(name, ty, None);
-        graph.nodes.push(onnxc_ir::Node {
-            op: copy,
-            inputs: vec![Some(id)],
-            outputs: vec![result],
-            attrs: Default::default(),
-            origins: vec![name.to_string()],
-        });
-        result
-    }
-
     /// A constant in the innermost graph.
     pub fn add_const(&mut self, name: &str, tensor: Tensor) -> ValueId {
         self.builder().graph.add_const(name, tensor)
@@ -325,7 +236,7 @@ impl<'m> Importer<'m> {
 }
 
 /// Names of the initialisers.
-fn initialised(proto: &GraphProto) -> BTreeSet<&str> {
+pub fn initialised(proto: &GraphProto) -> BTreeSet<&str> {
     let dense = proto.initializer.iter().map(|t| t.name.as_str());
     dense.chain(proto.sparse_initializer.iter().map(|t| t.values.name.as_str())).collect()
 }

@@ -3,6 +3,7 @@
 //! The way: [`wire`] refuses malformed bytes and strips weights, onnx-protobuf parses the rest, `order` checks the structure of each
 //! list of nodes, `node` builds each node through the operators' own records; `function` and `control` expand what contains further
 //! nodes. No operator is known by name here, except the constructs of the language itself: `Constant`, `If`, `Loop`, `Scan`.
+//! Sequences and optionals resolve here: `items` hands them from node to node, `ports` makes tensors of those that are inputs and outputs.
 
 mod attribute;
 mod builder;
@@ -10,17 +11,21 @@ mod control;
 mod declared;
 mod function;
 mod import;
+mod items;
 mod node;
 mod node_cx;
 pub mod options;
 mod order;
+mod ports;
 mod prune;
 mod refused;
 pub mod report;
+mod scan;
 mod schema;
 mod scope;
 mod tensor;
 mod types;
+mod unroll;
 pub mod wire;
 
 use std::fs::File;
@@ -34,6 +39,7 @@ use sha2::{Digest, Sha256};
 
 pub use import::OLDEST_OPSET;
 pub use options::{Limits, Options};
+pub use ports::{Port, element};
 pub use refused::{REFUSED, Refused};
 pub use report::{Problem, Report};
 pub use schema::NEWEST_OPSET;
@@ -45,6 +51,10 @@ use tensor::{Owner, Source};
 pub struct Imported {
     /// The graph, typed; symbolic extents remain where options did not fix them.
     pub graph: Graph,
+    /// Inputs of the model; those that became constants are left out.
+    pub inputs: Vec<Port>,
+    /// Outputs of the model.
+    pub outputs: Vec<Port>,
     /// Operator sets of the model by domain.
     pub opsets: Opsets,
     /// `producer_name` and `producer_version`.
@@ -55,6 +65,22 @@ pub struct Imported {
 
 /// Imports a model file. External data is read from the file's folder only.
 pub fn import(path: &Path, options: &Options) -> Result<Imported, Report> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    load(open(path)?, Some(folder), options, OpSet(onnxc_ops::ALL))
+}
+
+/// Inputs that a model file declares, initialisers left out: what must be known of its sequences before it can be imported. Which tensors they
+/// are is not known yet.
+pub fn inputs(path: &Path, limits: &Limits) -> Result<Vec<Port>, Report> {
+    inputs_of((*open(path)?).as_ref(), limits)
+}
+
+/// The same for a model in memory.
+pub fn inputs_of(bytes: &[u8], limits: &Limits) -> Result<Vec<Port>, Report> {
+    Ok(parse(bytes, limits)?.graph.as_ref().map_or_else(Vec::new, ports::declared_inputs))
+}
+
+fn open(path: &Path) -> Result<Owner, Report> {
     let shown = path.display();
     let file = File::open(path).map_err(|e| Problem::model("import::file", format!("cannot open {shown}: {e}")))?;
     let is_file = file.metadata().is_ok_and(|m| m.is_file());
@@ -66,8 +92,16 @@ pub fn import(path: &Path, options: &Options) -> Result<Imported, Report> {
         return Err(Problem::model("import::file", format!("{shown} is empty")).into());
     }
     let map = tensor::map(&file).map_err(|e| Problem::model("import::file", format!("cannot read {shown}: {e}")))?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    load(Arc::new(map), Some(folder), options, OpSet(onnxc_ops::ALL))
+    Ok(Arc::new(map))
+}
+
+/// The model without its weights.
+fn parse(bytes: &[u8], limits: &Limits) -> Result<ModelProto, Report> {
+    let skeleton = wire::skeleton(bytes, limits.depth).map_err(|e| Problem::model("import::file", e.to_string()))?;
+    let parsed = ModelProto::parse_from_bytes(&skeleton).map_err(|e| {
+        Problem::model("import::file", format!("the file is corrupt: {e}")).help("check that it is an ONNX model and complete")
+    });
+    Ok(parsed?)
 }
 
 /// Imports a model from memory. External data is refused.
@@ -82,13 +116,10 @@ pub fn import_with(bytes: Vec<u8>, options: &Options, ops: OpSet) -> Result<Impo
 
 fn load(file: Owner, folder: Option<&Path>, options: &Options, ops: OpSet) -> Result<Imported, Report> {
     let limits = &options.limits;
-    let skeleton = wire::skeleton((*file).as_ref(), limits.depth).map_err(|e| Problem::model("import::file", e.to_string()))?;
-    let model = ModelProto::parse_from_bytes(&skeleton).map_err(|e| {
-        Problem::model("import::file", format!("the file is corrupt: {e}")).help("check that it is an ONNX model and complete")
-    })?;
+    let model = parse((*file).as_ref(), limits)?;
     let source = Source::new(file.clone(), folder, limits);
-    let (graph, opsets) = import::Importer::new(options, source, ops).model(&model)?;
+    let import::Built { graph, inputs, outputs, opsets } = import::Importer::new(options, source, ops).model(&model)?;
     let producer = format!("{} {}", model.producer_name, model.producer_version).trim().to_string();
     let hash = Sha256::digest((*file).as_ref()).into();
-    Ok(Imported { graph, opsets, producer, hash })
+    Ok(Imported { graph, inputs, outputs, opsets, producer, hash })
 }

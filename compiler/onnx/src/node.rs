@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use onnx_protobuf::{AttributeProto, NodeProto, attribute_proto::AttributeType};
+use onnxc_ir::Attrs;
+use onnxc_ir::list::{Item, ListImport};
 use onnxc_ir::op::{Import, OpError};
-use onnxc_ir::{Attrs, DType, ValueId};
 
 use crate::attribute;
 use crate::import::Importer;
+use crate::items::{binding, shown, tensors};
 use crate::node_cx::NodeCx;
 use crate::order::label;
 use crate::refused;
@@ -31,8 +33,14 @@ pub fn coded(code: &'static str) -> impl Fn(OpError) -> Fault {
     move |error| Fault { code, error }
 }
 
-/// The results of a node. `None`: something inside failed and has been reported.
-pub type Results = Result<Option<Vec<ValueId>>, Fault>;
+/// The results of a node, empty optionals being `None`. The outer `None`: something inside failed and has been reported.
+pub type Results = Result<Option<Vec<Option<Item>>>, Fault>;
+
+/// What builds a node.
+enum Record {
+    Tensors(&'static Import),
+    Lists(&'static ListImport),
+}
 
 /// Attributes by name, references resolved, with their kinds.
 pub type Given<'m> = BTreeMap<&'m str, (&'m AttributeProto, AttributeType)>;
@@ -53,16 +61,15 @@ impl<'m> Importer<'m> {
         }
         let mut inputs = Vec::with_capacity(node.input.len());
         for name in &node.input {
-            inputs.push(match self.lookup(name) {
+            inputs.push(match self.item(name) {
                 _ if name.is_empty() => None,
-                Some(Binding::Value(id)) => Some(id),
-                Some(Binding::Absent) => None,
-                _ => return self.fail(node),
+                Some(item) => item,
+                None => return self.fail(node),
             });
         }
         let first_new = self.builder().graph.values.len();
         match self.build(node, &inputs) {
-            Ok(Some(ids)) => self.bind(node, &ids, first_new, &inputs),
+            Ok(Some(results)) => self.bind(node, results, first_new, &inputs),
             Ok(None) => self.fail(node),
             Err(fault) => {
                 self.node_problem(node, fault, &inputs);
@@ -71,19 +78,26 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn bind(&mut self, node: &'m NodeProto, ids: &[ValueId], first_new: usize, inputs: &[Option<ValueId>]) {
-        for (i, name) in node.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
-            let Some(id) = ids.get(i).copied() else {
+    fn bind(&mut self, node: &'m NodeProto, results: Vec<Option<Item>>, first_new: usize, inputs: &[Option<Item>]) {
+        let mut results = results.into_iter();
+        for (i, name) in node.output.iter().enumerate() {
+            let result = results.next();
+            if name.is_empty() {
+                continue;
+            }
+            let Some(item) = result else {
                 let error = OpError::new(format!("output {i} ({name:?}) is not supported")).help("leave the output unused");
                 self.node_problem(node, Fault { code: "import::unsupported", error }, inputs);
                 self.scope().names.insert(name, Binding::Failed);
                 continue;
             };
-            let full = format!("{}{name}", self.scope().path);
-            if id.0 as usize >= first_new {
+            if let Some(Item::Tensor(id)) = item
+                && id.0 as usize >= first_new
+            {
+                let full = format!("{}{name}", self.scope().path);
                 self.builder().graph.values[id.0 as usize].name = full;
             }
-            self.scope().names.insert(name, Binding::Value(id));
+            self.scope().names.insert(name, binding(item));
         }
     }
 
@@ -98,14 +112,10 @@ impl<'m> Importer<'m> {
         format!("{}{}", self.scope().path, label(node))
     }
 
-    fn node_problem(&mut self, node: &NodeProto, fault: Fault, inputs: &[Option<ValueId>]) {
+    fn node_problem(&mut self, node: &NodeProto, fault: Fault, inputs: &[Option<Item>]) {
         let graph = &self.builder().graph;
-        let shown = |id: ValueId| match graph.ty(id) {
-            ty if ty.dtype == DType::Str => format!("string {ty}"),
-            ty => ty.to_string(),
-        };
-        let operand = |(i, name): (usize, &String)| match inputs.get(i).copied().flatten() {
-            Some(id) => format!("%{name} : {}", shown(id)),
+        let operand = |(i, name): (usize, &String)| match inputs.get(i).and_then(Option::as_ref) {
+            Some(item) => format!("%{name} : {}", shown(item, graph)),
             None => "(none)".to_string(),
         };
         let operands = node.input.iter().enumerate().map(operand).collect();
@@ -116,7 +126,7 @@ impl<'m> Importer<'m> {
         self.problem(problem);
     }
 
-    fn build(&mut self, node: &'m NodeProto, inputs: &[Option<ValueId>]) -> Results {
+    fn build(&mut self, node: &'m NodeProto, inputs: &[Option<Item>]) -> Results {
         if node.op_type.is_empty() {
             return fault("import::structure", "the node has no operator type");
         }
@@ -144,7 +154,8 @@ impl<'m> Importer<'m> {
                 "Constant" => return self.constant(node, &attributes),
                 "If" => return self.if_node(node, inputs, &attributes),
                 "Loop" => return self.loop_node(node, inputs, &attributes),
-                "Scan" if opset >= 9 => return self.scan_node(node, inputs, &attributes),
+                "Scan" if opset < 9 => return self.batched_scan_node(node, inputs, &attributes),
+                "Scan" => return self.scan_node(node, inputs, &attributes),
                 _ => {}
             }
         }
@@ -157,16 +168,36 @@ impl<'m> Importer<'m> {
             let attr = attribute::convert(proto, kind, &self.source).map_err(OpError::new);
             attrs.0.insert(name.to_string(), attr.map_err(coded("import::attribute"))?);
         }
-        let import = self.find_import(node, opset)?;
+        let items = inputs[..named(&node.input)].to_vec();
+        let record = self.find_record(node, opset, &items)?;
         let origin = self.origin(node);
         let n_outputs = named(&node.output);
-        let inputs = inputs[..named(&node.input)].to_vec();
+        let inputs = match record {
+            Record::Tensors(_) => tensors(&items)?,
+            Record::Lists(_) => items.iter().map(|i| if let Some(Item::Tensor(id)) = i { Some(*id) } else { None }).collect(),
+        };
         let declared = node.output[..n_outputs].iter().map(|name| self.scope().declared.get(name.as_str()).cloned()).collect();
-        let mut cx = NodeCx { importer: self, origin, opset, attrs, bodies, inputs, n_outputs, declared, reported: false };
-        match (import.build)(&mut cx) {
+        let mut cx = NodeCx { importer: self, origin, opset, attrs, bodies, inputs, items, n_outputs, declared, reported: false };
+        let built = match record {
+            Record::Tensors(import) => (import.build)(&mut cx).map(crate::items::items),
+            Record::Lists(import) => (import.build)(&mut cx),
+        };
+        match built {
             Err(_) if cx.reported => Ok(None),
             other => other.map(Some).map_err(coded("import::operator")),
         }
+    }
+
+    /// The record of an operator: the one for lists where an operand is no tensor or there is no other.
+    fn find_record(&self, node: &NodeProto, opset: i64, operands: &[Option<Item>]) -> Result<Record, Fault> {
+        let name = domain(&node.domain);
+        let of_lists = |l: &&ListImport| name.is_empty() && l.name == node.op_type && (l.opsets.0..=l.opsets.1).contains(&opset);
+        let Some(lists) = onnxc_ops::LISTS.iter().find(of_lists) else {
+            return self.find_import(node, opset).map(Record::Tensors);
+        };
+        let plain = operands.iter().all(|o| matches!(o, Some(Item::Tensor(_))));
+        let import = if plain { self.find_import(node, opset).ok() } else { None };
+        Ok(import.map_or(Record::Lists(lists), Record::Tensors))
     }
 
     fn find_import(&self, node: &NodeProto, opset: i64) -> Result<&'static Import, Fault> {

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use onnx_protobuf::GraphProto;
+use onnxc_ir::list::{Item, ListCx};
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
-use onnxc_ir::{Attrs, Graph, Tensor, ValueId};
+use onnxc_ir::{Attrs, DType, Graph, Tensor, ValueId};
 
 use crate::builder::Builder;
 use crate::import::Importer;
+use crate::items::{items, tensors};
+use crate::node::Fault;
 
 /// The node and the graph so far.
 pub struct NodeCx<'b, 'm> {
@@ -21,8 +24,10 @@ pub struct NodeCx<'b, 'm> {
     pub attrs: Attrs,
     /// Attributes that are.
     pub bodies: BTreeMap<&'m str, &'m GraphProto>,
-    /// Operands.
+    /// Operands that are tensors.
     pub inputs: Vec<Option<ValueId>>,
+    /// All operands.
+    pub items: Vec<Option<Item>>,
     /// Results that the node names.
     pub n_outputs: usize,
     /// The shapes that the model declares for them.
@@ -35,6 +40,21 @@ impl<'m> NodeCx<'_, 'm> {
     fn builder(&self) -> &Builder<'m> {
         let scope = self.importer.scopes.last().expect("internal: a scope is open");
         &self.importer.frames[scope.frame].builder
+    }
+}
+
+impl NodeCx<'_, '_> {
+    /// Builds a body.
+    fn built(&mut self, name: &str, inputs: &[Option<Item>]) -> OpResult<Vec<Option<Item>>> {
+        let proto = self.bodies.get(name).copied().ok_or_else(|| OpError::new(format!("attribute {name} is missing")))?;
+        match self.importer.inline(proto, inputs) {
+            Ok(Some(results)) => Ok(results),
+            Ok(None) => {
+                self.reported = true;
+                Err(OpError::new(format!("{name} cannot be built")))
+            }
+            Err(fault) => Err(inside(name, fault)),
+        }
     }
 }
 
@@ -78,14 +98,35 @@ impl ImportCx for NodeCx<'_, '_> {
     }
 
     fn body(&mut self, name: &str, inputs: &[ValueId]) -> OpResult<Vec<ValueId>> {
-        let proto = self.bodies.get(name).copied().ok_or_else(|| OpError::new(format!("attribute {name} is missing")))?;
-        match self.importer.inline(proto, inputs) {
-            Ok(Some(values)) => Ok(values),
-            Ok(None) => {
-                self.reported = true;
-                Err(OpError::new(format!("{name} cannot be built")))
-            }
-            Err(fault) => Err(OpError { reason: format!("{name}: {}", fault.error.reason), ..fault.error }),
-        }
+        let results = self.built(name, &items(inputs.to_vec()))?;
+        let missing = || OpError::new(format!("{name}: an output is an empty optional"));
+        let results = tensors(&results).map_err(|fault| inside(name, fault))?;
+        results.into_iter().collect::<Option<_>>().ok_or_else(missing)
     }
+}
+
+impl ListCx for NodeCx<'_, '_> {
+    fn items(&self) -> &[Option<Item>] {
+        &self.items
+    }
+
+    fn fits(&self, length: u64) -> OpResult<()> {
+        self.importer.fits(length)
+    }
+
+    fn list(&mut self, dtype: DType, elements: Vec<Option<ValueId>>) -> OpResult<Item> {
+        self.importer.list(dtype, elements)
+    }
+
+    fn body_items(&mut self, name: &str, inputs: &[Option<Item>]) -> OpResult<Vec<Option<Item>>> {
+        if let Some(body) = self.bodies.get(name) {
+            self.importer.again(body).map_err(|fault| fault.error)?;
+        }
+        self.built(name, inputs)
+    }
+}
+
+/// An error of a body as one of the node.
+fn inside(name: &str, fault: Fault) -> OpError {
+    OpError { reason: format!("{name}: {}", fault.error.reason), ..fault.error }
 }

@@ -15,7 +15,6 @@ pub struct Refused {
 
 const STRINGS: &str = "strings have no fixed size, and compiled models have no heap";
 const OUTSIDE: &str = "do this step before or after the model, and cut it off with onnx.utils.extract_model";
-const SEQUENCES: &str = "a sequence grows at run time, and compiled models have no heap";
 const RANDOM: &str = "a compiled model gives the same outputs for the same inputs";
 
 /// All of them.
@@ -32,28 +31,6 @@ pub const REFUSED: &[Refused] = &[
         names: &["ZipMap"],
         reason: "it makes a dictionary for every row, and compiled models have no heap",
         help: "convert the model with zipmap=False: skl2onnx.to_onnx(..., options={\"zipmap\": False})",
-    },
-    Refused {
-        domain: "",
-        names: &[
-            "ConcatFromSequence",
-            "SequenceAt",
-            "SequenceConstruct",
-            "SequenceEmpty",
-            "SequenceErase",
-            "SequenceInsert",
-            "SequenceLength",
-            "SequenceMap",
-            "SplitToSequence",
-        ],
-        reason: SEQUENCES,
-        help: "export the model with tensors of fixed shapes: Split, Concat and Gather instead of sequences",
-    },
-    Refused {
-        domain: "",
-        names: &["Optional"],
-        reason: "whether a value is there must be known when compiling",
-        help: "export the model for the case that is used",
     },
     Refused {
         domain: "",

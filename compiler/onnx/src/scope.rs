@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use onnx_protobuf::{AttributeProto, SparseTensorProto, TensorProto};
 use onnxc_ir::ValueId;
+use onnxc_ir::list::List;
 use rustc_hash::FxHashMap;
 
 use crate::builder::Builder;
@@ -27,14 +28,16 @@ pub fn domain(name: &str) -> &str {
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Binding<'m> {
     /// A value of the scope's frame.
     Value(ValueId),
     /// Something that could not be built, or an operand that a call leaves out and that is therefore not there.
     Failed,
-    /// An operand of a function that the call leaves out.
+    /// An operand of a function that the call leaves out, or an empty optional.
     Absent,
+    /// A sequence of values of the scope's frame.
+    List(Rc<List>),
     /// An initialiser that nobody has used so far.
     Dense(&'m TensorProto),
     /// A sparse one.
@@ -64,12 +67,14 @@ pub struct Frame<'m> {
     pub captures: Vec<(ValueId, ValueId)>,
     /// The same for quick finding, and copies of outer constants.
     inside: FxHashMap<ValueId, ValueId>,
+    /// Outer lists and what they are inside, by the address of the outer one.
+    lists: FxHashMap<*const List, (Rc<List>, Rc<List>)>,
 }
 
 impl<'m> Frame<'m> {
     /// An empty graph.
     pub fn new(builder: Builder<'m>) -> Frame<'m> {
-        Frame { builder, captures: Vec::new(), inside: FxHashMap::default() }
+        Frame { builder, captures: Vec::new(), inside: FxHashMap::default(), lists: FxHashMap::default() }
     }
 }
 
@@ -93,14 +98,14 @@ impl<'m> Importer<'m> {
     fn lookup_in(&mut self, scope: usize, name: &str) -> Option<Binding<'m>> {
         // The key must live as long as the model: it is taken from the scope that has the name.
         if let Some((key, binding)) = self.scopes[scope].names.get_key_value(name) {
-            let (key, binding) = (*key, *binding);
+            let (key, binding) = (*key, binding.clone());
             let loaded = match binding {
                 Binding::Dense(proto) => self.source.tensor(proto),
                 Binding::Sparse(proto) => self.source.sparse(proto),
                 other => return Some(other),
             };
             let binding = self.load(scope, key, loaded);
-            self.scopes[scope].names.insert(key, binding);
+            self.scopes[scope].names.insert(key, binding.clone());
             return Some(binding);
         }
         let outer = self.scopes[scope].outer?;
@@ -108,6 +113,7 @@ impl<'m> Importer<'m> {
         let (here, there) = (self.scopes[scope].frame, self.scopes[outer].frame);
         Some(match found {
             Binding::Value(id) if here != there => Binding::Value(self.capture(here, there, id)),
+            Binding::List(list) if here != there => Binding::List(self.capture_list(here, there, list)),
             other => other,
         })
     }
@@ -123,6 +129,17 @@ impl<'m> Importer<'m> {
                 Binding::Failed
             }
         }
+    }
+
+    /// Makes the values of a list known in a body.
+    fn capture_list(&mut self, here: usize, there: usize, outer: Rc<List>) -> Rc<List> {
+        if let Some((_, inner)) = self.frames[here].lists.get(&Rc::as_ptr(&outer)) {
+            return inner.clone();
+        }
+        let elements = outer.elements.iter().map(|e| e.map(|id| self.capture(here, there, id))).collect();
+        let inner = Rc::new(List { dtype: outer.dtype, elements });
+        self.frames[here].lists.insert(Rc::as_ptr(&outer), (outer, inner.clone()));
+        inner
     }
 
     /// Makes a value of frame `there` known in frame `here`, a body directly inside.

@@ -31,12 +31,15 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi_align;
+mod sequences;
 mod shape;
 mod top_k;
 mod tree_sums;
 mod view;
 
 use onnxc_ir::op::OpDef;
+
+pub use sequences::LISTS;
 
 /// Every operator, sorted by name.
 pub static ALL: &[&OpDef] = &[

@@ -7,12 +7,14 @@ mod attributes;
 mod build;
 mod external;
 mod functions;
+mod sequences;
 mod shapes;
 mod structure;
 mod tensors;
 mod wire_format;
 
 pub use build::{good_model, one_node, with_subgraph};
+pub use structure::batched_scan;
 
 use std::path::{Path, PathBuf};
 
@@ -82,6 +84,7 @@ pub fn all() -> Vec<Case> {
         attributes::cases(),
         external::cases(),
         functions::cases(),
+        sequences::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

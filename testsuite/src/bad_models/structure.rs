@@ -1,7 +1,7 @@
 //! Well-formed messages that make no graph: cycles, unknown names, double definitions, operator sets.
 
 use super::Case;
-use super::build::{FLOAT, Graph, good_model, if_node, model, node, ones, opset, value};
+use super::build::{FLOAT, Graph, INT64, good_model, if_node, model, node, ones, opset, value};
 use crate::wire::Msg;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -66,6 +66,23 @@ fn subgraph(name: &str) -> Vec<u8> {
     if_node(&branch(vec![node("Relu", &[name], &["t"])], "t"), &branch(vec![node("Neg", &["x"], &["e"])], "e")).model()
 }
 
+/// A valid model of opset 8: one more than the sum of each row of `x: f32[2,3]`.
+pub fn batched_scan() -> Vec<u8> {
+    scan_8("", &[2])
+}
+
+/// A `Scan` of opset 8 over `x` with a state of these extents.
+fn scan_8(lengths: &str, state: &[i64]) -> Vec<u8> {
+    let (s, e) = (value("s", FLOAT, &state[1..]), value("e", FLOAT, &[]));
+    let body = Graph::of([node("Add", &["s", "e"], &["t"])]).inputs([s, e]).outputs([value("t", FLOAT, &state[1..])]);
+    let scan = node("Scan", &[lengths, "start", "x"], &["y"]).attr_int("num_scan_inputs", 1).attr_graph("body", &body.msg());
+    let mut graph = Graph::of([scan]).weights([ones("start", state)]);
+    if !lengths.is_empty() {
+        graph.inputs.push(value(lengths, INT64, &[2]));
+    }
+    Msg::new().int(1, 3).msg(8, &opset("", 8)).msg(7, &graph.msg()).0
+}
+
 /// The `If` reads, from inside, a value that is computed from its own result.
 fn uses_later() -> Vec<u8> {
     let mut g = if_node(&branch(vec![node("Relu", &["later"], &["t"])], "t"), &branch(vec![node("Neg", &["x"], &["e"])], "e"));
@@ -107,6 +124,8 @@ fn operators() -> Vec<Case> {
             let scales = super::build::tensor("s", FLOAT, &[2]).bytes(9, 1f32.to_le_bytes().repeat(2));
             Graph::of([node("Upsample", &["x", "s"], &["y"])]).weights([scales]).model()
         }),
+        Case::new("scan-8-of-parts-of-sequences", &["the_y", "lengths"], scan_8("lengths", &[2, 3])),
+        Case::new("scan-8-of-two-batches", &["the_y", "batch"], scan_8("", &[3, 3])),
         Case::new("trailing-second-graph-cycle", &["cycle"], {
             // Protobuf merges a message that comes twice: the two halves are harmless, the sum is a cycle.
             let more = Msg::new().msg(1, &node("Neg", &["p"], &["q"])).msg(1, &node("Neg", &["q"], &["p"]));

@@ -6,7 +6,7 @@
 
 use onnxc_testsuite::target::{self, Target};
 use onnxc_testsuite::tensor::Tensor;
-use onnxc_testsuite::{data, harness::Program, npy, pb};
+use onnxc_testsuite::{data, harness::Program, npy, pb, ports};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -66,8 +66,15 @@ fn on_target(target: &Target, model: &Path, inputs: &Path, outputs: &Path) -> Re
     let text = |e: std::io::Error| e.to_string();
     let place = tempfile::tempdir().map_err(text)?;
     let (archive, program) = (place.path().join("model.a"), place.path().join("program"));
-    let tensors = data::numbered(inputs, "input");
-    let names = pb::model_inputs(&std::fs::read(model).map_err(text)?)?;
+    let (given, made) = ports::of_model(&std::fs::read(model).map_err(text)?)?;
+    let (mut names, mut tensors, mut flags) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, port) in given.iter().enumerate() {
+        let held = port.read(&inputs.join(format!("input_{i}.pb")))?;
+        flags.extend(port.flag(held.as_deref()));
+        let held = held.unwrap_or_default();
+        names.extend(port.names(held.len()));
+        tensors.extend(held);
+    }
     let mut compile = Command::new(onnxc());
     compile.arg("compile").arg(model).arg("-o").arg(&archive).args([
         "--name",
@@ -77,7 +84,8 @@ fn on_target(target: &Target, model: &Path, inputs: &Path, outputs: &Path) -> Re
         "--cpu",
         target.cpu,
     ]);
-    let done = compile.arg("--message-format=json").args(data::shape_args(&names, &tensors)).output().map_err(text)?;
+    let done =
+        compile.arg("--message-format=json").args(flags).args(data::shape_args(&names, &tensors)).output().map_err(text)?;
     if !done.status.success() {
         return Ok(refusal(&done));
     }
@@ -89,14 +97,32 @@ fn on_target(target: &Target, model: &Path, inputs: &Path, outputs: &Path) -> Re
     if !done.status.success() {
         return Err(format!("{program:?}: {}: {}", done.status, String::from_utf8_lossy(&done.stderr)));
     }
+    let mut results = Vec::new();
     for (j, line) in String::from_utf8_lossy(&done.stdout).lines().enumerate() {
         let mut numbers = line.split(' ').map(|n| n.parse::<usize>().map_err(|e| format!("{line:?}: {e}")));
         let elem_type = numbers.next().ok_or("an empty line")?? as i32;
         let dims = numbers.collect::<Result<_, _>>()?;
         let bytes = std::fs::read(place.path().join(format!("output_{j}.bin"))).map_err(text)?;
-        pb::write(&outputs.join(format!("output_{j}.pb")), &Tensor { elem_type, dims, bytes }, "").map_err(text)?;
+        results.push(Tensor { elem_type, dims, bytes });
+    }
+    let sequences = sequences_of_outputs(&archive.with_extension("json"))?;
+    let mut rest = results.into_iter().zip(sequences).peekable();
+    for (j, port) in made.iter().enumerate() {
+        let mut own = Vec::new();
+        while rest.peek().is_some_and(|(_, s)| if port.sequence { s.as_ref() == Some(&port.name) } else { own.is_empty() }) {
+            own.extend(rest.next().map(|(tensor, _)| tensor));
+        }
+        port.write(&outputs.join(format!("output_{j}.pb")), &own)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The sequence that each output of a compiled model is a part of, from the report.
+fn sequences_of_outputs(report: &Path) -> Result<Vec<Option<String>>, String> {
+    let text = std::fs::read(report).map_err(|e| format!("{}: {e}", report.display()))?;
+    let report: serde_json::Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let rows = report["outputs"].as_array().ok_or("the report lists no outputs")?;
+    Ok(rows.iter().map(|row| row["sequence"].as_str().map(str::to_owned)).collect())
 }
 
 /// `raw_main.c` compiled for a target; the object is kept, and appears whole, since several adapters may run at once.

@@ -28,7 +28,7 @@ pub fn header(facts: &Facts) -> String {
     let _ = writeln!(w, "#define {upper}_N_OUTPUTS {}", facts.outputs.len());
     for (kind, list) in [("INPUT", &facts.inputs), ("OUTPUT", &facts.outputs)] {
         for (i, io) in list.iter().enumerate() {
-            let _ = writeln!(w, "/* {kind} {i}: {} */", describe(io));
+            let _ = writeln!(w, "/* {kind} {i}: {} */", describe(io, facts));
             let _ = writeln!(w, "#define {upper}_{kind}_{i}_BYTES {}", bytes(io));
         }
     }
@@ -64,8 +64,9 @@ pub(super) fn values(dim: &OpenDim) -> String {
     dim.ranges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Name, type and shape, as a comment.
-pub(super) fn describe(io: &Io) -> String {
+/// Name, type, shape and what else there is to say, as a comment.
+pub(super) fn describe(io: &Io, facts: &Facts) -> String {
     let dims: Vec<String> = extents(io).iter().map(ToString::to_string).collect();
-    format!("\"{}\" {}[{}]", names::comment(&io.name), io.ty.dtype.name(), dims.join(","))
+    let note = facts.notes.get(&io.name).map_or(String::new(), |n| format!(", {}", names::comment(n)));
+    format!("\"{}\" {}[{}]{note}", names::comment(&io.name), io.ty.dtype.name(), dims.join(","))
 }

@@ -12,6 +12,8 @@ pub use rust::{binding, crate_files};
 
 pub(crate) use descriptor::define as define_descriptor;
 
+use std::collections::BTreeMap;
+
 use onnxc_ir::plan::{Io, OpenDim};
 
 /// Facts that the header and the bindings state.
@@ -33,6 +35,8 @@ pub struct Facts {
     pub outputs: Vec<Io>,
     /// Dimensions whose values come with each call.
     pub dims: Vec<OpenDim>,
+    /// What is to be said of inputs and outputs besides their types, by name.
+    pub notes: BTreeMap<String, String>,
     /// Operator and ONNX nodes of every step, as profiles number them.
     pub steps: Vec<crate::StepInfo>,
     /// Most workers of a `parallel_for`.

@@ -49,8 +49,8 @@ pub fn binding(facts: &Facts) -> String {
     if open {
         dims(w, facts);
     }
-    fields(w, "Inputs", "What the model reads.", &facts.inputs, "&'a ", open);
-    fields(w, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ", open);
+    fields(w, facts, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
+    fields(w, facts, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
     let _ = writeln!(
         w,
         "/// Working memory of one inference: put it on the stack, in a static or in a box.\n{UNUSED}#[repr(C, align({}))]\n\
@@ -82,11 +82,12 @@ fn dim_fields(facts: &Facts) -> Vec<String> {
     names::fields(facts.dims.iter().map(|d| d.name.as_str()))
 }
 
-fn fields(w: &mut String, name: &str, about: &str, list: &[Io], reference: &str, open: bool) {
+fn fields(w: &mut String, facts: &Facts, name: &str, about: &str, list: &[Io], reference: &str) {
+    let open = !facts.dims.is_empty();
     let lifetime = if list.is_empty() { "" } else { "<'a>" };
     let _ = writeln!(w, "/// {about}\n{UNUSED}pub struct {name}{lifetime} {{");
     for (io, field) in list.iter().zip(names::fields(list.iter().map(|io| io.name.as_str()))) {
-        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io), elements(io, open));
+        let _ = writeln!(w, "    /// {}\n    pub {field}: {reference}{},", describe(io, facts), elements(io, open));
     }
     w.push_str("}\n\n");
 }

@@ -25,7 +25,7 @@ pub fn bench(args: &Bench) -> Done<()> {
     let (engine, compiled) = engine::jit(&model, &target, &args.debugging)?;
     let inputs = match &args.inputs {
         Some(path) => data::read(path, "input", &engine.inputs)?.0,
-        None => random(&engine.inputs)?,
+        None => random(&engine.inputs.slots)?,
     };
     let jit = engine.compiled().ok_or_else(|| Fault::Internal("no compiled model".to_string()))?;
     let bytes: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();

@@ -1,17 +1,19 @@
 //! `compile`: object or archive, with everything that lies beside it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
 use onnxc_ir::Graph;
-use onnxc_ir::plan::Variants;
+use onnxc_ir::plan::{Io, Plan, Variants};
+use onnxc_onnx::Port;
 use onnxc_passes::plan::Merge;
 use onnxc_targets::Target;
 use serde_json::json;
 
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
-use crate::data::write_file;
+use crate::data::{Place, places, write_file};
 use crate::fault::{Done, Fault};
 use crate::pipeline::{self, Compiled, Times};
 use crate::sizes;
@@ -38,6 +40,7 @@ pub fn compile(args: &Compile) -> Done<()> {
         weights,
         producer: concat!("onnxc ", env!("CARGO_PKG_VERSION")).to_string(),
         model_sha256: built.sha256,
+        notes: notes(&built),
     };
     crate::reproducer::entering("codegen", Some(&built.graph));
     let plans = &built.plans;
@@ -56,9 +59,21 @@ pub fn compile(args: &Compile) -> Done<()> {
 struct Built {
     graph: Graph,
     plans: Variants,
+    /// Inputs and outputs as the model has them.
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
     sha256: [u8; 32],
     times: Times,
     live_bytes: Vec<u64>,
+}
+
+impl Built {
+    /// Everything but the plan, which goes its own way.
+    fn new(compiled: Compiled) -> (Built, Plan) {
+        let Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes } = compiled;
+        let plans = Variants { dims: Vec::new(), plans: Vec::new() };
+        (Built { graph, plans, inputs, outputs, sha256, times, live_bytes: vec![live_bytes] }, plan)
+    }
 }
 
 fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
@@ -69,16 +84,19 @@ fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
     let mut built: Option<Built> = None;
     let mut merge = Merge::new(names.clone());
     for (values, model) in choices {
-        let Compiled { graph, plan, sha256, times, live_bytes } = pipeline::compile(&model, target, &args.debugging)?;
+        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.debugging)?);
         if names.is_empty() {
-            let plans = Variants { dims: Vec::new(), plans: vec![(values, plan)] };
-            return Ok(Built { graph, plans, sha256, times, live_bytes: vec![live_bytes] });
+            one.plans.plans.push((values, plan));
+            return Ok(one);
         }
         merge.add(values, plan);
-        let plans = Variants { dims: Vec::new(), plans: Vec::new() };
-        let all = built.get_or_insert(Built { graph, plans, sha256, times: Times::default(), live_bytes: Vec::new() });
-        all.times.0.extend(times.0);
-        all.live_bytes.push(live_bytes);
+        match &mut built {
+            None => built = Some(one),
+            Some(all) => {
+                all.times.0.append(&mut one.times.0);
+                all.live_bytes.append(&mut one.live_bytes);
+            }
+        }
     }
     let mut built = built.ok_or_else(|| Fault::Internal("no combination of sizes".to_string()))?;
     built.plans = merge.finish().map_err(|unused| {
@@ -95,6 +113,17 @@ fn default_emit(output: &Path) -> Vec<Emit> {
         Some("o" | "obj") => vec![Emit::Obj, Emit::Header, Emit::Rust, Emit::Report],
         _ => vec![Emit::Lib, Emit::Header, Emit::Rust, Emit::Report],
     }
+}
+
+/// What the header says of tensors that are parts of a sequence.
+fn notes(built: &Built) -> BTreeMap<String, String> {
+    let Some((_, plan)) = built.plans.plans.first() else { return BTreeMap::new() };
+    let sides = [(&plan.inputs, &built.inputs), (&plan.outputs, &built.outputs)];
+    let note = |place: Place| format!("element {} of {} of the sequence \"{}\"", place.index, place.length, place.sequence);
+    let noted = |(list, ports): (&Vec<Io>, &Vec<Port>)| -> Vec<(String, String)> {
+        list.iter().zip(places(ports, list.len())).filter_map(|(io, place)| Some((io.name.clone(), note(place?)))).collect()
+    };
+    sides.into_iter().flat_map(noted).collect()
 }
 
 /// A C identifier from the output's name.
@@ -146,8 +175,15 @@ fn files(
 
 /// Facts about the artefact. No times: the same input gives the same bytes.
 fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &ObjectOutput) -> Vec<u8> {
-    let io = |list: &[onnxc_ir::plan::Io]| -> Vec<_> {
-        list.iter().map(|io| json!({ "name": io.name, "dtype": io.ty.dtype.name(), "shape": io.ty.const_shape() })).collect()
+    let io = |list: &[Io], ports: &[Port]| -> Vec<_> {
+        let row = |(io, place): (&Io, Option<Place>)| {
+            let mut row = json!({ "name": io.name, "dtype": io.ty.dtype.name(), "shape": io.ty.const_shape() });
+            if let Some(place) = place {
+                row["sequence"] = place.sequence.into();
+            }
+            row
+        };
+        list.iter().zip(places(ports, list.len())).map(row).collect()
     };
     let hex: String = built.sha256.iter().map(|b| format!("{b:02x}")).collect();
     let dims: Vec<_> = object
@@ -159,14 +195,14 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
     let variants = built.plans.plans.iter().zip(&built.live_bytes).filter(|((values, _), _)| !values.is_empty());
     let variants: Vec<_> = variants
         .map(|((values, plan), live)| {
-            json!({ "dims": values, "inputs": io(&plan.inputs), "outputs": io(&plan.outputs), "live_bytes": live })
+            json!({ "dims": values, "inputs": io(&plan.inputs, &built.inputs), "outputs": io(&plan.outputs, &built.outputs), "live_bytes": live })
         })
         .collect();
     let report = json!({
         "name": options.name, "version": env!("CARGO_PKG_VERSION"), "model_sha256": hex,
         "target": target.desc.triple, "cpu": target.desc.cpu, "features": target.required_features,
         "max_threads": target.desc.max_threads,
-        "inputs": io(&object.facts.inputs), "outputs": io(&object.facts.outputs), "dims": dims, "variants": variants,
+        "inputs": io(&object.facts.inputs, &built.inputs), "outputs": io(&object.facts.outputs, &built.outputs), "dims": dims, "variants": variants,
         "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),

@@ -2,20 +2,20 @@
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::tensor::Bytes;
-use onnxc_ir::{Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Graph, Tensor, TensorType};
 use onnxc_targets::Target;
 
 use crate::cli::{Debugging, Model};
-use crate::data::Slot;
+use crate::data::{self, Side};
 use crate::fault::{Done, Fault};
 use crate::pipeline::{self, Compiled};
 
 /// A model ready to run.
 pub struct Engine {
     /// Inputs.
-    pub inputs: Vec<Slot>,
+    pub inputs: Side,
     /// Outputs.
-    pub outputs: Vec<Slot>,
+    pub outputs: Side,
     how: How,
 }
 
@@ -24,15 +24,10 @@ enum How {
     Interpreter(Graph),
 }
 
-/// Names and types of graph inputs or outputs.
-pub fn slots(graph: &Graph, ids: &[ValueId]) -> Vec<Slot> {
-    ids.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect()
-}
-
 /// An engine that interprets the model as imported.
 pub fn interpreter(model: &Model) -> Done<Engine> {
-    let (graph, _) = pipeline::import(model)?;
-    let (inputs, outputs) = (slots(&graph, &graph.inputs), slots(&graph, &graph.outputs));
+    let (graph, imported) = pipeline::import(model)?;
+    let (inputs, outputs) = data::sides(&graph, imported.as_ref());
     Ok(Engine { inputs, outputs, how: How::Interpreter(graph) })
 }
 
@@ -46,8 +41,12 @@ pub fn jit(model: &Model, target: &Target, debugging: &Debugging) -> Done<(Engin
     drop(progress);
     crate::reproducer::entering("execution", Some(&compiled.graph));
     compiled.times.report(debugging)?;
-    let io = |list: &[onnxc_ir::plan::Io]| list.iter().map(|io| (io.name.clone(), io.ty.clone())).collect();
-    Ok((Engine { inputs: io(&plan.inputs), outputs: io(&plan.outputs), how: How::Jit(Box::new(jit)) }, compiled))
+    let side = |list: &[onnxc_ir::plan::Io], ports: &[onnxc_onnx::Port]| Side {
+        slots: list.iter().map(|io| (io.name.clone(), io.ty.clone())).collect(),
+        ports: ports.to_vec(),
+    };
+    let (inputs, outputs) = (side(&plan.inputs, &compiled.inputs), side(&plan.outputs, &compiled.outputs));
+    Ok((Engine { inputs, outputs, how: How::Jit(Box::new(jit)) }, compiled))
 }
 
 /// Errors of code generation as faults.
@@ -71,7 +70,7 @@ impl Engine {
                 let mut outputs = Vec::new();
                 let bytes: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
                 jit.run(&bytes, &mut outputs, threads).map_err(codegen_fault)?;
-                self.outputs.iter().zip(outputs).map(|((_, ty), bytes)| tensor(ty, bytes)).collect()
+                self.outputs.slots.iter().zip(outputs).map(|((_, ty), bytes)| tensor(ty, bytes)).collect()
             }
         }
     }

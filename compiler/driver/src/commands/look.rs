@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::CommandFactory;
+use onnxc_ir::list::ListImport;
 use onnxc_ir::op::{Import, Lower, NEWEST, OpDef};
 use onnxc_ir::{Attr, Graph, ValueId};
 use serde_json::json;
@@ -85,7 +86,10 @@ pub fn ops(as_json: bool) -> Done<()> {
             let row = |i: &Import| json!({ "name": name(i), "from_opset": i.opsets.0, "to_opset": last(i) });
             op.onnx.iter().map(row).collect()
         };
-        let rows: Vec<_> = list.iter().map(|op| json!({ "op": op.name, "onnx": onnx(op), "code": code(op) })).collect();
+        let mut rows: Vec<_> = list.iter().map(|op| json!({ "op": op.name, "onnx": onnx(op), "code": code(op) })).collect();
+        let end = |l: &ListImport| Some(l.opsets.1).filter(|n| *n != NEWEST);
+        let form = |l: &ListImport| json!([{ "name": l.name, "from_opset": l.opsets.0, "to_opset": end(l) }]);
+        rows.extend(onnxc_ops::LISTS.iter().map(|l| json!({ "op": null, "onnx": form(l), "code": LISTED })));
         return print_all(&format!("{:#}\n", serde_json::Value::from(rows)));
     }
     let mut out = String::new();
@@ -94,6 +98,8 @@ pub fn ops(as_json: bool) -> Done<()> {
         let onnx: Vec<String> = op.onnx.iter().map(|i| format!("{} {}", name(i), range(i))).collect();
         let _ = writeln!(out, "{:<32} {:<12} {}", op.name, code(op), onnx.join(", "));
     }
+    let lists: Vec<String> = onnxc_ops::LISTS.iter().map(|l| format!("{} {}+", l.name, l.opsets.0)).collect();
+    let _ = writeln!(out, "{:<32} {:<12} {}", "-", LISTED, lists.join(", "));
     print_all(&out)
 }
 
@@ -104,13 +110,17 @@ pub fn operators_page() -> String {
         let to = if i.opsets.1 == NEWEST { "newest".to_string() } else { i.opsets.1.to_string() };
         rows.entry((i.domain, i.name)).or_default().push(format!("{} to {to}: `{}`", i.opsets.0, op.name));
     }
+    for l in onnxc_ops::LISTS {
+        rows.entry(("", l.name)).or_default().push(format!("{} to newest: {LISTED}", l.opsets.0));
+    }
     for (name, op) in [("Constant", "a constant"), ("If", "`if`"), ("Loop", "`loop`"), ("Scan", "`loop`")] {
-        let from = if name == "Scan" { 9 } else { 1 };
+        let from = if name == "Scan" { 8 } else { 1 };
         rows.insert(("", name), vec![format!("{from} to newest: {op}")]);
     }
     let mut out = String::from(
         "# Operators\n\nWritten by `onnxc ops --markdown`; a test keeps it so. Versions are those of the operator set of the domain; opset 6 is the oldest\n\
          that models may use. Behind each range stands the operator of the intermediate representation that does most of the work.\n\
+         Operators on sequences and optionals work when compiling: lengths, positions and what is there must be known then.\n\
          What a node's types and attributes must be is said in the error when they are something else.\n",
     );
     let mut domain = None;
@@ -129,6 +139,9 @@ pub fn operators_page() -> String {
     }
     out
 }
+
+/// Operators on sequences and optionals: nothing is left of them at run time.
+const LISTED: &str = "when compiling";
 
 /// How an operator becomes code.
 fn code(op: &OpDef) -> &'static str {

@@ -23,43 +23,43 @@ pub fn run(args: &Run) -> Done<()> {
     data::write(&args.outputs, kind, &engine.outputs, &outputs)
 }
 
-/// The model with its open inputs fixed to the shapes of the files, where the command line leaves them open.
+/// The model with its open inputs fixed to the shapes of the files, and sequences to their lengths, where the command line leaves them open.
 pub fn with_shapes(model: &Model, inputs: &Path) -> Done<Model> {
     let mut model = model.clone();
-    let (graph, _) = crate::pipeline::import(&model)?;
-    let slots = engine::slots(&graph, &graph.inputs);
+    data::with_lengths(&mut model, inputs)?;
+    let (graph, imported) = crate::pipeline::import(&model)?;
+    let side = data::sides(&graph, imported.as_ref()).0;
+    let slots = &side.slots;
     if slots.iter().all(|(_, ty)| ty.const_shape().is_some()) {
         return Ok(model);
     }
-    let (tensors, _) = data::read(inputs, "input", &slots)?;
-    model.shapes = slots
-        .iter()
-        .zip(&tensors)
-        .map(|((name, _), t)| (name.clone(), t.shape().iter().copied().map(Extent::Number).collect()))
-        .collect();
+    let (tensors, _) = data::read(inputs, "input", &side)?;
+    model.shapes = slots.iter().zip(&tensors).map(|((name, _), t)| (name.clone(), Extent::numbers(t.shape()))).collect();
     Ok(model)
 }
 
-type Shapes = Vec<(String, Vec<Extent>)>;
+/// What data sets may differ in: shapes, lengths of sequences, optionals that are not given.
+type Fixed = (Vec<(String, Vec<Extent>)>, Vec<(String, u64)>, Vec<String>);
 
 /// `onnxc verify`.
 pub fn verify(args: &Verify) -> Done<()> {
     let sets = data_sets(&args.data)?;
     let threads = args.machine.max_threads.unwrap_or(1);
     let mut failed = Vec::new();
-    let mut ready: Option<(Shapes, Engine)> = None;
+    let mut ready: Option<(Fixed, Engine)> = None;
     for set in &sets {
         let model = with_shapes(&args.model, set)?;
+        let fixed = (model.shapes.clone(), model.lengths.clone(), model.absent.clone());
         // Data sets with the same shapes share the compiled model.
         let engine = match ready.take() {
-            Some((shapes, engine)) if shapes == model.shapes => engine,
+            Some((same, engine)) if same == fixed => engine,
             _ if args.interpret => engine::interpreter(&model)?,
             _ => engine::jit(&model, &super::this_machine(&args.machine, threads)?, &args.debugging)?.0,
         };
         let (inputs, _) = data::read(set, "input", &engine.inputs)?;
         let (want, _) = data::read(set, "output", &engine.outputs)?;
         let got = engine.run(&inputs, threads)?;
-        for (((name, _), got), want) in engine.outputs.iter().zip(&got).zip(&want) {
+        for (((name, _), got), want) in engine.outputs.slots.iter().zip(&got).zip(&want) {
             let verdict = compare(got, want, args.tolerance);
             let said = match &verdict {
                 Ok(error) => format!("relative error {error:.2e}: ok"),
@@ -70,7 +70,7 @@ pub fn verify(args: &Verify) -> Done<()> {
                 failed.push(Diagnostic::new("verify::difference", format!("{}: output {name:?}: {e}", set.display())));
             }
         }
-        ready = Some((model.shapes, engine));
+        ready = Some((fixed, engine));
     }
     if failed.is_empty() { Ok(()) } else { Err(Fault::Model(failed)) }
 }

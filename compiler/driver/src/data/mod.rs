@@ -2,6 +2,7 @@
 
 pub mod npy;
 pub mod pb;
+mod ports;
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::path::Path;
 use onnxc_ir::{Tensor, TensorType};
 
 use crate::fault::{Done, Fault};
+pub use ports::{Place, Side, places, sides, with_lengths};
 
 /// The kind of files that inputs came in; outputs go out in the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,10 +26,10 @@ pub enum Kind {
 /// A model's input or output: name and type.
 pub type Slot = (String, TensorType);
 
-/// Reads the tensors of `slots` from a folder (`<stem>_<i>`) or an `.npz` file (by name, or all in order when there are as many).
-pub fn read(path: &Path, stem: &str, slots: &[Slot]) -> Done<(Vec<Tensor>, Kind)> {
-    let (tensors, kind) = if path.is_dir() { read_folder(path, stem, slots.len())? } else { (read_npz(path, slots)?, Kind::Npz) };
-    for ((name, ty), tensor) in slots.iter().zip(&tensors) {
+/// Reads the tensors of one side of a model from a folder (`<stem>_<i>`) or an `.npz` file (by name).
+pub fn read(path: &Path, stem: &str, side: &Side) -> Done<(Vec<Tensor>, Kind)> {
+    let (tensors, kind) = if path.is_dir() { read_folder(path, stem, side)? } else { (read_npz(path, &side.slots)?, Kind::Npz) };
+    for ((name, ty), tensor) in side.slots.iter().zip(&tensors) {
         let got = TensorType::fixed(tensor.dtype(), tensor.shape());
         if !onnxc_ir::interp::accepts(ty, &got) {
             return Err(Fault::model(
@@ -39,21 +41,32 @@ pub fn read(path: &Path, stem: &str, slots: &[Slot]) -> Done<(Vec<Tensor>, Kind)
     Ok((tensors, kind))
 }
 
-fn read_folder(folder: &Path, stem: &str, n: usize) -> Done<(Vec<Tensor>, Kind)> {
-    let mut tensors = Vec::new();
+fn read_folder(folder: &Path, stem: &str, side: &Side) -> Done<(Vec<Tensor>, Kind)> {
+    let mut tensors = vec![None; side.slots.len()];
     let mut kind = Kind::Npy;
-    for i in 0..n {
+    for (i, port) in side.ports.iter().enumerate() {
         let (npy, pb) = (folder.join(format!("{stem}_{i}.npy")), folder.join(format!("{stem}_{i}.pb")));
-        tensors.push(if npy.exists() {
-            read_tensor(&npy)?
+        // An optional that is not given needs no file.
+        if port.optional && port.tensors.is_empty() && !npy.exists() && !pb.exists() {
+            continue;
+        }
+        let all = if npy.exists() {
+            ports::read_port(&npy, port)?
         } else if pb.exists() {
             kind = Kind::Pb;
-            read_tensor(&pb)?
+            ports::read_port(&pb, port)?
         } else {
+            let n = side.ports.len();
             return Err(Fault::file(&npy, format!("there is neither this file nor its .pb; the model has {n} {stem}s")));
-        });
+        };
+        for (at, tensor) in port.tensors.iter().zip(all) {
+            if let Some(at) = at {
+                tensors[*at] = Some(tensor);
+            }
+        }
     }
-    Ok((tensors, kind))
+    let all: Option<Vec<Tensor>> = tensors.into_iter().collect();
+    Ok((all.ok_or_else(|| Fault::Internal(format!("an {stem} belongs to nothing")))?, kind))
 }
 
 /// Reads one tensor from a `.npy` file, or from a `.pb` file (a `TensorProto`).
@@ -79,18 +92,26 @@ fn read_npz(path: &Path, slots: &[Slot]) -> Done<Vec<Tensor>> {
 }
 
 /// Writes outputs: one file per output, or `outputs.npz`. Each file appears whole or not at all.
-pub fn write(folder: &Path, kind: Kind, slots: &[Slot], tensors: &[Tensor]) -> Done<()> {
+pub fn write(folder: &Path, kind: Kind, side: &Side, tensors: &[Tensor]) -> Done<()> {
     fs::create_dir_all(folder).map_err(|e| Fault::file(folder, e))?;
     if kind == Kind::Npz {
-        let arrays: Vec<_> = slots.iter().map(|s| s.0.clone()).zip(tensors.iter().cloned()).collect();
+        let arrays: Vec<_> = side.slots.iter().map(|s| s.0.clone()).zip(tensors.iter().cloned()).collect();
         let path = folder.join("outputs.npz");
         return write_file(&path, &npy::encode_npz(&arrays).map_err(|e| Fault::file(&path, e))?);
     }
-    for (j, ((name, _), tensor)) in slots.iter().zip(tensors).enumerate() {
-        // NumPy lacks some types (bfloat16, strings); those go out as protobuf.
-        match if kind == Kind::Npy { npy::encode(tensor).ok() } else { None } {
+    for (j, port) in side.ports.iter().enumerate() {
+        let own: Vec<Tensor> = port.tensors.iter().flatten().map(|at| tensors[*at].clone()).collect();
+        // NumPy lacks some types (bfloat16, strings, sequences, optionals); those go out as protobuf.
+        let array = match &own[..] {
+            [tensor] if kind == Kind::Npy && !port.sequence && !port.optional => npy::encode(tensor).ok(),
+            _ => None,
+        };
+        match array {
             Some(bytes) => write_file(&folder.join(format!("output_{j}.npy")), &bytes)?,
-            None => write_file(&folder.join(format!("output_{j}.pb")), &pb::encode(name, tensor))?,
+            None => {
+                let bytes = pb::encode_held(&port.name, &own, port.sequence, port.optional);
+                write_file(&folder.join(format!("output_{j}.pb")), &bytes)?;
+            }
         }
     }
     Ok(())

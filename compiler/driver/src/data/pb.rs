@@ -1,4 +1,4 @@
-//! `TensorProto` files (`.pb`), as the ONNX backend tests use them.
+//! `TensorProto`, `SequenceProto` and `OptionalProto` files (`.pb`), as the ONNX backend tests use them.
 
 use onnxc_ir::tensor::{Bytes, element_count};
 use onnxc_ir::{DType, Tensor};
@@ -97,20 +97,89 @@ pub fn parse(bytes: &[u8]) -> Result<(String, Tensor), String> {
     Ok((name, Tensor::from_bytes(dtype, shape, Bytes::new(data)).ok_or_else(wrong)?))
 }
 
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// A tensor.
+    Tensor(Tensor),
+    /// A sequence of tensors.
+    List(Vec<Tensor>),
+    /// An optional without a value.
+    Nothing,
+}
+
+/// Parses a tensor, a `SequenceProto`, or an `OptionalProto` of either.
+pub fn parse_held(bytes: &[u8], sequence: bool, optional: bool) -> Result<Held, String> {
+    let fields = |mut rest: &[u8], wanted: u64| -> Result<Vec<Vec<u8>>, String> {
+        let mut found = Vec::new();
+        while !rest.is_empty() {
+            let (number, value, after) = field(rest)?;
+            rest = after;
+            match value {
+                Field::Bytes(b) if number == wanted => found.push(b.to_vec()),
+                _ => {}
+            }
+        }
+        Ok(found)
+    };
+    let mut bytes = bytes.to_vec();
+    if optional {
+        // tensor_value, sequence_value
+        match fields(&bytes, if sequence { 5 } else { 3 })?.pop() {
+            Some(inner) => bytes = inner,
+            None => return Ok(Held::Nothing),
+        }
+    }
+    if sequence {
+        let all = fields(&bytes, 3)?;
+        return Ok(Held::List(all.iter().map(|t| Ok(parse(t)?.1)).collect::<Result<_, String>>()?));
+    }
+    Ok(Held::Tensor(parse(&bytes)?.1))
+}
+
+/// Serializes tensors as what they are together.
+pub fn encode_held(name: &str, tensors: &[Tensor], sequence: bool, optional: bool) -> Vec<u8> {
+    let inner = if sequence {
+        // elem_type TENSOR, then the tensors.
+        let mut out = named(if optional { "" } else { name }, 1);
+        tensors.iter().for_each(|t| put_bytes(&mut out, 3, &encode("", t)));
+        Some(out)
+    } else {
+        tensors.first().map(|t| encode(if optional { "" } else { name }, t))
+    };
+    let Some(inner) = inner.as_ref().filter(|_| optional) else { return inner.unwrap_or_default() };
+    // elem_type TENSOR or SEQUENCE, then tensor_value or sequence_value.
+    let (kind, number) = if sequence { (3, 5) } else { (1, 3) };
+    let mut out = named(name, kind);
+    put_bytes(&mut out, number, inner);
+    out
+}
+
+/// Name and `elem_type`, with which both messages begin.
+fn named(name: &str, kind: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_bytes(&mut out, 1, name.as_bytes());
+    put_varint(&mut out, 2 << 3);
+    put_varint(&mut out, kind);
+    out
+}
+
+fn put_varint(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
 /// Serializes a tensor.
 pub fn encode(name: &str, tensor: &Tensor) -> Vec<u8> {
-    fn put_varint(out: &mut Vec<u8>, mut n: u64) {
-        while n >= 0x80 {
-            out.push(n as u8 | 0x80);
-            n >>= 7;
-        }
-        out.push(n as u8);
-    }
-    fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-        put_varint(out, field << 3 | 2);
-        put_varint(out, bytes.len() as u64);
-        out.extend(bytes);
-    }
     let mut out = Vec::new();
     for d in tensor.shape() {
         put_varint(&mut out, 1 << 3);
@@ -142,6 +211,19 @@ mod tests {
         ] {
             assert_eq!(parse(&encode("n", &t)).unwrap(), ("n".to_string(), t));
         }
+    }
+
+    #[test]
+    fn sequences_and_optionals_round_trip() {
+        let (a, b) = (Tensor::scalar(1f32), Tensor::from_vec(&[2], vec![2f32, 3.0]));
+        let list = [a.clone(), b];
+        for optional in [false, true] {
+            assert_eq!(parse_held(&encode_held("n", &list, true, optional), true, optional), Ok(Held::List(list.to_vec())));
+            assert_eq!(parse_held(&encode_held("n", &[], true, optional), true, optional), Ok(Held::List(vec![])));
+            assert_eq!(parse_held(&encode_held("n", &list[..1], false, optional), false, optional), Ok(Held::Tensor(a.clone())));
+        }
+        assert_eq!(parse_held(&named("n", 1), false, true), Ok(Held::Nothing));
+        assert!(parse_held(&encode_held("n", &list, true, false)[..9], true, false).is_err());
     }
 
     #[test]

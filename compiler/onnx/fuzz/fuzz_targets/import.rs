@@ -14,8 +14,16 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::{parse, text, verify};
 use onnxc_onnx::{Options, import_bytes};
 
+/// Options with which sequences among the inputs have two elements.
+fn options(model: &[u8]) -> Options {
+    let mut options = Options::default();
+    let ports = onnxc_onnx::inputs_of(model, &options.limits).unwrap_or_default();
+    options.lengths = ports.into_iter().filter(|p| p.sequence).map(|p| (p.name, 2)).collect();
+    options
+}
+
 fuzz_target!(|data: &[u8]| {
-    let Ok(imported) = import_bytes(data.to_vec(), &Options::default()) else { return };
+    let Ok(imported) = import_bytes(data.to_vec(), &options(data)) else { return };
     verify::verify(&imported.graph).expect("an imported graph is well-formed");
     let (printed, blobs) = (text::print(&imported.graph), text::blobs(&imported.graph));
     let blob = |hash| blobs.iter().find(|b| b.0 == hash).map(|b| b.1.clone());

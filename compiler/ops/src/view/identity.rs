@@ -1,4 +1,4 @@
-//! `identity`, and ONNX `Dropout` as it is in inference: nothing is dropped. Optional values are tensors that are always there.
+//! `identity`, and ONNX `Dropout` as it is in inference: nothing is dropped.
 
 use onnxc_ir::op::{Import, ImportCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance};
 use onnxc_ir::scalar_eval::Scalar;
@@ -13,8 +13,6 @@ pub(crate) static IDENTITY: OpDef = OpDef {
     onnx: &[
         Import { domain: "", name: "Identity", opsets: (1, NEWEST), build: |cx| cx.forward("identity") },
         Import { domain: "", name: "Dropout", opsets: (1, NEWEST), build: dropout },
-        Import { domain: "", name: "OptionalGetElement", opsets: (15, NEWEST), build: |cx| cx.forward("identity") },
-        Import { domain: "", name: "OptionalHasElement", opsets: (15, NEWEST), build: has_element },
     ],
     infer: |cx| Ok(vec![cx.input(0)?.clone()]),
     infer_dims: Some(|cx| cx.as_sizes(0)),
@@ -30,12 +28,6 @@ pub(crate) static IDENTITY: OpDef = OpDef {
         ]
     },
 };
-
-/// ONNX `OptionalHasElement`: every value of a graph is a tensor, so that one is there when it is named.
-fn has_element(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
-    let there = from_scalars(DType::Bool, &[], [Scalar::bool(cx.opt_input(0).is_some())])?;
-    Ok(vec![cx.constant(there)])
-}
 
 /// ONNX `Dropout` in inference: the operand, and a mask of ones.
 fn dropout(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
