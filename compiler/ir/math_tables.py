@@ -1,4 +1,4 @@
-"""Writes compiler/ir/src/math/tables.rs: polynomial coefficients for f32 and f64.
+"""Writes compiler/ir/src/math/tables.rs: polynomial coefficients for f32 and f64, and the binary digits of 2/pi.
 
 Each polynomial is a weighted least-squares fit at Chebyshev nodes (close to minimax), of the lowest degree whose relative error on a
 dense grid is below 2^-27.5 (f32) or 2^-55.5 (f64). Needs mpmath. Run: python3 compiler/ir/math_tables.py > compiler/ir/src/math/tables.rs
@@ -51,7 +51,7 @@ TABLES = [
     ("atanh", "`(atanh(x)/x - 1) / x^2` for `|x| <= 0.5`, in x^2", *odd(atanh, "0.5")),
 ]
 
-print("//! Polynomial coefficients, lowest power first. Written by `compiler/ir/math_tables.py`; do not edit.\n")
+print("//! Polynomial coefficients, lowest power first, and digits of 2/pi. Written by `compiler/ir/math_tables.py`; do not edit.\n")
 print("/// The polynomials of one float type.")
 print("pub(super) struct Tables {")
 for name, doc, *_ in TABLES:
@@ -61,6 +61,16 @@ for ty, goal, end in (("F32", mpf(2) ** mpf("-27.5"), 4), ("F64", mpf(2) ** mpf(
     print(f"\npub(super) static {ty}: Tables = Tables {{")
     for name, doc, f, w, lo, hi in TABLES:
         c, worst = fit(f, w, lo, hi if hi is not None else mpf(end), goal)
-        values = ", ".join(repr(float(x)) for x in c)
+        # clippy wants the name of a known constant.
+        values = ", ".join(repr(float(x)) for x in c).replace("1.1283791670955126", "std::f64::consts::FRAC_2_SQRT_PI")
         print(f"    // error 2^{float(log(worst, 2)):.1f}\n    {name}: &[{values}],")
     print(f"    erf_end: {end}.0,\n}};")
+
+mp.dps = 420
+words = int(2 / pi * 2 ** 1280)
+print("\n/// The first 1280 binary digits of 2/pi behind the point.")
+print("pub(super) static TWO_OVER_PI: [u64; 20] = [")
+for i in range(20):
+    digits = f"{words >> 64 * (19 - i) & (1 << 64) - 1:016x}"
+    print("    0x" + "_".join(digits[k:k + 4] for k in range(0, 16, 4)) + ",")
+print("];")

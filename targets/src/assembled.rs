@@ -335,6 +335,23 @@ impl Emitter for Asm {
         Ok(Open(self.open.len()))
     }
 
+    fn if_any(&mut self, mask: V) -> Result<Open, Error> {
+        let exit = self.a.create_label();
+        if !self.zmm {
+            self.a.vmovmskps(r11d, y(mask))?;
+            self.a.test(r11d, r11d)?;
+        } else {
+            if self.k1_holds != Some(mask) {
+                self.a.vpmovd2m(k1, z(mask))?;
+                self.k1_holds = Some(mask);
+            }
+            self.a.kortestw(k1, k1)?;
+        }
+        self.a.jz(exit)?;
+        self.open.push(Structure::If { exit });
+        Ok(Open(self.open.len()))
+    }
+
     fn end(&mut self, open: Open) -> Result<(), Error> {
         assert_eq!(open.0, self.open.len(), "internal: targets: structures close in order");
         match self.open.pop().expect("internal: targets: nothing is open") {

@@ -300,6 +300,17 @@ impl Emitter for Clif<'_> {
         Ok(Open(self.open.len()))
     }
 
+    fn if_any(&mut self, mask: V) -> Result<Open, Error> {
+        let (body, exit) = (self.b.create_block(), self.b.create_block());
+        let mask = self.get(mask, Ty::Mask);
+        let any = if self.vector { self.b.ins().vany_true(mask) } else { mask };
+        self.b.ins().brif(any, body, &[], exit, &[]);
+        self.b.seal_block(body);
+        self.b.switch_to_block(body);
+        self.open.push(Structure::If { exit });
+        Ok(Open(self.open.len()))
+    }
+
     fn end(&mut self, open: Open) -> Result<(), Error> {
         assert_eq!(open.0, self.open.len(), "internal: targets: structures close in order");
         let exit = match self.open.pop().expect("internal: targets: nothing is open") {

@@ -111,6 +111,8 @@ pub(crate) trait Emitter {
     fn while_at_least(&mut self, count: P, k: u32) -> Result<Open, Error>;
     /// Opens `if count >= 1 { ... }`.
     fn if_some(&mut self, count: P) -> Result<Open, Error>;
+    /// Opens `if some lane of the mask is set { ... }`.
+    fn if_any(&mut self, mask: V) -> Result<Open, Error>;
     /// Closes the innermost open structure.
     fn end(&mut self, open: Open) -> Result<(), Error>;
     /// `Lanes::Tail` means the first `count` lanes from here on, `1 <= count < lanes`.

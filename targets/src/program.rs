@@ -1,9 +1,10 @@
 //! Scalar programs in vector registers.
 //!
 //! A program's nodes are evaluated when they are first needed, operands that need more registers first; a register is given back, or
-//! overwritten in place, at the last use of its value.
+//! overwritten in place, at the last use of its value. Rare arms of selections are jumped over where no lane takes them.
 
 use onnxc_ir::DType;
+use onnxc_ir::rare_arm::{self, RareArm};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
 use crate::emitter::{Emitter, Mem, Opd, Ty, V, VUn};
@@ -39,6 +40,7 @@ pub(crate) struct Eval<'p> {
     vals: Vec<Option<Val>>,
     /// Registers that the subtree of each node needs at least (Sethi and Ullman 1970); an order, not a promise.
     need: Vec<u32>,
+    rare: Vec<RareArm>,
 }
 
 /// What the lanes of a value of this type hold; errors for types that have no vector form here.
@@ -71,13 +73,8 @@ impl<'p> Eval<'p> {
     /// Prepares an evaluation whose results are `roots`; each will be asked for once per mention.
     pub(crate) fn new(program: &'p ScalarProgram, roots: &[NodeIx]) -> Eval<'p> {
         let n = program.nodes.len();
-        let mut uses = vec![0; n];
-        roots.iter().for_each(|r| uses[*r as usize] += 1);
-        for i in (0..n).rev() {
-            if uses[i] > 0 {
-                program.nodes[i].op.operands().for_each(|o| uses[o as usize] += 1);
-            }
-        }
+        let uses = rare_arm::uses(program, roots);
+        let rare = rare_arm::rare_arms(program, &uses);
         let mut need: Vec<u32> = Vec::with_capacity(n);
         for node in &program.nodes {
             let mut of: Vec<u32> = node.op.operands().map(|o| need[o as usize]).collect();
@@ -88,7 +85,7 @@ impl<'p> Eval<'p> {
                 _ => most.unwrap_or(1).max(1),
             });
         }
-        Eval { program, uses, vals: vec![None; n], need }
+        Eval { program, uses, vals: vec![None; n], need, rare }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
@@ -131,6 +128,11 @@ impl<'p> Eval<'p> {
         if self.vals[n as usize].is_some() {
             return Ok(());
         }
+        if let Some(arm) = self.rare.iter().position(|r| r.select == n) {
+            let arm = self.rare.swap_remove(arm);
+            self.vals[n as usize] = Some(self.guarded(e, &arm, args)?);
+            return Ok(());
+        }
         let node = self.program.nodes[n as usize];
         let mut order: Vec<NodeIx> = node.op.operands().collect();
         order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
@@ -144,6 +146,44 @@ impl<'p> Eval<'p> {
         };
         self.vals[n as usize] = Some(val);
         Ok(())
+    }
+
+    /// A selection whose first arm is computed only if some lane takes it.
+    fn guarded(&mut self, e: &mut dyn Emitter, arm: &RareArm, args: &mut Args) -> Result<Val, Error> {
+        let node = self.program.nodes[arm.select as usize];
+        let ScalarOp::Select(cond, rare, usual) = node.op else { unreachable!("internal: targets: a rare arm has a selection") };
+        let ty = lane_type(node.dtype)?;
+        // Registers must hold the same behind the branch whether it is taken or not: nothing is first computed in it but the arm.
+        self.compute(e, usual, args)?;
+        for input in arm.inputs(self.program) {
+            self.compute(e, input, args)?;
+        }
+        let cond_val = self.take(e, cond, args)?;
+        let (mask, temp) = in_register(e, Ty::Mask, cond_val.opd())?;
+        let d = match self.take(e, usual, args)? {
+            Val::Own(v) => v,
+            other => {
+                let v = e.alloc(ty)?;
+                e.copy(ty, v, other.opd())?;
+                v
+            }
+        };
+        let open = e.if_any(mask)?;
+        // In the program's own order, which who writes a rare arm chooses so that few registers do.
+        for n in &arm.nodes {
+            self.compute(e, *n, args)?;
+        }
+        let value = self.take(e, rare, args)?;
+        e.select(ty, d, mask, value.opd(), Opd::Reg(d))?;
+        if let Val::Own(v) = value {
+            e.free(v);
+        }
+        e.end(open)?;
+        if let Val::Own(v) = cond_val {
+            e.free(v);
+        }
+        temp.into_iter().for_each(|t| e.free(t));
+        Ok(Val::Own(d))
     }
 
     /// Takes the operands of `op` and puts its value in one of their registers, or a new one.

@@ -48,21 +48,6 @@ pub fn compose(seed: u64) -> Option<Composed> {
     Some(Composed { graph: c.graph, inputs: c.inputs })
 }
 
-impl Composed {
-    /// The same inputs, each f32 element a little larger or smaller: what a difference in rounding may do to the outputs.
-    pub fn shaken(&self, seed: u64) -> Vec<Tensor> {
-        let mut random = Random::new(seed);
-        let shake = |t: &Tensor| match t.to_f64s() {
-            Some(values) if t.dtype() == DType::F32 => {
-                let moved = values.into_iter().map(|x| (x * (1.0 + 2e-5 * (random.next() - 0.5))) as f32).collect();
-                Tensor::from_vec(t.shape(), moved)
-            }
-            _ => t.clone(),
-        };
-        self.inputs.iter().map(shake).collect()
-    }
-}
-
 impl Composer {
     /// Adds a sample of some operator; some of its operands come from earlier nodes.
     fn sample(&mut self) -> Option<()> {

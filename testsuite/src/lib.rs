@@ -2,11 +2,12 @@
 //! foreign targets are run.  The tests themselves are in `testsuite/tests/`.
 //!
 //! The helpers know files and processes only, never the compiler's own types: a mistake in the compiler's tensor code
-//! cannot hide itself by being used on both sides of a comparison. Only `interpret`, `small` (importer and interpreter) and
-//! `samples` (operators and interpreter) call it.
+//! cannot hide itself by being used on both sides of a comparison. Only `interpret`, `small` (importer and interpreter),
+//! `samples`, `compose`, `rounding` (operators and interpreter) and `batch` (code generation) call it.
 
 pub mod artefact;
 pub mod bad_models;
+pub mod batch;
 pub mod compare;
 pub mod compose;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod mutate;
 pub mod npy;
 pub mod pb;
 pub mod ports;
+pub mod rounding;
 pub mod run;
 pub mod samples;
 pub mod small;

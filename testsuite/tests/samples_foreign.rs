@@ -3,24 +3,16 @@
 //! All samples of a target are linked into one program with `samples_foreign/main.c`, which runs once. `SAMPLE=conv` in the
 //! environment runs only operators whose name contains it.
 
-use onnxc_codegen::{ObjectOptions, compile_object};
-use onnxc_ir::Tensor;
+use onnxc_testsuite::batch::{self, Model};
 use onnxc_testsuite::samples::{Case, cases, guarded};
 use onnxc_testsuite::target::{self, Target};
-use onnxc_testsuite::{data, run};
 use rayon::prelude::*;
-use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// For one run of all samples under the emulator, which takes seconds.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
-
-/// What a model left in the file of outputs: its status and, when that is 0, the bytes of its outputs.
-type Record = (i32, Vec<Vec<u8>>);
 
 #[test]
 fn aarch64() {
@@ -49,13 +41,14 @@ fn samples_agree(names: &[&str]) {
     let start = Instant::now();
     let folder = tempfile::tempdir().unwrap();
     let compiled = compile(cases, target::by_name(names[0]), folder.path(), &mut failures);
-    let program = link(&compiled, target::by_name(names[0]), folder.path());
+    let models: Vec<Model> = compiled.iter().map(|(number, case)| model(*number, case)).collect();
+    let program = batch::link(&models, target::by_name(names[0]), folder.path());
     eprintln!("{}: {} samples compiled and linked in {:?}", names[0], compiled.len(), start.elapsed());
     for name in names {
         let start = Instant::now();
-        let records = execute(target::by_name(name), &program, &compiled, folder.path());
+        let records = batch::execute(target::by_name(name), &program, &models, folder.path(), RUN_LIMIT);
         for ((_, case), record) in compiled.iter().zip(&records) {
-            if let Err(e) = judge(case, record) {
+            if let Err(e) = batch::outputs(record).and_then(|outputs| case.check(outputs)) {
                 failures.push(case.complaint(name, &e));
             }
         }
@@ -64,14 +57,16 @@ fn samples_agree(names: &[&str]) {
     assert!(failures.is_empty(), "{} failures in {} samples:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
 
+fn model(number: usize, case: &Case) -> Model<'_> {
+    Model { number, inputs: &case.inputs, outputs: case.want.len() }
+}
+
 /// Writes `sN.o` of each sample into `folder`; returns the samples that have one, with their N.
 fn compile<'a>(cases: &'a [Case], on: &Target, folder: &Path, failures: &mut Vec<String>) -> Vec<(usize, &'a Case)> {
     let target = onnxc_targets::describe(on.triple, on.cpu, 1).expect("a known target");
     let object = |number: usize, case: &Case| {
         let plan = onnxc_passes::plan::plan(&case.graph, &target.desc).map_err(|e| format!("{e:?}"))?;
-        let options = ObjectOptions { name: format!("s{number}"), ..ObjectOptions::default() };
-        let object = compile_object(&plan, &target, &options).map_err(|e| e.to_string())?;
-        fs::write(folder.join(format!("s{number}.o")), object.bytes).map_err(|e| e.to_string())
+        batch::write_object(&plan, &target, number, folder)
     };
     let results: Vec<_> = cases.par_iter().enumerate().map(|(number, case)| guarded(|| object(number, case))).collect();
     let mut compiled = Vec::new();
@@ -82,80 +77,4 @@ fn compile<'a>(cases: &'a [Case], on: &Target, folder: &Path, failures: &mut Vec
         }
     }
     compiled
-}
-
-/// Links the objects with the table `models` and `main.c`; writes `inputs`; returns the program.
-fn link(compiled: &[(usize, &Case)], on: &Target, folder: &Path) -> PathBuf {
-    let mut table = onnxc_runtime::HEADER.to_owned();
-    let (mut pointers, mut objects, mut inputs) = (String::new(), String::new(), Vec::new());
-    for (number, case) in compiled {
-        writeln!(table, "extern const onnxc_model s{number}_model;").unwrap();
-        writeln!(pointers, "    &s{number}_model,").unwrap();
-        writeln!(objects, "s{number}.o").unwrap();
-        inputs.extend(case.inputs.iter().flat_map(Tensor::bytes));
-    }
-    writeln!(table, "static const onnxc_model *const models[] = {{\n{pointers}}};").unwrap();
-    fs::write(folder.join("models.h"), table).unwrap();
-    fs::write(folder.join("objects"), objects).unwrap();
-    fs::write(folder.join("inputs"), inputs).unwrap();
-    let mut cc = Command::new(on.cc);
-    cc.current_dir(folder).args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-I."]);
-    cc.arg(data::repository().join("testsuite/tests/samples_foreign/main.c")).args(["@objects", "-o", "program"]);
-    run::run(&mut cc, Duration::from_secs(300)).expect_ok("C compiler");
-    folder.join("program")
-}
-
-/// What the models of `compiled` answered. A model that ends the program gets status -1 and no outputs; the
-/// program is then started again behind it.
-fn execute(on: &Target, program: &Path, compiled: &[(usize, &Case)], folder: &Path) -> Vec<Record> {
-    let (count, mut records) = (compiled.len(), Vec::new());
-    while records.len() < count {
-        let outputs = folder.join("outputs");
-        let mut command = on.command(program);
-        command.arg(folder.join("inputs")).arg(&outputs).arg(records.len().to_string());
-        let said = run::run(&mut command, RUN_LIMIT);
-        let before = records.len();
-        let bytes = fs::read(&outputs).unwrap_or_default();
-        let mut rest = bytes.as_slice();
-        while let Some((_, case)) = compiled.get(records.len())
-            && let Some(record) = read_record(&mut rest, case.want.len())
-        {
-            records.push(record);
-        }
-        // The driver itself ends with a code below 4; a model that faults ends the program by a signal.
-        assert!(
-            matches!(said.code, None | Some(0 | 4..)) && (records.len() > before || said.code != Some(0)),
-            "{}: {said:?}",
-            on.name
-        );
-        if records.len() < count {
-            records.push((-1, Vec::new()));
-        }
-    }
-    records
-}
-
-/// Takes a record with `outputs` outputs off the front of `rest`; none when it is not complete.
-fn read_record(rest: &mut &[u8], outputs: usize) -> Option<Record> {
-    let (status, mut tail) = rest.split_first_chunk()?;
-    let status = i32::from_le_bytes(*status);
-    let mut all = Vec::new();
-    for _ in 0..if status == 0 { outputs } else { 0 } {
-        let (size, after) = tail.split_first_chunk()?;
-        let (bytes, after) = after.split_at_checked(u64::from_le_bytes(*size) as usize)?;
-        all.push(bytes.to_vec());
-        tail = after;
-    }
-    *rest = tail;
-    Some((status, all))
-}
-
-/// Compares what a model left with what the interpreter says.
-fn judge(case: &Case, (status, outputs): &Record) -> Result<(), String> {
-    match status {
-        0 => case.check(outputs),
-        -1 => Err("the program crashed or did not end".into()),
-        100 => Err("wrote beyond the end of an output or the arena".into()),
-        code => Err(format!("status {code}")),
-    }
 }

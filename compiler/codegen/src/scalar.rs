@@ -8,7 +8,8 @@ use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilder;
 use onnxc_ir::DType;
-use onnxc_ir::scalar::{BinOp, ScalarNode, ScalarOp, ScalarProgram, UnOp};
+use onnxc_ir::rare_arm::{self, RareArm};
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarNode, ScalarOp, ScalarProgram, UnOp};
 
 use crate::error::{Error, Result};
 use crate::{float, integer};
@@ -132,21 +133,72 @@ fn function(b: &mut FunctionBuilder, caps: Caps, op: ScalarOp, dtype: DType, arg
     if expanded.nodes.iter().any(same) {
         return Err(Error::unsupported(format!("{op:?} of {dtype}")));
     }
-    let mut values: Vec<Value> = Vec::with_capacity(expanded.nodes.len());
-    for node in &expanded.nodes {
-        let get = |n: u16| (expanded.dtype(n), values[n as usize]);
-        let value = match node.op {
-            ScalarOp::Arg(n) => args[n as usize],
-            ScalarOp::Const(bits) => constant(b, node.dtype, bits)?,
-            ScalarOp::Un(op, x) => un(b, caps, op, get(x).0, get(x).1)?,
-            ScalarOp::Bin(op, x, y) => bin(b, caps, op, get(x).0, get(x).1, get(y).1)?,
-            ScalarOp::Fma(x, y, z) => fma(b, caps, node.dtype, get(x).1, get(y).1, get(z).1)?,
-            ScalarOp::Select(c, x, y) => b.ins().select(get(c).1, get(x).1, get(y).1),
-            ScalarOp::Cast(x) => cast(b, get(x).0, node.dtype, get(x).1)?,
-        };
-        values.push(value);
+    let rare = rare_arm::rare_arms(&expanded, &rare_arm::uses(&expanded, &[expanded.result()]));
+    let mut eval = Eval { program: &expanded, rare, args, values: vec![None; expanded.nodes.len()] };
+    let outside: Vec<NodeIx> = (0..=expanded.result()).filter(|n| !eval.rare.iter().any(|arm| arm.contains(*n))).collect();
+    eval.run(b, caps, &outside)?;
+    Ok(eval.get(expanded.result()).1)
+}
+
+/// Evaluation of a program in basic operations; its rare arms stand behind branches.
+struct Eval<'a> {
+    program: &'a ScalarProgram,
+    rare: Vec<RareArm>,
+    args: &'a [Value],
+    values: Vec<Option<Value>>,
+}
+
+impl Eval<'_> {
+    fn get(&self, n: NodeIx) -> (DType, Value) {
+        (self.program.dtype(n), self.values[n as usize].expect("internal: codegen: operands come first"))
     }
-    values.pop().ok_or_else(|| Error::Plan("an empty scalar program".into()))
+
+    fn run(&mut self, b: &mut FunctionBuilder, caps: Caps, nodes: &[NodeIx]) -> Result<()> {
+        for &n in nodes {
+            let node = self.program.nodes[n as usize];
+            let get = |n| self.get(n);
+            let value = match node.op {
+                ScalarOp::Arg(n) => self.args[n as usize],
+                ScalarOp::Const(bits) => constant(b, node.dtype, bits)?,
+                ScalarOp::Un(op, x) => un(b, caps, op, get(x).0, get(x).1)?,
+                ScalarOp::Bin(op, x, y) => bin(b, caps, op, get(x).0, get(x).1, get(y).1)?,
+                ScalarOp::Fma(x, y, z) => fma(b, caps, node.dtype, get(x).1, get(y).1, get(z).1)?,
+                ScalarOp::Select(c, x, y) => match self.rare.iter().position(|arm| arm.select == n) {
+                    Some(arm) => self.branch(b, caps, arm, (c, x, y))?,
+                    None => b.ins().select(get(c).1, get(x).1, get(y).1),
+                },
+                ScalarOp::Cast(x) => cast(b, get(x).0, node.dtype, get(x).1)?,
+            };
+            self.values[n as usize] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// A selection whose first arm is computed only if it is taken.
+    fn branch(
+        &mut self,
+        b: &mut FunctionBuilder,
+        caps: Caps,
+        arm: usize,
+        (cond, rare, usual): (NodeIx, NodeIx, NodeIx),
+    ) -> Result<Value> {
+        let arm = self.rare[arm].nodes.clone();
+        let ((_, cond), (_, usual)) = (self.get(cond), self.get(usual));
+        let (taken, done) = (b.create_block(), b.create_block());
+        let result = b.append_block_param(done, b.func.dfg.value_type(usual));
+        b.ins().brif(cond, taken, &[], done, &[usual.into()]);
+        b.switch_to_block(taken);
+        b.seal_block(taken);
+        // An arm inside this one has its own branch.
+        let inner = |n: &NodeIx| self.rare.iter().any(|r| r.nodes.len() < arm.len() && r.contains(*n));
+        let own: Vec<NodeIx> = arm.iter().copied().filter(|n| !inner(n)).collect();
+        self.run(b, caps, &own)?;
+        let value = self.get(rare).1;
+        b.ins().jump(done, &[value.into()]);
+        b.switch_to_block(done);
+        b.seal_block(done);
+        Ok(result)
+    }
 }
 
 /// Two operands of one type.

@@ -17,6 +17,7 @@ pub mod op;
 pub mod packed;
 pub mod parse;
 pub mod plan;
+pub mod rare_arm;
 pub mod scalar;
 pub mod scalar_eval;
 pub mod small_float;

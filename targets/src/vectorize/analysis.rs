@@ -17,7 +17,7 @@ const UNROLL: i64 = 9;
 /// Lanes further apart than this many elements are left to scalar code.
 const MAX_STRIDE: u64 = 1 << 23;
 /// Larger bodies are left to scalar code.
-const MAX_NODES: usize = 600;
+const MAX_NODES: usize = 2000;
 /// Loops known to be shorter are not worth a call.
 const MIN_TRIPS: i64 = 4;
 

@@ -1,47 +1,88 @@
-//! Random graphs through the whole compiler, against the reference interpreter:  random_graphs FIRST COUNT [CPU]
+//! Random graphs through the whole compiler, against the reference interpreter:
+//!
+//! ```text
+//! random_graphs FIRST COUNT [CPU]              on this x86-64
+//! random_graphs FIRST COUNT --target TARGET    on a target of testsuite/src/target.rs: aarch64, riscv64-v128, riscv64, ...
+//! ```
 //!
 //! Graphs are those of seeds FIRST, FIRST+1, ...; the first ones that differ are printed with their seeds, and the exit code is 1.
 
 use onnxc_codegen::JitModel;
+use onnxc_ir::plan::Plan;
 use onnxc_ir::{Tensor, interp, text};
 use onnxc_passes::{Phase, plan};
 use onnxc_targets::Target;
+use onnxc_testsuite::batch::{self, EMULATOR_FAILED, MOST_TENSORS, Model};
 use onnxc_testsuite::compose::{Composed, compose};
+use onnxc_testsuite::rounding::{Verdict, judge};
 use onnxc_testsuite::samples::guarded;
+use onnxc_testsuite::target;
 use rayon::prelude::*;
+use std::ops::Range;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// `max|a-b| / max|b|` that is allowed, and below which an absolute difference does not count.
-const RELATIVE: f64 = 1e-3;
-const ABSOLUTE: f64 = 1e-5;
+/// Graphs that are linked into one program.
+const BATCH: usize = 250;
+/// For one run of a batch under the emulator, which takes seconds.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+const USAGE: &str = "usage: random_graphs FIRST COUNT [CPU | --target TARGET]";
+
+/// A graph with what the interpreter says.
+struct Prepared {
+    seed: u64,
+    composed: Composed,
+    want: Vec<Tensor>,
+}
+
+/// What became of a seed: a verdict, or why there is none.
+type Outcome = Result<Verdict, String>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let number = |i: usize| args.get(i).and_then(|a| a.parse::<u64>().ok());
-    let (Some(first), Some(count)) = (number(0), number(1)) else {
-        eprintln!("usage: random_graphs FIRST COUNT [CPU]");
-        return ExitCode::from(2);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (first, count, rest) = match args[..] {
+        [first, count, ref rest @ ..] => (first.parse::<u64>(), count.parse::<u64>(), rest),
+        _ => return usage(),
     };
-    let cpu = args.get(2).map_or("native", String::as_str);
-    let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, 1).expect("a CPU of x86-64");
+    let (Ok(first), Ok(count)) = (first, count) else { return usage() };
+    let seeds = first..first + count;
     std::panic::set_hook(Box::new(|_| ()));
-    let (compared, unstable) = (AtomicU64::new(0), AtomicU64::new(0));
-    let failures: Vec<String> = (first..first + count)
-        .into_par_iter()
-        .filter_map(|seed| {
-            let composed = compose(seed)?;
-            match guarded(|| check(&composed, seed, &target)) {
-                Ok(true) => compared.fetch_add(1, Ordering::Relaxed),
-                Ok(false) => unstable.fetch_add(1, Ordering::Relaxed),
-                Err(e) => return Some(format!("seed {seed}: {e}\n{}", text::print(&composed.graph))),
-            };
-            None
-        })
-        .collect();
-    let (compared, unstable) = (compared.into_inner(), unstable.into_inner());
+    match rest {
+        ["--target", name] => match target::ALL.iter().find(|t| t.name == *name) {
+            Some(on) => {
+                report(seeds.clone().step_by(BATCH).flat_map(|at| batch(at..seeds.end.min(at + BATCH as u64), on)).collect())
+            }
+            None => usage(),
+        },
+        [] | [_] => {
+            let cpu = rest.first().unwrap_or(&"native");
+            let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, 1).expect("a CPU of x86-64");
+            let outcome = |p: Prepared| (guarded(|| here(&p, &target)), p);
+            report(seeds.into_par_iter().filter_map(prepare).map(outcome).collect())
+        }
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Says how many graphs agree, and shows those that do not.
+fn report(outcomes: Vec<(Outcome, Prepared)>) -> ExitCode {
+    let count = |verdict: Verdict| outcomes.iter().filter(|(o, _)| *o == Ok(verdict.clone())).count();
+    let complaint = |(outcome, p): &(Outcome, Prepared)| {
+        let (Ok(Verdict::Different(e)) | Err(e)) = outcome else { return None };
+        Some(format!("seed {}: {e}\n{}", p.seed, text::print(&p.composed.graph)))
+    };
+    let failures: Vec<String> = outcomes.iter().filter_map(complaint).collect();
     println!(
-        "{compared} graphs agree, {unstable} compiled and ran but cannot be compared (rounding or NaN decides), {} differ",
+        "{} graphs agree, {} compiled and ran but cannot be compared (rounding or range decides), {} differ",
+        count(Verdict::Same),
+        count(Verdict::Unstable),
         failures.len()
     );
     failures.iter().take(5).for_each(|f| println!("{f}"));
@@ -51,58 +92,66 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-/// Whether the graph could be compared.
-fn check(c: &Composed, seed: u64, target: &Target) -> Result<bool, String> {
-    // What the interpreter refuses for its values (an index, a size) is no graph to compile.
-    let Ok(want) = interp::run(&c.graph, &c.inputs) else { return Ok(false) };
+/// The graph of a seed, if there is one and the interpreter takes its values: an index or a size may be refused.
+fn prepare(seed: u64) -> Option<Prepared> {
+    let composed = compose(seed)?;
+    let want = interp::run(&composed.graph, &composed.inputs).ok()?;
+    Some(Prepared { seed, composed, want })
+}
+
+/// Through all passes.
+fn planned(c: &Composed, target: &Target) -> Result<Plan, String> {
     let mut graph = c.graph.clone();
     for phase in [Phase::Canonicalize, Phase::Fuse] {
         graph = onnxc_passes::run(phase, &graph, &target.desc).0;
         onnxc_ir::verify::verify(&graph).map_err(|e| format!("after {}: {}", phase.name(), e.join("; ")))?;
     }
-    let plan = plan::plan(&plan::schedule(&graph), &target.desc).map_err(|e| format!("plan: {e:?}"))?;
-    let model = JitModel::new(&plan, target).map_err(|e| e.to_string())?;
-    let bytes: Vec<&[u8]> = c.inputs.iter().map(Tensor::bytes).collect();
+    plan::plan(&plan::schedule(&graph), &target.desc).map_err(|e| format!("plan: {e:?}"))
+}
+
+/// Compiled for this process.
+fn here(p: &Prepared, target: &Target) -> Outcome {
+    let model = JitModel::new(&planned(&p.composed, target)?, target).map_err(|e| e.to_string())?;
+    let bytes: Vec<&[u8]> = p.composed.inputs.iter().map(Tensor::bytes).collect();
     let mut outputs = Vec::new();
     model.run(&bytes, &mut outputs, 1).map_err(|e| e.to_string())?;
-    let got: Vec<Tensor> = outputs.into_iter().zip(&want).map(|(bytes, like)| tensor(bytes, like)).collect::<Result<_, _>>()?;
-    let differences: Vec<String> = got.iter().zip(&want).enumerate().filter_map(|(j, (g, w))| difference(j, g, w)).collect();
-    if differences.is_empty() {
-        return Ok(true);
-    }
-    // Operators that choose between a NaN and a number may choose either.
-    if has_nan(c)? {
-        return Ok(false);
-    }
-    // Rounding decides in some graphs: then inputs that differ in their last bits give other outputs, too.
-    for round in 1..4 {
-        let shaken = interp::run(&c.graph, &c.shaken(seed ^ (round << 40))).map_err(|e| e.to_string())?;
-        if shaken.iter().zip(&want).enumerate().any(|(j, (s, w))| difference(j, s, w).is_some()) {
-            return Ok(false);
-        }
-    }
-    Err(differences.join("; "))
+    judge(&p.composed, &outputs, &p.want, p.seed)
 }
 
-/// Whether some value inside is NaN.
-fn has_nan(c: &Composed) -> Result<bool, String> {
-    let mut graph = c.graph.clone();
-    graph.outputs = graph.nodes.iter().flat_map(|n| n.outputs.iter().copied()).collect();
-    let values = interp::run(&graph, &c.inputs).map_err(|e| e.to_string())?;
-    Ok(values.iter().filter_map(Tensor::to_f64s).flatten().any(f64::is_nan))
+/// Compiled as objects, linked into one program, run on the target.
+fn batch(seeds: Range<u64>, on: &target::Target) -> Vec<(Outcome, Prepared)> {
+    let target = onnxc_targets::describe(on.triple, on.cpu, 1).expect("a known target");
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let fits = |p: &Prepared| p.composed.inputs.len().max(p.want.len()) <= MOST_TENSORS;
+    let prepared: Vec<Prepared> = seeds.into_par_iter().filter_map(prepare).filter(fits).collect();
+    let object = |(n, p): (usize, &Prepared)| guarded(|| object(n, p, &target, folder.path()));
+    let compiled: Vec<Result<(), String>> = prepared.par_iter().enumerate().map(object).collect();
+    let models: Vec<Model> =
+        prepared.iter().enumerate().filter(|(n, _)| compiled[*n].is_ok()).map(|(n, p)| model(n, p)).collect();
+    let program = batch::link(&models, on, folder.path());
+    let mut records = batch::execute(on, &program, &models, folder.path(), RUN_LIMIT);
+    // Code lies elsewhere in a program of one model.
+    for (model, record) in models.iter().zip(&mut records).filter(|(_, record)| record.0 == EMULATOR_FAILED) {
+        let program = batch::link(&[*model], on, folder.path());
+        record.clone_from(&batch::execute(on, &program, &[*model], folder.path(), RUN_LIMIT)[0]);
+    }
+    let mut outcomes: Vec<Outcome> = compiled.into_iter().map(|r| r.map(|()| Verdict::Same)).collect();
+    let ran: Vec<(usize, Outcome)> = models
+        .par_iter()
+        .zip(&records)
+        .map(|(m, record)| {
+            let p = &prepared[m.number];
+            (m.number, batch::outputs(record).and_then(|outputs| judge(&p.composed, outputs, &p.want, p.seed)))
+        })
+        .collect();
+    ran.into_iter().for_each(|(n, outcome)| outcomes[n] = outcome);
+    outcomes.into_iter().zip(prepared).collect()
 }
 
-fn tensor(bytes: Vec<u8>, like: &Tensor) -> Result<Tensor, String> {
-    let bytes = onnxc_ir::tensor::Bytes::new(bytes);
-    Tensor::from_bytes(like.dtype(), like.shape().to_vec(), bytes).ok_or_else(|| "an output has the wrong size".to_string())
+fn model(number: usize, p: &Prepared) -> Model<'_> {
+    Model { number, inputs: &p.composed.inputs, outputs: p.want.len() }
 }
 
-/// How two f32 tensors differ, if they do.
-fn difference(j: usize, got: &Tensor, want: &Tensor) -> Option<String> {
-    let (a, b) = (got.to_f64s()?, want.to_f64s()?);
-    let finite = |v: &[f64]| v.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
-    let allowed = ABSOLUTE + RELATIVE * finite(&b);
-    let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= allowed;
-    let i = a.iter().zip(&b).position(|(a, b)| !same(*a, *b))?;
-    Some(format!("output {j}, element {i}: got {}, wanted {}", a[i], b[i]))
+fn object(number: usize, p: &Prepared, target: &Target, folder: &Path) -> Result<(), String> {
+    batch::write_object(&planned(&p.composed, target)?, target, number, folder)
 }

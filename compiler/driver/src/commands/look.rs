@@ -1,11 +1,9 @@
-//! Commands that compile nothing: `check`, `inspect`, `ops`, `targets`, `completions`.
+//! Commands that compile nothing: `check`, `inspect`, `targets`, `completions`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::CommandFactory;
-use onnxc_ir::list::ListImport;
-use onnxc_ir::op::{Import, Lower, NEWEST, OpDef};
 use onnxc_ir::{Attr, Graph, ValueId};
 use serde_json::json;
 
@@ -60,7 +58,8 @@ pub fn inspect(args: &Inspect) -> Done<()> {
     print_all(&out)
 }
 
-fn full_domain(domain: &str) -> &str {
+/// The domain with the name that it has without one.
+pub fn full_domain(domain: &str) -> &str {
     if domain.is_empty() { "ai.onnx" } else { domain }
 }
 
@@ -72,86 +71,6 @@ fn count<'g>(graph: &'g Graph, ops: &mut BTreeMap<&'g str, usize>) {
                 count(body, ops);
             }
         }
-    }
-}
-
-/// `onnxc ops`.
-pub fn ops(as_json: bool) -> Done<()> {
-    let mut list: Vec<&OpDef> = onnxc_ops::ALL.to_vec();
-    list.sort_by_key(|op| op.name);
-    let name = |i: &Import| if i.domain.is_empty() { i.name.to_string() } else { format!("{}.{}", i.domain, i.name) };
-    let last = |i: &Import| Some(i.opsets.1).filter(|n| *n != NEWEST);
-    if as_json {
-        let onnx = |op: &OpDef| -> Vec<_> {
-            let row = |i: &Import| json!({ "name": name(i), "from_opset": i.opsets.0, "to_opset": last(i) });
-            op.onnx.iter().map(row).collect()
-        };
-        let mut rows: Vec<_> = list.iter().map(|op| json!({ "op": op.name, "onnx": onnx(op), "code": code(op) })).collect();
-        let end = |l: &ListImport| Some(l.opsets.1).filter(|n| *n != NEWEST);
-        let form = |l: &ListImport| json!([{ "name": l.name, "from_opset": l.opsets.0, "to_opset": end(l) }]);
-        rows.extend(onnxc_ops::LISTS.iter().map(|l| json!({ "op": null, "onnx": form(l), "code": LISTED })));
-        return print_all(&format!("{:#}\n", serde_json::Value::from(rows)));
-    }
-    let mut out = String::new();
-    for op in list {
-        let range = |i: &Import| last(i).map_or(format!("{}+", i.opsets.0), |n| format!("{}-{n}", i.opsets.0));
-        let onnx: Vec<String> = op.onnx.iter().map(|i| format!("{} {}", name(i), range(i))).collect();
-        let _ = writeln!(out, "{:<32} {:<12} {}", op.name, code(op), onnx.join(", "));
-    }
-    let lists: Vec<String> = onnxc_ops::LISTS.iter().map(|l| format!("{} {}+", l.name, l.opsets.0)).collect();
-    let _ = writeln!(out, "{:<32} {:<12} {}", "-", LISTED, lists.join(", "));
-    print_all(&out)
-}
-
-/// `onnxc ops --markdown`: ONNX's operators by domain, and those that are refused.
-pub fn operators_page() -> String {
-    let mut rows: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    for (op, i) in onnxc_ops::ALL.iter().flat_map(|op| op.onnx.iter().map(move |i| (op, i))) {
-        let to = if i.opsets.1 == NEWEST { "newest".to_string() } else { i.opsets.1.to_string() };
-        rows.entry((i.domain, i.name)).or_default().push(format!("{} to {to}: `{}`", i.opsets.0, op.name));
-    }
-    for l in onnxc_ops::LISTS {
-        rows.entry(("", l.name)).or_default().push(format!("{} to newest: {LISTED}", l.opsets.0));
-    }
-    for (name, op) in [("Constant", "a constant"), ("If", "`if`"), ("Loop", "`loop`"), ("Scan", "`loop`")] {
-        let from = if name == "Scan" { 8 } else { 1 };
-        rows.insert(("", name), vec![format!("{from} to newest: {op}")]);
-    }
-    let mut out = String::from(
-        "# Operators\n\nWritten by `onnxc ops --markdown`; a test keeps it so. Versions are those of the operator set of the domain; opset 6 is the oldest\n\
-         that models may use. Behind each range stands the operator of the intermediate representation that does most of the work.\n\
-         Operators on sequences and optionals work when compiling: lengths, positions and what is there must be known then.\n\
-         What a node's types and attributes must be is said in the error when they are something else.\n",
-    );
-    let mut domain = None;
-    for ((in_domain, name), mut forms) in rows {
-        if domain != Some(in_domain) {
-            domain = Some(in_domain);
-            let _ = write!(out, "\n## {}\n\n| operator | versions |\n|---|---|\n", full_domain(in_domain));
-        }
-        forms.sort();
-        let _ = writeln!(out, "| {name} | {} |", forms.join("; "));
-    }
-    out.push_str("\n## Refused\n\n| operator | reason | remedy |\n|---|---|---|\n");
-    for r in onnxc_onnx::REFUSED {
-        let names: Vec<String> = r.names.iter().map(|n| format!("{}.{n}", full_domain(r.domain))).collect();
-        let _ = writeln!(out, "| {} | {} | {} |", names.join(", "), r.reason, r.help);
-    }
-    out
-}
-
-/// Operators on sequences and optionals: nothing is left of them at run time.
-const LISTED: &str = "when compiling";
-
-/// How an operator becomes code.
-fn code(op: &OpDef) -> &'static str {
-    match op.lower {
-        Lower::Elementwise(_) => "elementwise",
-        Lower::View(_) => "view",
-        Lower::Nest(_) | Lower::OpenNest(_) => "loop nest",
-        Lower::None if op.name == "if" => "branch",
-        Lower::None if op.name == "loop" => "loop",
-        Lower::None => "expanded",
     }
 }
 

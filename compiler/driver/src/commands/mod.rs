@@ -2,8 +2,10 @@
 
 mod bench;
 mod compile;
+mod element_types;
 mod engine;
 mod look;
+mod operators;
 mod run;
 
 use onnxc_targets::Target;
@@ -20,8 +22,8 @@ pub fn run(command: Command) -> Done<()> {
         Command::Bench(args) => bench::bench(&args),
         Command::Check(args) => look::check(&args),
         Command::Inspect(args) => look::inspect(&args),
-        Command::Ops(args) if args.markdown => crate::pipeline::print_all(&look::operators_page()),
-        Command::Ops(args) => look::ops(args.json),
+        Command::Ops(args) if args.markdown => crate::pipeline::print_all(&operators::page()),
+        Command::Ops(args) => operators::ops(args.json),
         Command::Targets(args) => look::targets(args.json),
         Command::Completions { shell } => look::completions(shell),
     }

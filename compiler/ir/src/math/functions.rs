@@ -1,6 +1,7 @@
 //! The functions, written once for f32 and f64 over their [`Tables`].
 
 mod trigonometry;
+mod turns;
 
 use std::f64::consts::{LN_2, LOG2_E};
 
@@ -106,8 +107,13 @@ impl<'p> Builder<'p> {
     fn split_sign(&mut self, x: NodeIx) -> (NodeIx, NodeIx) {
         let magnitude = self.un(UnOp::Abs, x);
         let bits = self.bits(x);
-        let top = self.i(if self.double() { i64::MIN } else { i64::from(i32::MIN) });
+        let top = self.top_bit();
         (magnitude, self.bin(BinOp::And, bits, top))
+    }
+
+    /// The integer of which only the highest bit is set.
+    fn top_bit(&mut self) -> NodeIx {
+        self.i(if self.double() { i64::MIN } else { i64::from(i32::MIN) })
     }
 
     /// `x` with its sign bit flipped by `sign`.

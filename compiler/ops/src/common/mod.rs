@@ -6,6 +6,7 @@ pub(crate) mod convolution;
 pub(crate) mod elements;
 pub(crate) mod epilogue;
 pub(crate) mod float;
+pub(crate) mod forest;
 pub(crate) mod import;
 pub(crate) mod nest;
 pub(crate) mod open;

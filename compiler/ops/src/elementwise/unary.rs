@@ -1,7 +1,8 @@
 //! Elementwise operators of one operand that are one operation.
 
-use onnxc_ir::op::{OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
+use onnxc_ir::scalar_eval::{Scalar, Writer};
 use onnxc_ir::{Attrs, DType};
 
 use super::{elementwise, eval, float_program, is_computable_float, like, numeric_program, same};
@@ -13,19 +14,43 @@ fn samples(low: f64, high: f64, types: &[DType]) -> Vec<Sample> {
     out
 }
 
+/// With angles of all magnitudes and the largest number, infinity and NaN.
+fn angle_samples(low: f64, high: f64, types: &[DType]) -> Vec<Sample> {
+    let mut out = samples(low, high, types);
+    for t in [DType::F32].iter().chain(types) {
+        let largest = if *t == DType::F16 { 65_504.0 } else { f64::from(f32::MAX) };
+        // Powers of a number that is none of two, with both signs, each few large ones between small ones.
+        let powers = (-20..220).map(|k| 1.5f64.powi(k) * [1.0, -1.0, 1.0, 0.001][k.rem_euclid(4) as usize]);
+        let special = [0.0, -0.0, largest, -largest, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        let values: Vec<f64> = powers.filter(|x| x.abs() < largest).chain(special).collect();
+        let mut tensor = Writer::new(*t).saturate(false);
+        values.iter().for_each(|x| tensor.push(Scalar::Float(*x)));
+        out.push(plain(vec![Some(SampleInput::Const(tensor.finish(&[values.len() as u64])))]));
+    }
+    out
+}
+
 const FLOATS: &[DType] = &[DType::F64, DType::F16, DType::BF16];
 const NUMBERS: &[DType] = &[DType::F64, DType::F16, DType::BF16, DType::I8, DType::I32, DType::I64];
 
 macro_rules! unary {
-    ($($id:ident $name:literal $onnx:literal $since:literal $program:ident $op:ident ($low:expr, $high:expr) $types:ident $tolerance:ident;)*) => {$(
+    ($samples:ident; $($id:ident $name:literal $onnx:literal $since:literal $program:ident $op:ident ($low:expr, $high:expr) $types:ident $tolerance:ident;)*) => {$(
         elementwise!($id, $name, [same!($onnx, $since, $name)],
             |_, t| $program(&t[..1.min(t.len())], |p, a| p.un(UnOp::$op, a[0])),
             eval: |cx| eval(cx, |_, t| $program(t, |p, a| p.un(UnOp::$op, a[0]))),
-            dims: None, Tolerance::$tolerance, || samples($low, $high, $types));
+            dims: None, Tolerance::$tolerance, || $samples($low, $high, $types));
     )*};
 }
 
 unary! {
+    angle_samples;
+    COS "cos" "Cos" 7 float_program Cos (-9.0, 9.0) FLOATS POLY;
+    SIN "sin" "Sin" 7 float_program Sin (-9.0, 9.0) FLOATS POLY;
+    TAN "tan" "Tan" 7 float_program Tan (-1.5, 1.5) FLOATS POLY;
+}
+
+unary! {
+    samples;
     ABS "abs" "Abs" 1 numeric_program Abs (-3.0, 3.0) NUMBERS EXACT;
     ACOS "acos" "Acos" 7 float_program Acos (-1.0, 1.0) FLOATS POLY;
     ACOSH "acosh" "Acosh" 9 float_program Acosh (1.0, 9.0) FLOATS POLY;
@@ -34,7 +59,6 @@ unary! {
     ATAN "atan" "Atan" 7 float_program Atan (-9.0, 9.0) FLOATS POLY;
     ATANH "atanh" "Atanh" 9 float_program Atanh (-0.99, 0.99) FLOATS POLY;
     CEIL "ceil" "Ceil" 1 float_program Ceil (-9.0, 9.0) FLOATS EXACT;
-    COS "cos" "Cos" 7 float_program Cos (-9.0, 9.0) FLOATS POLY;
     COSH "cosh" "Cosh" 9 float_program Cosh (-3.0, 3.0) FLOATS POLY;
     ERF "erf" "Erf" 9 float_program Erf (-4.0, 4.0) FLOATS POLY;
     EXP "exp" "Exp" 1 float_program Exp (-9.0, 9.0) FLOATS POLY;
@@ -45,10 +69,8 @@ unary! {
     ROUND "round" "Round" 11 float_program Round (-9.0, 9.0) FLOATS EXACT;
     SIGMOID "sigmoid" "Sigmoid" 1 float_program Sigmoid (-9.0, 9.0) FLOATS POLY;
     SIGN "sign" "Sign" 9 numeric_program Sign (-9.0, 9.0) NUMBERS EXACT;
-    SIN "sin" "Sin" 7 float_program Sin (-9.0, 9.0) FLOATS POLY;
     SINH "sinh" "Sinh" 9 float_program Sinh (-3.0, 3.0) FLOATS POLY;
     SQRT "sqrt" "Sqrt" 1 float_program Sqrt (0.0, 9.0) FLOATS EXACT;
-    TAN "tan" "Tan" 7 float_program Tan (-1.5, 1.5) FLOATS POLY;
     TANH "tanh" "Tanh" 1 float_program Tanh (-9.0, 9.0) FLOATS POLY;
 }
 

@@ -5,16 +5,15 @@
 //! and their number; `roots`; `n_targets`; `aggregate` (sum, average, min, max). Result `[N, n_targets]`. Meaning of ONNX TreeEnsemble-5; targets
 //! without any entry are 0 in sums, and the type's outermost value in extremes.
 
-use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
-use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, Tolerance};
-use onnxc_ir::scalar::BinOp;
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, Tolerance, View};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
 use super::tree_import;
 use crate::common::elements::{f64s, from_f64s};
 use crate::common::float;
-use crate::common::nest::{self, ExprExt, compute_type, select};
+use crate::common::forest::{self, Aggregate, COLUMNS, EQUAL, Forest, GREATER, LESS, Sums, UNORDERED, Walk};
+use crate::common::nest::{self, compute_type};
 use crate::common::sample::{data, sample};
 
 /// The record.
@@ -29,21 +28,7 @@ pub(crate) static TREE_ENSEMBLE: OpDef = OpDef {
     samples,
 };
 
-/// Comparisons of a feature with a split, as bits of a set.
-pub(super) const LESS: i64 = 1;
-pub(super) const EQUAL: i64 = 2;
-pub(super) const GREATER: i64 = 4;
-pub(super) const UNORDERED: i64 = 8;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Aggregate {
-    Sum,
-    Average,
-    Min,
-    Max,
-}
-
-struct Forest<'a> {
+struct Trees<'a> {
     /// `[feature, comparisons, yes, no]`
     nodes: &'a [i64],
     splits: Vec<f64>,
@@ -55,8 +40,8 @@ struct Forest<'a> {
     aggregate: Aggregate,
 }
 
-impl Forest<'_> {
-    fn of(attrs: &Attrs) -> OpResult<Forest<'_>> {
+impl Trees<'_> {
+    fn of(attrs: &Attrs) -> OpResult<Trees<'_>> {
         let ints = |name: &str| attrs.ints(name).ok_or_else(|| OpError::new(format!("attribute {name} is missing")));
         let numbers = |name: &str| match attrs.tensor(name) {
             Some(t) => f64s(t),
@@ -70,7 +55,7 @@ impl Forest<'_> {
             "max" => Aggregate::Max,
             other => return Err(OpError::new(format!("aggregate {other:?} is unknown"))),
         };
-        Ok(Forest {
+        Ok(Trees {
             nodes: ints("nodes")?,
             splits: numbers("splits")?,
             leaves: ints("leaves")?,
@@ -124,18 +109,19 @@ impl Forest<'_> {
         taken < count
     }
 
-    fn start(&self, dtype: DType) -> f64 {
+    fn sums(&self, dtype: DType) -> Sums {
         let largest = match dtype {
             DType::F64 => f64::MAX,
             DType::F16 => 65504.0,
             DType::BF16 => f64::from(f32::from_bits(0x7f7f_0000)),
             _ => f64::from(f32::MAX),
         };
-        match self.aggregate {
+        let start = match self.aggregate {
             Aggregate::Sum | Aggregate::Average => 0.0,
             Aggregate::Min => largest,
             Aggregate::Max => -largest,
-        }
+        };
+        Sums { aggregate: self.aggregate, start, settle: false }
     }
 }
 
@@ -145,7 +131,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let [n, features] = &x.shape[..] else {
         return Err(OpError::new(format!("x is {x}, it must be [N, features]")));
     };
-    let forest = Forest::of(cx.attrs)?;
+    let forest = Trees::of(cx.attrs)?;
     forest.check(features.as_const())?;
     if features.as_const().is_none() {
         return Err(OpError::new(format!("the number of features of {x} is not known")).help("fix it with --dim or --shape"));
@@ -153,127 +139,78 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     Ok(vec![TensorType::new(x.dtype, vec![n.clone(), Dim::Const(forest.n_targets)])])
 }
 
-fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
-    let (x, forest, shape) = (cx.input(0), Forest::of(cx.attrs)?, cx.out_shape(0));
-    let (values, features) = (f64s(x)?, x.shape()[1] as usize);
-    let rounded: Vec<f64> = f64s(&from_f64s(x.dtype(), &[forest.splits.len() as u64], forest.splits.iter().copied())?)?;
-    let mut out = vec![forest.start(x.dtype()); (shape[0] * shape[1]) as usize];
-    for (row, out) in (0..shape[0] as usize).zip(out.chunks_mut(shape[1] as usize)) {
-        for root in forest.roots {
-            let mut at = *root;
-            while at >= 0 {
-                let node = &forest.nodes[4 * at as usize..][..4];
-                let (value, split) = (values[row * features + node[0] as usize], rounded[at as usize]);
-                let relation = match value.partial_cmp(&split) {
-                    Some(std::cmp::Ordering::Less) => LESS,
-                    Some(std::cmp::Ordering::Equal) => EQUAL,
-                    Some(std::cmp::Ordering::Greater) => GREATER,
-                    None => UNORDERED,
-                };
-                at = if node[1] & relation != 0 { node[2] } else { node[3] };
-            }
-            let leaf = (-1 - at) as usize;
-            for entry in forest.leaves[leaf] as usize..forest.leaves[leaf + 1] as usize {
-                let (sum, weight) = (&mut out[forest.targets[entry] as usize], forest.weights[entry]);
-                *sum = match forest.aggregate {
-                    Aggregate::Sum | Aggregate::Average => *sum + weight,
-                    Aggregate::Min => sum.min(weight),
-                    Aggregate::Max => sum.max(weight),
-                };
-            }
-        }
-        if forest.aggregate == Aggregate::Average {
-            out.iter_mut().for_each(|v| *v /= forest.roots.len().max(1) as f64);
-        }
-    }
-    Ok(vec![from_f64s(x.dtype(), &shape, out)?])
+/// The trees as tables with leaves behind the nodes; a test is its set. Splits are of x's type, where they may round.
+struct Tables {
+    nodes: Vec<i64>,
+    splits: Vec<f64>,
+    roots: Vec<i64>,
 }
 
-/// Tables of a forest in the code.
-struct Tables {
-    nodes: BufId,
-    splits: BufId,
-    leaves: BufId,
-    targets: BufId,
-    weights: BufId,
-    roots: BufId,
-}
+/// Every set of relations; a node's set is its index here.
+const SETS: [i64; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 impl Tables {
-    fn new(cx: &mut LowerCx, forest: &Forest, dtype: DType, t: DType) -> OpResult<Tables> {
-        // Splits are of x's type, where they may round; weights are what they are.
-        let vector = |t: DType, v: &[f64]| from_f64s(t, &[v.len() as u64], v.iter().copied());
-        let splits = vector(t, &f64s(&vector(dtype, &forest.splits)?)?)?;
-        let weights = vector(t, &forest.weights)?;
-        Ok(Tables {
-            nodes: nest::table(cx, forest.nodes),
-            splits: cx.const_buf(t, splits.bytes().to_vec()),
-            leaves: nest::table(cx, forest.leaves),
-            targets: nest::table(cx, forest.targets),
-            weights: cx.const_buf(t, weights.bytes().to_vec()),
-            roots: nest::table(cx, forest.roots),
-        })
+    fn of(trees: &Trees, dtype: DType) -> OpResult<Tables> {
+        let (count, leaf) = (trees.splits.len() as i64, SETS.len() as i64);
+        let place = |to: i64| if to < 0 { count - 1 - to } else { to };
+        let node = |n: &[i64]| [n[0], n[1] & (leaf - 1), place(n[2]), place(n[3]), 0];
+        let mut nodes: Vec<i64> = trees.nodes.chunks(4).flat_map(node).collect();
+        nodes.extend(trees.leaves.windows(2).flat_map(|range| [0, leaf, range[0], range[1], 0]));
+        let mut splits = f64s(&from_f64s(dtype, &[count as u64], trees.splits.iter().copied())?)?;
+        splits.resize(nodes.len() / COLUMNS, 0.0);
+        Ok(Tables { nodes, splits, roots: trees.roots.iter().map(|r| place(*r)).collect() })
     }
+}
+
+fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
+    let (x, trees) = (cx.input(0), Trees::of(cx.attrs)?);
+    let Tables { nodes, splits, roots } = &Tables::of(&trees, x.dtype())?;
+    let sums = trees.sums(x.dtype());
+    let forest = Forest { nodes, sets: &SETS, splits, roots, targets: trees.targets, weights: &trees.weights, sums };
+    Ok(vec![forest.eval(x, &cx.out_shape(0))?])
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
-    let (x, y, forest) = (cx.input(0), cx.output(0), Forest::of(cx.attrs)?);
+    let (x, trees) = (cx.input(0), Trees::of(cx.attrs)?);
     nest::require(x.dtype)?;
-    let (rows, width, t) = (y.view.shape[0], y.view.shape[1], compute_type(x.dtype));
-    if rows == 0 {
-        return Ok(());
-    }
-    let tables = Tables::new(cx, &forest, x.dtype, t)?;
-    let sums = cx.scratch(t, width, true);
-    let op = match forest.aggregate {
-        Aggregate::Sum | Aggregate::Average => BinOp::Add,
-        Aggregate::Min => BinOp::Min,
-        Aggregate::Max => BinOp::Max,
-    };
-    let scale = if forest.aggregate == Aggregate::Average { forest.roots.len().max(1) as f64 } else { 1.0 };
-    cx.for_(LoopKind::Parallel, rows, |cx, row| {
-        let start = nest::float(t, forest.start(x.dtype));
-        cx.for_(LoopKind::Vector, width, |cx, j| cx.push(Stmt::Store(sums, j, start)));
-        cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Int(forest.roots.len() as i64), 1, |cx, tree| {
-            let at = cx.let_(nest::at(tables.roots, tree));
-            let body = cx.block(|cx| {
-                let node = Expr::Var(cx.let_(Expr::Var(at).times(4)));
-                let field = |i: i64| nest::at(tables.nodes, node.clone().add(Expr::Int(i)));
-                let feature = Expr::Var(cx.let_(field(0)));
-                let value = Expr::Var(cx.let_(nest::load(cx, &x, &[row.clone(), feature])));
-                let split = Expr::Var(cx.let_(nest::at(tables.splits, Expr::Var(at))));
-                let holds = |op, set| (Expr::bin(op, value.clone(), split.clone()), Expr::Int(set));
-                let cases = [holds(BinOp::Lt, LESS), holds(BinOp::Eq, EQUAL), holds(BinOp::Gt, GREATER)];
-                let relation = cases.into_iter().fold(Expr::Int(UNORDERED), |other, (c, set)| select(c, set, other));
-                let met = Expr::bin(BinOp::Ne, Expr::bin(BinOp::And, field(1), relation), Expr::Int(0));
-                let next = select(met, field(2), field(3));
-                cx.set(at, next);
-            });
-            cx.push(Stmt::While(Expr::bin(BinOp::Ge, Expr::Var(at), Expr::Int(0)), body));
-            let leaf = Expr::Var(cx.let_(Expr::Int(-1).minus(Expr::Var(at))));
-            let first = Expr::Var(cx.let_(nest::at(tables.leaves, leaf.clone())));
-            let end = Expr::Var(cx.let_(nest::at(tables.leaves, leaf.add(Expr::Int(1)))));
-            cx.for_range(LoopKind::Serial, first, end, 1, |cx, entry| {
-                let target = Expr::Var(cx.let_(nest::at(tables.targets, entry.clone())));
-                let sum = Expr::bin(op, nest::at(sums, target.clone()), nest::at(tables.weights, entry));
-                cx.push(Stmt::Store(sums, target, sum));
-            });
-        });
-        cx.for_(LoopKind::Vector, width, |cx, j| {
-            let value = Expr::bin(BinOp::Div, nest::at(sums, j.clone()), nest::float(t, scale));
-            nest::store(cx, &y, &[row, j], value);
-        });
-    });
+    let Tables { nodes, splits, roots } = Tables::of(&trees, x.dtype)?;
+    let tables = [
+        ints(cx, &[splits.len() as u64, COLUMNS as u64], &nodes)?,
+        floats(cx, x.dtype, &splits)?,
+        ints(cx, &[roots.len() as u64], &roots)?,
+        ints(cx, &[trees.targets.len() as u64], trees.targets)?,
+        floats(cx, x.dtype, &trees.weights)?,
+    ];
+    let walk = Walk::new(cx, tables, Some(&nodes), &SETS, trees.sums(x.dtype));
+    forest::lower(cx, &walk);
     Ok(())
 }
 
+/// A constant table in the code, as an operand would be one.
+fn table(cx: &mut LowerCx, t: &Tensor) -> Arg {
+    let buf = cx.const_buf(t.dtype(), t.bytes().to_vec());
+    Arg { buf, dtype: t.dtype(), view: View::contiguous(t.shape()), constant: None }
+}
+
+fn ints(cx: &mut LowerCx, shape: &[u64], values: &[i64]) -> OpResult<Arg> {
+    let narrow: Result<Vec<i32>, _> = values.iter().map(|v| i32::try_from(*v)).collect();
+    let narrow = narrow.map_err(|_| OpError::new("a number of a feature, node or target is beyond 32 bits"))?;
+    Ok(table(cx, &Tensor::from_vec(shape, narrow)))
+}
+
+fn floats(cx: &mut LowerCx, dtype: DType, values: &[f64]) -> OpResult<Arg> {
+    let t = from_f64s(compute_type(dtype), &[values.len() as u64], values.iter().copied())?;
+    Ok(table(cx, &t))
+}
+
 fn samples() -> Vec<Sample> {
-    let nodes = vec![0, LESS | EQUAL, 1, 2, 2, LESS, -1, -2, 1, EQUAL | UNORDERED, -3, 3, 1, GREATER, -1, -4];
-    let attrs = |aggregate: &str| {
+    let usual = [LESS | EQUAL, LESS, EQUAL | UNORDERED, GREATER];
+    let attrs_with = |aggregate: &str, sets: [i64; 4]| {
+        let nodes = vec![0, sets[0], 1, 2, 2, sets[1], -1, -2, 1, sets[2], -3, 3, 1, sets[3], -1, -4];
         let splits = Tensor::from_vec(&[4], vec![0.5f32, 0.0, 1.25, -1.0]);
         let weights = Tensor::from_vec(&[5], vec![1.0f32, -2.0, 0.25, 3.5, 5.0]);
         Attrs::default()
-            .with("nodes", Attr::Ints(nodes.clone()))
+            .with("nodes", Attr::Ints(nodes))
             .with("splits", Attr::Tensor(splits))
             .with("leaves", Attr::Ints(vec![0, 1, 2, 4, 5]))
             .with("targets", Attr::Ints(vec![0, 1, 0, 2, 1]))
@@ -282,9 +219,13 @@ fn samples() -> Vec<Sample> {
             .with("n_targets", Attr::Int(3))
             .with("aggregate", Attr::Str(aggregate.to_string()))
     };
+    let attrs = |aggregate: &str| attrs_with(aggregate, usual);
     let mut all: Vec<Sample> =
         ["sum", "average", "min", "max"].map(|a| sample(attrs(a), vec![data(DType::F32, &[19, 3])])).into();
     all.extend([DType::F64, DType::F16].map(|t| sample(attrs("sum"), vec![data(t, &[5, 4])])));
     all.push(sample(attrs("sum"), vec![data(DType::F32, &[0, 3])]));
+    // All sets of relations, those that no test of ONNX has among them.
+    let sets = [[0, 2, 4, 6], [1, 3, 5, 7], [8, 10, 12, 14], [9, 11, 13, 15], [11; 4]];
+    all.extend(sets.map(|s| sample(attrs_with("sum", s), vec![data(DType::F32, &[9, 3])])));
     all
 }

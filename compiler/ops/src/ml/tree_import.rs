@@ -4,8 +4,8 @@ use onnxc_ir::op::{Import, ImportCx, NEWEST, OpError, OpResult};
 use onnxc_ir::{Attr, Attrs, Tensor, ValueId};
 
 use super::DOMAIN;
-use super::tree_ensemble::{EQUAL, GREATER, LESS, UNORDERED};
 use crate::common::elements::f64s;
+use crate::common::forest::{EQUAL, MODES, UNORDERED};
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
 
@@ -37,9 +37,6 @@ impl Parts {
             .with("aggregate", Attr::Str(aggregate.to_string()))
     }
 }
-
-/// The comparisons of the modes in ONNX's order: `<=`, `<`, `>=`, `>`, `==`, `!=`.
-const MODES: [i64; 6] = [LESS | EQUAL, LESS, GREATER | EQUAL, GREATER, EQUAL, LESS | GREATER | UNORDERED];
 
 fn missing(name: &str) -> OpError {
     OpError::new(format!("attribute {name} is missing"))

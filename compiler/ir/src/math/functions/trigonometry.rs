@@ -3,29 +3,22 @@
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
 
 use super::Builder;
+use super::turns::Turns;
 use crate::scalar::{BinOp, NodeIx, UnOp};
 
 impl Builder<'_> {
-    /// r = x - n*pi/2 with |r| <= pi/4, and n as an integer.
-    fn quarter_turns(&mut self, x: NodeIx) -> (NodeIx, NodeIx) {
-        let scale = self.c(1.0 / FRAC_PI_2);
-        let n = self.mul(x, scale);
-        let n = self.un(UnOp::Round, n);
-        // pi/2 in pieces whose products with n are exact for |n| < 2^15 (f32) and 2^26 (f64).
-        let parts: &[f64] = if self.double() {
-            &[1.570_796_310_901_641_8, 1.589_325_471_229_585_6e-8, 6.123_233_932_053_594e-17, 6.368_317_163_510_95e-25]
-        } else {
-            &[1.570_312_5, 4.837_512_969_970_703e-4, 7.549_533_220_713_59e-8, 5.570_655_6e-15]
-        };
-        let r = self.minus_multiple(x, n, parts);
-        (r, self.p.cast(n, self.int))
-    }
-
     /// sin (phase 0) or cos (phase 1).
     pub(super) fn sin_cos(&mut self, x: NodeIx, phase: i64) -> NodeIx {
-        let (r, n) = self.quarter_turns(x);
-        let phase = self.i(phase);
-        let n = self.bin(BinOp::Add, n, phase);
+        self.of_turns(x, phase == 0, |b, turns| b.wave(turns, phase))
+    }
+
+    fn wave(&mut self, Turns { r, n }: Turns, phase: i64) -> NodeIx {
+        let n = if phase == 0 {
+            n
+        } else {
+            let phase = self.i(phase);
+            self.bin(BinOp::Add, n, phase)
+        };
         let s = self.odd(r, self.tables.sin);
         let r2 = self.mul(r, r);
         let p = self.poly(r2, self.tables.cos);
@@ -37,36 +30,18 @@ impl Builder<'_> {
         // Bit 1 of n is the sign.
         let two = self.i(2);
         let second = self.bin(BinOp::And, n, two);
-        let up = self.i(self.p_bits() - 2);
+        let up = self.i(self.width() - 2);
         let sign = self.bin(BinOp::Shl, second, up);
-        let y = self.flip_sign(y, sign);
-        // Infinity has no sine; its reduction is NaN on most paths, made certain here.
-        let zero = self.c(0.0);
-        let nan_or_zero = self.mul(x, zero);
-        self.add(y, nan_or_zero)
-    }
-
-    fn p_bits(&self) -> i64 {
-        if self.double() { 64 } else { 32 }
-    }
-
-    /// `if n is odd { a } else { b }`.
-    fn pick_odd(&mut self, n: NodeIx, a: NodeIx, b: NodeIx) -> NodeIx {
-        let (one, zero) = (self.i(1), self.i(0));
-        let low = self.bin(BinOp::And, n, one);
-        let odd = self.bin(BinOp::Ne, low, zero);
-        self.select(odd, a, b)
+        self.flip_sign(y, sign)
     }
 
     pub(super) fn tan(&mut self, x: NodeIx) -> NodeIx {
-        let (r, n) = self.quarter_turns(x);
-        let t = self.odd(r, self.tables.tan);
-        let minus_one = self.c(-1.0);
-        let cot = self.div(minus_one, t);
-        let y = self.pick_odd(n, cot, t);
-        let zero = self.c(0.0);
-        let nan_or_zero = self.mul(x, zero);
-        self.add(y, nan_or_zero)
+        self.of_turns(x, true, |b, Turns { r, n }| {
+            let t = b.odd(r, b.tables.tan);
+            let minus_one = b.c(-1.0);
+            let cot = b.div(minus_one, t);
+            b.pick_odd(n, cot, t)
+        })
     }
 
     /// Reduced to |z| <= tan(pi/8) by atan(x) = pi/2 + atan(-1/x) and pi/4 + atan((x-1)/(x+1)).

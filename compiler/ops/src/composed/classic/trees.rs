@@ -8,8 +8,9 @@ use onnxc_ir::{Attr, Attrs, DType, Tensor, ValueId};
 use super::import;
 use super::scores::{Labels, Transform, binary, classify};
 use crate::common::elements::{f64s, from_f64s};
+use crate::common::forest::COLUMNS;
 use crate::composed::Build;
-use crate::tree_sums::{COLUMNS, LEAF, TESTS};
+use crate::tree_sums::{LEAF, TESTS};
 
 pub(crate) const REGRESSOR: Import = import("TreeEnsembleRegressor", regressor);
 pub(crate) const CLASSIFIER: Import = import("TreeEnsembleClassifier", classifier);

@@ -5,12 +5,12 @@
 //! the test [`LEAF`] and instead of nodes the range of its entries in `targets` and `weights`. Children come behind their parents, so every walk ends.
 //! Attributes: `n_targets`; `aggregate`, `SUM`, `MIN` or `MAX` of the weights of all trees. Targets without a weight are 0.
 
-mod lower;
-
+use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
 use crate::common::elements::{f64s, from_f64s};
+use crate::common::forest::{self, Aggregate, COLUMNS, Forest, Sums, Walk};
 use crate::common::sample;
 use crate::composed::classic::trees;
 
@@ -21,7 +21,7 @@ pub(crate) static TREE_SUMS: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::lower),
+    lower: Lower::Nest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -30,35 +30,23 @@ pub(crate) static TREE_SUMS: OpDef = OpDef {
 pub(crate) const TESTS: &[&str] = &["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"];
 /// The test of a leaf.
 pub(crate) const LEAF: i64 = 6;
-/// Columns of `nodes`.
-pub(crate) const COLUMNS: usize = 5;
-
-/// How the weights of trees come together.
-#[derive(Clone, Copy, PartialEq)]
-enum Aggregate {
-    Sum,
-    Min,
-    Max,
+fn aggregate(attrs: &Attrs) -> OpResult<Aggregate> {
+    match attrs.str("aggregate").unwrap_or("SUM") {
+        "SUM" => Ok(Aggregate::Sum),
+        "MIN" => Ok(Aggregate::Min),
+        "MAX" => Ok(Aggregate::Max),
+        other => Err(OpError::new(format!("aggregate function {other:?} is unknown")).help("SUM, AVERAGE, MIN or MAX")),
+    }
 }
 
-impl Aggregate {
-    fn of(attrs: &Attrs) -> OpResult<Aggregate> {
-        match attrs.str("aggregate").unwrap_or("SUM") {
-            "SUM" => Ok(Aggregate::Sum),
-            "MIN" => Ok(Aggregate::Min),
-            "MAX" => Ok(Aggregate::Max),
-            other => Err(OpError::new(format!("aggregate function {other:?} is unknown")).help("SUM, AVERAGE, MIN or MAX")),
-        }
-    }
-
-    /// The value before any weight.
-    fn start(self) -> f64 {
-        match self {
-            Aggregate::Sum => 0.0,
-            Aggregate::Min => f64::INFINITY,
-            Aggregate::Max => f64::NEG_INFINITY,
-        }
-    }
+fn sums(attrs: &Attrs) -> OpResult<Sums> {
+    let aggregate = aggregate(attrs)?;
+    let start = match aggregate {
+        Aggregate::Sum | Aggregate::Average => 0.0,
+        Aggregate::Min => f64::INFINITY,
+        Aggregate::Max => f64::NEG_INFINITY,
+    };
+    Ok(Sums { aggregate, start, settle: start != 0.0 })
 }
 
 fn n_targets(attrs: &Attrs) -> OpResult<u64> {
@@ -78,7 +66,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
         OpError::new(format!("x is {x}: the number of features must be known")).help("fix it with --dim or --shape")
     })?;
     let targets = n_targets(cx.attrs)?;
-    Trees::of(|i| cx.constant(i), x.dtype)?.check(features, targets, Aggregate::of(cx.attrs)?)?;
+    Trees::of(|i| cx.constant(i), x.dtype)?.check(features, targets, aggregate(cx.attrs)?)?;
     Ok(vec![TensorType::new(x.dtype, vec![x.shape[0].clone(), Dim::Const(targets)])])
 }
 
@@ -138,51 +126,22 @@ impl Trees {
         }
         Ok(())
     }
-
-    /// The entries of the leaf that a row reaches from `root`.
-    fn reach(&self, root: i64, row: &[f64]) -> std::ops::Range<usize> {
-        let mut at = root as usize;
-        loop {
-            let node = &self.nodes[at * COLUMNS..(at + 1) * COLUMNS];
-            if node[1] == LEAF {
-                return node[2] as usize..node[3] as usize;
-            }
-            let (x, split) = (row[node[0] as usize], self.splits[at]);
-            let holds = match node[1] {
-                0 => x <= split,
-                1 => x < split,
-                2 => x >= split,
-                3 => x > split,
-                4 => x == split,
-                _ => x != split,
-            };
-            at = if holds || node[4] != 0 && x.is_nan() { node[2] } else { node[3] } as usize;
-        }
-    }
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let x = cx.input(0);
-    let trees = Trees::of(|i| cx.opt(i), x.dtype())?;
-    let (aggregate, targets) = (Aggregate::of(cx.attrs)?, n_targets(cx.attrs)? as usize);
-    let (values, features) = (f64s(x)?, x.shape()[1] as usize);
-    // Sums of f32 are rounded at every step, as compiled code does.
-    let rounded = |v: f64| if x.dtype() == DType::F32 { f64::from(v as f32) } else { v };
-    let mut y = vec![aggregate.start(); x.shape()[0] as usize * targets];
-    for row in 0..x.shape()[0] as usize {
-        for root in &trees.roots {
-            for entry in trees.reach(*root, &values[row * features..(row + 1) * features]) {
-                let (sum, w) = (&mut y[row * targets + trees.targets[entry] as usize], trees.weights[entry]);
-                *sum = match aggregate {
-                    Aggregate::Sum => rounded(*sum + w),
-                    Aggregate::Min => sum.min(w),
-                    Aggregate::Max => sum.max(w),
-                };
-            }
-        }
-    }
-    let y = y.into_iter().map(|v| if aggregate != Aggregate::Sum && v == aggregate.start() { 0.0 } else { v });
-    Ok(vec![from_f64s(x.dtype(), &cx.out_shape(0), y)?])
+    let Trees { nodes, splits, roots, targets, weights } = &Trees::of(|i| cx.opt(i), x.dtype())?;
+    let forest = Forest { nodes, sets: &forest::MODES, splits, roots, targets, weights, sums: sums(cx.attrs)? };
+    Ok(vec![forest.eval(x, &cx.out_shape(0))?])
+}
+
+fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let tables = [1, 2, 3, 4, 5].map(|i| cx.input(i));
+    let known = tables[0].constant.as_ref().and_then(Tensor::to_i64s);
+    let sums = sums(cx.attrs)?;
+    let walk = Walk::new(cx, tables, known.as_deref(), &forest::MODES, sums);
+    forest::lower(cx, &walk);
+    Ok(())
 }
 
 fn samples() -> Vec<Sample> {
