@@ -38,6 +38,8 @@ mod view;
 
 use onnxc_ir::op::OpDef;
 
+pub use quantized::{dequantization, quantization};
+
 /// Every operator, sorted by name.
 pub static ALL: &[&OpDef] = &[
     &elementwise::ABS,
@@ -115,6 +117,7 @@ pub static ALL: &[&OpDef] = &[
     &linear_attention::LINEAR_ATTENTION,
     &elementwise::LOG,
     &normalization::LOG_SOFTMAX,
+    &quantized::LOOKUP,
     &control::LOOP,
     &normalization::LP_NORMALIZATION,
     &pool::LP_POOL,

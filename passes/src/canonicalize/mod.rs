@@ -4,11 +4,12 @@ pub mod conv_fold;
 pub mod identity;
 pub mod movement;
 pub mod pad_fold;
+pub mod quantized;
 pub mod recognize;
 
 use onnxc_egraph::Rule;
 
 /// All rules of the phase; they share one e-graph.
 pub fn rules() -> Vec<Rule> {
-    [identity::rules(), movement::rules(), conv_fold::rules(), pad_fold::rules(), recognize::rules()].concat()
+    [identity::rules(), movement::rules(), conv_fold::rules(), pad_fold::rules(), recognize::rules(), quantized::rules()].concat()
 }

@@ -1,6 +1,7 @@
 //! `qlinear_conv`: convolution of 8-bit integers, requantised to 8 bits: `saturate(round(acc * (sx * sw / sy)) + zy)`.
 //!
-//! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias.
+//! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias, then
+//! those of the epilogue, whose argument 0 is the requantised result.
 
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
@@ -9,6 +10,7 @@ use super::conv_integer::{byte_data, const_bytes, sums};
 use super::lower;
 use super::params::{check_byte, check_per_channel, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
+use crate::common::epilogue;
 use crate::common::elements::f64s;
 use crate::common::sample::lists;
 use crate::common::{elements, sample};
@@ -28,11 +30,14 @@ pub(crate) static QLINEAR_CONV: OpDef = OpDef {
     samples,
 };
 
+/// Operands before those of the epilogue.
+pub(super) const OWN: usize = 9;
+
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     check_byte(cx.input(0)?.dtype, "an operand")?;
     check_byte(cx.input(3)?.dtype, "weights")?;
-    let dtype = cx.input(7)?.dtype;
-    check_byte(dtype, "a result")?;
+    let raw = cx.input(7)?.dtype;
+    check_byte(raw, "a result")?;
     let shape = infer_shape(cx, 0, 3, 8)?;
     for (i, what) in [(1, "the scale of x"), (2, "the zero point of x"), (6, "the scale of y"), (7, "the zero point of y")] {
         check_scalar(cx, i, what)?;
@@ -42,7 +47,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if cx.opt(8).is_some_and(|b| b.dtype != DType::I32) {
         return Err(OpError::new("the bias must be of type i32"));
     }
-    Ok(vec![TensorType::new(dtype, shape)])
+    Ok(vec![TensorType::new(epilogue::result_dtype(cx.attrs, raw), shape)])
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
@@ -52,7 +57,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let sw = f64s(cx.input(4))?;
     let bias = cx.opt(8).and_then(Tensor::to_i64s);
     let per_channel = shape[2..].iter().product::<u64>() as usize;
-    let dtype = cx.outputs[0].dtype;
+    let dtype = cx.input(7).dtype();
     let channels = shape[1] as usize;
     let y = acc.into_iter().enumerate().map(|(i, acc)| {
         let c = i / per_channel % channels;
@@ -60,7 +65,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let multiplier = sx * sw[c % sw.len()] as f32 / sy;
         Scalar::Int(requantize(acc, multiplier, zy, dtype).into())
     });
-    Ok(vec![elements::from_scalars(dtype, &shape, y)?])
+    Ok(vec![epilogue::apply(cx, elements::from_scalars(dtype, &shape, y)?, OWN)?])
 }
 
 fn samples() -> Vec<Sample> {
