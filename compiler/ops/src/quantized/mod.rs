@@ -1,6 +1,7 @@
 //! Quantisation and arithmetic on 8-bit integers.
 
 mod conv_integer;
+mod depthwise;
 mod dequantize_linear;
 mod direct;
 mod dynamic_quantize_linear;
