@@ -8,6 +8,7 @@ use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
 use crate::emitter::{Emitter, Mem, Opd, Ty, V, VUn};
 use crate::error::Error;
+use crate::limits;
 
 /// The value of a node.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +133,9 @@ impl<'p> Eval<'p> {
             return Ok(());
         }
         let node = self.program.nodes[n as usize];
+        if let Some(real) = self.rounded_to_int(n) {
+            return self.round_to_int(e, n, real, args);
+        }
         let mut order: Vec<NodeIx> = node.op.operands().collect();
         order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
         for o in order {
@@ -143,6 +147,31 @@ impl<'p> Eval<'p> {
             op => self.operate(e, op, node.dtype, args)?,
         };
         self.vals[n as usize] = Some(val);
+        Ok(())
+    }
+
+    /// x, when node `n` is `i32(round(x))`, nothing else needs `round(x)`, and x is far from the ends of i32.
+    fn rounded_to_int(&self, n: NodeIx) -> Option<NodeIx> {
+        let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else { return None };
+        let ScalarOp::Un(UnOp::Round, real) = self.program.nodes[source as usize].op else { return None };
+        let types = (self.program.dtype(real), self.program.dtype(n)) == (DType::F32, DType::I32);
+        let (low, high) = limits::limits(self.program, real);
+        (types && self.is_fresh(source) && low > -2e9 && high < 2e9).then_some(real)
+    }
+
+    /// `i32(round(real))` as one conversion.
+    fn round_to_int(&mut self, e: &mut dyn Emitter, n: NodeIx, real: NodeIx, args: &mut Args) -> Result<(), Error> {
+        let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else {
+            unreachable!("internal: targets: a conversion");
+        };
+        self.forgo(source);
+        let (v, own) = self.take_reg(e, real, args)?;
+        let d = e.alloc(Ty::I32)?;
+        e.un(VUn::ToNearest, Ty::F32, d, v)?;
+        if own {
+            e.free(v);
+        }
+        self.vals[n as usize] = Some(Val::Own(d));
         Ok(())
     }
 
@@ -186,7 +215,9 @@ impl<'p> Eval<'p> {
                 if from == DType::F16 && !matches!(source_op, ScalarOp::Arg(_)) {
                     return Err(Error::Unsupported("rounding to f16 in the middle of a chain".to_string()));
                 }
-                cast(e, d, at(0), from, dtype)?;
+                let (low, high) = limits::limits(self.program, source);
+                let fits = dtype.int_range().is_some_and(|(least, most)| low >= least as f64 && high <= most as f64);
+                cast(e, d, at(0), (from, dtype), fits)?;
             }
             ScalarOp::Arg(_) | ScalarOp::Const(_) => unreachable!("internal: targets: leaves are handled before"),
         }
@@ -275,8 +306,8 @@ fn wrap(e: &mut dyn Emitter, d: V, to: DType) -> Result<(), Error> {
     }
 }
 
-/// Conversions as `ScalarOp::Cast` says.
-fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(), Error> {
+/// Conversions as `ScalarOp::Cast` says. `fits`: the value is in the range of an integer type already.
+fn cast(e: &mut dyn Emitter, d: V, a: Opd, (from, to): (DType, DType), fits: bool) -> Result<(), Error> {
     use DType::*;
     let (from_ty, to_ty) = (lane_type(from)?, lane_type(to)?);
     let (v, temp) = in_register(e, from_ty, a)?;
@@ -295,7 +326,7 @@ fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(),
         (Ty::F32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::F32, d, r, Opd::Const(0))?,
         (Ty::I32, Ty::F32) if from != U32 && to == F32 => e.un(VUn::ToFloat, Ty::I32, d, v)?,
         (Ty::I32, Ty::I32) => match to {
-            U16 | I16 if from == U8 || (to == I16 && from == I8) => e.copy(Ty::I32, d, r)?,
+            _ if fits => e.copy(Ty::I32, d, r)?,
             _ => {
                 e.copy(Ty::I32, d, r)?;
                 wrap(e, d, to)?;

@@ -10,7 +10,7 @@ use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, Tensor};
 
 use super::params::{dequantized, quantizes, zero_operand};
-use super::products::{MOST_PRODUCTS, Weights, bias, convolution, weights};
+use super::products::{Weights, bias, convolution, weights};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -24,7 +24,7 @@ fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     let to = quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
     let a = dequantized(cx, product.input(0)?).filter(|a| a.params.dtype.bits() == 8)?;
     let w = weights(cx, product.input(1)?, 1)?;
-    if w.values.shape().len() != 2 || w.values.shape()[0] > MOST_PRODUCTS || cx.ty(a.x).rank() < 2 {
+    if w.values.shape().len() != 2 || !w.sums_fit(None, true) || cx.ty(a.x).rank() < 2 {
         return None;
     }
     let zero = zero_operand(cx, m, to)?;

@@ -18,9 +18,6 @@ pub fn rules() -> Vec<Rule> {
     vec![Rule { name: "quantized-conv", class: RuleClass::Bounded, roots: Roots::Named(&["quantize_linear"]), apply }]
 }
 
-/// Products that an i32 sum has room for: each is at most 255 * 255.
-pub(super) const MOST_PRODUCTS: u64 = 32_000;
-
 /// Constant weights as 8-bit integers, and their parameters.
 pub(super) struct Weights {
     pub values: Tensor,
@@ -63,26 +60,42 @@ fn bytes(cx: &mut RuleCx, t: Tensor) -> Option<Tensor> {
     cx.fold("cast", &[t], &Attrs::default().with("to", Attr::Type(to)))
 }
 
+impl Weights {
+    /// True when no sum of `filter_len` products of 8-bit values by these weights and an addend of `bias` leaves the range of i32. Filters lie one after
+    /// the other, or, `columns`, are columns.
+    pub fn sums_fit(&self, bias: Option<&[i32]>, columns: bool) -> bool {
+        let (Some(values), Some(zeros)) = (self.values.to_i64s(), self.zeros.as_ref().map_or(Some(vec![0]), Tensor::to_i64s)) else {
+            return false;
+        };
+        let shape = self.values.shape();
+        let filters = (if columns { shape[shape.len() - 1] } else { shape[0] }).max(1) as usize;
+        let mut sums = vec![0i64; filters];
+        for (i, w) in values.iter().enumerate() {
+            let f = if columns { i % filters } else { i / (values.len() / filters) };
+            sums[f] += (w - zeros[f % zeros.len()]).abs() * 255;
+        }
+        let addend = |f: usize| bias.map_or(0, |b| i64::from(b[f].unsigned_abs()));
+        sums.iter().enumerate().all(|(f, sum)| sum + addend(f) <= i64::from(i32::MAX))
+    }
+}
+
 /// A float bias in units of the accumulators.
 pub(super) fn bias(values: &[f32], x_scale: f32, scales: &[f32]) -> Option<Vec<i32>> {
     let unit = |f: usize| f64::from(x_scale) * f64::from(scales[f % scales.len()]);
     let whole = values.iter().enumerate().map(|(f, b)| (f64::from(*b) / unit(f)).round_ties_even());
-    // Half of the range is left to the sum.
-    whole.map(|b| (b.abs() < f64::from(1 << 30)).then_some(b as i32)).collect()
+    whole.map(|b| (b.abs() < f64::from(i32::MAX)).then_some(b as i32)).collect()
 }
 
 /// An integer convolution in the place of a quantisation `m` of `y`.
 pub(super) fn convolution(cx: &mut RuleCx, m: &Match, x: Id, w: &Weights, b: Option<Vec<i32>>, attrs: Attrs) -> Option<Id> {
     let to = quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
     let x = dequantized(cx, x).filter(|x| x.params.dtype.bits() == 8)?;
-    let shape = w.values.shape();
-    let per_filter: u64 = shape[1..].iter().product();
-    if per_filter > MOST_PRODUCTS {
+    if !w.sums_fit(b.as_deref(), false) {
         return None;
     }
     let zero = zero_operand(cx, m, to)?;
     let scales = Tensor::from_vec(&[w.scales.len() as u64], w.scales.clone());
-    let filters = shape[0];
+    let filters = w.values.shape()[0];
     let [values, scales] = [w.values.clone(), scales].map(|t| cx.add_constant(t));
     let zeros = w.zeros.clone().map(|z| cx.add_constant(z));
     let b = b.map(|b| cx.add_constant(Tensor::from_vec(&[filters], b)));
