@@ -3,6 +3,7 @@
 mod bench;
 mod compile;
 mod engine;
+mod integers;
 mod look;
 mod run;
 

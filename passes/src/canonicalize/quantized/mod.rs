@@ -16,6 +16,7 @@ pub mod means;
 pub mod movement;
 pub(crate) mod params;
 pub mod products;
+pub mod report;
 
 use onnxc_egraph::Rule;
 
