@@ -29,6 +29,8 @@ impl CostModel for CountNodes {
             "quantize_linear" | "dequantize_linear" => 1.0,
             "concat" | "relu" | "clip" => outputs.iter().map(|ty| ty.dtype.bytes() as f64).sum(),
             "max" | "min" => -0.5,
+            // The work of the conversions around it is in it.
+            "conv_integer" | "matmul_integer" => -0.5,
             _ => 0.0,
         };
         let width: f64 = outputs.iter().map(|ty| 0.005 * ty.dtype.bytes() as f64).sum();

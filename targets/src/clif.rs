@@ -456,14 +456,8 @@ impl Emitter for Clif<'_> {
             (VUn::Trunc, _) => (self.b.ins().trunc(x), Ty::F32),
             (VUn::Round, _) => (self.b.ins().nearest(x), Ty::F32),
             (VUn::Not, _) => (self.b.ins().bnot(x), ty),
-            (VUn::ToInt | VUn::ToNearest, _) => {
-                let whole = match op {
-                    VUn::ToInt => x,
-                    _ if self.has_round => self.b.ins().nearest(x),
-                    _ => self.round_by_hand(VUn::Round, x),
-                };
-                (self.b.ins().fcvt_to_sint_sat(if self.vector { types::I32X4 } else { types::I32 }, whole), Ty::I32)
-            }
+            (VUn::ToInt, _) => (self.b.ins().fcvt_to_sint_sat(if self.vector { types::I32X4 } else { types::I32 }, x), Ty::I32),
+            (VUn::ToNearest, _) => (self.nearest_int_of(x), Ty::I32),
             (VUn::ToFloat, _) => (self.b.ins().fcvt_from_sint(if self.vector { types::F32X4 } else { types::F32 }, x), Ty::F32),
         };
         self.set(d, value, ty);

@@ -150,13 +150,13 @@ impl<'p> Eval<'p> {
         Ok(())
     }
 
-    /// x, when node `n` is `i32(round(x))`, nothing else needs `round(x)`, and x is far from the ends of i32.
+    /// x, when node `n` is `i32(round(x))`, nothing else needs `round(x)`, and x is small enough for `VUn::ToNearest`.
     fn rounded_to_int(&self, n: NodeIx) -> Option<NodeIx> {
         let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else { return None };
         let ScalarOp::Un(UnOp::Round, real) = self.program.nodes[source as usize].op else { return None };
         let types = (self.program.dtype(real), self.program.dtype(n)) == (DType::F32, DType::I32);
         let (low, high) = limits::limits(self.program, real);
-        (types && self.is_fresh(source) && low > -2e9 && high < 2e9).then_some(real)
+        (types && self.is_fresh(source) && low > -FAR && high < FAR).then_some(real)
     }
 
     /// `i32(round(real))` as one conversion.
@@ -237,6 +237,8 @@ fn in_register(e: &mut dyn Emitter, ty: Ty, o: Opd) -> Result<(V, Option<V>), Er
     }
 }
 
+/// Limit of `VUn::ToNearest`.
+const FAR: f64 = 4_194_304.0;
 const ONE: u32 = 0x3F80_0000;
 const INFINITY: u32 = 0x7F80_0000;
 

@@ -2,7 +2,7 @@
 """Write small quantised networks: OUT/<name>.onnx and OUT/data/<name>/{input_0,output_<j>}.npy.
 
 A network is written once, in floats. Its first run through ONNX Runtime tells the range of every tensor; the second time each tensor gets a
-QuantizeLinear and a DequantizeLinear, and constants become integers with a DequantizeLinear. Together the networks have every pattern that the compiler
+QuantizeLinear and a DequantizeLinear, and constants become integers with a DequantizeLinear (but for the networks with float weights). Together the networks have every pattern that the compiler
 turns into integer operators. Outputs are the integers themselves, of several places of the network, so that tests can compare bits. The expected ones are
 those of ONNX Runtime without graph optimisation: the meaning that the graph has in floats.
 usage: make_qdq_models.py OUT
@@ -22,9 +22,9 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 class Net:
     """A graph under construction. Without `ranges` it is the float network, with every tensor an output."""
 
-    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False):
+    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False, float_weights=False):
         self.random = np.random.default_rng(5)
-        self.ranges, self.dtype, self.symmetric = ranges, dtype, symmetric
+        self.ranges, self.dtype, self.symmetric, self.float_weights = ranges, dtype, symmetric, float_weights
         self.nodes, self.constants, self.outputs = [], [], []
         self.scales, self.counts = {}, {}
 
@@ -80,7 +80,7 @@ class Net:
             s, zero, low, high, dtype = most / (half - 1), 0, -half, half - 1, np.int8
         s = s.astype(np.float32)
         q = np.clip(np.round(w / s) + zero, low, high)
-        if self.ranges is None:
+        if self.ranges is None or self.float_weights:
             return self.const(((q - zero) * s).astype(np.float32))
         scales = s.reshape(-1) if per_channel else np.float32(s.reshape(-1)[0])
         if bits == 4:
@@ -173,14 +173,20 @@ def rows(n):
     n.out("Sub0")
     z = n.op("MatMul", [q, n.weights([20, 7], axis=1, unsigned=True, per_channel=False)])
     n.out("MatMul2")
+    # Weights that are stored the other way round.
+    w = n.raw("Transpose", [n.weights([9, 7], axis=0)], perm=[1, 0])
+    z = n.op("MatMul", [z, w])
+    n.out("MatMul3")
     return z
 
 
 NETS = {
     "images": (images, [1, 3, 24, 24], dict()),
     "images_i8": (images, [1, 3, 24, 24], dict(dtype=np.int8, symmetric=True)),
+    "images_float_weights": (images, [1, 3, 24, 24], dict(float_weights=True)),
     "rows": (rows, [2, 18, 32], dict()),
     "rows_i8": (rows, [2, 18, 32], dict(dtype=np.int8)),
+    "rows_float_weights": (rows, [2, 18, 32], dict(float_weights=True)),
 }
 
 

@@ -48,6 +48,22 @@ fn same_everywhere(model: &Model, targets: &[&str]) -> Vec<Tensor> {
     first.expect("a target that runs here").1
 }
 
+/// Every output of integers within [`STEPS`] of what ONNX Runtime answers.
+#[track_caller]
+fn within_steps(id: &str, got: &[Tensor], want: &[Tensor]) {
+    assert_eq!(got.len(), want.len(), "{id}: number of outputs");
+    let mut compared = 0;
+    for (j, (got, want)) in got.iter().zip(want).enumerate() {
+        let (Some(a), Some(b)) = (integers(got), integers(want)) else { continue };
+        let steps = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
+        let (worst, off) = (steps.clone().fold(0.0, f64::max), steps.filter(|s| *s > 0.0).count());
+        println!("{id}: output {j} {:?}: {off} of {} off by at most {worst}", want.dims, a.len());
+        assert!(worst <= STEPS, "{id}: output {j} is {worst} steps off");
+        compared += 1;
+    }
+    assert!(compared >= 6, "{id}: {compared} outputs of integers");
+}
+
 /// Integers as numbers.
 fn integers(t: &Tensor) -> Option<Vec<f64>> {
     match t.elem_type {
@@ -61,19 +77,24 @@ fn integers(t: &Tensor) -> Option<Vec<f64>> {
 fn small_networks_are_the_same_bits_on_every_target() {
     for id in SMALL {
         let model = data::quantised_model(id);
-        let got = same_everywhere(&model, &EVERY);
-        let want = model.expected();
-        assert_eq!(got.len(), want.len(), "{id}: number of outputs");
-        let mut compared = 0;
-        for (j, (got, want)) in got.iter().zip(&want).enumerate() {
-            let (Some(a), Some(b)) = (integers(got), integers(want)) else { continue };
-            let steps = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
-            let (worst, off) = (steps.clone().fold(0.0, f64::max), steps.filter(|s| *s > 0.0).count());
-            println!("{id}: output {j} {:?}: {off} of {} off by at most {worst}", want.dims, a.len());
-            assert!(worst <= STEPS, "{id}: output {j} is {worst} steps off");
-            compared += 1;
+        within_steps(id, &same_everywhere(&model, &EVERY), &model.expected());
+    }
+}
+
+/// Float products between quantisations: not the same bits everywhere, but as close, and the report says what is missing.
+#[test]
+fn float_weights_are_reported_and_agree() {
+    for id in ["images_float_weights", "rows_float_weights"] {
+        let model = data::quantised_model(id);
+        for t in EVERY.iter().map(|t| target::by_name(t)).filter(|t| t.can_run() && (t.is_native() || t.name == "aarch64")) {
+            within_steps(&format!("{id} on {}", t.name), &infer(&model, t), &model.expected());
         }
-        assert!(compared >= 6, "{id}: {compared} outputs of integers");
+        let (rows, _) = report(&model);
+        for row in &rows {
+            let product = matches!(row.op, "conv" | "matmul" | "gemm");
+            let why = row.floats.as_deref().unwrap_or_default();
+            assert_eq!(product, why.contains("weights") && why.contains("are floats"), "{id}: {row:?}");
+        }
     }
 }
 

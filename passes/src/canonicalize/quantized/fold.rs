@@ -1,31 +1,48 @@
-//! Dequantised constants are constants too, and a quantisation undoes a dequantisation.
+//! What is computed from constants is constant, and a quantisation undoes a dequantisation.
 //!
-//! What   `dequantize(w)` of a constant = its value; `quantize(dequantize(x))` with equal parameters = `x`.
-//! When   canonicalize phase. Import keeps weights as integers, so that the product rules see them; whoever wants floats takes the other form.
+//! What   `op(w)` of constants = its value; `quantize(dequantize(x))` with equal parameters = `x`.
+//! When   canonicalize phase. Import folds all constants but dequantised ones: the product rules want to see those as integers. Whoever needs floats, and
+//!        what is computed from them, takes the folded form.
 //! Class  exact: `(x - z) * s / s` is within two roundings of the integer `x - z`, which is below 2^17.
-//! Misses different parameters: fusion makes a map from integers to integers of it.
+//! Misses different parameters: fusion makes a map from integers to integers of it. Results larger than import would fold.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
+
+use onnxc_ir::Tensor;
+use onnxc_ir::op::Lower;
 
 use super::params::{dequantized, quantizes};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
-    let rule = |name, roots, apply| Rule { name, class: RuleClass::Exact, roots: Roots::Named(roots), apply };
+    let rule = |name, roots, apply| Rule { name, class: RuleClass::Exact, roots, apply };
     vec![
-        rule("fold-dequantized-constant", &["dequantize_linear", "cast"], fold),
-        rule("quantize-of-dequantize", &["quantize_linear"], round_trip),
+        rule("fold-constants", Roots::Where(|op| !matches!(op.lower, Lower::None)), fold),
+        rule("quantize-of-dequantize", Roots::Named(&["quantize_linear"]), round_trip),
     ]
 }
 
+/// Elements that a node may read and write.
+const MOST_ELEMENTS: usize = 1 << 24;
+
 fn fold(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    if cx.constant(m.id).is_some() {
+    if cx.constant(m.id).is_some() || m.results != 1 || m.inputs.is_empty() {
         return None;
     }
-    let operands: Option<Vec<_>> = m.inputs.iter().flatten().map(|id| cx.constant(*id).cloned()).collect();
-    let operands = operands.filter(|o| o.first().is_some_and(|x| x.dtype().is_int() && x.dtype().bits() <= 8))?;
+    let present: Vec<Id> = m.inputs.iter().copied().collect::<Option<_>>().or_else(|| leading(m))?;
+    let operands: Vec<Tensor> = present.iter().map(|id| cx.constant(*id).cloned()).collect::<Option<_>>()?;
+    let written = cx.ty(m.id).const_shape()?.iter().try_fold(1usize, |n, d| n.checked_mul(*d as usize))?;
+    if operands.iter().map(Tensor::len).sum::<usize>() + written > MOST_ELEMENTS {
+        return None;
+    }
     let value = cx.fold(m.op.name, &operands, &m.attrs)?;
     Some(cx.add_constant(value))
+}
+
+/// The operands, when only trailing ones are absent.
+fn leading(m: &Match) -> Option<Vec<Id>> {
+    let first = m.inputs.iter().position(Option::is_none)?;
+    m.inputs[first..].iter().all(Option::is_none).then(|| m.inputs[..first].iter().copied().flatten().collect())
 }
 
 fn round_trip(cx: &mut RuleCx, m: &Match) -> Option<Id> {

@@ -62,7 +62,7 @@ fn gemm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 /// A constant that is the same for all rows, as one value per column.
-fn row(cx: &RuleCx, c: Id, n: u64) -> Option<Vec<f32>> {
+pub(super) fn row(cx: &RuleCx, c: Id, n: u64) -> Option<Vec<f32>> {
     let t = cx.constant(c)?;
     let one_row = t.shape().len() < 2 || t.shape()[0] == 1;
     let values = t.to_vec::<f32>();
@@ -91,6 +91,6 @@ fn reshaped(cx: &mut RuleCx, t: &Tensor, shape: &[u64]) -> Option<Tensor> {
     cx.fold("reshape", &[t.clone(), ints(shape)], &literal())
 }
 
-fn transposed(cx: &mut RuleCx, t: &Tensor) -> Option<Tensor> {
+pub(super) fn transposed(cx: &mut RuleCx, t: &Tensor) -> Option<Tensor> {
     cx.fold("transpose", std::slice::from_ref(t), &Attrs::default().with("perm", Attr::Ints(vec![1, 0])))
 }

@@ -17,6 +17,7 @@ pub mod movement;
 pub(crate) mod params;
 pub mod products;
 pub mod report;
+pub mod sums;
 
 use onnxc_egraph::Rule;
 
@@ -30,6 +31,7 @@ pub fn rules() -> Vec<Rule> {
         products::rules(),
         matmul::rules(),
         means::rules(),
+        sums::rules(),
         lookup::rules(),
     ]
     .concat()

@@ -5,9 +5,11 @@
 //! When   canonicalize phase.
 //! Why    the operator moves a quarter of the bytes, and the pair meets its other half.
 //! Class  exact: one scale and zero point for all elements, and dequantisation is monotonic.
-//! Misses parameters per axis; operators with several results.
+//! Misses parameters per axis (transposes keep them); operators with several results.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
+
+use onnxc_ir::Attr;
 
 use super::params::{dequantized, integer, quantizes};
 
@@ -16,6 +18,7 @@ pub fn rules() -> Vec<Rule> {
     let rule = |name, roots, apply| Rule { name, class: RuleClass::Exact, roots: Roots::Named(roots), apply };
     vec![
         rule("dequantize-below-movement", SINKS_BELOW, sink),
+        rule("dequantize-below-transpose", &["transpose"], sink_along_axis),
         rule("dequantize-below-pad", &["pad"], sink_below_pad),
         rule("quantize-above-movement", &["quantize_linear"], rise),
     ]
@@ -63,13 +66,24 @@ fn sink(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 /// The matched operator on the integers and `inputs[1..]`, dequantised.
 fn sink_with(cx: &mut RuleCx, m: &Match, mut inputs: Vec<Option<Id>>) -> Option<Id> {
     let inner = dequantized(cx, m.input(0)?).filter(|_| m.results == 1)?;
-    // A dequantised constant is a constant.
-    if cx.constant(inner.x).is_some() {
-        return None;
-    }
     inputs[0] = Some(inner.x);
     let moved = cx.node(m.op.name, &inputs, m.attrs.clone())?;
     cx.node("dequantize_linear", &[Some(moved), Some(inner.scale), inner.zero], Default::default())
+}
+
+/// A transposed tensor with parameters along an axis has them along the axis' new place: weights that are stored the other way round.
+fn sink_along_axis(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    let inner = cx.find(m.input(0)?, "dequantize_linear").into_iter().next()?;
+    let scale = inner.input(1).filter(|s| cx.ty(*s).rank() == 1)?;
+    let perm = m.attrs.ints("perm")?;
+    let axis = inner.attrs.int("axis").unwrap_or(1).rem_euclid(perm.len().max(1) as i64);
+    if inner.attrs.int("block_size").unwrap_or(0) != 0 {
+        return None;
+    }
+    let place = perm.iter().position(|d| *d == axis)?;
+    let moved = cx.node("transpose", &[inner.input(0)], m.attrs.clone())?;
+    let attrs = inner.attrs.clone().with("axis", Attr::Int(place as i64));
+    cx.node("dequantize_linear", &[Some(moved), Some(scale), inner.input(2)], attrs)
 }
 
 /// Padding with real zeros is padding with zero points.

@@ -51,14 +51,16 @@ pub fn rows(imported: &Graph, fused: &Graph) -> Vec<Row> {
     nodes.map(row).collect()
 }
 
-/// True for nodes that leave a float tensor behind, besides a dequantisation at the model's end.
+/// True for nodes that read or leave a float tensor, besides sums of integers and changes between floats and integers at the model's ends.
 fn computes_floats(graph: &Graph, node: &Node) -> bool {
-    let float = |id: &ValueId| graph.ty(*id).dtype.is_float();
-    let operands: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(|id| graph.constant(*id).is_none()).collect();
-    let only_integers = !operands.is_empty() && !operands.iter().any(float);
-    let last = node.outputs.iter().all(|id| graph.outputs.contains(id));
+    if QUANTISED[2..].contains(&node.op.name) {
+        return false;
+    }
     let elementwise = matches!(node.op.lower, Lower::Elementwise(_));
-    node.outputs.iter().any(float) && !(only_integers && last && elementwise)
+    let float = |id: &&ValueId| graph.ty(**id).dtype.is_float() && graph.constant(**id).is_none();
+    let reads = node.inputs.iter().flatten().filter(float).any(|id| !(elementwise && graph.inputs.contains(id)));
+    let leaves = node.outputs.iter().filter(float).any(|id| !(elementwise && graph.outputs.contains(id)));
+    reads || leaves
 }
 
 struct Model<'g> {
