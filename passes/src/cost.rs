@@ -54,7 +54,9 @@ fn macs(op: &str, inputs: &[Option<Operand>], outputs: &[TensorType]) -> f64 {
         "conv" | "conv_integer" => input(1).map_or(0.0, |w| out * elements(w.ty) / extent(w.ty, 0)),
         "qlinear_conv" => input(3).map_or(0.0, |w| out * elements(w.ty) / extent(w.ty, 0)),
         "conv_transpose" => input(1).zip(input(0)).map_or(0.0, |(w, x)| elements(x.ty) * elements(w.ty) / extent(w.ty, 0)),
-        "matmul" | "gemm" | "matmul_integer" | "qlinear_matmul" => input(0).map_or(0.0, |a| out * extent(a.ty, a.ty.rank().saturating_sub(1))),
+        "matmul" | "gemm" | "matmul_integer" | "qlinear_matmul" => {
+            input(0).map_or(0.0, |a| out * extent(a.ty, a.ty.rank().saturating_sub(1)))
+        }
         _ => 0.0,
     }
 }

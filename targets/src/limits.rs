@@ -16,7 +16,9 @@ pub(crate) fn limits(program: &ScalarProgram, n: NodeIx) -> (f64, f64) {
         ScalarOp::Un(UnOp::Round, a) => (of(a).0.round_ties_even(), of(a).1.round_ties_even()),
         ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::I32 => of(a),
         // NaN becomes 0.
-        ScalarOp::Cast(a) if program.dtype(a) == DType::F32 && node.dtype == DType::I32 => (of(a).0.trunc().min(0.0), of(a).1.trunc().max(0.0)),
+        ScalarOp::Cast(a) if program.dtype(a) == DType::F32 && node.dtype == DType::I32 => {
+            (of(a).0.trunc().min(0.0), of(a).1.trunc().max(0.0))
+        }
         _ => (f64::NEG_INFINITY, f64::INFINITY),
     };
     // Integers never leave their type; what could have left it may have come in again from the other end.

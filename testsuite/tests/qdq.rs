@@ -41,7 +41,14 @@ fn same_everywhere(model: &Model, targets: &[&str]) -> Vec<Tensor> {
         };
         for (j, (a, b)) in got.iter().zip(want).enumerate() {
             let differ = a.bytes.iter().zip(&b.bytes).filter(|(a, b)| a != b).count();
-            assert_eq!(differ, 0, "{}: output {j}: {differ} of {} bytes differ on {} and {other}", model.id, a.bytes.len(), t.name);
+            assert_eq!(
+                differ,
+                0,
+                "{}: output {j}: {differ} of {} bytes differ on {} and {other}",
+                model.id,
+                a.bytes.len(),
+                t.name
+            );
         }
         assert_eq!(got.len(), want.len(), "{}: number of outputs", model.id);
     }

@@ -93,7 +93,8 @@ fn padded(layer: &Integer, cx: &mut LowerCx) -> Arg {
     let buf = cx.scratch(x.dtype, shape.iter().product(), false);
     let all = Arg { buf, dtype: x.dtype, view: channels_last(&shape), constant: None };
     if layer.is_padded() {
-        let given = layer.x_zero.as_ref().map(|z| cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, x.dtype));
+        let given =
+            layer.x_zero.as_ref().map(|z| cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, x.dtype));
         let zero = cx.let_(given.unwrap_or_else(|| int(x.dtype, 0)));
         nest::fill(cx, &all, &Expr::Var(zero));
     }

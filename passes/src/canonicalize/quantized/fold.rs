@@ -8,10 +8,10 @@
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 
-use onnxc_ir::Tensor;
 use onnxc_ir::op::Lower;
+use onnxc_ir::{DType, Tensor};
 
-use super::params::{dequantized, quantizes};
+use super::params::{dequantized, quantizes, small_values};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -35,8 +35,29 @@ fn fold(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     if operands.iter().map(Tensor::len).sum::<usize>() + written > MOST_ELEMENTS {
         return None;
     }
-    let value = cx.fold(m.op.name, &operands, &m.attrs)?;
+    let value = match weights(m, &operands) {
+        Some(value) => value,
+        None => cx.fold(m.op.name, &operands, &m.attrs)?,
+    };
     Some(cx.add_constant(value))
+}
+
+/// Dequantised 8-bit weights with a scale for all, or for each index of the first axis: millions of elements, for which the reference evaluation of any
+/// type takes seconds.
+fn weights(m: &Match, operands: &[Tensor]) -> Option<Tensor> {
+    let (x, scales) = (operands.first()?, operands.get(1).filter(|s| s.dtype() == DType::F32 && s.shape().len() <= 1)?);
+    let by_default = m.op.name == "dequantize_linear" && m.attrs.int("block_size").unwrap_or(0) == 0;
+    let along = m.attrs.int("axis").unwrap_or(1) == 0 && x.shape().first() == Some(&(scales.len() as u64));
+    if !by_default || m.attrs.get("output_dtype").is_some() || x.is_empty() || !(scales.len() == 1 || along) {
+        return None;
+    }
+    let zeros = operands.get(2).map_or_else(|| Some(vec![0; scales.len()]), small_values).filter(|z| z.len() == scales.len())?;
+    let scales = scales.to_vec::<f32>();
+    let filter = x.len() / scales.len();
+    let params = scales.iter().zip(&zeros);
+    let filters = small_values(x)?;
+    let real = filters.chunks(filter).zip(params).flat_map(|(f, (s, z))| f.iter().map(move |w| f32::from(w - z) * s));
+    Some(Tensor::from_vec(x.shape(), real.collect()))
 }
 
 /// The operands, when only trailing ones are absent.

@@ -9,7 +9,7 @@
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, Tensor};
 
-use super::params::{dequantized, quantizes, zero_operand};
+use super::params::{dequantized, done, quantizes, zero_operand};
 use super::products::{Weights, bias, convolution, weights};
 
 /// The rules of this file.
@@ -19,7 +19,7 @@ pub fn rules() -> Vec<Rule> {
 }
 
 fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    let y = m.input(0).filter(|y| cx.single_use(*y))?;
+    let y = m.input(0).filter(|y| cx.single_use(*y) && !done(cx, m, "qlinear_matmul"))?;
     let product = cx.find(y, "matmul").into_iter().find(|p| p.inputs.len() == 2)?;
     let to = quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
     let a = dequantized(cx, product.input(0)?).filter(|a| a.params.dtype.bits() == 8)?;
@@ -28,7 +28,8 @@ fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         return None;
     }
     let zero = zero_operand(cx, m, to)?;
-    let scales = if w.scales.len() == 1 { Tensor::scalar(w.scales[0]) } else { Tensor::from_vec(&[w.scales.len() as u64], w.scales) };
+    let scales =
+        if w.scales.len() == 1 { Tensor::scalar(w.scales[0]) } else { Tensor::from_vec(&[w.scales.len() as u64], w.scales) };
     let [values, scales] = [w.values, scales].map(|t| cx.add_constant(t));
     let zeros = w.zeros.map(|z| cx.add_constant(z));
     cx.absorb(y);
@@ -37,7 +38,7 @@ fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 fn gemm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    let y = m.input(0).filter(|y| cx.single_use(*y))?;
+    let y = m.input(0).filter(|y| cx.single_use(*y) && !done(cx, m, "reshape"))?;
     let gemm = cx.find(y, "gemm").into_iter().find(|g| g.inputs.len() <= 3 && g.attrs.get("epilogue").is_none())?;
     let one = |name| gemm.attrs.float(name).unwrap_or(1.0) == 1.0;
     let on = |name| gemm.attrs.int(name).unwrap_or(0) != 0;

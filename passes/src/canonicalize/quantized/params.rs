@@ -74,3 +74,17 @@ pub(crate) fn integer(value: i64, dtype: DType) -> Option<Tensor> {
         _ => return None,
     })
 }
+
+/// True when a rule has put `op` in the place of the matched node already: rules run until nothing changes, and looking at weights takes long.
+pub(crate) fn done(cx: &RuleCx, m: &Match, op: &str) -> bool {
+    !cx.find(m.id, op).is_empty()
+}
+
+/// The values of 8-bit integers; `None` for other types.
+pub(crate) fn small_values(t: &Tensor) -> Option<Vec<i16>> {
+    match t.dtype() {
+        DType::U8 => Some(t.bytes().iter().map(|b| i16::from(*b)).collect()),
+        DType::I8 => Some(t.bytes().iter().map(|b| i16::from(*b as i8)).collect()),
+        _ => None,
+    }
+}

@@ -11,7 +11,7 @@
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
-use super::params::{dequantized, quantizes, sane, zero_operand};
+use super::params::{dequantized, done, quantizes, sane, small_values, zero_operand};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -33,7 +33,8 @@ pub(super) fn weights(cx: &mut RuleCx, id: Id, axis: usize) -> Option<Weights> {
     let rank = values.shape().len() as i64;
     let scales: Vec<f32> = cx.constant(m.input(1)?).filter(|s| s.dtype() == DType::F32 && s.shape().len() <= 1)?.to_vec();
     let along = m.attrs.int("axis").unwrap_or(1);
-    let fits = scales.len() == 1 || (along.rem_euclid(rank.max(1)) == axis as i64 && scales.len() as u64 == *values.shape().get(axis)?);
+    let fits = scales.len() == 1
+        || (along.rem_euclid(rank.max(1)) == axis as i64 && scales.len() as u64 == *values.shape().get(axis)?);
     if m.attrs.int("block_size").unwrap_or(0) != 0 || !fits || !scales.iter().all(|s| sane(*s)) {
         return None;
     }
@@ -64,15 +65,17 @@ impl Weights {
     /// True when no sum of `filter_len` products of 8-bit values by these weights and an addend of `bias` leaves the range of i32. Filters lie one after
     /// the other, or, `columns`, are columns.
     pub fn sums_fit(&self, bias: Option<&[i32]>, columns: bool) -> bool {
-        let (Some(values), Some(zeros)) = (self.values.to_i64s(), self.zeros.as_ref().map_or(Some(vec![0]), Tensor::to_i64s)) else {
-            return false;
-        };
+        let zeros = self.zeros.as_ref().map_or(Some(vec![0]), small_values);
+        let (Some(values), Some(zeros)) = (small_values(&self.values), zeros) else { return false };
         let shape = self.values.shape();
         let filters = (if columns { shape[shape.len() - 1] } else { shape[0] }).max(1) as usize;
         let mut sums = vec![0i64; filters];
-        for (i, w) in values.iter().enumerate() {
-            let f = if columns { i % filters } else { i / (values.len() / filters) };
-            sums[f] += (w - zeros[f % zeros.len()]).abs() * 255;
+        let mut add = |f: usize, w: i16| sums[f] += i64::from((w - zeros[f % zeros.len()]).abs()) * 255;
+        if columns {
+            values.chunks(filters).for_each(|row| row.iter().enumerate().for_each(|(f, w)| add(f, *w)));
+        } else {
+            let filter = (values.len() / filters).max(1);
+            values.chunks(filter).enumerate().for_each(|(f, ws)| ws.iter().for_each(|w| add(f, *w)));
         }
         let addend = |f: usize| bias.map_or(0, |b| i64::from(b[f].unsigned_abs()));
         sums.iter().enumerate().all(|(f, sum)| sum + addend(f) <= i64::from(i32::MAX))
@@ -104,7 +107,7 @@ pub(super) fn convolution(cx: &mut RuleCx, m: &Match, x: Id, w: &Weights, b: Opt
 }
 
 fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    let y = m.input(0).filter(|y| cx.single_use(*y))?;
+    let y = m.input(0).filter(|y| cx.single_use(*y) && !done(cx, m, "qlinear_conv"))?;
     let conv = cx.find(y, "conv").into_iter().find(|c| c.inputs.len() <= 3 && c.attrs.get("epilogue").is_none())?;
     let x = conv.input(0)?;
     let x_scale = dequantized(cx, x)?.params.scale;

@@ -86,7 +86,9 @@ impl Model<'_> {
             _ => node.inputs.iter().flatten().find_map(|x| self.float_operand(*x)),
         };
         reason.or_else(|| self.float_result(node)).unwrap_or_else(|| match node.op.name {
-            "conv" | "matmul" | "gemm" => "an attribute, a bias computed at run time, or sums that an i32 may not hold".to_string(),
+            "conv" | "matmul" | "gemm" => {
+                "an attribute, a bias computed at run time, or sums that an i32 may not hold".to_string()
+            }
             "average_pool" => "padding that does not count in the mean has no integer form".to_string(),
             op => format!("{op} has no integer form"),
         })
@@ -111,9 +113,13 @@ impl Model<'_> {
         let bits = integers.map_or(8, |id| self.graph.ty(id).dtype.bits());
         match scale.flatten() {
             None => Some(format!("the scale of {name} is computed at run time")),
-            Some(s) if node.attrs.int("block_size").unwrap_or(0) != 0 => Some(format!("{name} has {} scales, one a block", s.len())),
+            Some(s) if node.attrs.int("block_size").unwrap_or(0) != 0 => {
+                Some(format!("{name} has {} scales, one a block", s.len()))
+            }
             Some(s) if s.len() != 1 => Some(format!("{name} has {} scales, one for each index of an axis", s.len())),
-            Some(s) if s.dtype() != DType::F32 || !sane(s.to_vec::<f32>()[0]) => Some(format!("the scale of {name} is {} or out of range", s.dtype())),
+            Some(s) if s.dtype() != DType::F32 || !sane(s.to_vec::<f32>()[0]) => {
+                Some(format!("the scale of {name} is {} or out of range", s.dtype()))
+            }
             _ if bits != 8 => Some(format!("{name} has integers of {bits} bits, products have 8")),
             _ => None,
         }
@@ -134,7 +140,9 @@ impl Model<'_> {
             (Some(_), Some(_)) if d.attrs.int("block_size").unwrap_or(0) != 0 => {
                 Some(format!("its weights {name} have a scale for each block, which one sum of integers cannot keep apart"))
             }
-            (Some(w), Some(_)) if w.dtype().bits() > 8 => Some(format!("its weights {name} have {} bits, at most 8 are multiplied", w.dtype().bits())),
+            (Some(w), Some(_)) if w.dtype().bits() > 8 => {
+                Some(format!("its weights {name} have {} bits, at most 8 are multiplied", w.dtype().bits()))
+            }
             _ => None,
         }
     }

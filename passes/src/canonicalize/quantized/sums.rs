@@ -13,7 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
 use super::matmul::{row, transposed};
-use super::params::{Dequantized, dequantized};
+use super::params::{Dequantized, dequantized, done};
 use super::products::{Weights, weights};
 
 /// The rules of this file.
@@ -40,7 +40,15 @@ fn scaled(bias: bool) -> ScalarProgram {
 }
 
 /// The integer product `op` of x and w; scales and bias get `shape`, by which they broadcast to the result.
-fn product(cx: &mut RuleCx, op: &str, x: &Dequantized, w: Weights, bias: Option<Vec<f32>>, shape: &[u64], attrs: Attrs) -> Option<Id> {
+fn product(
+    cx: &mut RuleCx,
+    op: &str,
+    x: &Dequantized,
+    w: Weights,
+    bias: Option<Vec<f32>>,
+    shape: &[u64],
+    attrs: Attrs,
+) -> Option<Id> {
     let filters: u64 = shape.iter().product();
     let scale = |f: usize| x.params.scale * w.scales[f % w.scales.len()];
     let scales = Tensor::from_vec(shape, (0..filters as usize).map(scale).collect());
@@ -57,12 +65,13 @@ fn activations(cx: &RuleCx, id: Id) -> Option<Dequantized> {
     dequantized(cx, id).filter(|x| x.params.dtype.bits() == 8 && cx.constant(x.x).is_none())
 }
 
-fn plain(m: &Match, own: usize) -> Option<()> {
-    (m.inputs.len() <= own && m.attrs.get("epilogue").is_none()).then_some(())
+/// A node without epilogue that `op` has not replaced yet.
+fn plain(cx: &RuleCx, m: &Match, own: usize, op: &str) -> Option<()> {
+    (m.inputs.len() <= own && m.attrs.get("epilogue").is_none() && !done(cx, m, op)).then_some(())
 }
 
 fn conv(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    plain(m, 3)?;
+    plain(cx, m, 3, "conv_integer")?;
     let x = activations(cx, m.input(0)?)?;
     if m.attrs.ints("pads").is_some_and(|p| p.iter().any(|p| *p < 0)) {
         return None;
@@ -78,7 +87,7 @@ fn conv(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    plain(m, 2)?;
+    plain(cx, m, 2, "matmul_integer")?;
     let x = activations(cx, m.input(0)?).filter(|x| cx.ty(x.x).rank() >= 2)?;
     let w = weights(cx, m.input(1)?, 1).filter(|w| w.values.shape().len() == 2 && w.sums_fit(None, true))?;
     let columns = w.values.shape()[1];
@@ -86,7 +95,7 @@ fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 fn gemm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    plain(m, 3)?;
+    plain(cx, m, 3, "matmul_integer")?;
     let one = |name| m.attrs.float(name).unwrap_or(1.0) == 1.0;
     let on = |name| m.attrs.int(name).unwrap_or(0) != 0;
     if !one("alpha") || !(one("beta") || m.input(2).is_none()) || on("transA") {
