@@ -15,9 +15,8 @@ use crate::common::views::channels_last;
 
 /// `target = program(sum over the window of (x - zero) * (w - zero), operands)`.
 pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &Target) {
-    let zero = layer.x_zero(cx, 0);
     let x = padded(layer, cx);
-    let start = layer.start(cx, zero);
+    let start = layer.start(cx, 0);
     let channels = layer.group;
     let w = cx.const_buf(DType::I32, weights(layer));
     let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();

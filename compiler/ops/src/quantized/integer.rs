@@ -66,12 +66,11 @@ impl Integer {
             self.weights.iter_mut().chain(&mut self.w_zeros).for_each(|w| *w -= 128);
         }
         let x = self.bytes(cx);
-        let zero = self.x_zero(cx, x.moved);
         let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
             target = self.with_sums_of_x(cx, &x, target);
         }
-        let start = self.start(cx, zero);
+        let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
         let weights = |g: usize, row: usize, col: usize, tap: usize| {
             let per_filter = self.weights.len() / self.y.view.shape[1] as usize;
@@ -129,8 +128,7 @@ impl Integer {
 
     /// x with its padding, when the buffer of x has a border of zeros and zero is its zero point.
     pub fn bordered(&self, cx: &LowerCx) -> Option<Arg> {
-        let known = |z: &Arg| z.constant.as_ref().and_then(onnxc_ir::Tensor::to_i64s).is_some_and(|z| z == [0]);
-        if !self.x_zero.as_ref().is_none_or(known) {
+        if self.known_x_zero() != Some(0) {
             return None;
         }
         let mut x = self.x.clone();
@@ -200,8 +198,14 @@ impl Integer {
         Bytes { arg: all, channels: whole, moved }
     }
 
+    /// The zero point of x, if it is known when compiling.
+    fn known_x_zero(&self) -> Option<i32> {
+        let Some(zero) = &self.x_zero else { return Some(0) };
+        zero.constant.as_ref()?.to_i64s()?.first().map(|z| *z as i32)
+    }
+
     /// The zero point of x in the tile's bytes, as an i32 variable.
-    pub fn x_zero(&self, cx: &mut LowerCx, moved: i32) -> Expr {
+    fn x_zero(&self, cx: &mut LowerCx, moved: i32) -> Expr {
         let given = match &self.x_zero {
             Some(z) => cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, DType::I32),
             None => int(DType::I32, 0),
@@ -209,21 +213,26 @@ impl Integer {
         Expr::Var(cx.let_(given.minus(int(DType::I32, i64::from(moved)))))
     }
 
-    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`.
-    pub fn start(&self, cx: &mut LowerCx, zero: Expr) -> BufId {
+    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`, of an x from which `moved` was taken.
+    pub fn start(&self, cx: &mut LowerCx, moved: i32) -> BufId {
         let m = self.y.view.shape[1] as usize;
         let per_filter = self.weights.len() / m;
         let sum = |f: usize| {
             let row: i32 = self.weights[f * per_filter..(f + 1) * per_filter].iter().sum();
             row.wrapping_sub((per_filter as i32).wrapping_mul(self.w_zeros[f]))
         };
-        let sums: Vec<u8> = (0..m).flat_map(|f| sum(f).to_le_bytes()).collect();
-        let sums = cx.const_buf(DType::I32, sums);
-        let bias = self.bias.as_ref().map(|b| cx.const_buf(DType::I32, b.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        let first = |f: usize| self.bias.as_ref().map_or(0, |b| b[f]);
+        if let Some(zero) = self.known_x_zero() {
+            let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f)));
+            return along(cx, DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect(), 0, 1).buf;
+        }
+        let zero = self.x_zero(cx, moved);
+        let [sums, firsts]: [Vec<u8>; 2] =
+            [&sum as &dyn Fn(usize) -> i32, &first].map(|v| (0..m).flat_map(|f| v(f).to_le_bytes()).collect());
+        let (sums, firsts) = (cx.const_buf(DType::I32, sums), cx.const_buf(DType::I32, firsts));
         let buf = cx.scratch(DType::I32, m as u64 + 64, false);
         cx.for_(LoopKind::Vector, m as u64, |cx, j| {
-            let first = bias.map_or_else(|| int(DType::I32, 0), |b| nest::at(b, j.clone()));
-            let value = first.minus(zero.mul(nest::at(sums, j.clone())));
+            let value = nest::at(firsts, j.clone()).minus(zero.mul(nest::at(sums, j.clone())));
             cx.push(Stmt::Store(buf, j, value));
         });
         buf

@@ -14,6 +14,7 @@ use crate::common::elements::f64s;
 use crate::common::epilogue;
 use crate::common::sample::lists;
 use crate::common::{elements, sample};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static QLINEAR_CONV: OpDef = OpDef {
@@ -68,6 +69,18 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     Ok(vec![epilogue::apply(cx, elements::from_scalars(dtype, &shape, y)?, OWN)?])
 }
 
+/// `u8((i32(a0) + i32(a1)) / 2)`, for samples with an epilogue.
+fn halved_sum() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (a, b) = (p.arg(0, DType::U8), p.arg(1, DType::U8));
+    let (a, b) = (p.cast(a, DType::I32), p.cast(b, DType::I32));
+    let sum = p.bin(BinOp::Add, a, b);
+    let one = p.int(1, DType::I32);
+    let half = p.bin(BinOp::Shr, sum, one);
+    p.cast(half, DType::U8);
+    p
+}
+
 fn samples() -> Vec<Sample> {
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let scale = |v: f32| constant(Tensor::scalar(v));
@@ -80,8 +93,18 @@ fn samples() -> Vec<Sample> {
         sample::sample(attrs, vec![byte_data(x.0, x.1), scale(0.01), zx, const_bytes(w.0, w.1), sw, zw, scale(0.5), zy, bias])
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
+    let depthwise = |n: i64, more: Attrs| more.with("group", Attr::Int(n));
     let (u, s) = (DType::U8, DType::I8);
+    let strided = lists(&[("pads", &[1, 1, 1, 1]), ("strides", &[2, 2])]);
+    let dilated = lists(&[("pads", &[4, 4, 4, 4]), ("dilations", &[2, 2])]);
+    let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
+    residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
+    residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
     vec![
+        residual,
+        case(depthwise(67, strided), (u, &[1, 67, 9, 8]), (u, &[67, 1, 3, 3]), true, true),
+        case(depthwise(20, dilated), (s, &[2, 20, 9, 7]), (s, &[20, 1, 5, 5]), false, false),
+        case(depthwise(96, Attrs::default()), (u, &[1, 96, 7, 7]), (s, &[96, 1, 7, 7]), true, false),
         case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, true),
         case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), false, false),
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
