@@ -227,12 +227,15 @@ impl Integer {
             return along(cx, DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect(), 0, 1).buf;
         }
         let zero = self.x_zero(cx, moved);
-        let [sums, firsts]: [Vec<u8>; 2] =
-            [&sum as &dyn Fn(usize) -> i32, &first].map(|v| (0..m).flat_map(|f| v(f).to_le_bytes()).collect());
-        let (sums, firsts) = (cx.const_buf(DType::I32, sums), cx.const_buf(DType::I32, firsts));
+        let table = |cx: &mut LowerCx, value: &dyn Fn(usize) -> i32| {
+            cx.const_buf(DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect())
+        };
+        let sums = table(cx, &sum);
+        let firsts = self.bias.as_ref().map(|_| table(cx, &first));
         let buf = cx.scratch(DType::I32, m as u64 + 64, false);
         cx.for_(LoopKind::Vector, m as u64, |cx, j| {
-            let value = nest::at(firsts, j.clone()).minus(zero.mul(nest::at(sums, j.clone())));
+            let first = firsts.map_or_else(|| int(DType::I32, 0), |b| nest::at(b, j.clone()));
+            let value = first.minus(zero.mul(nest::at(sums, j.clone())));
             cx.push(Stmt::Store(buf, j, value));
         });
         buf
