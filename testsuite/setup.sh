@@ -1,13 +1,14 @@
 #!/bin/sh
 # Install what the tests need beyond Rust, and write the test data.  Safe to run again: what is there is kept.
 #
-#   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests, tests of ONNX Runtime's operators
-#   testsuite/setup.sh --bench    also the dense benchmark networks (0.8 GB) in $DATA/bench
+#   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests, tests of ONNX Runtime's operators,
+#                                 small quantised networks
+#   testsuite/setup.sh --bench    also the benchmark networks, dense (0.8 GB) and quantised, in $DATA/bench
 #   testsuite/setup.sh --no-apt   never call the package manager
 #
 # $DATA is target/ unless ONNXC_DATA names another folder:
 #   $DATA/zoo/<id>.onnx, $DATA/zoo/data/<id>/{input_<i>,output_<j>}.npy, $DATA/onnx-tests/<kind>/<test>/,
-#   $DATA/contrib/<test>/
+#   $DATA/contrib/<test>/, $DATA/qdq/<id>.onnx, $DATA/qdq/data/<id>/{input_<i>,output_<j>}.npy
 # Python packages go to .venv, or to $ONNXC_DATA/venv when that variable is set.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +20,7 @@ for arg in "$@"; do
     case $arg in
         --bench) bench=1 ;;
         --no-apt) apt=0 ;;
-        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -71,8 +72,17 @@ if [ "$(cat "$data/contrib/stamp" 2>/dev/null)" != "$stamp" ]; then
     "$python" "$root/testsuite/contrib/make_contrib_tests.py" "$data/contrib"
     echo "$stamp" >"$data/contrib/stamp"
 fi
+stamp=$(cat "$root/testsuite/zoo/requirements.txt" "$root/testsuite/qdq/make_qdq_models.py" | cksum)
+if [ "$(cat "$data/qdq/stamp" 2>/dev/null)" != "$stamp" ]; then
+    rm -rf "$data/qdq"
+    "$python" "$root/testsuite/qdq/make_qdq_models.py" "$data/qdq"
+    echo "$stamp" >"$data/qdq/stamp"
+fi
 if [ $bench = 1 ]; then
     [ -e "$data/bench/mnist_cnn.onnx" ] || "$python" "$root/testsuite/zoo/make_bench_models.py" "$data/bench"
+    for net in resnet50 mobilenetv2; do
+        [ -e "$data/bench/$net.int8.onnx" ] || "$python" "$root/testsuite/zoo/make_int8.py" "$data/bench/$net.onnx" "$data/bench/$net.int8.onnx"
+    done
     "$python" "$root/testsuite/zoo/make_zoo_data.py" "$data/bench" "$data/bench/data"
 fi
 echo "test data is in $data"

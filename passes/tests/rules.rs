@@ -17,7 +17,7 @@ use onnxc_passes::Phase;
 struct CountNodes;
 
 impl CostModel for CountNodes {
-    fn cost(&self, op: &OpDef, _: &Attrs, inputs: &[Option<Operand>], _: &[TensorType]) -> f64 {
+    fn cost(&self, op: &OpDef, _: &Attrs, inputs: &[Option<Operand>], outputs: &[TensorType]) -> f64 {
         let apart = match op.name {
             "map" => -0.008,
             "mul" | "add" => -0.005,
@@ -25,9 +25,16 @@ impl CostModel for CountNodes {
             "reshape" => -0.015,
             // Two operators take its place.
             "batch_normalization" => 3.0,
+            // What rules put in their place has more operands, or is several operators on fewer bytes.
+            "quantize_linear" | "dequantize_linear" => 1.0,
+            "concat" | "relu" | "clip" => outputs.iter().map(|ty| ty.dtype.bytes() as f64).sum(),
+            "max" | "min" => -0.5,
+            // The work of the conversions around it is in it.
+            "conv_integer" | "matmul_integer" => -0.5,
             _ => 0.0,
         };
-        1.0 + 0.01 * inputs.len() as f64 + apart
+        let width: f64 = outputs.iter().map(|ty| 0.005 * ty.dtype.bytes() as f64).sum();
+        1.0 + 0.01 * inputs.len() as f64 + apart + width
     }
 }
 
@@ -98,7 +105,7 @@ fn before_and_after(case: &Path) {
     same_results(case, rule, &before, &after);
 }
 
-/// Both graphs on random inputs: bit for bit for exact rules, within a few ulp of the largest result otherwise.
+/// Both graphs on random inputs: bit for bit for exact rules; otherwise within a few ulp of the largest result, or one step of integers.
 fn same_results(case: &Path, rule: Rule, before: &Graph, after: &Graph) {
     for seed in 0..20 {
         let mut random = Random(seed * 77 + 1);
@@ -114,7 +121,9 @@ fn same_results(case: &Path, rule: Rule, before: &Graph, after: &Graph) {
                 let (a, b) = (a.to_f64s().expect("real numbers"), b.to_f64s().expect("real numbers"));
                 let largest = a.iter().fold(1e-6f64, |m, x| m.max(x.abs()));
                 let worst = a.iter().zip(&b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-                assert!(worst <= 1e-5 * largest, "{}: seed {seed}: {worst} of {largest}", case.display());
+                let whole = before.ty(before.outputs[0]).dtype.is_int() && rule.class == RuleClass::Bounded;
+                let allowed = if whole { 1.0 } else { 1e-5 * largest };
+                assert!(worst <= allowed, "{}: seed {seed}: {worst} of {largest}", case.display());
             }
         }
     }
@@ -140,6 +149,8 @@ impl Random {
                 (0..count).flat_map(|_| one(self.next()).to_le_bytes()).collect()
             }
             DType::I64 => (0..count).flat_map(|_| ((self.next() * 50.0) as i64).to_le_bytes()).collect(),
+            DType::U8 => (0..count).map(|_| ((self.next() + 2.0) * 64.0) as u8).collect(),
+            DType::I8 => (0..count).map(|_| (self.next() * 64.0) as i8 as u8).collect(),
             other => panic!("cases have no {other} inputs"),
         };
         Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes)).expect("sized")

@@ -5,7 +5,7 @@
 
 use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
-use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
 use crate::error::Error;
@@ -20,7 +20,8 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     let lanes = i64::from(e.lanes());
     let full = i64::from(k.channels) / lanes;
     let rest = i64::from(k.channels) % lanes;
-    let row = Row { k, program: &program, careful };
+    let (ty, acc) = if k.x_dtype == DType::F32 { (Ty::F32, DType::F32) } else { (Ty::I32, DType::I32) };
+    let row = Row { k, program: &program, careful, ty, acc };
     if full > 3 {
         let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
         row.group(e, &ptrs, 0, Lanes::All)?;
@@ -45,6 +46,9 @@ struct Row<'k> {
     k: &'k DepthwiseKernel,
     program: &'k ScalarProgram,
     careful: bool,
+    /// The accumulators.
+    ty: Ty,
+    acc: DType,
 }
 
 /// Pointers at the start of the row.
@@ -69,7 +73,9 @@ impl Row<'_> {
 
     /// Moves the pointers on by `channels` channels.
     fn next_group(&self, e: &mut dyn Emitter, p: &Ptrs, channels: i64) -> Result<(), Error> {
-        for q in [Some(p.x), Some(p.w), Some(p.y), p.bias].into_iter().flatten() {
+        e.advance(p.x, self.k.x_dtype.bytes() as i64 * channels)?;
+        e.advance(p.y, self.k.y_dtype.bytes() as i64 * channels)?;
+        for q in [Some(p.w), p.bias].into_iter().flatten() {
             e.advance(q, 4 * channels)?;
         }
         for (q, operand) in p.ops.iter().zip(&self.k.operands).filter(|o| o.1.per_column) {
@@ -83,9 +89,9 @@ impl Row<'_> {
         let at_once = if self.careful { 1 } else { 4 };
         let taps = self.k.taps.len();
         let keep = !self.careful && taps + 2 * at_once + SPARE <= e.available();
-        let weights = if keep { alloc_many(e, Ty::F32, taps)? } else { Vec::new() };
+        let weights = if keep { alloc_many(e, self.ty, taps)? } else { Vec::new() };
         for (t, v) in weights.iter().enumerate() {
-            e.load(*v, DType::F32, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
+            e.load(*v, self.acc, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
         }
         let mut p = Ptrs { x: e.copy_ptr(start.x)?, y: e.copy_ptr(start.y)?, n: e.copy_ptr(start.n)?, ops: Vec::new(), ..*start };
         for q in &start.ops {
@@ -123,28 +129,29 @@ impl Row<'_> {
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
-        let acc = alloc_many(e, Ty::F32, width)?;
+        let acc = alloc_many(e, self.ty, width)?;
         for v in &acc {
             match p.bias {
-                Some(bias) => e.load(*v, DType::F32, Mem { base: bias, disp: 4 * channel }, lanes)?,
-                None => e.copy(Ty::F32, *v, Opd::Const(0))?,
+                Some(bias) => e.load(*v, self.acc, Mem { base: bias, disp: 4 * channel }, lanes)?,
+                None => e.copy(self.ty, *v, Opd::Const(0))?,
             }
         }
-        let xs = alloc_many(e, Ty::F32, width)?;
+        let xs = alloc_many(e, self.ty, width)?;
         for (t, tap) in self.k.taps.iter().enumerate() {
             let w = match weights.get(t) {
                 Some(w) => *w,
                 None => {
-                    let w = e.alloc(Ty::F32)?;
-                    e.load(w, DType::F32, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
+                    let w = e.alloc(self.ty)?;
+                    e.load(w, self.acc, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
                     w
                 }
             };
             for (o, x) in xs.iter().enumerate() {
-                e.load(*x, DType::F32, Mem { base: p.x, disp: tap + o as i64 * self.k.x_step + 4 * channel }, lanes)?;
+                let disp = tap + o as i64 * self.k.x_step + self.k.x_dtype.bytes() as i64 * channel;
+                e.load(*x, self.k.x_dtype, Mem { base: p.x, disp }, lanes)?;
             }
             for (v, x) in acc.iter().zip(&xs) {
-                e.fma(*v, Opd::Reg(*x), Opd::Reg(w), Opd::Reg(*v))?;
+                self.add_product(e, *v, *x, w)?;
             }
             if weights.is_empty() {
                 e.free(w);
@@ -155,6 +162,15 @@ impl Row<'_> {
             self.finish(e, p, v, o as i64, channel, lanes)?;
         }
         Ok(())
+    }
+
+    /// `acc += x * w`; x becomes anything.
+    fn add_product(&self, e: &mut dyn Emitter, acc: V, x: V, w: V) -> Result<(), Error> {
+        if self.ty == Ty::F32 {
+            return e.fma(acc, Opd::Reg(x), Opd::Reg(w), Opd::Reg(acc));
+        }
+        e.bin(BinOp::Mul, self.ty, x, Opd::Reg(x), Opd::Reg(w))?;
+        e.bin(BinOp::Add, self.ty, acc, Opd::Reg(acc), Opd::Reg(x))
     }
 
     fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, acc: V, o: i64, channel: i64, lanes: Lanes) -> Result<(), Error> {
@@ -171,7 +187,8 @@ impl Row<'_> {
         };
         let root = self.program.result();
         let (v, own) = Eval::new(self.program, &[root]).take_reg(e, root, &mut args)?;
-        e.store(v, DType::F32, Mem { base: p.y, disp: o * self.k.y_step + 4 * channel }, lanes)?;
+        let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
+        e.store(v, self.k.y_dtype, Mem { base: p.y, disp }, lanes)?;
         if own {
             e.free(v);
         }

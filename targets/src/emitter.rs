@@ -68,6 +68,8 @@ pub(crate) enum VUn {
     Not,
     /// f32 to i32, toward zero, saturating, NaN gives 0.
     ToInt,
+    /// f32 of a magnitude below 2^22 to i32, to nearest, ties to even; NaN gives 0.
+    ToNearest,
     /// i32 to f32.
     ToFloat,
 }

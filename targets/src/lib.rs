@@ -11,6 +11,7 @@ mod emitter;
 mod error;
 mod features;
 mod kernels;
+mod limits;
 mod program;
 mod tile;
 mod vectorize;

@@ -9,6 +9,7 @@ use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
 use crate::emitter::{Emitter, Mem, Opd, Ty, V, VUn};
 use crate::error::Error;
+use crate::limits;
 
 /// The value of a node.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +135,9 @@ impl<'p> Eval<'p> {
             return Ok(());
         }
         let node = self.program.nodes[n as usize];
+        if let Some(real) = self.rounded_to_int(n) {
+            return self.round_to_int(e, n, real, args);
+        }
         let mut order: Vec<NodeIx> = node.op.operands().collect();
         order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
         for o in order {
@@ -186,6 +190,31 @@ impl<'p> Eval<'p> {
         Ok(Val::Own(d))
     }
 
+    /// x, when node `n` is `i32(round(x))`, nothing else needs `round(x)`, and x is small enough for `VUn::ToNearest`.
+    fn rounded_to_int(&self, n: NodeIx) -> Option<NodeIx> {
+        let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else { return None };
+        let ScalarOp::Un(UnOp::Round, real) = self.program.nodes[source as usize].op else { return None };
+        let types = (self.program.dtype(real), self.program.dtype(n)) == (DType::F32, DType::I32);
+        let (low, high) = limits::limits(self.program, real);
+        (types && self.is_fresh(source) && low > -FAR && high < FAR).then_some(real)
+    }
+
+    /// `i32(round(real))` as one conversion.
+    fn round_to_int(&mut self, e: &mut dyn Emitter, n: NodeIx, real: NodeIx, args: &mut Args) -> Result<(), Error> {
+        let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else {
+            unreachable!("internal: targets: a conversion");
+        };
+        self.forgo(source);
+        let (v, own) = self.take_reg(e, real, args)?;
+        let d = e.alloc(Ty::I32)?;
+        e.un(VUn::ToNearest, Ty::F32, d, v)?;
+        if own {
+            e.free(v);
+        }
+        self.vals[n as usize] = Some(Val::Own(d));
+        Ok(())
+    }
+
     /// Takes the operands of `op` and puts its value in one of their registers, or a new one.
     fn operate(&mut self, e: &mut dyn Emitter, op: ScalarOp, dtype: DType, args: &mut Args) -> Result<Val, Error> {
         let ty = lane_type(dtype)?;
@@ -226,7 +255,9 @@ impl<'p> Eval<'p> {
                 if from == DType::F16 && !matches!(source_op, ScalarOp::Arg(_)) {
                     return Err(Error::Unsupported("rounding to f16 in the middle of a chain".to_string()));
                 }
-                cast(e, d, at(0), from, dtype)?;
+                let (low, high) = limits::limits(self.program, source);
+                let fits = dtype.int_range().is_some_and(|(least, most)| low >= least as f64 && high <= most as f64);
+                cast(e, d, at(0), (from, dtype), fits)?;
             }
             ScalarOp::Arg(_) | ScalarOp::Const(_) => unreachable!("internal: targets: leaves are handled before"),
         }
@@ -246,6 +277,8 @@ fn in_register(e: &mut dyn Emitter, ty: Ty, o: Opd) -> Result<(V, Option<V>), Er
     }
 }
 
+/// Limit of `VUn::ToNearest`.
+const FAR: f64 = 4_194_304.0;
 const ONE: u32 = 0x3F80_0000;
 const INFINITY: u32 = 0x7F80_0000;
 
@@ -315,8 +348,8 @@ fn wrap(e: &mut dyn Emitter, d: V, to: DType) -> Result<(), Error> {
     }
 }
 
-/// Conversions as `ScalarOp::Cast` says.
-fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(), Error> {
+/// Conversions as `ScalarOp::Cast` says. `fits`: the value is in the range of an integer type already.
+fn cast(e: &mut dyn Emitter, d: V, a: Opd, (from, to): (DType, DType), fits: bool) -> Result<(), Error> {
     use DType::*;
     let (from_ty, to_ty) = (lane_type(from)?, lane_type(to)?);
     let (v, temp) = in_register(e, from_ty, a)?;
@@ -335,7 +368,7 @@ fn cast(e: &mut dyn Emitter, d: V, a: Opd, from: DType, to: DType) -> Result<(),
         (Ty::F32, Ty::Mask) => e.cmp(BinOp::Ne, Ty::F32, d, r, Opd::Const(0))?,
         (Ty::I32, Ty::F32) if from != U32 && to == F32 => e.un(VUn::ToFloat, Ty::I32, d, v)?,
         (Ty::I32, Ty::I32) => match to {
-            U16 | I16 if from == U8 || (to == I16 && from == I8) => e.copy(Ty::I32, d, r)?,
+            _ if fits => e.copy(Ty::I32, d, r)?,
             _ => {
                 e.copy(Ty::I32, d, r)?;
                 wrap(e, d, to)?;

@@ -90,6 +90,17 @@ pub fn zoo_model(id: &str) -> Model {
     model("zoo", id)
 }
 
+/// One of the small quantised networks of `testsuite/qdq/make_qdq_models.py`.
+pub fn quantised_model(id: &str) -> Model {
+    model("qdq", id)
+}
+
+/// A quantised benchmark network, if `testsuite/setup.sh --bench` has made it.
+pub fn quantised_bench(id: &str) -> Option<Model> {
+    let id = format!("{id}.int8");
+    folder().join(format!("bench/data/{id}/output_0.npy")).exists().then(|| model("bench", &id))
+}
+
 #[track_caller]
 fn model(kind: &str, id: &str) -> Model {
     Model { id: id.to_owned(), path: require(&format!("{kind}/{id}.onnx")), data: require(&format!("{kind}/data/{id}")) }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use egg::{Id, Language, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst, Var};
-use onnxc_ir::op::{EvalCx, OpDef, OpSet};
 use onnxc_ir::dim::DimBounds;
+use onnxc_ir::op::{EvalCx, Lower, OpDef, OpSet};
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::analysis::{self, Facts, Graph};
@@ -94,6 +94,13 @@ impl RuleCx<'_> {
     pub fn find(&self, id: Id, op: &str) -> Vec<Match> {
         let head = self.egraph.analysis.tables.op_index(op).map(Head::Op);
         self.find_heads(id, head.as_slice())
+    }
+
+    /// The elementwise e-nodes of a class, in a fixed order.
+    pub fn elementwise(&self, id: Id) -> Vec<Match> {
+        let tables = &self.egraph.analysis.tables;
+        let heads = Roots::Where(|op| matches!(op.lower, Lower::Elementwise(_))).heads(tables);
+        self.find_heads(id, &heads)
     }
 
     fn find_heads(&self, id: Id, heads: &[Head]) -> Vec<Match> {

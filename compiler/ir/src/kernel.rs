@@ -62,13 +62,17 @@ pub struct EpilogueOperand {
     pub per_column: bool,
 }
 
-/// One row of depthwise convolution, NHWC, f32: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
+/// One row of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
 /// for channels `0..channels`.
 ///
 /// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs. `x` already points at tap 0 of output 0. Weights are
-/// `[taps][w_stride]` f32 with channels neighbouring.
+/// `[taps][w_stride]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {
+    /// Element type of x: f32, u8 or i8.
+    pub x_dtype: DType,
+    /// Element type of y after the epilogue.
+    pub y_dtype: DType,
     /// Channels handled by one call.
     pub channels: u32,
     /// Byte offset in x of each tap.
@@ -79,7 +83,7 @@ pub struct DepthwiseKernel {
     pub y_step: i64,
     /// Bytes between taps in w.
     pub w_step: i64,
-    /// Bias of `channels` f32.
+    /// Bias of `channels` values.
     pub bias: bool,
     /// As in [`TileKernel`]; operand `row` is the byte step per output.
     pub epilogue: ScalarProgram,

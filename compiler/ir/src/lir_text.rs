@@ -96,7 +96,7 @@ impl fmt::Display for Short<'_> {
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }
             Kernel::Depthwise(k) => {
-                write!(f, "depthwise_{}x{} x_step={} y_step={}", k.taps.len(), k.channels, k.x_step, k.y_step)?;
+                write!(f, "depthwise_{}_{}x{} x_step={} y_step={}", k.x_dtype, k.taps.len(), k.channels, k.x_step, k.y_step)?;
                 write!(f, "{}", if k.bias { " bias" } else { "" })?;
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }

@@ -79,6 +79,9 @@ impl<'a> Builder<'a> {
         let written: Option<u64> = outputs.iter().map(size).sum();
         let read: u64 = operands.iter().flatten().map(|t| t.len() as u64).sum();
         let (Some(bytes), Some(written)) = (bytes, written) else { return Ok(None) };
+        if reads_bytes_as_floats(operands, outputs) {
+            return Ok(None);
+        }
         if bytes > self.fold_left || read.saturating_add(written) > self.limits.fold_elements {
             return Ok(None);
         }
@@ -102,6 +105,17 @@ impl<'a> Builder<'a> {
     pub fn value_dims(&self, id: ValueId) -> Option<Vec<Dim>> {
         self.graph.constant(id).and_then(as_dims).or_else(|| self.dims.get(&id).cloned())
     }
+}
+
+/// Most elements of a constant that is folded whatever its type.
+const FEW: usize = 8;
+
+/// Floats made of small integers, one for one: quantised weights. The integers are what integer arithmetic wants and a quarter of the bytes; passes fold
+/// them where floats are needed after all.
+fn reads_bytes_as_floats(operands: &[Option<&Tensor>], outputs: &[TensorType]) -> bool {
+    let (Some(Some(x)), [y]) = (operands.first(), outputs) else { return false };
+    let small = x.dtype().is_int() && x.dtype().bits() <= 8;
+    small && x.len() > FEW && y.dtype.is_float() && y.const_shape().as_deref() == Some(x.shape())
 }
 
 /// Integer results whose values are all known.

@@ -40,6 +40,7 @@ mod view;
 use onnxc_ir::op::OpDef;
 
 pub use sequences::LISTS;
+pub use quantized::{dequantization, quantization};
 
 /// Every operator, sorted by name.
 pub static ALL: &[&OpDef] = &[
@@ -118,6 +119,7 @@ pub static ALL: &[&OpDef] = &[
     &linear_attention::LINEAR_ATTENTION,
     &elementwise::LOG,
     &normalization::LOG_SOFTMAX,
+    &quantized::LOOKUP,
     &control::LOOP,
     &normalization::LP_NORMALIZATION,
     &pool::LP_POOL,

@@ -4,6 +4,7 @@ pub mod conv_fold;
 pub mod identity;
 pub mod movement;
 pub mod pad_fold;
+pub mod quantized;
 pub mod recognize;
 pub mod sizes;
 
@@ -11,5 +12,14 @@ use onnxc_egraph::Rule;
 
 /// All rules of the phase; they share one e-graph.
 pub fn rules() -> Vec<Rule> {
-    [identity::rules(), movement::rules(), conv_fold::rules(), pad_fold::rules(), recognize::rules(), sizes::rules()].concat()
+    let lists = [
+        identity::rules(),
+        movement::rules(),
+        conv_fold::rules(),
+        pad_fold::rules(),
+        recognize::rules(),
+        quantized::rules(),
+        sizes::rules(),
+    ];
+    lists.concat()
 }

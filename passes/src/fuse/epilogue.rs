@@ -4,7 +4,7 @@
 //! When   fuse phase, after maps have merged.
 //! Why    saves writing and reading the result once per map.
 //! Class  exact.
-//! Misses kernels whose result others use too; operands that would broadcast the kernel's result up.
+//! Misses kernels whose result others use too; dequantisations of quantised results; operands that would broadcast the kernel's result up.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::scalar::ScalarProgram;
@@ -13,8 +13,16 @@ use onnxc_ir::{Attr, DType};
 use super::map::{MAX_ARGS, MAX_NODES, simplify};
 
 /// Operators with an epilogue: name and number of operands of their own, before the epilogue's.
-pub(crate) const KERNELS: &[(&str, usize)] =
-    &[("conv", 3), ("matmul", 2), ("gemm", 3), ("conv_transpose", 3), ("conv_integer", 4), ("matmul_integer", 4)];
+pub(crate) const KERNELS: &[(&str, usize)] = &[
+    ("conv", 3),
+    ("matmul", 2),
+    ("gemm", 3),
+    ("conv_transpose", 3),
+    ("conv_integer", 4),
+    ("matmul_integer", 4),
+    ("qlinear_conv", 9),
+    ("qlinear_matmul", 8),
+];
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -78,7 +86,11 @@ fn absorb(cx: &mut RuleCx, kernel: &Match, own: usize, program: &ScalarProgram, 
     }
     // Tiles compute epilogues in lanes of 32 bits; not every target can store f16 from there, and none can round to it on the way.
     let lanes = |t: DType| t == DType::F32 || t == DType::Bool || (t.is_int() && (8..=32).contains(&t.bits()));
-    if raw_dtype.bits() == 32 && !program.nodes.iter().all(|n| lanes(n.dtype)) {
+    if (raw_dtype.bits() == 32 || raw_dtype.is_int()) && !program.nodes.iter().all(|n| lanes(n.dtype)) {
+        return None;
+    }
+    // What is quantised stays so: floats would be four times the bytes, and every user can make them again.
+    if raw_dtype.is_int() && raw_dtype.bits() == 8 && program.dtype(program.result()).is_float() {
         return None;
     }
     let mut inputs: Vec<Option<Id>> = (0..own).map(|i| kernel.input(i)).collect();

@@ -81,7 +81,7 @@ pub(crate) fn compose(
 }
 
 /// A map over `args` without repeated operands and one-element constants, if it has the type of class `like`.
-fn build_map(cx: &mut RuleCx, like: Id, program: &ScalarProgram, args: &[Id]) -> Option<Id> {
+pub(crate) fn build_map(cx: &mut RuleCx, like: Id, program: &ScalarProgram, args: &[Id]) -> Option<Id> {
     let (program, args) = simplify(cx, program, args, 0);
     if args.is_empty() || args.len() > MAX_ARGS {
         return None;

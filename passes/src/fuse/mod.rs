@@ -2,10 +2,11 @@
 
 pub mod epilogue;
 pub mod map;
+pub mod quantized;
 
 use onnxc_egraph::Rule;
 
 /// All rules of the phase; they share one e-graph.
 pub fn rules() -> Vec<Rule> {
-    [map::rules(), epilogue::rules()].concat()
+    [map::rules(), quantized::rules(), epilogue::rules()].concat()
 }

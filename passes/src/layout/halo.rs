@@ -1,6 +1,7 @@
 //! Zeros around images: a value that padded convolutions read lives in a buffer with a border, so that they need no padded copy of it.
 
-use onnxc_ir::graph::Graph;
+use onnxc_ir::DType;
+use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::View;
 
 use super::{Order, channels_last};
@@ -15,13 +16,16 @@ const NARROW: u64 = 10;
 /// The border that each value should have: the largest padding of the convolutions that read it.
 pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
     let mut halos: Vec<Option<Halo>> = vec![None; graph.values.len()];
-    for node in graph.nodes.iter().filter(|n| n.op.name == "conv") {
+    for node in &graph.nodes {
         let (Some(Some(x)), Some(pads)) = (node.inputs.first(), node.attrs.ints("pads")) else { continue };
+        if !pads_with_zeros(graph, node) {
+            continue;
+        }
         let ty = graph.ty(*x);
         let spatial = ty.rank().saturating_sub(2);
         let wide = ty.shape.last().is_some_and(|w| w.range(&graph.bounds).1 >= NARROW);
         let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && pads.iter().any(|p| *p > 0);
-        if !wide || !fits || ty.dtype != onnxc_ir::DType::F32 || orders[x.0 as usize] != channels_last(ty.rank()) {
+        if !wide || !fits || orders[x.0 as usize] != channels_last(ty.rank()) {
             continue;
         }
         let halo = halos[x.0 as usize].get_or_insert_with(|| Halo(vec![(0, 0); ty.rank()]));
@@ -30,6 +34,17 @@ pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
         }
     }
     halos
+}
+
+/// True for convolutions that read zeros where they pad: floats, and bytes whose zero point is 0.
+fn pads_with_zeros(graph: &Graph, node: &Node) -> bool {
+    let dtype = node.inputs[0].map(|x| graph.ty(x).dtype);
+    let zero = |i: usize| node.inputs.get(i).copied().flatten().map(|z| graph.constant(z).and_then(|t| t.to_i64s()));
+    match node.op.name {
+        "conv" => dtype == Some(DType::F32),
+        "qlinear_conv" | "conv_integer" => zero(2).is_none_or(|z| z.is_some_and(|z| z == [0])),
+        _ => false,
+    }
 }
 
 /// A part of a border: for each dimension the first coordinate and the one behind the last, counted from the value's first element.

@@ -215,6 +215,7 @@ impl Asm {
             }
             (VUn::Not, _) => op3!(self, vpxord / vpxor, d, a, Opd::Const(u32::MAX)),
             (VUn::ToInt, _) => self.int_of(d, a)?,
+            (VUn::ToNearest, _) => self.nearest_int_of(d, a)?,
             (VUn::ToFloat, _) => op2!(self, vcvtdq2ps, d, a),
         }
         Ok(())
@@ -242,6 +243,22 @@ impl Asm {
             self.free(m);
         }
         self.free(t);
+        Ok(())
+    }
+
+    /// `cvtps2dq` rounds to nearest even; only NaN is patched.
+    fn nearest_int_of(&mut self, d: V, a: V) -> Result<(), Error> {
+        if self.zmm {
+            self.k1_holds = None;
+            self.a.vcmpps(k1, z(a), z(a), ORDERED)?;
+            self.a.vcvtps2dq(z(d).k1().z(), z(a))?;
+            return Ok(());
+        }
+        let m = self.alloc(Ty::Mask)?;
+        self.a.vcmpps(y(m), y(a), y(a), ORDERED)?;
+        self.a.vcvtps2dq(y(d), y(a))?;
+        self.a.vpand(y(d), y(d), y(m))?;
+        self.free(m);
         Ok(())
     }
 

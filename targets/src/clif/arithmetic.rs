@@ -7,6 +7,19 @@ use super::{Clif, flags_le};
 use crate::emitter::{Ty, V, VUn};
 
 impl Clif<'_> {
+    /// The nearest integer, ties to even, of magnitudes below 2^22: adding 1.5 * 2^23 leaves it in the low bits. NaN gives 0.
+    pub(super) fn nearest_int_of(&mut self, x: Value) -> Value {
+        const BIG: u32 = 12_582_912f32.to_bits();
+        let big = self.constant(Ty::F32, BIG);
+        let moved = self.b.ins().fadd(x, big);
+        let bits = self.cast(moved, Ty::F32, Ty::I32);
+        let bias = self.constant(Ty::I32, BIG);
+        let whole = self.b.ins().isub(bits, bias);
+        let number = self.fcmp(FloatCC::Ordered, x, x);
+        let zero = self.constant(Ty::I32, 0);
+        self.choose(Ty::I32, number, whole, zero)
+    }
+
     /// Rounding without SSE4.1: values of 2^23 and above are integers already; below, adding and subtracting 2^23 rounds to nearest even.
     pub(super) fn round_by_hand(&mut self, op: VUn, x: Value) -> Value {
         let sign_bit = self.constant(Ty::I32, 0x8000_0000);

@@ -4,6 +4,7 @@ mod bench;
 mod compile;
 mod element_types;
 mod engine;
+mod integers;
 mod look;
 mod operators;
 mod run;

@@ -301,6 +301,8 @@ impl Conv {
             per_column: s[1] == 1,
         };
         let kernel = Kernel::Depthwise(DepthwiseKernel {
+            x_dtype: DType::F32,
+            y_dtype: self.y.dtype,
             channels: channels as u32,
             taps,
             x_step: x_step * 4,

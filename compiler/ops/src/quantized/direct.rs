@@ -1,7 +1,7 @@
 //! The formulas one element after the other, for operands that are not known when compiling.
 
 use onnxc_ir::DType;
-use onnxc_ir::lir::{Expr, Stmt};
+use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
@@ -10,7 +10,7 @@ use super::lower::{element, stacks};
 use super::matmul_integer::parameter_strides;
 use super::requantization;
 use crate::common::nest::{self, ExprExt, int};
-use crate::common::tile::broadcast_strides;
+use crate::common::tile::{self, broadcast_strides};
 use crate::common::window::Window;
 
 /// A convolution.
@@ -186,7 +186,9 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
     let (sa, sb, _) = stacks(&m.a, &m.b);
     let (scale_a, scale_b, scale_y, zero_y) = (cx.input(1), cx.input(4), cx.input(6), cx.input(7));
     let (pa, pb) = (parameter(&scale_a, &sa, true)?, parameter(&scale_b, &sb, false)?);
-    let program = requantization(y.dtype, None);
+    let raw = zero_y.dtype;
+    let program = requantization(raw, None);
+    let (epilogue, operands) = tile::epilogue(cx, super::qlinear_matmul::OWN, raw);
     let zero = Expr::Int(0);
     sums(cx, &m, |cx, outer, row, col, at, sum| {
         let a = element(&scale_a, at_stack(scale_a.view.offset, &pa, outer, row, &zero), DType::F32);
@@ -195,6 +197,6 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
         let factor = Expr::bin(BinOp::Div, a.mul(b), s);
         let z = first(cx, &zero_y);
         let value = cx.program(&program, &[sum, factor, z]);
-        cx.push(Stmt::Store(y.buf, y.index(at), value));
+        finish(cx, &y, &epilogue, &operands, value, at);
     })
 }

@@ -10,6 +10,7 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
+use super::depthwise;
 use super::spread::{along, vector_view};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
@@ -56,50 +57,91 @@ impl Integer {
         if self.y.view.shape.contains(&0) {
             return Ok(());
         }
+        if self.is_depthwise() {
+            let (target, in_place) = self.target(cx);
+            depthwise::emit(&self, cx, &target);
+            return self.finish(cx, in_place, &target.0);
+        }
         if self.unsigned_weights {
             self.weights.iter_mut().chain(&mut self.w_zeros).for_each(|w| *w -= 128);
         }
         let x = self.bytes(cx);
-        let zero = self.x_zero(cx, x.moved);
-        let raw = self.y.clone();
-        let shape = raw.view.shape.clone();
-        let dense = |s: &[i64]| s[1] == 1 || s[1] == 0;
-        let in_place =
-            (raw.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, &shape)));
-        let mut target = (raw, self.program.clone(), self.operands.clone());
-        if !in_place {
-            let buf = cx.scratch(DType::I32, shape.iter().product(), false);
-            let view = channels_last(&shape);
-            let mut identity = ScalarProgram::default();
-            identity.arg(0, DType::I32);
-            target = (Arg { buf, dtype: DType::I32, view, constant: None }, identity, Vec::new());
-        }
+        let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
             target = self.with_sums_of_x(cx, &x, target);
         }
-        let start = self.start(cx, zero);
-        let filters = shape[1] / self.group;
+        let start = self.start(cx, x.moved);
+        let filters = self.y.view.shape[1] / self.group;
         let weights = |g: usize, row: usize, col: usize, tap: usize| {
-            let per_filter = self.weights.len() / shape[1] as usize;
+            let per_filter = self.weights.len() / self.y.view.shape[1] as usize;
             let taps: usize = self.kernel.iter().product::<u64>() as usize;
             self.weights[(g * filters as usize + col) * per_filter + row * taps + tap]
         };
         self.product(cx, &x, filters, &weights, Some(start), &target);
-        if !in_place {
-            let scratch = target.0;
-            let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &shape)).collect();
-            // The sums of x, if any, were taken off in the tile already.
-            cx.for_each(&shape, &self.y.view.strides.clone(), |cx, at| {
-                let mut args = vec![cx.load(&scratch, at)];
-                for (o, s) in self.operands.iter().zip(&strides) {
-                    let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
-                    args.push(nest::at(o.buf, index));
-                }
-                let value = cx.program(&self.program, &args);
-                cx.store(&self.y, at, value);
-            });
+        self.finish(cx, in_place, &target.0)
+    }
+
+    /// One filter of one channel for each of several groups.
+    fn is_depthwise(&self) -> bool {
+        self.group > 1 && self.x.view.shape[1] == self.group && self.y.view.shape[1] == self.group
+    }
+
+    /// Where kernels write, and whether that is the result: kernels want neighbouring channels beside each other; else sums go to scratch memory.
+    fn target(&self, cx: &mut LowerCx) -> (Target, bool) {
+        let shape = &self.y.view.shape;
+        let dense = |s: &[i64]| s[1] == 1 || s[1] == 0;
+        let in_place =
+            (self.y.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, shape)));
+        if in_place {
+            return ((self.y.clone(), self.program.clone(), self.operands.clone()), true);
         }
+        let buf = cx.scratch(DType::I32, shape.iter().product(), false);
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::I32);
+        ((Arg { buf, dtype: DType::I32, view: channels_last(shape), constant: None }, identity, Vec::new()), false)
+    }
+
+    /// The program as a pass of its own over sums in scratch memory.
+    fn finish(&self, cx: &mut LowerCx, in_place: bool, sums: &Arg) -> OpResult<()> {
+        if in_place {
+            return Ok(());
+        }
+        let shape = &self.y.view.shape;
+        let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, shape)).collect();
+        // The sums of x, if any, were taken off by the kernel already.
+        cx.for_each(shape, &self.y.view.strides.clone(), |cx, at| {
+            let mut args = vec![cx.load(sums, at)];
+            for (o, s) in self.operands.iter().zip(&strides) {
+                let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
+                args.push(nest::at(o.buf, index));
+            }
+            let value = cx.program(&self.program, &args);
+            cx.store(&self.y, at, value);
+        });
         Ok(())
+    }
+
+    /// True when x has padding.
+    pub fn is_padded(&self) -> bool {
+        self.pads.0.iter().chain(&self.pads.1).any(|p| *p > 0)
+    }
+
+    /// x with its padding, when the buffer of x has a border of zeros and zero is its zero point.
+    pub fn bordered(&self, cx: &LowerCx) -> Option<Arg> {
+        if self.known_x_zero() != Some(0) {
+            return None;
+        }
+        let mut x = self.x.clone();
+        for d in 0..self.kernel.len() {
+            let (before, behind) = cx.halos[0].get(d + 2).copied()?;
+            let (begin, end) = (self.pads.0[d], self.pads.1[d]);
+            if before < begin || behind < end {
+                return None;
+            }
+            x.view.shape[d + 2] += begin + end;
+            x.view.offset -= begin as i64 * x.view.strides[d + 2];
+        }
+        Some(x)
     }
 
     /// x in place if it has the right form, else a copy with its padding (of zero points) around.
@@ -112,9 +154,12 @@ impl Integer {
         };
         let channels = self.x.view.shape[1] / self.group;
         let whole = channels.next_multiple_of(4);
-        let padded = self.pads.0.iter().chain(&self.pads.1).any(|p| *p > 0);
-        if moved == 0 && !padded && whole == channels && self.x.view.strides[1] == 1 {
-            return Bytes { arg: self.x.clone(), channels, moved };
+        let padded = self.is_padded();
+        if moved == 0 && whole == channels && self.x.view.strides[1] == 1 {
+            let in_place = if padded { self.bordered(cx) } else { Some(self.x.clone()) };
+            if let Some(arg) = in_place {
+                return Bytes { arg, channels, moved };
+            }
         }
         let mut shape = self.x.view.shape.clone();
         shape[1] = whole * self.group;
@@ -153,6 +198,12 @@ impl Integer {
         Bytes { arg: all, channels: whole, moved }
     }
 
+    /// The zero point of x, if it is known when compiling.
+    fn known_x_zero(&self) -> Option<i32> {
+        let Some(zero) = &self.x_zero else { return Some(0) };
+        zero.constant.as_ref()?.to_i64s()?.first().map(|z| *z as i32)
+    }
+
     /// The zero point of x in the tile's bytes, as an i32 variable.
     fn x_zero(&self, cx: &mut LowerCx, moved: i32) -> Expr {
         let given = match &self.x_zero {
@@ -162,20 +213,28 @@ impl Integer {
         Expr::Var(cx.let_(given.minus(int(DType::I32, i64::from(moved)))))
     }
 
-    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`.
-    fn start(&self, cx: &mut LowerCx, zero: Expr) -> BufId {
+    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`, of an x from which `moved` was taken.
+    pub fn start(&self, cx: &mut LowerCx, moved: i32) -> BufId {
         let m = self.y.view.shape[1] as usize;
         let per_filter = self.weights.len() / m;
         let sum = |f: usize| {
             let row: i32 = self.weights[f * per_filter..(f + 1) * per_filter].iter().sum();
             row.wrapping_sub((per_filter as i32).wrapping_mul(self.w_zeros[f]))
         };
-        let sums: Vec<u8> = (0..m).flat_map(|f| sum(f).to_le_bytes()).collect();
-        let sums = cx.const_buf(DType::I32, sums);
-        let bias = self.bias.as_ref().map(|b| cx.const_buf(DType::I32, b.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        let first = |f: usize| self.bias.as_ref().map_or(0, |b| b[f]);
+        if let Some(zero) = self.known_x_zero() {
+            let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f)));
+            return along(cx, DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect(), 0, 1).buf;
+        }
+        let zero = self.x_zero(cx, moved);
+        let table = |cx: &mut LowerCx, value: &dyn Fn(usize) -> i32| {
+            cx.const_buf(DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect())
+        };
+        let sums = table(cx, &sum);
+        let firsts = self.bias.as_ref().map(|_| table(cx, &first));
         let buf = cx.scratch(DType::I32, m as u64 + 64, false);
         cx.for_(LoopKind::Vector, m as u64, |cx, j| {
-            let first = bias.map_or_else(|| int(DType::I32, 0), |b| nest::at(b, j.clone()));
+            let first = firsts.map_or_else(|| int(DType::I32, 0), |b| nest::at(b, j.clone()));
             let value = first.minus(zero.mul(nest::at(sums, j.clone())));
             cx.push(Stmt::Store(buf, j, value));
         });
@@ -300,7 +359,7 @@ impl Integer {
 }
 
 /// Where results go: the argument, the program over the sums, its operands.
-type Target = (Arg, ScalarProgram, Vec<Arg>);
+pub(super) type Target = (Arg, ScalarProgram, Vec<Arg>);
 
 /// The multipliers `sx * sw / sy` of every filter as an operand along dimension `d`, computed when they are not constants.
 pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m: u64, d: usize, rank: usize) -> Arg {

@@ -7,7 +7,7 @@ use onnxc_ir::op::{OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::integer::{Integer, multipliers};
-use super::{direct, requantization};
+use super::{behind, direct, requantization};
 use crate::common::convolution::{groups, window};
 use crate::common::nest::{self, ExprExt};
 use crate::common::tile;
@@ -35,10 +35,20 @@ pub(super) fn qlinear_conv(cx: &mut LowerCx) -> OpResult<()> {
     let y = cx.output(0);
     let m = y.view.shape[1];
     let factor = multipliers(cx, (&cx.input(1), &cx.input(4), &cx.input(6)), m, 1, y.view.shape.len());
-    let (program, mut operands) = requantize(cx, y.dtype, y.view.shape.len());
-    operands.insert(0, factor);
+    let (program, operands) = finish(cx, super::qlinear_conv::OWN, factor, y.view.shape.len());
     let bias = cx.opt(8);
     conv(cx, (0, 2), (3, 5), bias, program, operands)
+}
+
+/// What makes the result of a sum: requantisation by `factor`, then the epilogue of a node with `own` operands of its own.
+fn finish(cx: &mut LowerCx, own: usize, factor: Arg, rank: usize) -> (ScalarProgram, Vec<Arg>) {
+    let raw = cx.input(7).dtype;
+    let (program, mut operands) = requantize(cx, raw, rank);
+    operands.insert(0, factor);
+    let (epilogue, more) = tile::epilogue(cx, own, raw);
+    let program = behind(&program, program.result(), &epilogue, operands.len() as u8);
+    operands.extend(more);
+    (program, operands)
 }
 
 /// The program that requantises to operand 7's zero point, and the operand that it reads it from when it is not constant.
@@ -107,8 +117,7 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
     let vector = |a: &Arg| one(a) || a.view.shape.len() == 1;
     if one(&sa) && vector(&sb) && rank > 0 && cx.input(3).view.shape.len() > 1 {
         let factor = multipliers(cx, (&sa, &sb, &sy), y.view.shape[rank - 1], rank - 1, rank);
-        let (program, mut operands) = requantize(cx, y.dtype, rank);
-        operands.insert(0, factor);
+        let (program, operands) = finish(cx, super::qlinear_matmul::OWN, factor, rank);
         return matmul(cx, (0, 2), (3, 5), program, operands);
     }
     direct::qlinear_matmul(cx)

@@ -1,10 +1,12 @@
 //! Quantisation and arithmetic on 8-bit integers.
 
 mod conv_integer;
+mod depthwise;
 mod dequantize_linear;
 mod direct;
 mod dynamic_quantize_linear;
 mod integer;
+mod lookup;
 mod lower;
 mod matmul_integer;
 pub(crate) mod params;
@@ -16,6 +18,7 @@ mod spread;
 pub(crate) use conv_integer::CONV_INTEGER;
 pub(crate) use dequantize_linear::DEQUANTIZE_LINEAR;
 pub(crate) use dynamic_quantize_linear::DYNAMIC_QUANTIZE_LINEAR;
+pub(crate) use lookup::LOOKUP;
 pub(crate) use matmul_integer::MATMUL_INTEGER;
 pub(crate) use qlinear_conv::QLINEAR_CONV;
 pub(crate) use qlinear_matmul::QLINEAR_MATMUL;
@@ -47,26 +50,67 @@ fn behind(front: &ScalarProgram, result: u16, program: &ScalarProgram, extra: u8
 }
 
 /// `saturate(round(a0 * a1) + zero)` in `dtype`: requantisation of an i32 sum by an f32 multiplier; the zero point is a constant or argument 2 (i32).
+///
+/// With a constant zero point the range is clamped before rounding: limits are whole numbers, so that this changes nothing but the number of operations.
 fn requantization(dtype: DType, zero: Option<i64>) -> ScalarProgram {
     let mut p = ScalarProgram::default();
     let (acc, factor) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
     let acc = p.cast(acc, DType::F32);
     let scaled = p.bin(BinOp::Mul, acc, factor);
-    let (low, high) = (p.float(-1e6, DType::F32), p.float(1e6, DType::F32));
+    let (low, high) = dtype.int_range().unwrap_or((0, 255));
+    if let Some(z) = zero {
+        return finish_quantization(p, scaled, dtype, z);
+    }
+    let (least, most) = (p.float(-1e6, DType::F32), p.float(1e6, DType::F32));
+    let bounded = p.bin(BinOp::Min, scaled, most);
+    let bounded = p.bin(BinOp::Max, bounded, least);
+    let rounded = p.un(UnOp::Round, bounded);
+    let whole = p.cast(rounded, DType::I32);
+    let zero = p.arg(2, DType::I32);
+    let moved = p.bin(BinOp::Add, whole, zero);
+    let (low, high) = (p.int(low as i64, DType::I32), p.int(high as i64, DType::I32));
+    let moved = p.bin(BinOp::Max, moved, low);
+    let moved = p.bin(BinOp::Min, moved, high);
+    let result = p.cast(moved, dtype);
+    p.finish(result)
+}
+
+/// `p` with `saturate(round(scaled) + zero)` as its result.
+fn finish_quantization(mut p: ScalarProgram, scaled: u16, dtype: DType, zero: i64) -> ScalarProgram {
+    let (low, high) = dtype.int_range().unwrap_or((0, 255));
+    let (low, high) = (p.float((low as i64 - zero) as f64, DType::F32), p.float((high as i64 - zero) as f64, DType::F32));
     let bounded = p.bin(BinOp::Min, scaled, high);
     let bounded = p.bin(BinOp::Max, bounded, low);
     let rounded = p.un(UnOp::Round, bounded);
     let whole = p.cast(rounded, DType::I32);
-    let zero = match zero {
-        Some(z) => p.push(ScalarOp::Const(z as u64), DType::I32),
-        None => p.arg(2, DType::I32),
-    };
+    let zero = p.int(zero, DType::I32);
     let moved = p.bin(BinOp::Add, whole, zero);
-    let (low, high) = dtype.int_range().unwrap_or((0, 255));
-    let low = p.push(ScalarOp::Const(low as i64 as u64), DType::I32);
-    let high = p.push(ScalarOp::Const(high as u64), DType::I32);
-    let moved = p.bin(BinOp::Max, moved, low);
-    let moved = p.bin(BinOp::Min, moved, high);
     let result = p.cast(moved, dtype);
+    p.finish(result)
+}
+
+/// `quantize_linear` of an f32 by one scale and zero point: the program of one element.
+pub fn quantization(scale: f32, zero: i64, dtype: DType) -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let x = p.arg(0, DType::F32);
+    let scale = p.float(f64::from(scale), DType::F32);
+    let ratio = p.bin(BinOp::Div, x, scale);
+    finish_quantization(p, ratio, dtype, zero)
+}
+
+/// `dequantize_linear` to f32 by one scale and zero point: the program of one element.
+pub fn dequantization(scale: f32, zero: i64, dtype: DType) -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let x = p.arg(0, dtype);
+    let wide = p.cast(x, DType::I32);
+    let moved = if zero == 0 {
+        wide
+    } else {
+        let zero = p.int(zero, DType::I32);
+        p.bin(BinOp::Sub, wide, zero)
+    };
+    let real = p.cast(moved, DType::F32);
+    let scale = p.float(f64::from(scale), DType::F32);
+    let result = p.bin(BinOp::Mul, real, scale);
     p.finish(result)
 }

@@ -1,6 +1,7 @@
 //! `qlinear_conv`: convolution of 8-bit integers, requantised to 8 bits: `saturate(round(acc * (sx * sw / sy)) + zy)`.
 //!
-//! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias.
+//! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias, then
+//! those of the epilogue, whose argument 0 is the requantised result.
 
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
@@ -10,8 +11,10 @@ use super::lower;
 use super::params::{check_byte, check_per_channel, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
 use crate::common::elements::f64s;
+use crate::common::epilogue;
 use crate::common::sample::lists;
 use crate::common::{elements, sample};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static QLINEAR_CONV: OpDef = OpDef {
@@ -28,11 +31,14 @@ pub(crate) static QLINEAR_CONV: OpDef = OpDef {
     samples,
 };
 
+/// Operands before those of the epilogue.
+pub(super) const OWN: usize = 9;
+
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     check_byte(cx.input(0)?.dtype, "an operand")?;
     check_byte(cx.input(3)?.dtype, "weights")?;
-    let dtype = cx.input(7)?.dtype;
-    check_byte(dtype, "a result")?;
+    let raw = cx.input(7)?.dtype;
+    check_byte(raw, "a result")?;
     let shape = infer_shape(cx, 0, 3, 8)?;
     for (i, what) in [(1, "the scale of x"), (2, "the zero point of x"), (6, "the scale of y"), (7, "the zero point of y")] {
         check_scalar(cx, i, what)?;
@@ -42,7 +48,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if cx.opt(8).is_some_and(|b| b.dtype != DType::I32) {
         return Err(OpError::new("the bias must be of type i32"));
     }
-    Ok(vec![TensorType::new(dtype, shape)])
+    Ok(vec![TensorType::new(epilogue::result_dtype(cx.attrs, raw), shape)])
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
@@ -52,7 +58,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let sw = f64s(cx.input(4))?;
     let bias = cx.opt(8).and_then(Tensor::to_i64s);
     let per_channel = shape[2..].iter().product::<u64>() as usize;
-    let dtype = cx.outputs[0].dtype;
+    let dtype = cx.input(7).dtype();
     let channels = shape[1] as usize;
     let y = acc.into_iter().enumerate().map(|(i, acc)| {
         let c = i / per_channel % channels;
@@ -60,7 +66,19 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         let multiplier = sx * sw[c % sw.len()] as f32 / sy;
         Scalar::Int(requantize(acc, multiplier, zy, dtype).into())
     });
-    Ok(vec![elements::from_scalars(dtype, &shape, y)?])
+    Ok(vec![epilogue::apply(cx, elements::from_scalars(dtype, &shape, y)?, OWN)?])
+}
+
+/// `u8((i32(a0) + i32(a1)) / 2)`, for samples with an epilogue.
+fn halved_sum() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (a, b) = (p.arg(0, DType::U8), p.arg(1, DType::U8));
+    let (a, b) = (p.cast(a, DType::I32), p.cast(b, DType::I32));
+    let sum = p.bin(BinOp::Add, a, b);
+    let one = p.int(1, DType::I32);
+    let half = p.bin(BinOp::Shr, sum, one);
+    p.cast(half, DType::U8);
+    p
 }
 
 fn samples() -> Vec<Sample> {
@@ -75,8 +93,18 @@ fn samples() -> Vec<Sample> {
         sample::sample(attrs, vec![byte_data(x.0, x.1), scale(0.01), zx, const_bytes(w.0, w.1), sw, zw, scale(0.5), zy, bias])
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
+    let depthwise = |n: i64, more: Attrs| more.with("group", Attr::Int(n));
     let (u, s) = (DType::U8, DType::I8);
+    let strided = lists(&[("pads", &[1, 1, 1, 1]), ("strides", &[2, 2])]);
+    let dilated = lists(&[("pads", &[4, 4, 4, 4]), ("dilations", &[2, 2])]);
+    let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
+    residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
+    residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
     vec![
+        residual,
+        case(depthwise(67, strided), (u, &[1, 67, 9, 8]), (u, &[67, 1, 3, 3]), true, true),
+        case(depthwise(20, dilated), (s, &[2, 20, 9, 7]), (s, &[20, 1, 5, 5]), false, false),
+        case(depthwise(96, Attrs::default()), (u, &[1, 96, 7, 7]), (s, &[96, 1, 7, 7]), true, false),
         case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, true),
         case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), false, false),
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),

@@ -1,6 +1,7 @@
 //! `qlinear_matmul`: product of 8-bit matrices, requantised to 8 bits.
 //!
-//! Operands: a, its scale and zero point (one, or one per row), b, its scale and zero point (one, or one per column), scale and zero point of y.
+//! Operands: a, its scale and zero point (one, or one per row), b, its scale and zero point (one, or one per column), scale and zero point of y, then
+//! those of the epilogue, whose argument 0 is the requantised result.
 
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::scalar_eval::Scalar;
@@ -11,7 +12,7 @@ use super::lower;
 use super::matmul_integer::{parameter_strides, sums};
 use super::params::{check_byte, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::elements::{f64s, for_coords, from_scalars};
-use crate::common::{float, sample};
+use crate::common::{epilogue, float, sample};
 use crate::matmul::shapes as matrix;
 
 pub(crate) static QLINEAR_MATMUL: OpDef = OpDef {
@@ -25,12 +26,15 @@ pub(crate) static QLINEAR_MATMUL: OpDef = OpDef {
     samples,
 };
 
+/// Operands before those of the epilogue.
+pub(super) const OWN: usize = 8;
+
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let (a, b) = (cx.input(0)?, cx.input(3)?);
     check_byte(a.dtype, "an operand")?;
     check_byte(b.dtype, "an operand")?;
-    let dtype = cx.input(7)?.dtype;
-    check_byte(dtype, "a result")?;
+    let raw = cx.input(7)?.dtype;
+    check_byte(raw, "a result")?;
     for (i, what) in [(6, "the scale of y"), (7, "the zero point of y")] {
         check_scalar(cx, i, what)?;
     }
@@ -44,7 +48,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
             }
         }
     }
-    Ok(vec![TensorType::new(dtype, matrix::infer_shape(a, b)?)])
+    Ok(vec![TensorType::new(epilogue::result_dtype(cx.attrs, raw), matrix::infer_shape(a, b)?)])
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
@@ -57,13 +61,13 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let ta = parameter_strides(cx.input(1).shape(), &stack_a, true)?;
     let tb = parameter_strides(cx.input(4).shape(), &stack_b, false)?;
     let pick = |strides: &[u64], at: &[usize]| at.iter().zip(strides).map(|(a, s)| a * *s as usize).sum::<usize>();
-    let dtype = cx.outputs[0].dtype;
+    let dtype = cx.input(7).dtype();
     let mut y = Vec::with_capacity(acc.len());
     for_coords(&stack_y, |at| {
         let multiplier = sa[pick(&ta, at)] as f32 * sb[pick(&tb, at)] as f32 / sy;
         y.push(Scalar::Int(requantize(acc[y.len()], multiplier, zy, dtype).into()));
     });
-    Ok(vec![from_scalars(dtype, &shape, y)?])
+    Ok(vec![epilogue::apply(cx, from_scalars(dtype, &shape, y)?, OWN)?])
 }
 
 fn samples() -> Vec<Sample> {

@@ -1,0 +1,104 @@
+//! Convolutions of bytes with one filter per channel: rows of outputs by the depthwise kernel, channels in its lanes.
+//!
+//! The kernel multiplies in 32 bits, so that zero points of weights are simply taken off when compiling; that of x is in the first value of the sums.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
+use onnxc_ir::lir::{Expr, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{Extent, View};
+
+use super::integer::{Integer, Target};
+use crate::common::nest::{self, ExprExt, int};
+use crate::common::tile::{Dimension, broadcast_strides};
+use crate::common::views::channels_last;
+
+/// `target = program(sum over the window of (x - zero) * (w - zero), operands)`.
+pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &Target) {
+    let x = padded(layer, cx);
+    let start = layer.start(cx, 0);
+    let channels = layer.group;
+    let w = cx.const_buf(DType::I32, weights(layer));
+    let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
+    let mut dims = dimensions(layer, &x, y, &strides);
+    // The row is the last dimension that is one.
+    let row = dims.iter().rposition(|d| d.0.bound > 1).unwrap_or(dims.len() - 1);
+    dims.truncate(row + 1);
+    let (n, x_step, y_step, row_steps) = dims.pop().expect("internal: output dimensions");
+    let mut taps = vec![0i64];
+    for d in 0..layer.kernel.len() {
+        let step = x.view.strides[d + 2] * layer.dilations[d];
+        taps = taps.iter().flat_map(|t| (0..layer.kernel[d] as i64).map(move |i| t + i * step)).collect();
+    }
+    let kernel_operands = operands.iter().zip(strides.iter().zip(&row_steps)).map(|(o, (s, row))| EpilogueOperand {
+        dtype: o.dtype,
+        row: row * o.dtype.bytes() as i64,
+        per_column: s[1] == 1,
+    });
+    let kernel = Kernel::Depthwise(DepthwiseKernel {
+        x_dtype: x.dtype,
+        y_dtype: y.dtype,
+        channels: channels as u32,
+        taps,
+        x_step,
+        y_step: y_step * y.dtype.bytes() as i64,
+        w_step: channels as i64 * 4,
+        bias: true,
+        epilogue: program.clone(),
+        operands: kernel_operands.collect(),
+    });
+    let shape: Vec<Extent> = dims.iter().map(|d| d.0.clone()).collect();
+    let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
+    cx.for_rows(&shape, &View::contiguous(&bounds).strides, |cx, at| {
+        let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
+            at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))
+        };
+        let mut ptrs = vec![(x.buf, sum(x.view.offset, &|d| dims[d].1)), (w, Expr::Int(0))];
+        ptrs.extend([(y.buf, sum(y.view.offset, &|d| dims[d].2)), (start, Expr::Int(0))]);
+        ptrs.extend(operands.iter().enumerate().map(|(n, o)| (o.buf, sum(o.view.offset, &|d| dims[d].3[n]))));
+        let n = cx.count(&n);
+        cx.push(Stmt::Call(kernel.clone(), ptrs, vec![n]));
+    });
+}
+
+/// Output dimensions, batch first: extent, steps in x, y and the operands.
+fn dimensions(layer: &Integer, x: &Arg, y: &Arg, operands: &[Vec<i64>]) -> Vec<Dimension> {
+    let dim = |d: usize, x_step: i64| (y.view.extent(d), x_step, y.view.strides[d], operands.iter().map(|s| s[d]).collect());
+    let space = (0..layer.kernel.len()).map(|s| dim(s + 2, x.view.strides[s + 2] * layer.strides[s]));
+    std::iter::once(dim(0, x.view.strides[0])).chain(space).collect()
+}
+
+/// Weights without their zero points: `[tap][channel]`.
+fn weights(layer: &Integer) -> Vec<u8> {
+    let channels = layer.group as usize;
+    let taps = layer.weights.len() / channels;
+    let at = |i: usize| layer.weights[i % channels * taps + i / channels] - layer.w_zeros[i % channels];
+    (0..taps * channels).flat_map(|i| at(i).to_le_bytes()).collect()
+}
+
+/// x with its padding and neighbouring channels beside each other: in place, or a copy with zero points around.
+fn padded(layer: &Integer, cx: &mut LowerCx) -> Arg {
+    let x = &layer.x;
+    if x.view.strides[1] == 1 {
+        let in_place = if layer.is_padded() { layer.bordered(cx) } else { Some(x.clone()) };
+        if let Some(x) = in_place {
+            return x;
+        }
+    }
+    let mut shape = x.view.shape.clone();
+    let mut first = vec![0i64; shape.len()];
+    for d in 0..layer.kernel.len() {
+        shape[d + 2] += layer.pads.0[d] + layer.pads.1[d];
+        first[d + 2] = layer.pads.0[d] as i64;
+    }
+    let buf = cx.scratch(x.dtype, shape.iter().product(), false);
+    let all = Arg { buf, dtype: x.dtype, view: channels_last(&shape), constant: None };
+    if layer.is_padded() {
+        let given =
+            layer.x_zero.as_ref().map(|z| cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, x.dtype));
+        let zero = cx.let_(given.unwrap_or_else(|| int(x.dtype, 0)));
+        nest::fill(cx, &all, &Expr::Var(zero));
+    }
+    nest::copy(cx, x, &nest::part(&all, &first, &x.view.shape));
+    all
+}

@@ -1,0 +1,111 @@
+//! Functions of one 8-bit value become tables.
+//!
+//! What   `quantize(f(dequantize(x)))` = `lookup(x, table)`, where f is any tree of elementwise operators over the one value and constants of one element,
+//!        with at least one function that targets compute by polynomials (exp, tanh, erf, ...).
+//! When   canonicalize phase.
+//! Why    256 values are all there are; a table is faster than a polynomial and the same on every target, whatever their multiply-adds round.
+//! Class  exact: the table holds what the interpreter computes.
+//! Misses plain arithmetic, which joins kernels as a map; functions of several values.
+
+use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
+use onnxc_ir::op::Lower;
+use onnxc_ir::scalar::ScalarOp;
+use onnxc_ir::{Attrs, DType, Tensor, math};
+
+use super::params::{Dequantized, dequantized, quantizes};
+
+/// The rules of this file.
+pub fn rules() -> Vec<Rule> {
+    vec![Rule { name: "quantized-function", class: RuleClass::Exact, roots: Roots::Named(&["quantize_linear"]), apply }]
+}
+
+/// Deepest tree that is searched.
+const DEPTH: usize = 8;
+
+/// Values of f at all 256 values of x.
+struct Tree {
+    leaf: Dequantized,
+    values: Tensor,
+    /// Some operator in it is computed by a polynomial.
+    function: bool,
+}
+
+fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
+    let y = m.input(0)?;
+    let tree = tree(cx, y, DEPTH).filter(|t| t.function)?;
+    let mut operands = vec![tree.values];
+    for i in 1..3 {
+        if let Some(id) = m.input(i) {
+            operands.push(cx.constant(id)?.clone());
+        }
+    }
+    let table = cx.fold("quantize_linear", &operands, &m.attrs)?;
+    let table = cx.add_constant(table);
+    cx.absorb_down_to(y, tree.leaf.x);
+    cx.node_of("lookup", &[tree.leaf.x, table], Attrs::default())
+}
+
+/// The class as a function of one dequantised 8-bit value.
+fn tree(cx: &mut RuleCx, id: Id, depth: usize) -> Option<Tree> {
+    if let Some(leaf) = dequantized(cx, id).filter(|d| d.params.dtype.bits() == 8 && cx.constant(d.x).is_none()) {
+        let values = all_values(cx, &leaf)?;
+        return Some(Tree { leaf, values, function: false });
+    }
+    if depth == 0 || cx.ty(id).dtype != DType::F32 {
+        return None;
+    }
+    cx.elementwise(id).into_iter().find_map(|m| node(cx, &m, depth))
+}
+
+fn node(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
+    let mut leaf: Option<Dequantized> = None;
+    let (mut operands, mut function) = (Vec::new(), is_function(cx, m)?);
+    for input in &m.inputs {
+        let input = (*input)?;
+        if let Some(constant) = cx.constant(input) {
+            let one = constant.clone();
+            operands.push(Some(one).filter(|t| t.len() == 1)?);
+            continue;
+        }
+        let below = tree(cx, input, depth - 1)?;
+        if leaf.as_ref().is_some_and(|l| !cx.same(l.x, below.leaf.x) || l.params != below.leaf.params) {
+            return None;
+        }
+        function |= below.function;
+        operands.push(below.values);
+        leaf = Some(below.leaf);
+    }
+    let leaf = leaf.filter(|l| cx.ty(l.x).shape == cx.ty(m.id).shape)?;
+    let operands: Option<Vec<Tensor>> = operands.into_iter().map(|t| flat(cx, t)).collect();
+    let values = cx.fold(m.op.name, &operands?, &m.attrs)?;
+    Some(Tree { leaf, values, function })
+}
+
+/// Constants of one element lose their dimensions, so that they broadcast to the table.
+fn flat(cx: &mut RuleCx, t: Tensor) -> Option<Tensor> {
+    if t.len() != 1 {
+        return Some(t);
+    }
+    cx.fold("reshape", &[t, Tensor::from_vec::<i64>(&[0], Vec::new())], &Attrs::default())
+}
+
+fn is_function(cx: &RuleCx, m: &Match) -> Option<bool> {
+    let Lower::Elementwise(program) = m.op.lower else { return None };
+    let dtypes: Option<Vec<DType>> = m.inputs.iter().map(|i| i.map(|i| cx.ty(i).dtype)).collect();
+    let program = program(&m.attrs, &dtypes?).ok()?;
+    Some(math::expand(&program) != program || program.nodes.iter().any(|n| matches!(n.op, ScalarOp::Fma(..))))
+}
+
+/// All values of the integers' type, dequantised.
+fn all_values(cx: &mut RuleCx, leaf: &Dequantized) -> Option<Tensor> {
+    let integers = match leaf.params.dtype {
+        DType::U8 => Tensor::from_vec(&[256], (0..=255u8).collect()),
+        _ => Tensor::from_vec(&[256], (-128..=127i8).collect()),
+    };
+    let mut operands = vec![integers, Tensor::scalar(leaf.params.scale)];
+    if let Some(zero) = leaf.zero {
+        operands.push(cx.constant(zero)?.clone());
+    }
+    cx.fold("dequantize_linear", &operands, &Attrs::default())
+}

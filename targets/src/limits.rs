@@ -1,0 +1,56 @@
+//! Between which numbers the values of a scalar program lie: conversions inside of these limits need no care.
+
+use onnxc_ir::DType;
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
+
+/// The least and the largest value that node `n` can have; a NaN besides, if its type has one. Infinite where nothing is known.
+pub(crate) fn limits(program: &ScalarProgram, n: NodeIx) -> (f64, f64) {
+    let node = program.nodes[n as usize];
+    let of = |n: NodeIx| limits(program, n);
+    let found = match node.op {
+        ScalarOp::Const(bits) if node.dtype.is_float() => (f64::from_bits(bits), f64::from_bits(bits)),
+        ScalarOp::Const(bits) if node.dtype.is_int() => (bits as i64 as f64, bits as i64 as f64),
+        ScalarOp::Bin(BinOp::Min, a, b) => ends(of(a), of(b), f64::min),
+        ScalarOp::Bin(BinOp::Max, a, b) => ends(of(a), of(b), f64::max),
+        ScalarOp::Bin(BinOp::Add, a, b) if node.dtype == DType::I32 => ends(of(a), of(b), |a, b| a + b),
+        ScalarOp::Un(UnOp::Round, a) => (of(a).0.round_ties_even(), of(a).1.round_ties_even()),
+        ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::I32 => of(a),
+        // NaN becomes 0.
+        ScalarOp::Cast(a) if program.dtype(a) == DType::F32 && node.dtype == DType::I32 => {
+            (of(a).0.trunc().min(0.0), of(a).1.trunc().max(0.0))
+        }
+        _ => (f64::NEG_INFINITY, f64::INFINITY),
+    };
+    // Integers never leave their type; what could have left it may have come in again from the other end.
+    match node.dtype.int_range() {
+        Some((low, high)) if !(found.0 >= low as f64 && found.1 <= high as f64) => (low as f64, high as f64),
+        _ => found,
+    }
+}
+
+fn ends((a, b): (f64, f64), (c, d): (f64, f64), f: impl Fn(f64, f64) -> f64) -> (f64, f64) {
+    (f(a, c), f(b, d))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_a_quantisation() {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, DType::F32);
+        let (low, high) = (p.float(-100.0, DType::F32), p.float(155.0, DType::F32));
+        let bounded = p.bin(BinOp::Min, x, high);
+        assert_eq!(limits(&p, bounded), (f64::NEG_INFINITY, 155.0));
+        let bounded = p.bin(BinOp::Max, bounded, low);
+        let rounded = p.un(UnOp::Round, bounded);
+        let whole = p.cast(rounded, DType::I32);
+        let zero = p.int(100, DType::I32);
+        let moved = p.bin(BinOp::Add, whole, zero);
+        assert_eq!(limits(&p, moved), (0.0, 255.0));
+        let product = p.bin(BinOp::Mul, moved, moved);
+        let sum = p.bin(BinOp::Add, product, moved);
+        assert_eq!(limits(&p, sum), (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
+    }
+}
