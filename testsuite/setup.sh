@@ -78,6 +78,12 @@ if [ "$(cat "$data/qdq/stamp" 2>/dev/null)" != "$stamp" ]; then
     "$python" "$root/testsuite/qdq/make_qdq_models.py" "$data/qdq"
     echo "$stamp" >"$data/qdq/stamp"
 fi
+stamp=$(cat "$root/testsuite/zoo/requirements.txt" "$root/testsuite/zoo/zoo_manifest.json" "$root/testsuite/zoo/make_size_data.py" | cksum)
+if [ "$(cat "$data/sizes/stamp" 2>/dev/null)" != "$stamp" ]; then
+    rm -rf "$data/sizes"
+    "$python" "$root/testsuite/zoo/make_size_data.py" "$data/zoo" "$data/sizes"
+    echo "$stamp" >"$data/sizes/stamp"
+fi
 if [ $bench = 1 ]; then
     [ -e "$data/bench/mnist_cnn.onnx" ] || "$python" "$root/testsuite/zoo/make_bench_models.py" "$data/bench"
     for net in resnet50 mobilenetv2; do

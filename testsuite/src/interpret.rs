@@ -57,7 +57,8 @@ pub fn run(model: &Path, inputs: &[Tensor], engine: Engine) -> Result<Vec<Tensor
 fn run_given(model: &Path, given: Given, engine: Engine, constant: impl Fn(&Tensor) -> bool) -> Result<Vec<Tensor>, String> {
     let Given { tensors, lengths, absent } = given;
     let (known, inputs): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(_, t)| constant(t));
-    let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect())).collect();
+    let shapes =
+        inputs.iter().map(|(n, t)| (n.clone(), t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect())).collect();
     let consts = known.into_iter().map(|(n, t)| Ok((n, to_ir(&t)?))).collect::<Result<_, String>>()?;
     let options = Options { shapes, consts, lengths, absent, ..Options::default() };
     let imported = import(model, &options).map_err(|report| format!("import: {report}"))?;

@@ -119,16 +119,80 @@ fn foreign_targets_choose_too() {
         let inputs = (MINILM.inputs)(&values, &mut Rng(3));
         let got = answers(&program, target, folder.path(), &values, &inputs);
         let want = alone(&MINILM, folder.path(), "x86-64-v3", &values, &inputs);
-        for (got, want) in got.iter().zip(&want) {
-            assert_eq!(got.dims, want.dims);
-            let (a, b) = (got.to_f64().unwrap(), want.to_f64().unwrap());
-            let scale = b.iter().fold(0f64, |m, x| m.max(x.abs()));
-            let error = a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
-            assert!(error <= 1e-4 * scale, "{name}: {error} of {scale}");
-        }
-        assert_eq!(got.len(), want.len());
+        close(&got, &want, name);
         assert_eq!(call(&program, target, folder.path(), &[2, 2]).code, Some(onnxc_runtime::abi::ONNXC_DIMS));
     }
+}
+
+/// One archive for ranges of sizes: every size of `testsuite/zoo/make_size_data.py` against ONNX Runtime's outputs.
+fn agrees_with_onnx_runtime(id: &str, flags: &[&str], target: &Target, few: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = data::require(&format!("zoo/{id}.onnx"));
+    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    harness::compile(&model, target, "model", folder.path(), &flags).expect_ok("onnxc compile");
+    let main = data::repository().join("testsuite/tests/open_dims/main.c");
+    let (header, archive) = (folder.path().join("model.h"), folder.path().join("model.a"));
+    let program = Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] };
+    let program = program.build(target, folder.path());
+    let sizes = data::require(&format!("sizes/{id}"));
+    let mut cases: Vec<PathBuf> = fs::read_dir(sizes).unwrap().map(|e| e.unwrap().path()).collect();
+    cases.sort();
+    if few {
+        // Emulators are slow: the smaller inputs.
+        cases.sort_by_key(|c| data::numbered(c, "input").iter().map(Tensor::len).sum::<usize>());
+        cases.truncate(3);
+    }
+    for case in &cases {
+        let name = name_of(case);
+        let values: Vec<usize> = name.split('x').map(|n| n.parse().unwrap()).collect();
+        let got = answers(&program, target, folder.path(), &values, &data::numbered(case, "input"));
+        close(&got, &data::numbered(case, "output"), &format!("{id} {name} on {}", target.name));
+    }
+    assert!(cases.len() >= 3, "{id}: {} sizes", cases.len());
+    let beyond = vec![100_000; name_of(&cases[0]).split('x').count()];
+    assert_eq!(call(&program, target, folder.path(), &beyond).code, Some(onnxc_runtime::abi::ONNXC_DIMS));
+}
+
+fn name_of(case: &Path) -> String {
+    case.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+fn close(got: &[Tensor], want: &[Tensor], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (got, want) in got.iter().zip(want) {
+        assert_eq!(got.dims, want.dims, "{what}");
+        let (a, b) = (got.to_f64().unwrap(), want.to_f64().unwrap());
+        let scale = b.iter().fold(0f64, |m, x| m.max(x.abs()));
+        let error = a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
+        assert!(error <= 1e-4 * scale, "{what}: {error} of {scale}");
+    }
+}
+
+const SEQUENCES: &[&str] = &["--dim=batch_size=1..4", "--dim=sequence_length=1..128"];
+
+#[test]
+fn a_transformer_for_all_batches_and_lengths() {
+    agrees_with_onnx_runtime("minilm_l3", SEQUENCES, target::by_name("x86-64-v3"), false);
+}
+
+#[test]
+fn a_text_recogniser_for_all_widths() {
+    let flags = ["--shape=x=1,3,48,width", "--dim=width=32..1280"];
+    agrees_with_onnx_runtime("ppocr4_rec", &flags, target::by_name("x86-64-v3"), false);
+}
+
+#[test]
+fn a_classifier_for_all_batches() {
+    agrees_with_onnx_runtime("opennsfw", &["--dim=unk__653=1..3"], target::by_name("x86-64-v3"), false);
+}
+
+#[test]
+fn ranges_on_foreign_targets() {
+    for name in ["aarch64", "riscv64-v128", "riscv64"] {
+        agrees_with_onnx_runtime("minilm_l3", SEQUENCES, target::by_name(name), true);
+    }
+    let flags = ["--shape=x=1,3,48,width", "--dim=width=32..64,65..1280"];
+    agrees_with_onnx_runtime("ppocr4_rec", &flags, target::by_name("aarch64"), true);
 }
 
 #[test]
@@ -137,9 +201,9 @@ fn what_cannot_be_served_is_refused() {
     let model = data::require("zoo/minilm_l3.onnx");
     for (flags, code, says) in [
         (&["--dim=batch_size=1,2", "--dim=sequence_length=8", "--emit=ir"][..], 2, "--emit=ir"),
-        (&["--dim=batch_size=1,2"][..], 1, "fix the dimensions with --dim"),
+        (&["--dim=batch_size=1,2"][..], 1, "pass --dim sequence_length=N"),
         (&["--shape=input_ids=1,L", "--shape=attention_mask=1,8"][..], 2, "--dim L=N"),
-        (&["--dim=batch_size=1..4"][..], 2, "no whole number"),
+        (&["--dim=batch_size=4..1"][..], 2, "write the smaller one first"),
     ] {
         let out = folder.path().join("model.a");
         let mut c = Command::new(run::onnxc());

@@ -117,7 +117,7 @@ fn steps(list: &[Step]) -> usize {
 
 fn zoo_graph(model: &data::Model) -> Graph {
     let names = pb::model_inputs(&std::fs::read(&model.path).expect("readable")).expect("well-formed");
-    let shape = |t: &onnxc_testsuite::tensor::Tensor| t.dims.iter().map(|d| *d as u64).collect::<Vec<u64>>();
+    let shape = |t: &onnxc_testsuite::tensor::Tensor| t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect::<Vec<_>>();
     let shapes = names.into_iter().zip(model.inputs().iter().map(shape)).collect();
     let imported = import(&model.path, &Options { shapes, ..Options::default() });
     imported.unwrap_or_else(|report| panic!("{}: {report}", model.id)).graph

@@ -107,7 +107,7 @@ fn float_weights_are_reported_and_agree() {
 
 fn import(path: &Path, inputs: &[Tensor]) -> Graph {
     let names = pb::model_inputs(&std::fs::read(path).expect("readable")).expect("well-formed");
-    let shape = |t: &Tensor| t.dims.iter().map(|d| *d as u64).collect::<Vec<u64>>();
+    let shape = |t: &Tensor| t.dims.iter().map(|d| onnxc_ir::Dim::Const(*d as u64)).collect::<Vec<_>>();
     let shapes = names.into_iter().zip(inputs.iter().map(shape)).collect();
     let options = onnxc_onnx::Options { shapes, ..onnxc_onnx::Options::default() };
     onnxc_onnx::import(path, &options).unwrap_or_else(|report| panic!("{}: {report}", path.display())).graph

@@ -60,7 +60,8 @@ fn lengths(all: &[(&str, u64)]) -> Options {
 #[test]
 fn elements_are_inputs_and_outputs_of_their_own() {
     let mut options = lengths(&[("x0", 2), ("x1", 2)]);
-    options.shapes = BTreeMap::from([("x0_0".into(), vec![3]), ("x0_1".into(), vec![4]), ("x1_0".into(), vec![3])]);
+    let shape = |name: &str, n: u64| (name.to_string(), vec![onnxc_ir::Dim::Const(n)]);
+    options.shapes = BTreeMap::from([shape("x0_0", 3), shape("x0_1", 4), shape("x1_0", 3)]);
     options.consts = BTreeMap::from([("x1_1".into(), Tensor::from_vec(&[4], vec![1f32; 4]))]);
     let imported = imported("test_sequence_map_add_2_sequences", &options).unwrap_or_else(|e| panic!("{e}"));
     let graph = &imported.graph;

@@ -247,12 +247,8 @@ impl Entry<'_, '_> {
 
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
     fn check_overlap(&mut self, ranges: &[(Value, Dim)], writable: usize, symbols: Symbols) -> Result<()> {
-        let ranges_kept: Vec<(Value, &Dim, bool)> = ranges
-            .iter()
-            .enumerate()
-            .map(|(i, (p, n))| (*p, n, i < writable))
-            .filter(|(_, n, _)| **n != Dim::Const(0))
-            .collect();
+        let ranges_kept: Vec<(Value, &Dim, bool)> =
+            ranges.iter().enumerate().map(|(i, (p, n))| (*p, n, i < writable)).filter(|(_, n, _)| **n != Dim::Const(0)).collect();
         let writable = ranges_kept.iter().filter(|r| r.2).count();
         if writable == 0 || ranges_kept.len() < 2 {
             return Ok(());

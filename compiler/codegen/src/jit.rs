@@ -231,7 +231,8 @@ impl Drop for JitModel {
 
 /// Sizes of a plan whose extents are all numbers.
 fn numbers(sizes: &[onnxc_ir::Dim]) -> Result<Vec<u64>> {
-    let number = |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Run("a size is open: this runs models of one size".into()));
+    let number =
+        |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Run("a size is open: this runs models of one size".into()));
     sizes.iter().map(number).collect()
 }
 

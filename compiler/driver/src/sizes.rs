@@ -39,9 +39,10 @@ pub fn fixed(model: &Model) -> Done<Fixed> {
     let dim = |name: &str, (first, last): (u64, u64)| if first == last { Dim::Const(first) } else { Dim::sym(name) };
     let extent = |input: &str, extent: &Extent| match extent {
         Extent::Number(n) => Ok(Dim::Const(*n)),
-        Extent::Name(name) => all.get(&**name).map(|range| dim(name, *range)).ok_or_else(|| {
-            Fault::Usage(format!("--shape {input}: {name} is no number; give it a value with --dim {name}=N"))
-        }),
+        Extent::Name(name) => all
+            .get(&**name)
+            .map(|range| dim(name, *range))
+            .ok_or_else(|| Fault::Usage(format!("--shape {input}: {name} is no number; give it a value with --dim {name}=N"))),
     };
     let shape = |(input, extents): &(String, Vec<Extent>)| -> Done<(String, Vec<Dim>)> {
         Ok((input.clone(), extents.iter().map(|e| extent(input, e)).collect::<Done<_>>()?))

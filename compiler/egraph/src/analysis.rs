@@ -1,9 +1,9 @@
 //! What the e-graph knows of a class: types, constant value, origins, and how often the input graph used it.
 
 use egg::{Analysis, DidMerge, EGraph, Id};
-use onnxc_ir::op::{InferCx, OpDef, OpResult};
-use onnxc_ir::interp::as_dims;
 use onnxc_ir::dim::DimBounds;
+use onnxc_ir::interp::as_dims;
+use onnxc_ir::op::{InferCx, OpDef, OpResult};
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::lang::{ENode, Tables};
@@ -110,7 +110,13 @@ pub fn infer(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results
 }
 
 /// Result types, and the first result's integers as sizes.
-fn infer_all(egraph: &Graph, op: &OpDef, attrs: &Attrs, children: &[Id], results: usize) -> OpResult<(Vec<TensorType>, Option<Vec<Dim>>)> {
+fn infer_all(
+    egraph: &Graph,
+    op: &OpDef,
+    attrs: &Attrs,
+    children: &[Id],
+    results: usize,
+) -> OpResult<(Vec<TensorType>, Option<Vec<Dim>>)> {
     let class = |id: &Id| &egraph[*id].data;
     let inputs: Vec<Option<TensorType>> = children.iter().map(|c| class(c).types.first().cloned()).collect();
     let constant = |id: &Id| class(id).constant.map(|n| egraph.analysis.tables.constant(n).clone());

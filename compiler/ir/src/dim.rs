@@ -233,9 +233,10 @@ impl Dim {
             Dim::Sym(name) => bounds.get(&**name).copied().unwrap_or((0, u64::MAX)),
             Dim::Expr(e) => match &**e {
                 DimExpr::Sum(terms, c) => sum_range(terms, *c, bounds),
-                DimExpr::Product(factors) => factors.iter().map(|d| d.range(bounds)).fold((1u64, 1u64), |a, b| {
-                    (a.0.saturating_mul(b.0), a.1.saturating_mul(b.1))
-                }),
+                DimExpr::Product(factors) => factors
+                    .iter()
+                    .map(|d| d.range(bounds))
+                    .fold((1u64, 1u64), |a, b| (a.0.saturating_mul(b.0), a.1.saturating_mul(b.1))),
                 DimExpr::Div(a, b) => {
                     let ((low, high), (least, most)) = (a.range(bounds), b.range(bounds));
                     (low.checked_div(most).unwrap_or(0), high.checked_div(least.max(1)).unwrap_or(0))
@@ -276,9 +277,27 @@ impl Dim {
                 let (x, y) = (a.within(bounds), b.within(bounds));
                 let ((x0, x1), (y0, y1)) = (x.range(bounds), y.range(bounds));
                 match (x0 >= y1, y0 >= x1) {
-                    (true, _) => if is_max { x } else { y },
-                    (_, true) => if is_max { y } else { x },
-                    _ => if is_max { x.max_of(&y) } else { x.min_of(&y) },
+                    (true, _) => {
+                        if is_max {
+                            x
+                        } else {
+                            y
+                        }
+                    }
+                    (_, true) => {
+                        if is_max {
+                            y
+                        } else {
+                            x
+                        }
+                    }
+                    _ => {
+                        if is_max {
+                            x.max_of(&y)
+                        } else {
+                            x.min_of(&y)
+                        }
+                    }
                 }
             }
         }

@@ -39,8 +39,8 @@ mod view;
 
 use onnxc_ir::op::OpDef;
 
-pub use sequences::LISTS;
 pub use quantized::{dequantization, quantization};
+pub use sequences::LISTS;
 
 /// Every operator, sorted by name.
 pub static ALL: &[&OpDef] = &[

@@ -52,8 +52,7 @@ pub(super) fn gather_output(planner: &mut Planner, level: &Level, id: ValueId, w
     let value = level.graph.value(id);
     let (name, attrs) = (step_name(planner, "gather"), Attrs::default());
     let operand = Some((value.ty.dtype, from.view.clone(), value.constant.clone()));
-    let mut cx =
-        LowerCx::new(&name, &attrs, &[operand], &[(value.ty.dtype, want.view.clone())], planner.target, planner.sizes);
+    let mut cx = LowerCx::new(&name, &attrs, &[operand], &[(value.ty.dtype, want.view.clone())], planner.target, planner.sizes);
     let (source, target) = (cx.input(0), cx.output(0));
     each_row(&mut cx, &source.view.clone(), |cx, dense, at| {
         let value = cx.load(&source, at);

@@ -121,7 +121,13 @@ fn view_constants(level: &Level, node: &Node, result: usize) -> Vec<Option<Tenso
 
 impl Planner<'_> {
     /// A view node: its result shares the operand's memory when the strides allow it.
-    pub(super) fn view(&mut self, level: &mut Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) -> Result<(), PlanError> {
+    pub(super) fn view(
+        &mut self,
+        level: &mut Level,
+        node: &Node,
+        view: ViewFn,
+        drafts: &mut Vec<Draft>,
+    ) -> Result<(), PlanError> {
         let x = node.inputs[0].expect("internal: a view has an operand");
         for (n, out) in node.outputs.iter().enumerate() {
             let ty = level.graph.ty(*out).clone();

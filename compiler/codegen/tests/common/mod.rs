@@ -338,6 +338,8 @@ impl Fun {
             weights_bytes: 0,
             arena_shared: Dim::from(0u64),
             scratch_per_worker: Dim::from(0u64),
+            sizes: None,
+            bounds: Default::default(),
         };
         let (mut arena, mut scratch) = (0u64, 0u64);
         let mut places = vec![];
@@ -367,6 +369,7 @@ impl Fun {
                     scratch += bytes;
                     Place::WorkerScratch(scratch - bytes)
                 }
+                BufKind::Sizes => panic!("these functions have no open sizes"),
             });
         }
         plan.arena_shared = Dim::from(arena);

@@ -178,7 +178,8 @@ pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
 /// A part of an operand: offsets, extents and steps along each dimension.
 pub(crate) fn part(arg: &Arg, start: &[i64], shape: &[u64]) -> Arg {
     let shift: i64 = start.iter().zip(&arg.view.strides).map(|(a, s)| a * s).sum();
-    let view = View { shape: shape.to_vec(), open: Vec::new(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
+    let view =
+        View { shape: shape.to_vec(), open: Vec::new(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
     Arg { view, constant: None, ..arg.clone() }
 }
 

@@ -89,13 +89,7 @@ fn last_panel(cx: &mut LowerCx, p: &Product, at: &Point, height: u32, (b, column
     let raw = cx.scratch(DType::F32, u64::from(height) * u64::from(p.nr), true);
     let mut identity = ScalarProgram::default();
     identity.arg(0, DType::F32);
-    let plain = Product {
-        c: (raw, DType::F32, 0),
-        c_row: width,
-        epilogue: identity,
-        operands: Vec::new(),
-        ..p.clone()
-    };
+    let plain = Product { c: (raw, DType::F32, 0), c_row: width, epilogue: identity, operands: Vec::new(), ..p.clone() };
     let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b), (raw, Expr::Int(0))];
     ptrs.extend(p.bias.map(|(bias, _)| (bias, at.bias.clone().add(column.clone()))));
     let k = steps(cx, p);

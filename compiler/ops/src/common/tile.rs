@@ -5,13 +5,13 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::{DType, Dim};
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
+use onnxc_ir::{DType, Dim};
 
 use super::{open, thin};
 
@@ -145,7 +145,10 @@ pub fn merge(dims: &mut Vec<Dimension>) {
         let (inner, outer) = (dims[i].clone(), &mut dims[i - 1]);
         let n = inner.0.bound as i64;
         // Behind an open extent that is smaller than its bound the next row is somewhere else.
-        let fits = inner.0.open.is_none() && outer.1 == inner.1 * n && outer.2 == inner.2 * n && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
+        let fits = inner.0.open.is_none()
+            && outer.1 == inner.1 * n
+            && outer.2 == inner.2 * n
+            && outer.3.iter().zip(&inner.3).all(|(o, s)| *o == s * n);
         if inner.0.is_one() {
             dims.remove(i);
         } else if fits || outer.0.is_one() {
@@ -241,7 +244,14 @@ impl Point {
     }
 
     pub fn rows(&self, row: &Expr, p: &Product) -> Point {
-        let step = Outer { n: Extent::from(0), a: p.a_row, b: 0, c: p.c_row, bias: 0, operands: p.operands.iter().map(|o| o.row).collect() };
+        let step = Outer {
+            n: Extent::from(0),
+            a: p.a_row,
+            b: 0,
+            c: p.c_row,
+            bias: 0,
+            operands: p.operands.iter().map(|o| o.row).collect(),
+        };
         self.step(row, &step)
     }
 }

@@ -1,7 +1,7 @@
 //! Strided views: evaluation, reshaping, and the checks that operators with `Lower::View` share.
 
-use onnxc_ir::{Dim, Tensor};
 use onnxc_ir::op::{Extent, Extents, View};
+use onnxc_ir::{Dim, Tensor};
 
 use super::elements::{Picker, for_coords};
 
@@ -27,7 +27,8 @@ pub(crate) fn reshape<S: Extents + ?Sized>(from: &View, shape: &S) -> Option<Vie
     if bounds.contains(&0) {
         return Some(View { offset: from.offset, ..View::contiguous(&bounds) });
     }
-    let old: Vec<(Extent, i64)> = from.extents().into_iter().zip(from.strides.iter().copied()).filter(|(n, _)| !n.is_one()).collect();
+    let old: Vec<(Extent, i64)> =
+        from.extents().into_iter().zip(from.strides.iter().copied()).filter(|(n, _)| !n.is_one()).collect();
     let mut strides = vec![0i64; shape.len()];
     let (mut i, mut j) = (0, 0);
     while i < old.len() && j < shape.len() {

@@ -136,8 +136,9 @@ impl Conv {
     /// Strides of x and y along the output dimensions, outermost first: (extent, x step, y step, operand steps).
     fn output_dims(&self) -> Vec<Dimension> {
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
-        let dim =
-            |d: usize, x_step: i64| (self.y.view.extent(d), x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect());
+        let dim = |d: usize, x_step: i64| {
+            (self.y.view.extent(d), x_step, self.y.view.strides[d], spread.iter().map(|s| s[d]).collect())
+        };
         let mut dims = vec![dim(0, self.x.view.strides[0])];
         for s in 0..self.spatial() {
             dims.push(dim(s + 2, self.x.view.strides[s + 2] * self.geometry.strides[s]));

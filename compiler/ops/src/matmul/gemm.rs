@@ -122,11 +122,12 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let mut operands: Vec<Stack> = operands.iter().map(|o| Stack::of(o, &y.view.shape)).collect();
     // A constant C of one row is the bias that accumulators start from.
     let plain = alpha == 1.0 && beta == 1.0;
-    let row =
-        |c: &Arg| c.constant.clone().filter(|t| {
+    let row = |c: &Arg| {
+        c.constant.clone().filter(|t| {
             let width = Some(&n.bound).filter(|_| n.open.is_none());
             plain && width == Some(&t.shape().iter().product::<u64>()) && t.shape().last() == width
-        });
+        })
+    };
     let bias = c.as_ref().and_then(row);
     let c = c.filter(|_| bias.is_none());
     let program = affine(&program, a.dtype, alpha, c.as_ref().map(|_| beta));

@@ -1,10 +1,10 @@
 //! Code of stacks of matrix products: operands as strided matrices, packing of the right one, tiles.
 
-use onnxc_ir::{DType, Dim};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::{DType, Dim};
 
 use crate::common::nest::{self, ExprExt, compute_type};
 use crate::common::tile::{self, Operand, Outer, broadcast_strides};
@@ -172,8 +172,11 @@ impl Product {
     fn tiles(&self, cx: &mut LowerCx) -> OpResult<()> {
         let (m, n, k) = (self.m.bound, self.n.bound, self.k.bound);
         let open = [&self.m, &self.n, &self.k].into_iter().any(|n| n.open.is_some());
-        let (mr, nr) =
-            if open { tile::choose(cx.target, false, m, n) } else { tile::choose_for(cx.target, m, n, self.a.row, &[(k, self.a.col)]) };
+        let (mr, nr) = if open {
+            tile::choose(cx.target, false, m, n)
+        } else {
+            tile::choose_for(cx.target, m, n, self.a.row, &[(k, self.a.col)])
+        };
         let (b, b_steps) = self.packed(cx, nr)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.

@@ -257,7 +257,8 @@ fn lower_nd(cx: &mut LowerCx) -> OpResult<()> {
     let width = index.view.shape[n] as usize;
     let serial = (LoopKind::Serial, LoopKind::Serial);
     // Updates may meet, so that their order counts; within a slice they are apart. The dimensions of the slice lie densest as in the result.
-    let slice = View { shape: y.view.shape[width..].to_vec(), open: Vec::new(), strides: y.view.strides[width..].to_vec(), offset: 0 };
+    let slice =
+        View { shape: y.view.shape[width..].to_vec(), open: Vec::new(), strides: y.view.strides[width..].to_vec(), offset: 0 };
     let inside: Vec<usize> = dense_last(0..slice.shape.len(), &slice).into_iter().map(|d| d + n).collect();
     let outside: Vec<usize> = (0..n).collect();
     over(cx, &shape, &outside, serial, &mut origin(shape.len()), &mut |cx, place| {

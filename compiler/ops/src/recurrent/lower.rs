@@ -185,7 +185,8 @@ impl Layer<'_> {
         let (strides, width) = (&self.x.view.strides, self.width() as i64);
         let merged = strides[0] == self.batch as i64 * strides[1] || self.time == 1 || self.batch == 1;
         let step = if self.batch == 1 { strides[0] } else { strides[1] };
-        let outer = Outer { n: self.time.into(), a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
+        let outer =
+            Outer { n: self.time.into(), a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
         let a = Rows {
             buf: self.x.buf,
             start: self.x.view.offset,
