@@ -56,6 +56,12 @@ fn operators() -> Vec<Case> {
             &["Concat"],
             one(node("Concat", &["x", "w"], &["y"]).attr_int("axis", 0), x, &[4, 3], vec![ones("w", &[2, 3, 1])]),
         ),
+        Case::new("resize-long-dimension", &["Resize", "too long"], {
+            let n = 268_435_455;
+            let resize = node("Resize", &["x", "", "scales"], &["y"]).attr_string("mode", "linear");
+            let inputs = [value("x", FLOAT, &[n, 1, 2, 2]), value("scales", FLOAT, &[4])];
+            Graph::of([resize]).inputs(inputs).outputs([value("y", FLOAT, &[1, 1, 4, n])]).model()
+        }),
         Case::new("reshape-count", &["Reshape"], reshape(&[7])),
         Case::new("reshape-two-unknowns", &["Reshape"], reshape(&[-1, -1])),
         Case::new("reshape-negative", &["Reshape", "-5"], reshape(&[-5])),

@@ -25,6 +25,9 @@ impl Spread {
         if m != n {
             return Err(OpError::new(format!("{m} axes, but {n} entries")));
         }
+        if n > rank as u64 {
+            return Err(OpError::new(format!("{n} entries for {rank} dimensions")));
+        }
         let (counts, valid) = axis_counts(b, axes, rank)?;
         let one = b.int(1);
         let once = b.op("less_or_equal", &[counts, one])?;

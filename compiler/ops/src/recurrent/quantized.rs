@@ -78,6 +78,9 @@ impl Matrix {
     pub fn new(values: &Tensor, scales: &Tensor, zeros: Option<&Tensor>) -> OpResult<Matrix> {
         let [directions, k, n] =
             <[u64; 3]>::try_from(values.shape()).map_err(|_| OpError::new("a matrix needs three dimensions"))?;
+        if directions > 2 {
+            return Err(OpError::new(format!("{directions} directions: there are at most 2")));
+        }
         let fits = |t: &Tensor| t.shape() == [directions] || t.shape() == [directions, n];
         if let Some(wrong) = [Some(scales), zeros].into_iter().flatten().find(|t| !fits(t)) {
             let shape = wrong.shape();

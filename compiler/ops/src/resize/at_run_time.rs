@@ -202,12 +202,20 @@ fn nearest(b: &mut Build, x: ValueId, at: ValueId, line: &Line, method: &Method)
     b.with("gather", &[x, at], int_attrs(&[("axis", line.dimension as i64)]))
 }
 
+/// Most columns of a matrix of weights.
+const MOST_COLUMNS: u64 = 1 << 20;
+
 /// x times the matrix of weights along the dimension. Beyond its ends x goes on with its first and last elements, as far as a filter may reach.
 fn interpolate(b: &mut Build, x: ValueId, at: ValueId, line: &Line, method: &Method) -> OpResult<ValueId> {
     let (n, reach) = (line.input as i64, if method.mode == Mode::Linear { 1 } else { 2 });
     // A filter that is stretched to 1/scale: the scale is at least output/input.
     let widest = if method.antialias { line.input.div_ceil(line.output).max(1) as i64 } else { 1 };
     let beyond = reach * widest + 1;
+    if line.input.saturating_add(2 * beyond as u64) > MOST_COLUMNS {
+        let reason =
+            format!("dimension {} with {} elements is too long for factors that are computed", line.dimension, line.input);
+        return Err(OpError::new(reason).help("make scales or sizes constants (--const)"));
+    }
     let columns: Vec<i64> = (-beyond..n + beyond).collect();
     let sources = b.ints(&columns.iter().map(|i| (*i).clamp(0, n - 1)).collect::<Vec<_>>());
     let places = b.ints(&columns);

@@ -98,6 +98,12 @@ impl Method {
         })
     }
 
+    /// True when positions follow from the scale alone, so that they are those of any extent, kept inside of it.
+    pub fn is_of_any_extent(&self) -> bool {
+        let by_scale = [Coordinates::HalfPixel, Coordinates::Asymmetric, Coordinates::TfHalfPixelForNn];
+        by_scale.contains(&self.coordinates) && !self.exclude_outside && !self.antialias
+    }
+
     /// True when nothing but whole elements is copied.
     pub fn copies(&self) -> bool {
         self.mode == Mode::Nearest

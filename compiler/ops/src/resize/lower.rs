@@ -3,7 +3,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpError, OpResult, View};
+use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::BinOp;
 
 use super::axis::{Axis, Method, Taps};
@@ -18,6 +18,8 @@ struct Table {
     count: usize,
     positions: BufId,
     weights: BufId,
+    /// Extent of the operand where it is open: positions beyond it mean its last element.
+    open: Option<Extent>,
     /// 1 where the result is the extrapolation value, if there is such a position.
     outside: Option<BufId>,
 }
@@ -35,13 +37,23 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if x.view.shape.contains(&0) {
         return Err(OpError::new("an empty tensor cannot be enlarged"));
     }
+    let open = !(x.view.is_fixed() && y.view.is_fixed());
+    if open && (constant(2).is_none() || !method.is_of_any_extent()) {
+        let error = OpError::new("positions depend on sizes that come with the call: there is code only for constant scales");
+        return Err(error.help("give the dimensions one value, or a list of values: --dim N=1,2,4"));
+    }
     let taps: Vec<Vec<Taps>> = axes.iter().map(|a| method.taps(a)).collect();
     let widest = |t: &Vec<Taps>| t.iter().map(|t| t.list.len()).max().unwrap_or(1);
     let combinations: usize = taps.iter().map(widest).product();
     if combinations <= ONE_PASS {
-        let tables = taps.iter().zip(&axes).map(|(t, a)| table(cx, t, a)).collect();
+        let tables = (0..axes.len()).map(|d| table(cx, &taps[d], &axes[d], x.view.extent(d))).collect();
         pass(cx, &x, &y, tables, &method);
         return Ok(());
+    }
+    if open {
+        return Err(OpError::new(
+            "cubic interpolation along several dimensions has no code yet for sizes that come with the call",
+        ));
     }
     // One dimension after the other through scratch.
     let changed: Vec<usize> = (0..axes.len()).filter(|d| !unchanged(&taps[*d], &axes[*d])).collect();
@@ -56,7 +68,8 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
             let buf = cx.scratch(dtype, shape.iter().product(), false);
             Arg { buf, dtype, view: ordered(&shape, &y.view.strides), constant: None }
         };
-        let tables = (0..axes.len()).map(|e| if e == *d { table(cx, &taps[e], &axes[e]) } else { None }).collect();
+        let tables =
+            (0..axes.len()).map(|e| if e == *d { table(cx, &taps[e], &axes[e], from.view.extent(e)) } else { None }).collect();
         pass(cx, &from, &to, tables, &method);
         from = to;
     }
@@ -80,7 +93,7 @@ fn unchanged(taps: &[Taps], axis: &Axis) -> bool {
     axis.input == axis.output && taps.iter().enumerate().all(|(i, t)| !t.outside && t.list == [(i, 1.0)])
 }
 
-fn table(cx: &mut LowerCx, taps: &[Taps], axis: &Axis) -> Option<Table> {
+fn table(cx: &mut LowerCx, taps: &[Taps], axis: &Axis, extent: Extent) -> Option<Table> {
     if unchanged(taps, axis) {
         return None;
     }
@@ -91,6 +104,7 @@ fn table(cx: &mut LowerCx, taps: &[Taps], axis: &Axis) -> Option<Table> {
     let outside: Vec<i64> = taps.iter().map(|t| i64::from(t.outside)).collect();
     Some(Table {
         count,
+        open: extent.open.is_some().then_some(extent),
         positions: nest::table(cx, &positions),
         weights: nest::f32_table(cx, &weights),
         outside: outside.contains(&1).then(|| nest::table(cx, &outside)),
@@ -99,9 +113,9 @@ fn table(cx: &mut LowerCx, taps: &[Taps], axis: &Axis) -> Option<Table> {
 
 /// One pass: every output from the combinations of the tables' taps.
 fn pass(cx: &mut LowerCx, x: &Arg, y: &Arg, tables: Vec<Option<Table>>, method: &Method) {
-    let shape = y.view.shape.clone();
+    let shape = y.view.extents();
     let dims = nest::dense_last(0..shape.len(), &y.view);
-    let elements: u64 = shape.iter().product();
+    let elements: u64 = y.view.shape.iter().product();
     let inner = dims.last().copied();
     let outer = dims.split_last().map_or(&[][..], |(_, outer)| outer);
     nest::rows(cx, &shape, outer, elements, &mut nest::origin(shape.len()), &mut |cx, at| {
@@ -112,10 +126,10 @@ fn pass(cx: &mut LowerCx, x: &Arg, y: &Arg, tables: Vec<Option<Table>>, method: 
             row = taps(cx, x, &tables, method, d, &at[d], row, true);
             outside = either(outside, &tables, d, &at[d]);
         }
-        let n = inner.map_or(1, |d| shape[d]);
+        let n = inner.map_or(Extent::from(1), |d| shape[d].clone());
         let kind = if inner.is_some() { LoopKind::Vector } else { LoopKind::Serial };
         let at = at.clone();
-        cx.for_(kind, n, |cx, i| {
+        cx.for_in(kind, &n, |cx, i| {
             let mut at = at;
             let (mut all, mut outside) = (row, outside);
             if let Some(d) = inner {
@@ -171,7 +185,12 @@ fn taps(
     let mut out = Vec::new();
     for tap in 0..table.count {
         let entry = i.clone().times(table.count as i64).add(Expr::Int(tap as i64));
-        let mut step = nest::at(table.positions, entry.clone()).times(stride);
+        let mut position = nest::at(table.positions, entry.clone());
+        if let Some(extent) = &table.open {
+            let last = cx.count(extent).minus(Expr::Int(1));
+            position = Expr::bin(BinOp::Min, position, last);
+        }
+        let mut step = position.times(stride);
         if keep {
             step = Expr::Var(cx.let_(step));
         }

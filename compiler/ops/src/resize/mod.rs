@@ -24,7 +24,7 @@ pub(crate) static RESIZE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::lower),
+    lower: Lower::OpenNest(lower::lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
