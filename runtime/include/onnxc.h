@@ -61,9 +61,9 @@ typedef struct onnxc_dim {
     const char *name;          /* in the ONNX graph, or the one that the compiler was given */
     const onnxc_range *ranges; /* the values that the model was compiled for, ascending; a single one is a range too */
     uint32_t n_ranges;
-    uint32_t input;    /* an input with an axis of this extent */
-    uint32_t axis;     /* that axis */
-    uint32_t reserved; /* zero */
+    uint32_t input;  /* an input with an axis whose extent is factor times the value */
+    uint32_t axis;   /* that axis */
+    uint32_t factor; /* extent of the axis for a value of 1 */
 } onnxc_dim;
 
 /* What a call with certain values of the open dimensions needs. */

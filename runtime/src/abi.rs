@@ -75,12 +75,12 @@ pub struct onnxc_dim {
     pub ranges: *const onnxc_range,
     /// Number of ranges.
     pub n_ranges: u32,
-    /// An input with an axis of this extent.
+    /// An input with an axis whose extent is `factor` times the value.
     pub input: u32,
     /// That axis.
     pub axis: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Extent of the axis for a value of 1.
+    pub factor: u32,
 }
 
 /// What a call with certain values of the open dimensions needs.

@@ -185,8 +185,10 @@ pub struct Dim {
     pub name: &'static str,
     /// The values that the model was compiled for, ascending; a single one is a range too.
     pub ranges: &'static [abi::onnxc_range],
-    /// An input and its axis that has this extent.
+    /// An input and its axis whose extent is `factor` times the value.
     pub from: (u32, u32),
+    /// Extent of that axis for a value of 1.
+    pub factor: u32,
 }
 
 /// A step of a model, as profiles number them.
@@ -342,7 +344,7 @@ fn raw_slice<T>(pointer: *const T, count: u32) -> &'static [T] {
 fn dim(first: *const abi::onnxc_dim, i: u32, stride: u32) -> Dim {
     // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
     let d = unsafe { &*first.byte_add(i as usize * stride as usize) };
-    Dim { name: text(d.name), ranges: raw_slice(d.ranges, d.n_ranges), from: (d.input, d.axis) }
+    Dim { name: text(d.name), ranges: raw_slice(d.ranges, d.n_ranges), from: (d.input, d.axis), factor: d.factor }
 }
 
 /// Tensors stand `stride` bytes apart, which is more than our struct in descriptors of later compilers.

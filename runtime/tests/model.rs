@@ -130,7 +130,7 @@ unsafe extern "C" fn sizes_at(dims: *const u64, to: *mut abi::onnxc_sizes) -> i3
 
 static VALUES: [abi::onnxc_range; 1] = [abi::onnxc_range { first: 2, last: 2 }];
 static OPEN: Table<[abi::onnxc_dim; 1]> =
-    Table([abi::onnxc_dim { name: c"N".as_ptr(), ranges: &raw const VALUES[0], n_ranges: 1, input: 0, axis: 1, reserved: 0 }]);
+    Table([abi::onnxc_dim { name: c"N".as_ptr(), ranges: &raw const VALUES[0], n_ranges: 1, input: 0, axis: 1, factor: 1 }]);
 
 #[test]
 fn open_dimensions_are_described_and_checked() {

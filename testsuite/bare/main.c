@@ -80,7 +80,7 @@ int main(void) {
     }
     for (uint32_t j = 0; j < m->n_outputs; j++) outputs[j] = guarded(m->outputs[j].bytes, 64);
     unsigned char *arena = guarded(m->arena_bytes, m->arena_align);
-    onnxc_call call = {inputs, outputs, arena, 0, 0};
+    onnxc_call call = {.inputs = inputs, .outputs = outputs, .arena = arena};
 
     int32_t status;
     uint64_t stack = run_painted(&call, &status);

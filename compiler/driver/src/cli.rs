@@ -103,7 +103,7 @@ pub struct Model {
     /// Value of a named dimension (repeatable); `compile` takes several, N=1,4,16, and ranges, N=1..64, and the caller of the model chooses.
     #[arg(long = "dim", value_name = "N=1", value_parser = dim)]
     pub dims: Vec<(String, Vec<(u64, u64)>)>,
-    /// Shape of an input (repeatable); an extent may be the name of a --dim, which then need not be one of the model's.
+    /// Shape of an input (repeatable); an extent may be the name of a --dim or a multiple of it, 32*H, which then need not be one of the model's.
     #[arg(long = "shape", value_name = "INPUT=1,3,224,224", value_parser = shape)]
     pub shapes: Vec<(String, Vec<Extent>)>,
     /// Length of an input that is a sequence; its tensors are the inputs INPUT_0, INPUT_1, ... (repeatable).
@@ -332,8 +332,8 @@ pub struct Listing {
 pub enum Extent {
     /// A number.
     Number(u64),
-    /// The value of the `--dim` of this name.
-    Name(String),
+    /// A multiple of the value of the `--dim` of this name.
+    Name(u64, String),
 }
 
 impl Extent {
@@ -381,8 +381,14 @@ fn dim(text: &str) -> Result<(String, Vec<(u64, u64)>), String> {
 fn shape(text: &str) -> Result<(String, Vec<Extent>), String> {
     let (name, value) = named(text, "INPUT=d0,d1,...")?;
     let extent = |d: &str| match d.trim() {
-        d if d.starts_with(|c: char| c.is_alphabetic() || c == '_') => Ok(Extent::Name(d.to_string())),
-        d => number(d).map(Extent::Number),
+        d if d.starts_with(|c: char| c.is_alphabetic() || c == '_') => Ok(Extent::Name(1, d.to_string())),
+        d => match d.split_once('*') {
+            Some((factor, name)) => match number(factor)? {
+                0 => Err(format!("`{d}`: the factor is 0")),
+                n => Ok(Extent::Name(n, name.trim().to_string())),
+            },
+            None => number(d).map(Extent::Number),
+        },
     };
     let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(extent).collect::<Result<_, _>>()?;
     Ok((name, dims))
@@ -427,8 +433,8 @@ mod tests {
 
     #[test]
     fn shapes_and_dims_parse() {
-        let extents = vec![Extent::Number(1), Extent::Name("N".into()), Extent::Number(8)];
-        assert_eq!(shape("x:0=1,N,8"), Ok(("x:0".into(), extents)));
+        let extents = vec![Extent::Number(1), Extent::Name(1, "N".into()), Extent::Name(32, "H".into()), Extent::Number(8)];
+        assert_eq!(shape("x:0=1,N,32*H,8"), Ok(("x:0".into(), extents)));
         assert_eq!(dim("N=4,1,4"), Ok(("N".into(), vec![(1, 1), (4, 4)])));
         assert_eq!(dim("N=8..64,1..4"), Ok(("N".into(), vec![(1, 4), (8, 64)])));
         assert!(dim("N=0..4").is_err() && dim("N=4..1").is_err() && dim("N=1..4,4..8").is_err() && dim("N=..4").is_err());

@@ -39,9 +39,9 @@ pub fn fixed(model: &Model) -> Done<Fixed> {
     let dim = |name: &str, (first, last): (u64, u64)| if first == last { Dim::Const(first) } else { Dim::sym(name) };
     let extent = |input: &str, extent: &Extent| match extent {
         Extent::Number(n) => Ok(Dim::Const(*n)),
-        Extent::Name(name) => all
+        Extent::Name(factor, name) => all
             .get(&**name)
-            .map(|range| dim(name, *range))
+            .map(|range| dim(name, *range).mul(&Dim::Const(*factor)))
             .ok_or_else(|| Fault::Usage(format!("--shape {input}: {name} is no number; give it a value with --dim {name}=N"))),
     };
     let shape = |(input, extents): &(String, Vec<Extent>)| -> Done<(String, Vec<Dim>)> {
@@ -49,7 +49,7 @@ pub fn fixed(model: &Model) -> Done<Fixed> {
     };
     let shapes = model.shapes.iter().map(shape).collect::<Done<_>>()?;
     // What a shape names is the command line's own; the importer looks for the others in the model.
-    let own = |name: &str| model.shapes.iter().flat_map(|s| &s.1).any(|e| *e == Extent::Name(name.to_string()));
+    let own = |name: &str| model.shapes.iter().flat_map(|s| &s.1).any(|e| matches!(e, Extent::Name(_, n) if n == name));
     let values = all.iter().filter(|(name, range)| range.0 == range.1 && !own(name));
     let dims = values.map(|(name, range)| (name.to_string(), range.0)).collect();
     let open = all.iter().filter(|(_, range)| range.0 != range.1);
@@ -113,9 +113,12 @@ mod tests {
         assert!(fixed(&model(&[("N", &[(1, 1), (2, 2)])])).is_err());
         assert!(fixed(&model(&[("N", &[(1, 1)]), ("N", &[(2, 2)])])).is_err());
         let mut named = model(&[("N", &[(4, 4)]), ("W", &[(1, 9)])]);
-        named.shapes = vec![("x".into(), vec![Extent::Name("N".into()), Extent::Number(3), Extent::Name("W".into())])];
+        named.shapes = vec![("x".into(), vec![Extent::Name(1, "N".into()), Extent::Number(3), Extent::Name(32, "W".into())])];
         let sizes = fixed(&named).unwrap_or_default();
-        assert_eq!(sizes.shapes, BTreeMap::from([("x".into(), vec![Dim::Const(4), Dim::Const(3), Dim::sym("W")])]));
+        assert_eq!(
+            sizes.shapes,
+            BTreeMap::from([("x".into(), vec![Dim::Const(4), Dim::Const(3), Dim::sym("W").mul(&Dim::Const(32))])])
+        );
         assert_eq!((sizes.dims.len(), sizes.bounds.get("W")), (0, Some(&(1, 9))));
         named.dims.clear();
         assert!(fixed(&named).is_err());

@@ -271,7 +271,7 @@ impl Dim {
                 Dim::from_terms(all, constant)
             }
             DimExpr::Product(f) => f.iter().fold(Dim::Const(1), |a, d| a.mul(&d.within(bounds))),
-            DimExpr::Div(a, b) => a.within(bounds).div(&b.within(bounds)),
+            DimExpr::Div(a, b) => a.within(bounds).quotient(&b.within(bounds)),
             DimExpr::Max(a, b) | DimExpr::Min(a, b) => {
                 let is_max = matches!(**e, DimExpr::Max(..));
                 let (x, y) = (a.within(bounds), b.within(bounds));
@@ -300,6 +300,20 @@ impl Dim {
                     }
                 }
             }
+        }
+    }
+
+    /// [`Dim::div`] where all terms of a sum may be multiples of a number and only the constant is not: `(32 N - 1) / 2` is `16 N - 1`.
+    fn quotient(&self, by: &Dim) -> Dim {
+        let (terms, c) = self.terms();
+        match by {
+            Dim::Const(k) if !terms.is_empty() => match i64::try_from(*k) {
+                Ok(k) if k > 1 && terms.iter().all(|(_, n)| n % k == 0) => {
+                    Dim::from_terms(terms.into_iter().map(|(d, n)| (d, n / k)).collect(), c.div_euclid(k))
+                }
+                _ => self.div(by),
+            },
+            _ => self.div(by),
         }
     }
 
@@ -404,6 +418,8 @@ mod tests {
         assert_eq!(n.min_of(&Dim::Const(32)).within(&bounds), n.min_of(&Dim::Const(32)));
         assert_eq!(n.mul(&m).within(&bounds), n.mul(&Dim::Const(3)));
         assert_eq!(n.sub(&m).range(&bounds), (0, 61));
+        let halved = n.mul(&Dim::Const(32)).offset(-1).div(&Dim::Const(2)).offset(1);
+        assert_eq!(halved.within(&bounds), n.mul(&Dim::Const(16)));
     }
 
     #[test]

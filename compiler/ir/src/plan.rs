@@ -132,8 +132,10 @@ pub struct OpenDim {
     pub name: String,
     /// First and last of the ranges of values that there are plans for, ascending; a single value is a range too.
     pub ranges: Vec<(u64, u64)>,
-    /// An input and an axis of it that has this extent in every plan.
+    /// An input and an axis of it whose extent in every plan is a multiple of the value.
     pub from: (usize, usize),
+    /// Which multiple.
+    pub factor: u64,
 }
 
 /// A model planned for several values of its open dimensions. All plans have the same inputs and outputs but for their extents, and

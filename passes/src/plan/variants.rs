@@ -50,7 +50,7 @@ impl Merge {
             ranges.sort_unstable();
             ranges.dedup();
             match axis_of(&plans, d, &name) {
-                Some(from) => dims.push(OpenDim { name, ranges, from }),
+                Some((from, factor)) => dims.push(OpenDim { name, ranges, from, factor }),
                 None => unused.push(name),
             }
         }
@@ -58,13 +58,18 @@ impl Merge {
     }
 }
 
-/// The first axis of an input that is dimension `d` in every plan.
-fn axis_of(plans: &[(Vec<(u64, u64)>, Plan)], d: usize, name: &str) -> Option<(usize, usize)> {
+/// The first axis of an input whose extent is the value of dimension `d`, or a multiple of it, in every plan; and the factor.
+fn axis_of(plans: &[(Vec<(u64, u64)>, Plan)], d: usize, name: &str) -> Option<((usize, usize), u64)> {
     let inputs = &plans.first()?.1.inputs;
     let mut axes = inputs.iter().enumerate().flat_map(|(i, io)| (0..io.ty.rank()).map(move |a| (i, a)));
-    let is_it = |(ranges, plan): &(Vec<(u64, u64)>, Plan), (i, a): (usize, usize)| {
-        let extent = plan.inputs[i].ty.shape.get(a);
-        extent.is_some_and(|e| *e == Dim::sym(name) || ranges[d].0 == ranges[d].1 && *e == Dim::Const(ranges[d].0))
+    let factor = |(ranges, plan): &(Vec<(u64, u64)>, Plan), (i, a): (usize, usize)| {
+        let extent = plan.inputs[i].ty.shape.get(a)?;
+        let value = if ranges[d].0 == ranges[d].1 { Dim::Const(ranges[d].0) } else { Dim::sym(name) };
+        let factor = if *extent == value { Dim::Const(1) } else { extent.exact_div(&value)? };
+        factor.as_const().filter(|k| *k > 0)
     };
-    axes.find(|at| plans.iter().all(|p| is_it(p, *at)))
+    axes.find_map(|at| {
+        let first = factor(plans.first()?, at)?;
+        plans.iter().all(|p| factor(p, at) == Some(first)).then_some((at, first))
+    })
 }

@@ -47,7 +47,7 @@ static void run(const onnxc_model *m, unsigned char *const *inputs, FILE *to) {
     unsigned char *outputs[MAX_TENSORS];
     unsigned char *arena = guarded(m->arena_bytes, m->arena_align);
     for (uint32_t j = 0; j < m->n_outputs; j++) outputs[j] = guarded(m->outputs[j].bytes, 64);
-    onnxc_call call = {(const void *const *)inputs, (void *const *)outputs, arena, NULL, NULL};
+    onnxc_call call = {.inputs = (const void *const *)inputs, .outputs = (void *const *)outputs, .arena = arena};
     int32_t status = check(m, &call);
     put(&status, sizeof status, to);
     for (uint32_t j = 0; j < m->n_outputs; j++) {

@@ -145,7 +145,7 @@ fn open_dims(blob: &mut Blob, facts: &Facts, table: usize) {
     for dim in &facts.dims {
         blob.text(&dim.name);
         values.push(blob.pointer());
-        [dim.ranges.len(), dim.from.0, dim.from.1, 0].iter().for_each(|n| blob.u32(*n as u32));
+        [dim.ranges.len(), dim.from.0, dim.from.1, dim.factor as usize].iter().for_each(|n| blob.u32(*n as u32));
     }
     for (place, dim) in values.into_iter().zip(&facts.dims) {
         blob.here(place);

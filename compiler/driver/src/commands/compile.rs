@@ -190,7 +190,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         .facts
         .dims
         .iter()
-        .map(|d| json!({ "name": d.name, "ranges": d.ranges, "input": d.from.0, "axis": d.from.1 }))
+        .map(|d| json!({ "name": d.name, "ranges": d.ranges, "input": d.from.0, "axis": d.from.1, "factor": d.factor }))
         .collect();
     let variants = built.plans.plans.iter().zip(&built.live_bytes).filter(|((values, _), _)| !values.is_empty());
     let variants: Vec<_> = variants

@@ -20,7 +20,7 @@ pub(crate) static CONV_TRANSPOSE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::lower),
+    lower: Lower::OpenNest(lower::lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
