@@ -106,8 +106,7 @@ struct Entry<'a, 'f> {
 
 /// Builds the inference of one plan: `NAME_run`, or what it calls for one choice of open dimensions.
 pub(crate) fn unit(
-    plan: &Plan,
-    dims: &[OpenDim],
+    (plan, dims): (&Plan, &[OpenDim]),
     works: &[(usize, Work)],
     helpers: Helpers,
     layout: &Layout,

@@ -190,7 +190,7 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     let mut entries = Vec::new();
     for (i, ((_, plan), layout)) in source.plans.iter().zip(&layouts).enumerate() {
         let name = if source.dims.is_empty() { "run".to_string() } else { format!("run{i}") };
-        let unit = entry::unit(plan, source.dims, &works, helpers, layout, options, &name, &*target.isa)?;
+        let unit = entry::unit((plan, source.dims), &works, helpers, layout, options, &name, &*target.isa)?;
         entries.push(if source.dims.is_empty() { RUN } else { table.reserve() });
         table.units[entries[i] as usize] = Some(unit);
     }

@@ -140,7 +140,11 @@ pub fn prepare(debugging: &Debugging) -> Done<()> {
 /// The import alone: for commands that look at the model and compile nothing.
 pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     if model.model.extension().is_some_and(|e| e == "nir") {
-        return Ok((nir::read(&model.model)?, None));
+        let (mut graph, sizes) = (nir::read(&model.model)?, sizes::fixed(model)?);
+        let values = sizes.dims.into_iter().map(|(name, n)| (name, (n, n)));
+        graph.set_bounds(sizes.bounds.iter().map(|(name, range)| (name.clone(), *range)).chain(values).collect());
+        graph.bounds = sizes.bounds;
+        return Ok((graph, None));
     }
     let sizes::Fixed { dims, shapes, bounds } = sizes::fixed(model)?;
     let mut options = onnxc_onnx::Options {

@@ -1,10 +1,10 @@
 //! Loop nests that several operators share.
 
-use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, Extents, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, UnOp};
+use onnxc_ir::{DType, Dim};
 
 /// Elements from which a nest is worth more than one thread.
 pub(crate) const PARALLEL_ELEMENTS: u64 = 16 * 1024;
@@ -32,6 +32,31 @@ pub(crate) fn movable(dtype: DType) -> OpResult<()> {
         DType::Str | DType::C64 | DType::C128 => require(dtype).map(|_| ()),
         _ => Ok(()),
     }
+}
+
+/// Refuses operands from `first` on that may have other extents than `to`, whose sizes come with the call: an extent must be the number 1 or that of `to`.
+pub(crate) fn broadcasts(cx: &LowerCx, first: usize, to: &View) -> OpResult<()> {
+    let all = to.dims();
+    for (i, arg) in cx.inputs.iter().enumerate().skip(first) {
+        let Some(arg) = arg else { continue };
+        let lead = all.len() - arg.view.shape.len();
+        same_extents(i, &arg.view.dims(), &all[lead..])?;
+    }
+    Ok(())
+}
+
+/// Refuses extents of operand `i` that are neither 1 nor known to be these.
+pub(crate) fn same_extents(i: usize, dims: &[Dim], of: &[Dim]) -> OpResult<()> {
+    dims.iter().zip(of).filter(|(n, _)| !n.is_one()).try_for_each(|(n, m)| same_extent(i, n, m))
+}
+
+/// Refuses an extent of operand `i` that is not known to be this one.
+pub(crate) fn same_extent(i: usize, n: &Dim, m: &Dim) -> OpResult<()> {
+    if n == m {
+        return Ok(());
+    }
+    let error = OpError::new(format!("input {i} has the extent {n} where {m} is needed; it is not known that they are the same"));
+    Err(error.help("give the dimensions one value, or the same name in --shape"))
 }
 
 /// Shorthands on expressions.

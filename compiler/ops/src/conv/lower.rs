@@ -8,6 +8,7 @@ use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::{Geometry, OWN_INPUTS};
+use crate::common::nest;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
 
@@ -30,7 +31,12 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let fixed = x.view.is_fixed() && w.view.is_fixed();
+    if !w.view.is_fixed() || x.view.open(1).is_some() {
+        let error = OpError::new("channels and filters that come with the call have no code yet");
+        return Err(error.help("give the dimension one value, or a list of values: --dim N=1,2,4"));
+    }
+    nest::broadcasts(cx, OWN_INPUTS, &y.view)?;
+    let fixed = x.view.is_fixed();
     if x.dtype != DType::F32 && !fixed {
         return Err(OpError::new("convolutions of other types than f32 have no code yet for sizes that come with the call"));
     }

@@ -54,6 +54,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let layer = Layer { x, y, geometry, group, channels, filters, program, operands };
     if !(layer.x.view.is_fixed() && layer.y.view.is_fixed()) {
         layer.check_open(w.constant.is_some())?;
+        nest::broadcasts(cx, OWN_INPUTS, &layer.y.view)?;
     }
     match &w.constant {
         Some(weights) if layer.x.dtype == DType::F32 => {
@@ -107,7 +108,7 @@ impl Layer {
             self.x.view.open(d + 2).is_none() && self.y.view.open(d + 2).is_none()
                 || self.phases_along(d).iter().all(|p| p.taps == 1 && p.input == 0 && self.count(d, p).dim() == n)
         };
-        if constant && self.x.dtype == DType::F32 && (0..self.spatial()).all(one_to_one) {
+        if constant && self.x.view.open(1).is_none() && self.x.dtype == DType::F32 && (0..self.spatial()).all(one_to_one) {
             return Ok(());
         }
         let error = OpError::new(

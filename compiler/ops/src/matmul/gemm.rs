@@ -13,7 +13,7 @@ use crate::common::broadcast::{broadcast, same_dtype, text};
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::attrs_without;
 use crate::common::sample::add_relu;
-use crate::common::{epilogue, sample, tile};
+use crate::common::{epilogue, nest, sample, tile};
 use crate::composed::classic::{linear, svm};
 use crate::composed::contrib::activation::FUSED_GEMM;
 
@@ -113,6 +113,8 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (m, n) = (y.view.extent(0), y.view.extent(1));
     let (ta, tb) = (flag(cx.attrs, "transA"), flag(cx.attrs, "transB"));
     let k = a.view.extent(usize::from(!ta));
+    nest::same_extent(1, &b.view.extent(usize::from(tb)).dim(), &k.dim())?;
+    nest::broadcasts(cx, 2, &y.view)?;
     let stack = |arg: &Arg, transposed: bool| {
         let matrix = Stack::of(arg, &arg.view.shape);
         if transposed { matrix.transposed() } else { matrix }

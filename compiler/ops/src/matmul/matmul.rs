@@ -10,7 +10,7 @@ use super::product::{Product, Stack};
 use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
-use crate::common::{broadcast, epilogue, sample, tile};
+use crate::common::{broadcast, epilogue, nest, sample, tile};
 use crate::composed::contrib::{attention, distance, nbits};
 use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
@@ -99,6 +99,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (mut a, mut b, mut y) = (cx.input(0), cx.input(1), cx.output(0));
+    nest::broadcasts(cx, OWN, &y.view)?;
     // Vectors are matrices of one row (left) or column (right), which the result does not show.
     let mut hidden = Vec::new();
     if a.view.shape.len() == 1 {
@@ -113,6 +114,13 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let shape = y.view.shape.clone();
     let rank = shape.len();
     let (m, n, k) = (y.view.extent(rank - 2), y.view.extent(rank - 1), a.view.extent(a.view.shape.len() - 1));
+    let all = y.view.dims();
+    for (i, arg) in [&a, &b].into_iter().enumerate() {
+        let dims = arg.view.dims();
+        let (outer, last) = dims.split_at(dims.len() - 2);
+        nest::same_extents(i, outer, &all[rank - dims.len()..])?;
+        nest::same_extent(i, &last[1 - i], &k.dim())?;
+    }
     let with = |last: [u64; 2]| [&shape[..rank - 2], &last].concat();
     let (program, operands) = tile::epilogue(cx, OWN, a.dtype);
     let original = cx.output(0).view.shape;

@@ -12,7 +12,7 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 use super::{TOLERANCE, float_type, inverse_root, moments, moments_f64};
 use crate::common::axes::axis;
 use crate::common::elements::{f64s, for_coords, from_f64s, offset};
-use crate::common::nest::{ExprExt, compute_type, load, store};
+use crate::common::nest::{self, ExprExt, compute_type, load, store};
 use crate::common::rows::{Rows, offsets, spread, spread_reduced};
 use crate::common::sample::{const_f32s, data, f32s, int_attrs, sample};
 use crate::composed::contrib::transformer;
@@ -107,6 +107,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let x = cx.input(0);
     let (shape, extents) = (x.view.shape.clone(), x.view.extents());
+    nest::broadcasts(cx, 1, &x.view)?;
     let axes = row_axes(cx.attrs, shape.len())?;
     let eps = epsilon(cx.attrs);
     let t = compute_type(x.dtype);
