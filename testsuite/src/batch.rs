@@ -66,14 +66,26 @@ pub fn link(models: &[Model], on: &Target, folder: &Path) -> PathBuf {
 /// Statuses of models that did not come to an end.
 const CRASHED: i32 = -1;
 /// The emulator found a mistake of its own (QEMU 7.2 has one with certain instructions at the end of a page of code).
-pub const EMULATOR_FAILED: i32 = -2;
+const EMULATOR_FAILED: i32 = -2;
 
 /// What the models answered. A model that ends the program, or with which it does not end within `limit`, gets a negative status and no outputs; the
-/// program is then started again behind it.
+/// program is then started again behind it. One on which the emulator fails is run once more in a program of its own, where its code lies elsewhere.
 ///
 /// # Panics
 /// When the program itself fails.
 pub fn execute(on: &Target, program: &Path, models: &[Model], folder: &Path, limit: Duration) -> Vec<Record> {
+    let mut records = execute_once(on, program, models, folder, limit);
+    for (model, record) in models.iter().zip(&mut records).filter(|(_, record)| record.0 == EMULATOR_FAILED) {
+        let alone = tempfile::tempdir().expect("a folder for temporary files");
+        let object = format!("s{}.o", model.number);
+        fs::copy(folder.join(&object), alone.path().join(&object)).expect("the object of the model");
+        let program = link(&[*model], on, alone.path());
+        record.clone_from(&execute_once(on, &program, &[*model], alone.path(), limit)[0]);
+    }
+    records
+}
+
+fn execute_once(on: &Target, program: &Path, models: &[Model], folder: &Path, limit: Duration) -> Vec<Record> {
     let (count, mut records) = (models.len(), Vec::new());
     while records.len() < count {
         let outputs = folder.join("outputs");

@@ -12,7 +12,7 @@ use onnxc_ir::plan::Plan;
 use onnxc_ir::{Tensor, interp, text};
 use onnxc_passes::{Phase, plan};
 use onnxc_targets::Target;
-use onnxc_testsuite::batch::{self, EMULATOR_FAILED, MOST_TENSORS, Model};
+use onnxc_testsuite::batch::{self, MOST_TENSORS, Model};
 use onnxc_testsuite::compose::{Composed, compose};
 use onnxc_testsuite::rounding::{Verdict, judge};
 use onnxc_testsuite::samples::guarded;
@@ -129,12 +129,7 @@ fn batch(seeds: Range<u64>, on: &target::Target) -> Vec<(Outcome, Prepared)> {
     let models: Vec<Model> =
         prepared.iter().enumerate().filter(|(n, _)| compiled[*n].is_ok()).map(|(n, p)| model(n, p)).collect();
     let program = batch::link(&models, on, folder.path());
-    let mut records = batch::execute(on, &program, &models, folder.path(), RUN_LIMIT);
-    // Code lies elsewhere in a program of one model.
-    for (model, record) in models.iter().zip(&mut records).filter(|(_, record)| record.0 == EMULATOR_FAILED) {
-        let program = batch::link(&[*model], on, folder.path());
-        record.clone_from(&batch::execute(on, &program, &[*model], folder.path(), RUN_LIMIT)[0]);
-    }
+    let records = batch::execute(on, &program, &models, folder.path(), RUN_LIMIT);
     let mut outcomes: Vec<Outcome> = compiled.into_iter().map(|r| r.map(|()| Verdict::Same)).collect();
     let ran: Vec<(usize, Outcome)> = models
         .par_iter()
