@@ -46,9 +46,12 @@ const RECOGNISER: Case = Case {
 
 /// The program of `open_dims/main.c` for a case on a target.
 fn build(case: &Case, target: &Target, folder: &Path) -> PathBuf {
-    let model = data::require(&format!("zoo/{}.onnx", case.id));
-    let flags: Vec<String> = case.flags.iter().map(ToString::to_string).collect();
-    harness::compile(&model, target, "model", folder, &flags).expect_ok("onnxc compile");
+    program(&data::require(&format!("zoo/{}.onnx", case.id)), case.flags, target, folder)
+}
+
+fn program(model: &Path, flags: &[&str], target: &Target, folder: &Path) -> PathBuf {
+    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    harness::compile(model, target, "model", folder, &flags).expect_ok("onnxc compile");
     let main = data::repository().join("testsuite/tests/open_dims/main.c");
     let (header, archive) = (folder.join("model.h"), folder.join("model.a"));
     Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] }.build(target, folder)
@@ -147,13 +150,7 @@ fn a_text_detector_for_all_heights_and_widths() {
 /// One archive for ranges of sizes: every size of `testsuite/zoo/make_size_data.py` against ONNX Runtime's outputs.
 fn agrees_with_onnx_runtime(id: &str, flags: &[&str], target: &Target, few: bool) {
     let folder = tempfile::tempdir().unwrap();
-    let model = data::require(&format!("zoo/{id}.onnx"));
-    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-    harness::compile(&model, target, "model", folder.path(), &flags).expect_ok("onnxc compile");
-    let main = data::repository().join("testsuite/tests/open_dims/main.c");
-    let (header, archive) = (folder.path().join("model.h"), folder.path().join("model.a"));
-    let program = Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] };
-    let program = program.build(target, folder.path());
+    let program = program(&data::require(&format!("zoo/{id}.onnx")), flags, target, folder.path());
     let sizes = data::require(&format!("sizes/{id}"));
     let mut cases: Vec<PathBuf> = fs::read_dir(sizes).unwrap().map(|e| e.unwrap().path()).collect();
     cases.sort();
@@ -213,6 +210,45 @@ fn ranges_on_foreign_targets() {
     }
     let flags = ["--shape=x=1,3,48,width", "--dim=width=32..64,65..1280"];
     agrees_with_onnx_runtime("ppocr4_rec", &flags, target::by_name("aarch64"), true);
+}
+
+/// Reshapes that no strides can say where the extents are open: of an input, of a transposed one, of a computed value that is used further.
+const RESHAPES: &str = r#"graph @g(%x: f32[N,M,4]) {
+  %flat = const i64[1] [-1]
+  %pairs = const i64[2] [-1, 2]
+  %four = const i64[2] [4, -1]
+  %a = reshape %x, %flat : f32[(4*M*N)] @"a"
+  %xt = transpose %x {perm = ints[1, 0, 2]} : f32[M,N,4] @"xt"
+  %b = reshape %xt, %pairs : f32[(2*M*N),2] @"b"
+  %r = abs %x : f32[N,M,4] @"r"
+  %c = reshape %r, %four : f32[4,(M*N)] @"c"
+  %d = neg %c : f32[4,(M*N)] @"d"
+  return %a, %b, %d
+}
+"#;
+
+#[test]
+fn reshapes_keep_the_order_of_the_elements_at_every_size() {
+    for name in ["x86-64-v3", "riscv64"] {
+        let (target, folder) = (target::by_name(name), tempfile::tempdir().unwrap());
+        let graph = folder.path().join("graph.nir");
+        fs::write(&graph, RESHAPES).unwrap();
+        let program = program(&graph, &["--dim=N=1..4", "--dim=M=1..5"], target, folder.path());
+        let mut rng = Rng(13);
+        for (n, m) in [(1, 1), (4, 5), (4, 1), (1, 5), (2, 3), (3, 4)] {
+            let x = floats(&[n, m, 4], &mut rng);
+            let got = answers(&program, target, folder.path(), &[n, m], std::slice::from_ref(&x));
+            let x = x.to_f64().unwrap();
+            let transposed = (0..m).flat_map(|j| (0..n).map(move |i| (i * m + j) * 4)).flat_map(|at| x[at..at + 4].to_vec());
+            let want = [
+                (vec![4 * n * m], x.clone()),
+                (vec![2 * n * m, 2], transposed.collect()),
+                (vec![4, n * m], x.iter().map(|v| -v.abs()).collect()),
+            ];
+            let got: Vec<_> = got.iter().map(|t| (t.dims.clone(), t.to_f64().unwrap())).collect();
+            assert_eq!(got, want, "{n} {m} on {name}");
+        }
+    }
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl Symbols<'_> {
             }
             DimExpr::Div(x, y) => {
                 let (x, y) = two(x, y)?;
+                // Some processors trap.
+                let one = b.ins().iconst(types::I64, 1);
+                let y = b.ins().umax(y, one);
                 b.ins().udiv(x, y)
             }
             DimExpr::Max(x, y) => {

@@ -20,7 +20,7 @@ pub(super) fn spot(planner: &mut Planner, level: &mut Level, id: ValueId, drafts
         _ => {
             let ty = level.graph.ty(id).clone();
             let target = Storage::dense(planner.buffer(bytes), &ty.const_shape().unwrap_or_default());
-            drafts.push(super::nodes::copy(planner, level, id, &ty, &target));
+            drafts.push(super::nodes::copy(planner, level, id, &target));
             planner.time += 1;
             (target.region, 0)
         }

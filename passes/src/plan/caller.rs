@@ -1,14 +1,14 @@
 //! Inputs and outputs with open extents: the caller's tensors are dense in the sizes of the call, buffers of the plan have strides for the largest.
 
+use onnxc_ir::Attrs;
 use onnxc_ir::graph::Graph;
 use onnxc_ir::lir::{Expr, LoopKind, Stmt};
-use onnxc_ir::lower::LowerCx;
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::View;
 use onnxc_ir::scalar::BinOp;
-use onnxc_ir::{Attrs, ValueId};
 
-use super::nodes::{resolve, step_name};
-use super::storage::{Level, Region, Storage};
+use super::nodes::step_name;
+use super::storage::{Region, Storage};
 use super::{Draft, Planner, regions_of};
 
 /// Does the caller's tensor have other strides than the storage says? It has unless only the outermost of its extents is open.
@@ -33,10 +33,7 @@ pub(super) fn spread_inputs(planner: &mut Planner, graph: &Graph, inputs: &mut [
         let result = [(value.ty.dtype, storage.view.clone())];
         let mut cx = LowerCx::new(&name, &attrs, &[operand], &result, planner.target, planner.sizes);
         let (source, target) = (cx.input(0), cx.output(0));
-        each_row(&mut cx, &target.view.clone(), |cx, dense, at| {
-            let value = Expr::Load(source.buf, Box::new(dense));
-            cx.store(&target, at, value);
-        });
+        each_row(&mut cx, &target.view, |cx, dense, at| cx.store(&target, at, Expr::Load(source.buf, Box::new(dense))));
         let func = cx.finish();
         let regions = regions_of(planner, &func, &[Some(from)], &[to]);
         drafts.push(Draft::Call { func, regions, origins: vec![value.name.clone()], op: "spread".to_string() });
@@ -46,22 +43,22 @@ pub(super) fn spread_inputs(planner: &mut Planner, graph: &Graph, inputs: &mut [
     drafts
 }
 
-/// The step that writes such an output.
-pub(super) fn gather_output(planner: &mut Planner, level: &Level, id: ValueId, want: &Storage) -> Draft {
-    let from = level.storage(id).expect("internal: an output without storage").clone();
-    let value = level.graph.value(id);
-    let (name, attrs) = (step_name(planner, "gather"), Attrs::default());
-    let operand = Some((value.ty.dtype, from.view.clone(), value.constant.clone()));
-    let mut cx = LowerCx::new(&name, &attrs, &[operand], &[(value.ty.dtype, want.view.clone())], planner.target, planner.sizes);
-    let (source, target) = (cx.input(0), cx.output(0));
-    each_row(&mut cx, &source.view.clone(), |cx, dense, at| {
-        let value = cx.load(&source, at);
+/// Code that writes such an output.
+pub(super) fn gather_output(cx: &mut LowerCx, source: &Arg, target: &Arg) {
+    each_row(cx, &source.view, |cx, dense, at| {
+        let value = cx.load(source, at);
         cx.push(Stmt::Store(target.buf, dense, value));
     });
-    let func = cx.finish();
-    let region = resolve(planner, level, from.region, &func, 0);
-    let regions = regions_of(planner, &func, &[Some(region)], &[want.region]);
-    Draft::Call { func, regions, origins: vec![value.name.clone()], op: "gather".to_string() }
+}
+
+/// Code that gives the elements of `source` the coordinates of `target` in row-major order, through a buffer without gaps.
+pub(super) fn renumber(cx: &mut LowerCx, source: &Arg, target: &Arg) {
+    let buf = cx.scratch(source.dtype, source.view.shape.iter().product(), false);
+    each_row(cx, &source.view, |cx, dense, at| {
+        let value = cx.load(source, at);
+        cx.push(Stmt::Store(buf, dense, value));
+    });
+    each_row(cx, &target.view, |cx, dense, at| cx.store(target, at, Expr::Load(buf, Box::new(dense))));
 }
 
 /// Loops over all coordinates in row-major order; the body gets the index in the caller's dense tensor too.

@@ -204,6 +204,7 @@ impl Planner<'_> {
         {
             if let Err(error) = self.view(level, node, view, drafts) {
                 self.errors.push(error);
+                self.results(level, n, node, drafts);
             }
             return;
         }
@@ -235,9 +236,9 @@ impl Planner<'_> {
                 if border::is_packed(ty.dtype, want.region) {
                     border::pack_output(self, level, id, want, drafts);
                 } else if caller::is_spread(want) {
-                    drafts.push(caller::gather_output(self, level, id, want));
+                    drafts.push(nodes::moved(self, level, (id, want), "gather", caller::gather_output));
                 } else {
-                    drafts.push(nodes::copy(self, level, id, &ty, want));
+                    drafts.push(nodes::copy(self, level, id, want));
                 }
                 self.time += 1;
             }

@@ -6,13 +6,16 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Lower, View, ViewFn};
-use onnxc_ir::{Attrs, DType, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attrs, DType, Dim, DimBindings, Tensor, TensorType, ValueId};
 
 use crate::layout::halo::{Edge, Halo, Side};
 
+use super::caller::renumber;
 use super::storage::{Level, Region, Storage, constants_of};
 use super::{Draft, PlanError, Planner, regions_of};
 
+/// Why a view of open extents is none.
+const DEPENDS_ON_SIZES: &str = "moves elements to places that depend on sizes that come with the call";
 /// What to do about sizes that come with the call, where they are in the way.
 const ONE_VALUE: &str = "give the dimension one value, or a list of values to choose from: --dim N=1,2,4";
 
@@ -76,8 +79,9 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
             cx.map(&program, &out, &args);
         }
         Lower::Nest(lower) | Lower::OpenNest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
-        Lower::View(view) => copy_through_view(&mut cx, level, node, view)
-            .ok_or_else(|| error("this view of its operand cannot be expressed".into(), None))?,
+        Lower::View(view) => {
+            copy_through_view(&mut cx, level, node, view).ok_or_else(|| error(DEPENDS_ON_SIZES.into(), Some(ONE_VALUE.into())))?
+        }
         Lower::None => return Err(error("has no code generation".into(), Some("remove the node from the model".into()))),
     }
     let func = cx.finish();
@@ -98,10 +102,15 @@ fn copy_through_view(cx: &mut LowerCx, level: &Level, node: &Node, view: ViewFn)
             None => {
                 // The operand's strides do not allow the view: copy it row-major first.
                 let dense = View::contiguous(&source.view.shape).with_open(source.view.open.clone());
+                let Some(viewed) = checked(view, node, &dense, ty, (level, *out), &constants) else {
+                    keeps_order(view, level, node, *out).then_some(())?;
+                    renumber(cx, &source, &cx.output(n));
+                    continue;
+                };
                 let buf = cx.scratch(source.dtype, dense.shape.iter().product(), false);
-                let target = Arg { buf, view: dense.clone(), ..source.clone() };
+                let target = Arg { buf, view: dense, ..source.clone() };
                 cx.copy(&source, &target);
-                source = Arg { view: checked(view, node, &dense, ty, (level, *out), &constants)?, ..target };
+                source = Arg { view: viewed, ..target };
             }
         }
         let out = cx.output(n);
@@ -136,14 +145,24 @@ impl Planner<'_> {
             let (region, viewed) = match checked(view, node, &storage.view, &ty, (level, *out), &constants) {
                 Some(viewed) => (storage.region, viewed),
                 None => {
-                    let dense = self.dense_copy(level, x, drafts);
-                    let viewed = checked(view, node, &dense.view, &ty, (level, *out), &constants).ok_or_else(|| PlanError {
-                        origins: node.origins.clone(),
-                        op: node.op.name.to_string(),
-                        reason: "moves elements to places that depend on sizes that come with the call".to_string(),
-                        help: Some(ONE_VALUE.to_string()),
-                    })?;
-                    (dense.region, viewed)
+                    let dense = View::contiguous(&storage.view.shape).with_open(storage.view.open.clone());
+                    match checked(view, node, &dense, &ty, (level, *out), &constants) {
+                        Some(viewed) => (self.dense_copy(level, x, drafts).region, viewed),
+                        None if keeps_order(view, level, node, *out) => {
+                            let target = self.dense(level, *out);
+                            drafts.push(moved(self, level, (x, &target), "renumber", renumber));
+                            self.time += 1;
+                            (target.region, target.view)
+                        }
+                        None => {
+                            return Err(PlanError {
+                                origins: node.origins.clone(),
+                                op: node.op.name.to_string(),
+                                reason: DEPENDS_ON_SIZES.to_string(),
+                                help: Some(ONE_VALUE.to_string()),
+                            });
+                        }
+                    }
                 }
             };
             self.touch(region);
@@ -154,30 +173,60 @@ impl Planner<'_> {
 
     /// A row-major copy of a value, in a new buffer.
     pub(super) fn dense_copy(&mut self, level: &mut Level, id: ValueId, drafts: &mut Vec<Draft>) -> Storage {
-        let ty = level.graph.ty(id).clone();
+        let target = self.dense(level, id);
+        drafts.push(copy(self, level, id, &target));
+        self.time += 1;
+        target
+    }
+
+    /// A new buffer that has room for a value.
+    fn dense(&mut self, level: &Level, id: ValueId) -> Storage {
+        let ty = level.graph.ty(id);
         let shape = ty.bound_shape(self.bounds).expect("internal: planning with unknown extents");
         let elements: u64 = shape.iter().product();
         let mut target = Storage::dense(self.buffer(elements * ty.dtype.bytes()), &shape);
         target.view = target.view.with_open(ty.open());
-        drafts.push(copy(self, level, id, &ty, &target));
-        self.time += 1;
         target
     }
 }
 
+/// Does a view only give other coordinates to the elements of its operand, in row-major order? As many they must be at all sizes; the order is
+/// looked at for the largest.
+fn keeps_order(view: ViewFn, level: &Level, node: &Node, out: ValueId) -> bool {
+    let largest: DimBindings = level.bounds.iter().map(|(name, range)| (name.clone(), range.1)).collect();
+    let shape = |id: ValueId| level.graph.ty(id).shape.iter().map(|d| d.bind(&largest).as_const()).collect::<Option<Vec<u64>>>();
+    let count = |id: ValueId| level.graph.ty(id).shape.iter().fold(Dim::Const(1), |n, d| n.mul(d));
+    let x = node.inputs[0].expect("internal: a view has an operand");
+    let (Some(from), Some(to)) = (shape(x), shape(out)) else { return false };
+    count(x) == count(out)
+        && view(&node.attrs, &View::contiguous(&from), &View::contiguous(&to).extents(), &constants_of(level.graph, node))
+            .is_some_and(|v| v.is_contiguous() && v.offset == 0)
+}
+
 /// A step that copies a value to other storage.
-pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, ty: &TensorType, to: &Storage) -> Draft {
+pub(super) fn copy(planner: &mut Planner, level: &Level, id: ValueId, to: &Storage) -> Draft {
+    moved(planner, level, (id, to), "copy", |cx, source, target| cx.copy(source, target))
+}
+
+/// A step whose code brings a value to other storage.
+pub(super) fn moved(
+    planner: &mut Planner,
+    level: &Level,
+    (id, to): (ValueId, &Storage),
+    op: &str,
+    code: impl FnOnce(&mut LowerCx, &Arg, &Arg),
+) -> Draft {
     let from = level.storage(id).expect("internal: copying a value without storage").clone();
-    let name = step_name(planner, "copy");
-    let attrs = Attrs::default();
-    let inputs = [Some((ty.dtype, from.view.clone(), level.graph.constant(id).cloned()))];
-    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(ty.dtype, to.view.clone())], planner.target, planner.sizes);
+    let value = level.graph.value(id);
+    let (name, attrs) = (step_name(planner, op), Attrs::default());
+    let inputs = [Some((value.ty.dtype, from.view, value.constant.clone()))];
+    let mut cx = LowerCx::new(&name, &attrs, &inputs, &[(value.ty.dtype, to.view.clone())], planner.target, planner.sizes);
     let (source, target) = (cx.input(0), cx.output(0));
-    cx.copy(&source, &target);
+    code(&mut cx, &source, &target);
     let func = cx.finish();
     let region = resolve(planner, level, from.region, &func, 0);
     let regions = regions_of(planner, &func, &[Some(region)], &[to.region]);
-    Draft::Call { func, regions, origins: vec![level.graph.value(id).name.clone()], op: "copy".to_string() }
+    Draft::Call { func, regions, origins: vec![value.name.clone()], op: op.to_string() }
 }
 
 /// A step that writes zeros round a value.

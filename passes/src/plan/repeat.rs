@@ -22,8 +22,7 @@ pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, d
     let trips = node.inputs[0].map(|id| spot(planner, level, id, drafts));
     let cond = condition(planner, level, node, body, drafts);
     for (id, to) in node.inputs[2..2 + carried].iter().flatten().zip(kept) {
-        let ty = level.graph.ty(*id).clone();
-        drafts.push(nodes::copy(planner, level, *id, &ty, to));
+        drafts.push(nodes::copy(planner, level, *id, to));
         planner.time += 1;
     }
     let captures: Vec<Storage> = node.inputs[2 + carried..].iter().flatten().map(|id| captured(planner, level, *id)).collect();
@@ -78,7 +77,7 @@ fn condition(planner: &mut Planner, level: &mut Level, node: &Node, body: &Graph
         Some(id) => {
             let ty = TensorType::fixed(DType::Bool, &level.graph.ty(id).const_shape().unwrap_or_default());
             let to = Storage::dense(state.region, &ty.const_shape().unwrap_or_default());
-            drafts.push(nodes::copy(planner, level, id, &ty, &to));
+            drafts.push(nodes::copy(planner, level, id, &to));
         }
         None => {
             let truth = Storage::dense(Region::Weights(planner.weights.add(Arc::new(vec![1]))), &[]);
