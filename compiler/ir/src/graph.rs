@@ -34,6 +34,12 @@ impl TensorType {
         self.shape.iter().map(Dim::as_const).collect()
     }
 
+    /// Bytes of a tensor whose unknown extents and extents of zero are one; none when their number overflows. No extent is larger.
+    pub fn least_bytes(&self) -> Option<u64> {
+        let known = self.shape.iter().filter_map(Dim::as_const);
+        known.map(|n| n.max(1)).try_fold(1u64, u64::checked_mul).and_then(|n| self.dtype.bytes_for(n))
+    }
+
     /// The largest extents within bounds, if there are any.
     pub fn bound_shape(&self, bounds: &DimBounds) -> Option<Vec<u64>> {
         let largest = |d: &Dim| Some(d.range(bounds).1).filter(|n| *n < u64::MAX);

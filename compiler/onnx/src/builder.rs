@@ -93,9 +93,7 @@ impl<'a> Builder<'a> {
         if ty.rank() > self.limits.rank {
             return Err(OpError::new(format!("a result has {} dimensions, the limit is {}", ty.rank(), self.limits.rank)));
         }
-        let Some(shape) = ty.const_shape() else { return Ok(()) };
-        let bytes = element_count(&shape).and_then(|n| ty.dtype.bytes_for(n));
-        match bytes {
+        match ty.least_bytes() {
             Some(b) if b <= self.limits.tensor_bytes => Ok(()),
             _ => Err(OpError::new(format!("the result {ty} is larger than the limit of {} bytes", self.limits.tensor_bytes))),
         }

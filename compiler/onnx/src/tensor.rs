@@ -9,7 +9,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use onnx_protobuf::{SparseTensorProto, TensorProto, tensor_proto::DataLocation};
 use onnxc_ir::tensor::{Bytes, element_count};
-use onnxc_ir::{DType, Tensor};
+use onnxc_ir::{DType, Tensor, TensorType};
 
 use crate::options::Limits;
 use crate::wire;
@@ -49,7 +49,8 @@ impl<'a> Source<'a> {
             .map_err(|_| format!("a dimension is negative: {:?}", proto.dims))?;
         let count =
             element_count(&shape).ok_or_else(|| format!("the shape {shape:?} is too large: its number of elements overflows"))?;
-        let bytes = dtype.bytes_for(count).filter(|b| *b <= self.limits.tensor_bytes);
+        let fits = TensorType::fixed(dtype, &shape).least_bytes().is_some_and(|b| b <= self.limits.tensor_bytes);
+        let bytes = dtype.bytes_for(count).filter(|_| fits);
         let bytes =
             bytes.ok_or_else(|| format!("the shape {shape:?} is too large: the limit is {} bytes", self.limits.tensor_bytes))?;
         if proto.data_location.enum_value() == Ok(DataLocation::EXTERNAL) {

@@ -1,7 +1,6 @@
 //! Declared types of graph inputs and outputs, with `--dim` and `--shape` applied.
 
 use onnx_protobuf::{ValueInfoProto, tensor_shape_proto::dimension, type_proto};
-use onnxc_ir::tensor::element_count;
 use onnxc_ir::{DType, Dim, DimBindings, TensorType};
 
 use crate::options::Options;
@@ -133,9 +132,7 @@ pub fn input_type(name: &str, declared: &Declared, options: &Options, bound: &Di
     if ty.rank() > limits.rank {
         return Err(format!("it has {} dimensions, the limit is {}", ty.rank(), limits.rank));
     }
-    if let Some(shape) = ty.const_shape() {
-        let bytes = element_count(&shape).and_then(|n| dtype.bytes_for(n)).filter(|b| *b <= limits.tensor_bytes);
-        bytes.ok_or_else(|| format!("its type {ty} is too large: the limit is {} bytes", limits.tensor_bytes))?;
-    }
+    let bytes = ty.least_bytes().filter(|b| *b <= limits.tensor_bytes);
+    bytes.ok_or_else(|| format!("its type {ty} is too large: the limit is {} bytes", limits.tensor_bytes))?;
     Ok(ty)
 }

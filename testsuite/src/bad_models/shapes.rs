@@ -28,6 +28,7 @@ fn values() -> Vec<Case> {
         Case::new("input-of-type-99", &[X, "99"], input(value("x", 99, &[2, 3]))),
         Case::new("input-negative-dim", &[X, "-3"], input(value("x", FLOAT, &[2, -3]))),
         Case::new("input-dims-overflow", &["large|overflow|big"], input(value("x", FLOAT, &[1 << 31, 1 << 31, 1 << 31]))),
+        Case::new("input-long-beside-empty", &["too large"], input(value("x", FLOAT, &[0, i64::MAX]))),
         Case::new("input-without-name", &["input", "name"], input(value("", FLOAT, &[2, 3]))),
         Case::new("output-of-other-type", &[Y, "i64|int64"], output(value("y", INT64, &[2, 3]))),
     ]
