@@ -67,6 +67,11 @@ fn operators() -> Vec<Case> {
         Case::new("reshape-two-unknowns", &["Reshape"], reshape(&[-1, -1])),
         Case::new("reshape-negative", &["Reshape", "-5"], reshape(&[-5])),
         Case::new("reshape-overflow", &["Reshape"], reshape(&[1 << 62, 1 << 62, 4])),
+        Case::new("reshape-declared-overflow", &["Reshape", "too large"], {
+            let inputs = [value("x", FLOAT, &[2, 3]), value("s", INT64, &[3])];
+            let output = value("y", FLOAT, &[1 << 40, 1 << 40, 1 << 40]);
+            Graph::of([node("Reshape", &["x", "s"], &["y"])]).inputs(inputs).outputs([output]).model()
+        }),
         Case::new("transpose-repeats", &["Transpose", "perm"], transpose(&[0, 0])),
         Case::new("transpose-out-of-range", &["Transpose", "perm"], transpose(&[0, 5])),
         Case::new("transpose-too-short", &["Transpose", "perm"], transpose(&[0])),

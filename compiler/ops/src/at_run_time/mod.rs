@@ -16,7 +16,7 @@ pub(crate) use shapes::{constant_of_shape, expand, one_hot, range, reshape, spli
 pub(crate) use windows::{pad, slice};
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
-use onnxc_ir::{DType, Tensor, ValueId};
+use onnxc_ir::{DType, Tensor, TensorType, ValueId};
 
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
@@ -32,6 +32,9 @@ pub(crate) fn or_declared(
         other => return other,
     };
     let Some(shape) = cx.declared(0).map(<[u64]>::to_vec) else { return Err(unknown) };
+    if TensorType::fixed(DType::U8, &shape).least_bytes().is_none() {
+        return Err(OpError::new(format!("the declared shape {shape:?} is too large")));
+    }
     form(&mut Build(cx), &shape)
 }
 
