@@ -48,6 +48,7 @@ typedef struct onnxc_call {
     const void *weights;       /* the weight file's contents, 64-byte aligned; null unless weights_mode is ONNXC_WEIGHTS_FILE */
     const onnxc_hooks *hooks;  /* or null */
     const uint64_t *dims;      /* values of the n_dims open dimensions; not read when there are none */
+    uint64_t *counts;          /* where the n_counts sizes go that data decides on; not read when there are none */
 } onnxc_call;
 
 /* Values from one to another. */
@@ -66,13 +67,20 @@ typedef struct onnxc_dim {
     uint32_t factor; /* extent of the axis for a value of 1 */
 } onnxc_dim;
 
+/* A size that the data of a call decide on: extents of outputs. Every call reports it. */
+typedef struct onnxc_count {
+    const char *name; /* the output and the axis that it is first seen at */
+    uint64_t bound;   /* its largest value, which buffers must have room for */
+} onnxc_count;
+
 /* What a call with certain values of the open dimensions needs. */
 typedef struct onnxc_sizes {
     uint64_t arena_bytes;   /* at most that of the descriptor */
     uint64_t *input_dims;   /* null, or where the extents of all inputs go, one input behind the other */
     uint64_t *output_dims;  /* null, or where the extents of all outputs go */
     uint64_t *input_bytes;  /* null, or where the size of each input goes */
-    uint64_t *output_bytes; /* null, or where the size of each output goes */
+    uint64_t *output_bytes; /* null, or where the size of each output goes: of its buffer, whatever the counts */
+    const uint64_t *counts; /* read, not written: null, or the counts that a call has reported; null: output_dims are the largest */
 } onnxc_sizes;
 
 /* An input or output: dense, row-major, in the host's byte order. */
@@ -125,6 +133,9 @@ typedef struct onnxc_model {
     const onnxc_dim *dims;       /* n_dims open dimensions */
     uint32_t n_dims;             /* 0 when all shapes were fixed by the compiler */
     uint32_t dim_bytes;          /* size of onnxc_dim */
+    const onnxc_count *counts;   /* n_counts sizes that data decides on */
+    uint32_t n_counts;
+    uint32_t count_bytes;        /* size of onnxc_count */
 } onnxc_model;
 
 #ifdef __cplusplus

@@ -53,6 +53,8 @@ pub struct onnxc_call {
     pub hooks: *const onnxc_hooks,
     /// The values of the model's open dimensions, `n_dims` of them in the descriptor's order. Not read when there are none.
     pub dims: *const u64,
+    /// Where the sizes go that data decides on, `n_counts` of them in the descriptor's order. Not read when there are none.
+    pub counts: *mut u64,
 }
 
 /// Values from one to another.
@@ -83,6 +85,16 @@ pub struct onnxc_dim {
     pub factor: u32,
 }
 
+/// A size that the data of a call decide on: extents of outputs. Every call reports it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_count {
+    /// Name: the output and the axis that it is first seen at.
+    pub name: *const c_char,
+    /// Its largest value, which buffers must have room for.
+    pub bound: u64,
+}
+
 /// What a call with certain values of the open dimensions needs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -95,8 +107,10 @@ pub struct onnxc_sizes {
     pub output_dims: *mut u64,
     /// Null, or where the size of each input goes.
     pub input_bytes: *mut u64,
-    /// Null, or where the size of each output goes.
+    /// Null, or where the size of each output goes: of its buffer, whatever the counts.
     pub output_bytes: *mut u64,
+    /// Read, not written: null, or the counts that a call has reported. With null, `output_dims` are those of the largest counts.
+    pub counts: *const u64,
 }
 
 /// Fills in `sizes` for these values of the open dimensions (null when there are none); answers `ONNXC_OK` or another `ONNXC_` code.
@@ -196,6 +210,12 @@ pub struct onnxc_model {
     pub n_dims: u32,
     /// Size of `onnxc_dim`, the distance between two of them.
     pub dim_bytes: u32,
+    /// `n_counts` sizes that data decides on.
+    pub counts: *const onnxc_count,
+    /// Number of them.
+    pub n_counts: u32,
+    /// Size of `onnxc_count`, the distance between two of them.
+    pub count_bytes: u32,
 }
 
 // SAFETY: descriptors are constant data that nobody writes.
@@ -230,13 +250,14 @@ pub const ONNXC_DIMS: i32 = 8;
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<onnxc_call>() == 48 && offset_of!(onnxc_call, dims) == 40);
+    assert!(size_of::<onnxc_call>() == 56 && offset_of!(onnxc_call, counts) == 48);
     assert!(size_of::<onnxc_hooks>() == 24 && offset_of!(onnxc_hooks, profile) == 16);
     assert!(size_of::<onnxc_tensor>() == 40 && offset_of!(onnxc_tensor, alias) == 32);
     assert!(size_of::<onnxc_step>() == 16 && offset_of!(onnxc_step, op) == 8);
     assert!(size_of::<onnxc_dim>() == 32 && offset_of!(onnxc_dim, input) == 20);
-    assert!(size_of::<onnxc_sizes>() == 40 && offset_of!(onnxc_sizes, output_dims) == 16);
-    assert!(size_of::<onnxc_model>() == 240 && align_of::<onnxc_model>() == 8);
+    assert!(size_of::<onnxc_sizes>() == 48 && offset_of!(onnxc_sizes, output_dims) == 16);
+    assert!(size_of::<onnxc_count>() == 16 && offset_of!(onnxc_count, bound) == 8);
+    assert!(size_of::<onnxc_model>() == 256 && align_of::<onnxc_model>() == 8);
     assert!(offset_of!(onnxc_model, name) == 16 && offset_of!(onnxc_model, run) == 48);
     assert!(offset_of!(onnxc_model, n_inputs) == 80 && offset_of!(onnxc_model, arena_bytes) == 96);
     assert!(offset_of!(onnxc_model, weights_mode) == 144 && offset_of!(onnxc_model, model_sha256) == 152);

@@ -16,6 +16,7 @@ const NOTHING: abi::onnxc_sizes = abi::onnxc_sizes {
     output_dims: ptr::null_mut(),
     input_bytes: ptr::null_mut(),
     output_bytes: ptr::null_mut(),
+    counts: ptr::null(),
 };
 
 /// A model with values for its open dimensions, from [`Model::at`].
@@ -49,23 +50,38 @@ impl<'d> Bound<'d> {
     /// [`Error::Dims`] when `to` has not one element for each dimension of each input.
     pub fn input_dims(&self, to: &mut [u64]) -> Result<(), Error> {
         let ranks = self.model.inputs().map(|t| t.dims.len()).sum();
-        self.extents(to, ranks, false)
+        self.extents(to, ranks, false, &[])
     }
 
-    /// Writes the extents of all outputs, one behind the other.
+    /// Writes the extents of all outputs, one behind the other. Those that data decides on are the largest.
     ///
     /// # Errors
     /// [`Error::Dims`] when `to` has not one element for each dimension of each output.
     pub fn output_dims(&self, to: &mut [u64]) -> Result<(), Error> {
         let ranks = self.model.outputs().map(|t| t.dims.len()).sum();
-        self.extents(to, ranks, true)
+        self.extents(to, ranks, true, &[])
     }
 
-    fn extents(&self, to: &mut [u64], ranks: usize, outputs: bool) -> Result<(), Error> {
+    /// Writes the extents that all outputs have after a call that reported these counts.
+    ///
+    /// # Errors
+    /// [`Error::Dims`] when there are not as many counts as the model has, or as [`Bound::output_dims`].
+    pub fn counted_output_dims(&self, counts: &[u64], to: &mut [u64]) -> Result<(), Error> {
+        if counts.len() != self.model.raw.n_counts as usize {
+            return Err(Error::Dims);
+        }
+        let ranks = self.model.outputs().map(|t| t.dims.len()).sum();
+        self.extents(to, ranks, true, counts)
+    }
+
+    fn extents(&self, to: &mut [u64], ranks: usize, outputs: bool, counts: &[u64]) -> Result<(), Error> {
         if to.len() != ranks {
             return Err(Error::Dims);
         }
         let mut sizes = NOTHING;
+        if !counts.is_empty() {
+            sizes.counts = counts.as_ptr();
+        }
         *(if outputs { &mut sizes.output_dims } else { &mut sizes.input_dims }) = to.as_mut_ptr();
         self.ask(&mut sizes)
     }
@@ -89,27 +105,44 @@ impl<'d> Bound<'d> {
     /// # Errors
     /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which
     /// outputs are undefined.
-    #[expect(unsafe_code, reason = "calls the model")]
     pub fn run<const I: usize, const O: usize>(
+        &self,
+        inputs: [Input; I],
+        outputs: [Output; O],
+        arena: &mut [MaybeUninit<u8>],
+        weights: Option<&[u8]>,
+        hooks: Hooks,
+    ) -> Result<(), Error> {
+        self.run_counted(inputs, outputs, arena, weights, hooks, &mut [])
+    }
+
+    /// As [`Bound::run`], for a model with sizes that data decides on: `counts` gets one for each of [`Model::counts`]. Output buffers have room for the
+    /// largest; in the front part of each the tensor is dense in its actual size.
+    ///
+    /// # Errors
+    /// As [`Bound::run`]; [`Error::Dims`] when `counts` has another length, [`Error::Data`] when a count is beyond its bound.
+    #[expect(unsafe_code, reason = "calls the model")]
+    pub fn run_counted<const I: usize, const O: usize>(
         &self,
         inputs: [Input; I],
         mut outputs: [Output; O],
         arena: &mut [MaybeUninit<u8>],
         weights: Option<&[u8]>,
         hooks: Hooks,
+        counts: &mut [u64],
     ) -> Result<(), Error> {
         let (mut input_bytes, mut output_bytes) = ([0; I], [0; O]);
         self.check(&inputs, &outputs, (&mut input_bytes, &mut output_bytes), arena, weights)?;
         let inputs = inputs.map(|i| i.pointer);
         let outputs = outputs.each_mut().map(|o| o.pointer);
         // SAFETY: `check` has seen that number and sizes of the buffers are those that the model states; they are borrowed during the call.
-        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
+        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks, counts) }
     }
 
-    /// As [`Model::run`], for numbers of inputs and outputs that are not known at compile time.
+    /// As [`Bound::run_counted`], for numbers of inputs and outputs that are not known at compile time.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// As [`Bound::run_counted`].
     #[cfg(feature = "std")]
     #[expect(unsafe_code, reason = "calls the model")]
     pub fn run_slices(
@@ -119,13 +152,14 @@ impl<'d> Bound<'d> {
         arena: &mut [MaybeUninit<u8>],
         weights: Option<&[u8]>,
         hooks: Hooks,
+        counts: &mut [u64],
     ) -> Result<(), Error> {
         let (mut input_bytes, mut output_bytes) = (std::vec![0; inputs.len()], std::vec![0; outputs.len()]);
         self.check(inputs, outputs, (&mut input_bytes, &mut output_bytes), arena, weights)?;
         let inputs: std::vec::Vec<*const c_void> = inputs.iter().map(|i| i.pointer).collect();
         let outputs: std::vec::Vec<*mut c_void> = outputs.iter().map(|o| o.pointer).collect();
         // SAFETY: `check` has seen that number and sizes of the buffers are those that the model states; they are borrowed during the call.
-        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks) }
+        unsafe { self.call(inputs.as_ptr(), outputs.as_ptr(), arena, weights, hooks, counts) }
     }
 
     fn check(
@@ -194,7 +228,11 @@ impl<'d> Bound<'d> {
         arena: &mut [MaybeUninit<u8>],
         weights: Option<&[u8]>,
         hooks: Hooks,
+        counts: &mut [u64],
     ) -> Result<(), Error> {
+        if counts.len() != self.model.raw.n_counts as usize {
+            return Err(Error::Dims);
+        }
         let context = Context::new(hooks, self.model.raw.max_threads.max(1));
         let hooks = context.raw();
         let weights = weights.map_or(ptr::null(), |w| w.as_ptr().cast());
@@ -205,6 +243,7 @@ impl<'d> Bound<'d> {
             weights,
             hooks: &hooks,
             dims: self.dims.as_ptr(),
+            counts: counts.as_mut_ptr(),
         };
         // SAFETY: all that `call` points to is checked by our caller and lives until the model returns.
         match unsafe { (self.model.run)(&call) } {

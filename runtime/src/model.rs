@@ -191,6 +191,15 @@ pub struct Dim {
     pub factor: u32,
 }
 
+/// A size that the data of a call decide on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Count {
+    /// Name: the output and the axis that it is first seen at.
+    pub name: &'static str,
+    /// Its largest value.
+    pub bound: u64,
+}
+
 /// A step of a model, as profiles number them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
@@ -274,6 +283,12 @@ impl Model {
         (0..self.raw.n_dims).map(move |i| dim(first, i, stride))
     }
 
+    /// The sizes that data decides on, in the order in which calls report them.
+    pub fn counts(&self) -> impl ExactSizeIterator<Item = Count> + use<> {
+        let (first, stride) = (self.raw.counts, self.raw.count_bytes);
+        (0..self.raw.n_counts).map(move |i| count(first, i, stride))
+    }
+
     /// The model with values for its open dimensions; none for a model without.
     ///
     /// # Errors
@@ -310,7 +325,7 @@ impl Model {
         weights: Option<&[u8]>,
         hooks: Hooks,
     ) -> Result<(), Error> {
-        self.at(&[])?.run_slices(inputs, outputs, arena, weights, hooks)
+        self.at(&[])?.run_slices(inputs, outputs, arena, weights, hooks, &mut [])
     }
 }
 
@@ -345,6 +360,14 @@ fn dim(first: *const abi::onnxc_dim, i: u32, stride: u32) -> Dim {
     // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
     let d = unsafe { &*first.byte_add(i as usize * stride as usize) };
     Dim { name: text(d.name), ranges: raw_slice(d.ranges, d.n_ranges), from: (d.input, d.axis), factor: d.factor }
+}
+
+/// Counts stand `stride` bytes apart, as tensors do.
+#[expect(unsafe_code, reason = "reads the descriptor")]
+fn count(first: *const abi::onnxc_count, i: u32, stride: u32) -> Count {
+    // SAFETY: `i` is below the count that the descriptor states, and the distance is the one it states.
+    let c = unsafe { &*first.byte_add(i as usize * stride as usize) };
+    Count { name: text(c.name), bound: c.bound }
 }
 
 /// Tensors stand `stride` bytes apart, which is more than our struct in descriptors of later compilers.

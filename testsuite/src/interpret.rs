@@ -72,7 +72,7 @@ fn run_given(model: &Path, given: Given, engine: Engine, constant: impl Fn(&Tens
 }
 
 fn compiled(graph: &Graph, inputs: &[onnxc_ir::Tensor], cpu: &str) -> Result<Vec<onnxc_ir::Tensor>, String> {
-    let open = graph.nodes.iter().find(|n| n.outputs.iter().any(|o| graph.ty(*o).const_shape().is_none()));
+    let open = graph.nodes.iter().find(|n| n.outputs.iter().any(|o| graph.ty(*o).bound_shape(&graph.bounds).is_none()));
     if let Some(node) = open {
         return Err(format!("shape: {} has a result whose shape is not known", node.op.name));
     }
@@ -86,10 +86,10 @@ fn compiled(graph: &Graph, inputs: &[onnxc_ir::Tensor], cpu: &str) -> Result<Vec
     let model = JitModel::new(&plan, &target).map_err(|e| format!("code: {e}"))?;
     let bytes: Vec<&[u8]> = inputs.iter().map(onnxc_ir::Tensor::bytes).collect();
     let mut outputs = Vec::new();
-    model.run(&bytes, &mut outputs, 1).map_err(|e| format!("run: {e}"))?;
+    let counts = model.run(&bytes, &mut outputs, 1).map_err(|e| format!("run: {e}"))?;
     let tensor = |(id, bytes): (&onnxc_ir::ValueId, Vec<u8>)| {
         let ty = graph.ty(*id);
-        let shape = ty.const_shape()?;
+        let shape = ty.shape.iter().map(|d| d.bind(&counts).as_const()).collect::<Option<Vec<u64>>>()?;
         onnxc_ir::Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
     };
     let all: Option<Vec<_>> = graph.outputs.iter().zip(outputs).map(tensor).collect();

@@ -3,7 +3,7 @@
 //! Both compare the caller's values with the ranges of each plan in turn; what no plan was made for is `ONNXC_DIMS`.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, Block, Function, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{AbiParam, Block, BlockArg, Function, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::Dim;
@@ -18,15 +18,20 @@ use crate::machine::{Code, FuncIx, Unit, import, signature};
 
 /// Offsets of the ABI structs, tied to the Rust definition on 64-bit hosts.
 pub(crate) const CALL_DIMS: i32 = 40;
+/// See [`CALL_DIMS`].
+pub(crate) const CALL_COUNTS: i32 = 48;
 const SIZES_ARENA: i32 = 0;
 const SIZES_INPUTS: i32 = 8;
 const SIZES_OUTPUTS: i32 = 16;
 const SIZES_INPUT_BYTES: i32 = 24;
 const SIZES_OUTPUT_BYTES: i32 = 32;
+const SIZES_COUNTS: i32 = 40;
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(abi::onnxc_call, dims) == CALL_DIMS as usize);
+    assert!(offset_of!(abi::onnxc_call, counts) == CALL_COUNTS as usize);
+    assert!(offset_of!(abi::onnxc_sizes, counts) == SIZES_COUNTS as usize);
     assert!(offset_of!(abi::onnxc_sizes, arena_bytes) == SIZES_ARENA as usize);
     assert!(offset_of!(abi::onnxc_sizes, input_dims) == SIZES_INPUTS as usize);
     assert!(offset_of!(abi::onnxc_sizes, output_dims) == SIZES_OUTPUTS as usize);
@@ -65,6 +70,7 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
     let params = start(&mut b);
     let (dims, sizes) = (params[0], params[1]);
     require_pointer(&mut b, sizes);
+    let given = given_counts(&mut b, sizes, &counts(source));
     let fill = &mut |b: &mut FunctionBuilder, i: usize| -> Result<()> {
         let (plan, layout) = (source.plans[i].1, &layouts[i]);
         let flags = MemFlagsData::trusted();
@@ -78,7 +84,7 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
             (&layout.output_bytes, SIZES_OUTPUT_BYTES),
         ] {
             let to = b.ins().load(types::I64, flags, sizes, at);
-            write(b, to, numbers, Symbols { dims: source.dims, values: dims })?;
+            write(b, to, numbers, Symbols { dims: source.dims, values: dims, counts: &given })?;
         }
         answer(b, abi::ONNXC_OK);
         Ok(())
@@ -93,13 +99,50 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
     Ok(Unit { name: format!("{}_sizes", options.name), export: true, code: Code::Clif(Box::new(function)) })
 }
 
-/// Where the values of symbols are: an array in the order of the open dimensions.
+/// The sizes that data decides on in any of the plans, with the largest bound, in the order of the ABI.
+pub(crate) fn counts(source: &Source) -> Vec<(String, u64)> {
+    let mut all: Vec<(String, u64)> = Vec::new();
+    for count in source.plans.iter().flat_map(|(_, plan)| &plan.counts) {
+        match all.iter_mut().find(|c| c.0 == count.name) {
+            Some(known) => known.1 = known.1.max(count.bound),
+            None => all.push((count.name.clone(), count.bound)),
+        }
+    }
+    all
+}
+
+/// The counts that the caller of `NAME_sizes` gives, none larger than its bound; without any, the bounds.
+fn given_counts(b: &mut FunctionBuilder, sizes: Value, counts: &[(String, u64)]) -> Vec<(String, Value)> {
+    if counts.is_empty() {
+        return Vec::new();
+    }
+    let flags = MemFlagsData::trusted();
+    let list = b.ins().load(types::I64, flags, sizes, SIZES_COUNTS);
+    let (some, done) = (b.create_block(), b.create_block());
+    let bounds: Vec<Value> = counts.iter().map(|c| b.ins().iconst(types::I64, c.1 as i64)).collect();
+    let values: Vec<Value> = counts.iter().map(|_| b.append_block_param(done, types::I64)).collect();
+    let arguments: Vec<BlockArg> = bounds.iter().map(|v| (*v).into()).collect();
+    b.ins().brif(list, some, &[], done, &arguments);
+    enter(b, some);
+    let mut arguments: Vec<BlockArg> = Vec::new();
+    for (i, bound) in bounds.iter().enumerate() {
+        let count = b.ins().load(types::I64, flags, list, i as i32 * 8);
+        arguments.push(b.ins().umin(count, *bound).into());
+    }
+    b.ins().jump(done, &arguments);
+    enter(b, done);
+    counts.iter().map(|c| c.0.clone()).zip(values).collect()
+}
+
+/// Where the values of symbols are.
 #[derive(Clone, Copy)]
 pub(crate) struct Symbols<'a> {
     /// The open dimensions.
     pub dims: &'a [OpenDim],
-    /// The array.
+    /// An array of their values.
     pub values: Value,
+    /// The values of counts by name.
+    pub counts: &'a [(String, Value)],
 }
 
 impl Symbols<'_> {
@@ -108,6 +151,9 @@ impl Symbols<'_> {
         let expr = match dim {
             Dim::Const(n) => return Ok(b.ins().iconst(types::I64, *n as i64)),
             Dim::Sym(name) => {
+                if let Some((_, count)) = self.counts.iter().find(|c| c.0 == **name) {
+                    return Ok(*count);
+                }
                 let at = self.dims.iter().position(|d| d.name == **name);
                 let at = at.ok_or_else(|| Error::Plan(format!("no value is given for the dimension {name}")))?;
                 return Ok(b.ins().load(types::I64, MemFlagsData::trusted(), self.values, at as i32 * 8));

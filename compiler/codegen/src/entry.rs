@@ -9,11 +9,11 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use onnxc_ir::Dim;
 use onnxc_ir::plan::{OpenDim, Place, Plan, Step};
+use onnxc_ir::{Dim, DimBindings};
 use onnxc_runtime::abi;
 
-use crate::dispatch::{CALL_DIMS, Symbols};
+use crate::dispatch::{CALL_COUNTS, CALL_DIMS, Symbols};
 use crate::error::{Error, Result};
 use crate::generate::{
     CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start,
@@ -84,8 +84,27 @@ fn profile_signature() -> Signature {
     s
 }
 
+/// Does a size depend on a symbol?
+fn mentions(dim: &Dim, name: &str) -> bool {
+    let mut symbols = Vec::new();
+    dim.symbols(&mut symbols);
+    symbols.iter().any(|s| **s == *name)
+}
+
+/// The plan at hand and what all plans of the model have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Model<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Open dimensions.
+    pub dims: &'a [OpenDim],
+    /// Sizes that data decides on, with their bounds, in the order of the ABI.
+    pub counts: &'a [(String, u64)],
+}
+
 /// State while the entry is built.
 struct Entry<'a, 'f> {
+    model: Model<'a>,
     b: FunctionBuilder<'f>,
     works: &'a [(usize, Work<'a>)],
     helpers: Helpers,
@@ -106,7 +125,7 @@ struct Entry<'a, 'f> {
 
 /// Builds the inference of one plan: `NAME_run`, or what it calls for one choice of open dimensions.
 pub(crate) fn unit(
-    (plan, dims): (&Plan, &[OpenDim]),
+    model: Model,
     works: &[(usize, Work)],
     helpers: Helpers,
     layout: &Layout,
@@ -128,6 +147,7 @@ pub(crate) fn unit(
     b.append_block_param(fail, types::I32);
     b.append_block_param(abort, types::I32);
     let mut e = Entry {
+        model,
         b,
         works,
         helpers,
@@ -143,10 +163,10 @@ pub(crate) fn unit(
         parallel: call,
         profile: call,
     };
-    e.check(plan, dims)?;
+    e.check()?;
     e.load_hooks();
     e.set_mode();
-    e.steps(&plan.steps)?;
+    e.steps(&model.plan.steps)?;
     e.finish(isa);
     Ok(Unit { name: format!("{}_{name}", options.name), export: name == "run", code: Code::Clif(Box::new(function)) })
 }
@@ -176,13 +196,13 @@ impl Entry<'_, '_> {
     }
 
     /// All checks, and the context filled.
-    fn check(&mut self, plan: &Plan, dims: &[OpenDim]) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
+        let (plan, dims) = (self.model.plan, self.model.dims);
         let call = self.call;
         self.require_pointer(call);
         self.check_cpu();
         let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
-        let open = !plan.bounds.is_empty();
-        let symbols = Symbols { dims, values: if open { self.load(call, CALL_DIMS) } else { call } };
+        let symbols = Symbols { dims, values: if dims.is_empty() { call } else { self.load(call, CALL_DIMS) }, counts: &[] };
         let mut ranges: Vec<(Value, Dim)> = Vec::new();
         for (array, bytes) in [(outputs, self.layout.output_bytes.clone()), (inputs, self.layout.input_bytes.clone())] {
             if bytes.is_empty() {
@@ -207,9 +227,18 @@ impl Entry<'_, '_> {
         let writable = self.layout.output_bytes.len() + 1;
         self.check_overlap(&ranges, writable, symbols)?;
         let weights = self.weights(plan.weights_bytes);
+        if !self.model.counts.is_empty() {
+            let counts = self.load(call, CALL_COUNTS);
+            self.require_pointer(counts);
+            // Those of which this plan knows nothing.
+            let zero = self.b.ins().iconst(types::I64, 0);
+            (0..self.model.counts.len()).for_each(|i| _ = self.b.ins().store(MemFlagsData::trusted(), zero, counts, i as i32 * 8));
+        }
+        // Counts are 0 until they are known.
+        let unknown: DimBindings = plan.counts.iter().map(|c| (c.name.clone(), 0)).collect();
         if let Some((Place::Arena(at), sizes)) = &plan.sizes {
             for (i, dim) in sizes.iter().enumerate() {
-                let size = symbols.compute(&mut self.b, dim)?;
+                let size = symbols.compute(&mut self.b, &dim.bind(&unknown))?;
                 let to = self.b.ins().iadd_imm_s(arena, (*at + 8 * i as u64) as i64);
                 self.b.ins().store(MemFlagsData::trusted(), size, to, 0);
             }
@@ -361,9 +390,38 @@ impl Entry<'_, '_> {
                     self.b.switch_to_block(go_on);
                     self.b.seal_block(go_on);
                 }
+                Step::Count { value, count } => self.count(*value, *count)?,
                 Step::Loop { iteration, trips, cond, body } => self.repeat(*iteration, *trips, *cond, body)?,
             }
         }
+        Ok(())
+    }
+
+    /// Takes down a count: in the table of sizes, with the sizes that depend on it, and where the caller wants it.
+    fn count(&mut self, value: Place, count: usize) -> Result<()> {
+        let plan = self.model.plan;
+        let Some((table, sizes)) = &plan.sizes else { return Err(Error::Plan("a count without a table of sizes".into())) };
+        let known = &plan.counts[count];
+        let value = self.load_place(types::I64, value)?;
+        let fits = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, value, known.bound as i64);
+        let go_on = self.b.create_block();
+        let status = self.b.ins().iconst(types::I32, i64::from(abi::ONNXC_DATA));
+        self.b.ins().brif(fits, go_on, &[], self.abort, &[status.into()]);
+        self.b.switch_to_block(go_on);
+        self.b.seal_block(go_on);
+        let (flags, table) = (MemFlagsData::trusted(), self.address(*table)?);
+        self.b.ins().store(flags, value, table, 8 * known.size as i32);
+        let counts = plan.counts.iter().map(|c| (c.name.clone(), self.load(table, 8 * c.size as i32))).collect::<Vec<_>>();
+        let values = if self.model.dims.is_empty() { table } else { self.load(self.call, CALL_DIMS) };
+        let symbols = Symbols { dims: self.model.dims, values, counts: &counts };
+        for (i, dim) in sizes.iter().enumerate().filter(|(i, dim)| *i != known.size && mentions(dim, &known.name)) {
+            let size = symbols.compute(&mut self.b, dim)?;
+            self.b.ins().store(flags, size, table, 8 * i as i32);
+        }
+        let at = self.model.counts.iter().position(|c| c.0 == known.name);
+        let at = at.ok_or_else(|| Error::Plan(format!("the count {} has no number", known.name)))?;
+        let to = self.load(self.call, CALL_COUNTS);
+        self.b.ins().store(flags, value, to, 8 * at as i32);
         Ok(())
     }
 

@@ -187,10 +187,11 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     for ((work, s), unit) in jobs.iter().zip(built) {
         table.units[work.segments[*s].1 as usize] = Some(unit?);
     }
-    let mut entries = Vec::new();
+    let (mut entries, counts) = (Vec::new(), dispatch::counts(source));
     for (i, ((_, plan), layout)) in source.plans.iter().zip(&layouts).enumerate() {
         let name = if source.dims.is_empty() { "run".to_string() } else { format!("run{i}") };
-        let unit = entry::unit((plan, source.dims), &works, helpers, layout, options, &name, &*target.isa)?;
+        let model = entry::Model { plan, dims: source.dims, counts: &counts };
+        let unit = entry::unit(model, &works, helpers, layout, options, &name, &*target.isa)?;
         entries.push(if source.dims.is_empty() { RUN } else { table.reserve() });
         table.units[entries[i] as usize] = Some(unit);
     }
@@ -237,7 +238,9 @@ impl Layout {
         let round = |n: u64| n.next_multiple_of(64);
         let (arena_shared, scratch) = (round(constant(&plan.arena_shared)?), round(constant(&plan.scratch_per_worker)?));
         let bytes = |io: &onnxc_ir::plan::Io| {
-            let elements = io.ty.shape.iter().fold(Dim::Const(1), |n, d| n.mul(d));
+            // Buffers have room for whatever data decides on.
+            let room = |d: &Dim| if counts(plan, d) { Dim::Const(d.range(&plan.bounds).1) } else { d.clone() };
+            let elements = io.ty.shape.iter().fold(Dim::Const(1), |n, d| n.mul(&room(d)));
             let bytes = match elements {
                 Dim::Const(n) => io.ty.dtype.bytes_for(n).map(Dim::Const),
                 open if io.ty.dtype.is_packed() => Some(open.div_ceil(&Dim::Const(8 / io.ty.dtype.bits()))),
@@ -253,6 +256,13 @@ impl Layout {
             output_bytes: plan.outputs.iter().map(bytes).collect::<Result<_>>()?,
         })
     }
+}
+
+/// Does data decide on a size?
+fn counts(plan: &Plan, dim: &Dim) -> bool {
+    let mut symbols = Vec::new();
+    dim.symbols(&mut symbols);
+    symbols.iter().any(|s| plan.counts.iter().any(|c| c.name == **s))
 }
 
 /// All step functions in order, each with the address of its step as the entry's key.

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::FuncId;
 use onnxc_ir::plan::Plan;
+use onnxc_ir::{DimBindings, TensorType};
 use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
@@ -37,6 +38,10 @@ pub struct JitModel {
     arena_bytes: u64,
     input_bytes: Vec<u64>,
     output_bytes: Vec<u64>,
+    /// Types of the outputs.
+    outputs: Vec<TensorType>,
+    /// Names of the sizes that data decides on.
+    counts: Vec<String>,
     threads: u32,
     n_steps: usize,
     /// Microkernels and vector loops.
@@ -132,6 +137,8 @@ impl JitModel {
             arena_bytes: layout.arena_bytes,
             input_bytes: numbers(&layout.input_bytes)?,
             output_bytes: numbers(&layout.output_bytes)?,
+            outputs: plan.outputs.iter().map(|io| io.ty.clone()).collect(),
+            counts: plan.counts.iter().map(|c| c.name.clone()).collect(),
             threads: target.desc.max_threads.max(1),
             n_steps: step_table(plan).len(),
             kernels: machine.kernels,
@@ -144,12 +151,13 @@ impl JitModel {
         self.arena_bytes
     }
 
-    /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for.
+    /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for. Answers the sizes that data decided
+    /// on, as values of symbols.
     ///
     /// # Errors
     /// When the number or sizes of inputs are wrong, or the model answers with a status.
-    pub fn run(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<()> {
-        self.call(inputs, outputs, threads, false).map(|_| ())
+    pub fn run(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<DimBindings> {
+        Ok(self.call(inputs, outputs, threads, false)?.1)
     }
 
     /// The same, with the time that each step took.
@@ -157,10 +165,16 @@ impl JitModel {
     /// # Errors
     /// As [`JitModel::run`].
     pub fn run_profiled(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<Profile> {
-        self.call(inputs, outputs, threads, true)
+        Ok(self.call(inputs, outputs, threads, true)?.0)
     }
 
-    fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<Profile> {
+    fn call(
+        &self,
+        inputs: &[&[u8]],
+        outputs: &mut Vec<Vec<u8>>,
+        threads: u32,
+        profile: bool,
+    ) -> Result<(Profile, DimBindings)> {
         if inputs.len() != self.input_bytes.len() {
             return Err(Error::Run(format!("the model has {} inputs, not {}", self.input_bytes.len(), inputs.len())));
         }
@@ -187,6 +201,7 @@ impl JitModel {
             parallel_for: if threads > 1 { Some(parallel_hook) } else { None },
             profile: if profile { Some(profile_hook) } else { None },
         };
+        let mut counts = vec![0u64; self.counts.len()];
         let call = onnxc_call {
             inputs: in_pointers.as_ptr(),
             outputs: out_pointers.as_ptr(),
@@ -194,6 +209,7 @@ impl JitModel {
             weights: self.weights.as_ptr().cast(),
             hooks: &raw const hooks,
             dims: std::ptr::null(),
+            counts: counts.as_mut_ptr(),
         };
         // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
         let status = unsafe { (self.run)(&raw const call) };
@@ -204,7 +220,20 @@ impl JitModel {
         if status != ONNXC_OK {
             return Err(Error::Run(format!("the compiled model answered with status {status}")));
         }
-        Ok(state.profile.map(|p| p.ns).unwrap_or_default())
+        let counts = self.counts.iter().cloned().zip(counts).collect();
+        self.cut(outputs, &counts)?;
+        Ok((state.profile.map(|p| p.ns).unwrap_or_default(), counts))
+    }
+
+    /// Cuts outputs whose size data decides on to the size that they have.
+    fn cut(&self, outputs: &mut [Vec<u8>], counts: &DimBindings) -> Result<()> {
+        for (output, ty) in outputs.iter_mut().zip(&self.outputs) {
+            let extents = ty.shape.iter().map(|d| d.bind(counts).as_const());
+            let elements = extents.product::<Option<u64>>().and_then(|n| ty.dtype.bytes_for(n));
+            let bytes = elements.ok_or_else(|| Error::Run(format!("the size of an output, {ty}, is not known")))?;
+            output.truncate(bytes as usize);
+        }
+        Ok(())
     }
 
     fn pool(&self, threads: u32) -> std::sync::Arc<Pool> {

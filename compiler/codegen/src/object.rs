@@ -95,6 +95,7 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         outputs: largest(&source, |p| &p.outputs),
         notes: options.notes.clone(),
         dims: source.dims.to_vec(),
+        counts: crate::dispatch::counts(&source),
         steps: step_table(source),
         max_threads: target.desc.max_threads.max(1),
         arena_bytes: layout.arena_bytes,

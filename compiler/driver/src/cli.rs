@@ -109,6 +109,10 @@ pub struct Model {
     /// Length of an input that is a sequence; its tensors are the inputs INPUT_0, INPUT_1, ... (repeatable).
     #[arg(long = "length", value_name = "INPUT=3", value_parser = limit)]
     pub lengths: Vec<(String, u64)>,
+    /// The largest extents of a tensor whose size data decides on, where operators do not say or say too much; a run that needs more fails
+    /// with ONNXC_DATA (repeatable).
+    #[arg(long = "bound", value_name = "TENSOR=2,100", value_parser = extents)]
+    pub bounds: Vec<(String, Vec<u64>)>,
     /// An optional input that is not given (repeatable).
     #[arg(long = "absent", value_name = "INPUT")]
     pub absent: Vec<String>,
@@ -392,6 +396,12 @@ fn shape(text: &str) -> Result<(String, Vec<Extent>), String> {
     };
     let dims = value.split(',').filter(|d| !d.trim().is_empty()).map(extent).collect::<Result<_, _>>()?;
     Ok((name, dims))
+}
+
+fn extents(text: &str) -> Result<(String, Vec<u64>), String> {
+    let (name, value) = named(text, "TENSOR=d0,d1,...")?;
+    let dims = value.split(',').filter(|d| !d.trim().is_empty());
+    Ok((name, dims.map(number).collect::<Result<_, _>>()?))
 }
 
 fn file(text: &str) -> Result<(String, PathBuf), String> {

@@ -152,6 +152,7 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
         shapes,
         lengths: model.lengths.iter().cloned().collect(),
         absent: model.absent.iter().cloned().collect(),
+        bounds: model.bounds.iter().cloned().collect(),
         limits: limits(&model.limits)?,
         ..onnxc_onnx::Options::default()
     };

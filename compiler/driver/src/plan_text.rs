@@ -13,6 +13,9 @@ pub fn plan(plan: &Plan) -> String {
         }
     }
     let _ = writeln!(out, "arena {} + {} per worker, weights {}", plan.arena_shared, plan.scratch_per_worker, plan.weights_bytes);
+    for (i, count) in plan.counts.iter().enumerate() {
+        let _ = writeln!(out, "count {i} {:?}: at most {}", count.name, count.bound);
+    }
     steps(&mut out, &plan.steps, 0);
     out
 }
@@ -35,6 +38,9 @@ fn steps(out: &mut String, list: &[Step], depth: usize) {
             }
             Step::Require { cond } => {
                 let _ = writeln!(out, "{pad}require {}", place(*cond));
+            }
+            Step::Count { value, count } => {
+                let _ = writeln!(out, "{pad}count {count} {}", place(*value));
             }
             Step::Loop { iteration, trips, cond, body } => {
                 let part = |what: &str, at: &Option<Place>| at.map_or(String::new(), |at| format!(" {what} {}", place(at)));

@@ -138,6 +138,17 @@ impl RuleCx<'_> {
         self.egraph[id].data.sizes.as_deref().filter(|sizes| !sizes.iter().any(Dim::is_rest))
     }
 
+    /// True when sizes follow from the extents of the graph's inputs alone, and no data has a say in them.
+    pub fn of_inputs(&self, sizes: &[Dim]) -> bool {
+        let symbols = |dims: &mut dyn Iterator<Item = &Dim>| {
+            let mut all = Vec::new();
+            dims.for_each(|d| d.symbols(&mut all));
+            all
+        };
+        let known = symbols(&mut self.egraph.analysis.inputs.iter().flat_map(|ty| &ty.shape));
+        symbols(&mut sizes.iter()).iter().all(|s| known.contains(s))
+    }
+
     /// The single f32/f64/f16/integer value of a constant with one element, as f64.
     pub fn scalar(&self, id: Id) -> Option<f64> {
         let tensor = self.constant(id).filter(|t| t.len() == 1)?;

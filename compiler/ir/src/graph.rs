@@ -234,8 +234,9 @@ impl Graph {
         Graph { name: name.to_string(), ..Graph::default() }
     }
 
-    /// States bounds of open dimensions, and what follows from them for all types.
-    pub fn set_bounds(&mut self, bounds: DimBounds) {
+    /// States bounds of open dimensions beside those that are stated already, and what follows from them for all types.
+    pub fn set_bounds(&mut self, mut bounds: DimBounds) {
+        bounds.extend(std::mem::take(&mut self.bounds));
         for value in &mut self.values {
             value.ty.shape.iter_mut().for_each(|d| *d = d.within(&bounds));
         }

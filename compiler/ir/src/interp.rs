@@ -57,7 +57,7 @@ pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>,
         }
         values[id.0 as usize] = Some(tensor.clone());
     }
-    let sizes = sizes_of(graph, inputs);
+    let mut sizes = sizes_of(graph, inputs);
     for node in &graph.nodes {
         let operands: Vec<Option<&Tensor>> = node
             .inputs
@@ -69,6 +69,7 @@ pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>,
             None => run_node(node, &operands)?,
         };
         for (id, tensor) in node.outputs.iter().zip(results) {
+            learn(graph.ty(*id), &tensor, &mut sizes);
             values[id.0 as usize] = Some(tensor);
         }
     }
@@ -81,13 +82,18 @@ pub fn run_all(graph: &Graph, inputs: &[Tensor]) -> Result<(Vec<Option<Tensor>>,
 fn sizes_of(graph: &Graph, inputs: &[Tensor]) -> DimBindings {
     let mut sizes = DimBindings::new();
     for (id, tensor) in graph.inputs.iter().zip(inputs) {
-        for (dim, n) in graph.ty(*id).shape.iter().zip(tensor.shape()) {
-            if let Dim::Sym(name) = dim {
-                sizes.insert(name.to_string(), *n);
-            }
-        }
+        learn(graph.ty(*id), tensor, &mut sizes);
     }
     sizes
+}
+
+/// Symbols that are extents of a type, and not known yet, have the values that a tensor of that type shows.
+fn learn(ty: &TensorType, tensor: &Tensor, sizes: &mut DimBindings) {
+    for (dim, n) in ty.shape.iter().zip(tensor.shape()) {
+        if let Dim::Sym(name) = dim {
+            sizes.entry(name.to_string()).or_insert(*n);
+        }
+    }
 }
 
 /// A node with numbers in the place of symbols, if it has lists of sizes among its attributes.

@@ -65,6 +65,10 @@ pub trait ImportCx {
     fn n_outputs(&self) -> usize;
     /// The shape that the model declares for output `i`, where it declares all extents. It may be wrong.
     fn declared(&self, i: usize) -> Option<&[u64]>;
+    /// The largest extents that the user expects output `i` to have, where data decides on them (`--bound`).
+    fn bound(&self, i: usize) -> Option<&[u64]>;
+    /// A symbol for the extent of output `i` along `axis`, which data decides on and which is at most `bound`.
+    fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String>;
     /// The graph built so far.
     fn graph(&self) -> &Graph;
     /// Adds a node of the operator called `op`, infers its result types, folds it if all operands are constants (and folding is

@@ -47,6 +47,13 @@ pub enum Step {
         /// Where the bool is (one byte, 0 or 1).
         cond: Place,
     },
+    /// Takes down a size that data decides on: the value of a symbol from here on. The inference ends with `ONNXC_DATA` when it is beyond its bound.
+    Count {
+        /// Where it is (an i64).
+        value: Place,
+        /// Which one of [`Plan::counts`].
+        count: usize,
+    },
     /// Runs steps again and again.
     Loop {
         /// Where the number of iterations so far is: an i64, 0 at first, that the steps may read.
@@ -64,7 +71,7 @@ impl Step {
     /// The lists of steps inside of this one.
     pub fn inner(&self) -> impl Iterator<Item = &[Step]> {
         let lists: [Option<&[Step]>; 2] = match self {
-            Step::Call { .. } | Step::Require { .. } => [None, None],
+            Step::Call { .. } | Step::Require { .. } | Step::Count { .. } => [None, None],
             Step::If { then, otherwise, .. } => [Some(then), Some(otherwise)],
             Step::Loop { body, .. } => [Some(body), None],
         };
@@ -79,6 +86,7 @@ impl Step {
         match self {
             Step::Call { places, .. } => places.iter_mut().for_each(f),
             Step::Require { cond } => f(cond),
+            Step::Count { value, .. } => f(value),
             Step::If { cond, then, otherwise } => {
                 f(cond);
                 list(then, f);
@@ -119,10 +127,23 @@ pub struct Plan {
     pub arena_shared: Dim,
     /// Scratch bytes of each worker.
     pub scratch_per_worker: Dim,
-    /// Open sizes that the steps read, with their place in the arena: an i64 each, written before the first step.
+    /// Open sizes that the steps read, with their place in the arena: an i64 each, written before the first step, and again when a count is known.
     pub sizes: Option<(Place, Vec<Dim>)>,
     /// Smallest and largest values of the symbols in sizes and types.
     pub bounds: DimBounds,
+    /// Sizes that data decides on.
+    pub counts: Vec<Count>,
+}
+
+/// A size that the values of a tensor decide on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Count {
+    /// Symbol that stands for it in types and sizes.
+    pub name: String,
+    /// Its largest value.
+    pub bound: u64,
+    /// Its place in the table of sizes.
+    pub size: usize,
 }
 
 /// A dimension whose value comes with each call.

@@ -177,7 +177,9 @@ impl<'m> Importer<'m> {
             Record::Lists(_) => items.iter().map(|i| if let Some(Item::Tensor(id)) = i { Some(*id) } else { None }).collect(),
         };
         let declared = node.output[..n_outputs].iter().map(|name| self.scope().declared.get(name.as_str()).cloned()).collect();
-        let mut cx = NodeCx { importer: self, origin, opset, attrs, bodies, inputs, items, n_outputs, declared, reported: false };
+        let outputs = node.output[..n_outputs].iter().map(String::as_str).collect();
+        let mut cx =
+            NodeCx { importer: self, origin, opset, attrs, bodies, inputs, items, n_outputs, outputs, declared, reported: false };
         let built = match record {
             Record::Tensors(import) => (import.build)(&mut cx).map(crate::items::items),
             Record::Lists(import) => (import.build)(&mut cx),

@@ -30,6 +30,8 @@ pub struct NodeCx<'b, 'm> {
     pub items: Vec<Option<Item>>,
     /// Results that the node names.
     pub n_outputs: usize,
+    /// Their names.
+    pub outputs: Vec<&'m str>,
     /// The shapes that the model declares for them.
     pub declared: Vec<Option<Vec<u64>>>,
     /// Whether something in a body failed, which has been reported.
@@ -77,6 +79,24 @@ impl ImportCx for NodeCx<'_, '_> {
 
     fn declared(&self, i: usize) -> Option<&[u64]> {
         self.declared.get(i)?.as_deref()
+    }
+
+    fn bound(&self, i: usize) -> Option<&[u64]> {
+        self.importer.options.bounds.get(*self.outputs.get(i)?).map(Vec::as_slice)
+    }
+
+    fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String> {
+        if self.importer.scopes.last().is_none_or(|s| s.frame > 0) {
+            let reason = "a size depends on data inside the body of If, Loop or Scan";
+            return Err(OpError::new(reason).help("declare the shape in the model (value_info), or make the operand a constant"));
+        }
+        let output = self.outputs.get(i).copied().unwrap_or_default();
+        let graph = &mut self.importer.builder().graph;
+        let first = format!("{output}.{axis}");
+        let names = std::iter::once(first.clone()).chain((1..).map(|n| format!("{first}.{n}")));
+        let name = names.into_iter().find(|n| !graph.bounds.contains_key(n)).unwrap_or_default();
+        graph.bounds.insert(name.clone(), (0, bound));
+        Ok(name)
     }
 
     fn graph(&self) -> &Graph {

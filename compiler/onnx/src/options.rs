@@ -11,6 +11,8 @@ pub struct Options {
     pub dims: DimBindings,
     /// Extents of inputs by name (`--shape`): numbers, or symbols that the caller names; the tensors of a sequence are `NAME_0`, `NAME_1`, ...
     pub shapes: BTreeMap<String, Vec<Dim>>,
+    /// The largest extents of tensors whose size data decides on (`--bound`), by name.
+    pub bounds: BTreeMap<String, Vec<u64>>,
     /// Inputs that become constants (`--const`).
     pub consts: BTreeMap<String, Tensor>,
     /// Lengths of inputs that are sequences (`--length`).

@@ -18,6 +18,9 @@ pub fn prune(mut graph: Graph) -> Graph {
     let mut kept = keep.iter();
     graph.nodes.retain(|_| *kept.next().expect("internal: one flag per node"));
     renumber(&mut graph, &live);
+    let mut symbols = Vec::new();
+    graph.values.iter().flat_map(|v| &v.ty.shape).for_each(|d| d.symbols(&mut symbols));
+    graph.bounds.retain(|name, _| symbols.iter().any(|s| **s == *name));
     name(&mut graph);
     graph
 }

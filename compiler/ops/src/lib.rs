@@ -147,6 +147,7 @@ pub static ALL: &[&OpDef] = &[
     &pad::PAD,
     &pairwise_coupling::PAIRWISE_COUPLING,
     &elementwise::POW,
+    &movement::PREFIX,
     &elementwise::PRELU,
     &shape::RANGE,
     &quantized::QLINEAR_CONV,

@@ -11,11 +11,12 @@ use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpEr
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
-use crate::at_run_time::{or_declared, require};
+use crate::at_run_time::{cut, or_counted};
 use crate::common::axes::unknown;
 use crate::common::elements::f64s;
 use crate::common::nest::{self, ExprExt, int, select};
 use crate::common::sample::{data_in, int_attrs, ints};
+use crate::composed::Build;
 
 /// `non_max_suppression`
 pub(crate) static NON_MAX_SUPPRESSION: OpDef = OpDef {
@@ -29,20 +30,27 @@ pub(crate) static NON_MAX_SUPPRESSION: OpDef = OpDef {
     samples,
 };
 
-/// As many rows as the model declares, required that they are all there is.
+/// As many rows as the model declares, required that they are all there is; or as many as there can be.
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let (inputs, attrs) = (cx.inputs().to_vec(), cx.attrs().clone());
-    or_declared(
+    or_counted(
         cx,
         |_| Err(unknown("the number of chosen boxes")),
-        |b, to| {
-            let rows = to.first().map_or(0, |n| *n as i64);
-            let chosen = b.0.node("non_max_suppression", &inputs, attrs.with("rows", Attr::Int(rows)))?;
-            let wanted = b.int(rows);
-            let all = b.op("equal", &[chosen[1], wanted])?;
-            Ok(vec![require(b, chosen[0], &[all])?])
+        |b, size| {
+            let rows = size.or(vec![most_rows(b)?, 3])?[0];
+            let chosen = b.0.node("non_max_suppression", &inputs, attrs.with("rows", Attr::Int(rows as i64)))?;
+            cut(b, size, 0, vec![(chosen[0], 0)], chosen[1])
         },
     )
+}
+
+/// All boxes of all classes, or as many of each class as are wanted.
+fn most_rows(b: &Build) -> OpResult<u64> {
+    let scores = b.0.input(1)?;
+    let [images, classes, n] = b.shape(scores)?[..] else { return Err(unknown("the number of boxes")) };
+    let wanted = b.0.const_input(2).and_then(|t| t.to_i64s()?.first().copied()).map(|n| n.max(0) as u64);
+    let rows = images.checked_mul(classes).and_then(|c| c.checked_mul(wanted.unwrap_or(n).min(n)));
+    rows.ok_or_else(|| OpError::new("there are too many boxes"))
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {

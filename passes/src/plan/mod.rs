@@ -17,13 +17,13 @@ pub use variants::Merge;
 
 use std::sync::Arc;
 
-use onnxc_ir::ValueId;
+use onnxc_ir::{TensorType, ValueId};
 use onnxc_ir::dim::{Dim, DimBounds};
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::{BufKind, Func};
 use onnxc_ir::lower::Sizes;
 use onnxc_ir::op::View;
-use onnxc_ir::plan::{Io, Place, Plan, Step};
+use onnxc_ir::plan::{Count, Io, Place, Plan, Step};
 use onnxc_ir::target::TargetDesc;
 
 use crate::memory::weights::Weights;
@@ -66,6 +66,7 @@ pub struct Lowered {
     weights: Weights,
     sizes: Vec<Dim>,
     bounds: DimBounds,
+    counts: Vec<Count>,
 }
 
 /// Lowers the nodes of a scheduled graph, whose extents must be known or have bounds, in order.
@@ -79,6 +80,7 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         scratch: Vec::new(),
         weights: Weights::default(),
         uncleared: Vec::new(),
+        counts: Vec::new(),
         time: 0,
         errors: Vec::new(),
     };
@@ -115,6 +117,7 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         weights: planner.weights,
         sizes: list,
         bounds: graph.bounds.clone(),
+        counts: planner.counts,
     })
 }
 
@@ -134,6 +137,7 @@ impl Lowered {
             scratch_per_worker: Dim::Const(self.scratch_per_worker),
             sizes: (!self.sizes.is_empty()).then(|| (Region::Sizes.place(&offsets), self.sizes)),
             bounds: self.bounds,
+            counts: self.counts,
         }
     }
 
@@ -154,6 +158,7 @@ enum Draft {
     Call { func: Func, regions: Vec<Region>, origins: Vec<String>, op: String },
     If { cond: Spot, then: Vec<Draft>, otherwise: Vec<Draft> },
     Require { cond: Spot },
+    Count { value: Spot, count: usize },
     Loop { iteration: Spot, trips: Option<Spot>, cond: Option<Spot>, body: Vec<Draft> },
 }
 
@@ -169,6 +174,8 @@ struct Planner<'a> {
     weights: Weights,
     /// Storage of the node at hand whose border is not written yet.
     uncleared: Vec<(Storage, onnxc_ir::DType)>,
+    /// Sizes that data decides on.
+    counts: Vec<Count>,
     time: usize,
     errors: Vec<PlanError>,
 }
@@ -199,6 +206,9 @@ impl Planner<'_> {
             let cond = branch::spot(self, level, ok, drafts);
             drafts.push(Draft::Require { cond });
         }
+        if node.op.name == "prefix" {
+            self.count(level, node, drafts);
+        }
         if let onnxc_ir::op::Lower::View(view) = node.op.lower
             && !node.outputs.iter().any(|id| level.is_pinned(*id))
         {
@@ -215,6 +225,21 @@ impl Planner<'_> {
             Ok(draft) => drafts.push(draft),
             Err(error) => self.errors.push(error),
         }
+    }
+
+    /// Takes down how many elements a `prefix` has, if its operand decides on that.
+    fn count(&mut self, level: &mut storage::Level, node: &Node, drafts: &mut Vec<Draft>) {
+        let symbol = node.attrs.str("count").unwrap_or_default();
+        let Some((_, bound)) = self.bounds.get(symbol).filter(|_| has_symbol(level.graph.ty(node.outputs[0]), symbol)) else { return };
+        let number = node.inputs[1].expect("internal: inference accepts a missing operand");
+        let value = branch::spot(self, level, number, drafts);
+        let at = self.counts.iter().position(|c| c.name == symbol).unwrap_or_else(|| {
+            let size = self.sizes.place(&Dim::sym(symbol));
+            self.counts.push(Count { name: symbol.to_string(), bound: *bound, size });
+            self.counts.len() - 1
+        });
+        drafts.push(Draft::Count { value, count: at });
+        self.time += 1;
     }
 
     /// Gives the results of a node their storage, borders cleared.
@@ -261,6 +286,11 @@ impl Planner<'_> {
     }
 }
 
+/// Is a symbol an extent of a type?
+fn has_symbol(ty: &TensorType, symbol: &str) -> bool {
+    ty.shape.contains(&Dim::sym(symbol))
+}
+
 impl Draft {
     fn settle(self, offsets: &[u64]) -> Step {
         let list = |drafts: Vec<Draft>| drafts.into_iter().map(|d| d.settle(offsets)).collect();
@@ -275,6 +305,7 @@ impl Draft {
             }
             Draft::If { cond, then, otherwise } => Step::If { cond: spot(cond), then: list(then), otherwise: list(otherwise) },
             Draft::Require { cond } => Step::Require { cond: spot(cond) },
+            Draft::Count { value, count } => Step::Count { value: spot(value), count },
             Draft::Loop { iteration, trips, cond, body } => {
                 Step::Loop { iteration: spot(iteration), trips: trips.map(spot), cond: cond.map(spot), body: list(body) }
             }

@@ -96,9 +96,19 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     let (sizes, dims) = (blob.pointer(), blob.pointer());
     blob.u32(u32::try_from(facts.dims.len()).map_err(|_| Error::Object("too many open dimensions".into()))?);
     blob.u32(size_of::<abi::onnxc_dim>() as u32);
+    let counts = blob.pointer();
+    blob.u32(u32::try_from(facts.counts.len()).map_err(|_| Error::Object("too many counts".into()))?);
+    blob.u32(size_of::<abi::onnxc_count>() as u32);
     debug_assert_eq!(blob.bytes.len(), size_of::<abi::onnxc_model>(), "internal: the descriptor has the size of its struct");
     tables(&mut blob, facts, (inputs, outputs, steps));
     open_dims(&mut blob, facts, dims);
+    if !facts.counts.is_empty() {
+        blob.here(counts);
+        for (name, bound) in &facts.counts {
+            blob.text(name);
+            blob.u64(*bound);
+        }
+    }
     texts(&mut blob);
 
     let id = module.declare_data(&format!("{}_model", symbol(&facts.name)), Linkage::Export, false, false).map_err(fail)?;

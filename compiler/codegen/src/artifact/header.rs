@@ -33,6 +33,7 @@ pub fn header(facts: &Facts) -> String {
         }
     }
     dims(w, facts, &upper);
+    counts(w, facts, &upper);
     let weights = if facts.has_weight_file() { " call->weights is the weight file's contents." } else { "" };
     let _ =
         writeln!(w, "\n/* One inference: 0, or an ONNXC_ status. Safe from many threads, each with its own arena.{weights} */");
@@ -56,6 +57,24 @@ fn dims(w: &mut String, facts: &Facts, upper: &str) {
         let _ = writeln!(w, "/* \"{}\": {} */", names::comment(&dim.name), values(dim));
         let _ = writeln!(w, "#define {upper}_DIM_{} {d}", field.to_ascii_uppercase());
     }
+}
+
+/// The sizes that data decides on: their places in `onnxc_call.counts`.
+fn counts(w: &mut String, facts: &Facts, upper: &str) {
+    if facts.counts.is_empty() {
+        return;
+    }
+    w.push_str("\n/* Sizes that the data of a call decide on: places in onnxc_call.counts. Sizes above are those of the largest. */\n");
+    let _ = writeln!(w, "#define {upper}_N_COUNTS {}", facts.counts.len());
+    for (i, ((name, bound), field)) in facts.counts.iter().zip(count_fields(facts)).enumerate() {
+        let _ = writeln!(w, "/* \"{}\": at most {bound} */", names::comment(name));
+        let _ = writeln!(w, "#define {upper}_COUNT_{} {i}", field.to_ascii_uppercase());
+    }
+}
+
+/// Names of counts as fields and macros.
+pub(super) fn count_fields(facts: &Facts) -> Vec<String> {
+    names::fields(facts.counts.iter().map(|c| c.0.as_str()))
 }
 
 /// The values of an open dimension, as a comment.

@@ -35,6 +35,8 @@ pub struct Facts {
     pub outputs: Vec<Io>,
     /// Dimensions whose values come with each call.
     pub dims: Vec<OpenDim>,
+    /// Sizes that data decides on, with their bounds.
+    pub counts: Vec<(String, u64)>,
     /// What is to be said of inputs and outputs besides their types, by name.
     pub notes: BTreeMap<String, String>,
     /// Operator and ONNX nodes of every step, as profiles number them.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use onnxc_ir::DType;
 use onnxc_ir::plan::Io;
 
-use super::header::{describe, values};
+use super::header::{count_fields, describe, values};
 use super::{Facts, bytes, extents, names};
 
 /// Element type in Rust, and elements per element of the tensor.
@@ -49,6 +49,7 @@ pub fn binding(facts: &Facts) -> String {
     if open {
         dims(w, facts);
     }
+    counts(w, facts);
     fields(w, facts, "Inputs", "What the model reads.", &facts.inputs, "&'a ");
     fields(w, facts, "Outputs", "What the model writes.", &facts.outputs, "&'a mut ");
     let _ = writeln!(
@@ -74,6 +75,21 @@ fn dims(w: &mut String, facts: &Facts) {
     let _ = writeln!(w, "/// Values of the open dimensions.\n#[derive(Clone, Copy, Debug)]\n{UNUSED}pub struct Dims {{");
     for (dim, field) in facts.dims.iter().zip(dim_fields(facts)) {
         let _ = writeln!(w, "    /// \"{}\": {}\n    pub {field}: u64,", names::comment(&dim.name), values(dim));
+    }
+    w.push_str("}\n\n");
+}
+
+fn counts(w: &mut String, facts: &Facts) {
+    if facts.counts.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        w,
+        "/// Sizes that the data of a call decided on. Outputs have room for the largest; the tensors lie dense in front.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq)]\n{UNUSED}pub struct Counts {{"
+    );
+    for ((name, bound), field) in facts.counts.iter().zip(count_fields(facts)) {
+        let _ = writeln!(w, "    /// \"{}\": at most {bound}\n    pub {field}: u64,", names::comment(name));
     }
     w.push_str("}\n\n");
 }
@@ -186,6 +202,13 @@ fn run(w: &mut String, facts: &Facts) {
     } else {
         ("", "", "core::ptr::null()")
     };
+    let (answer, answered, counts_declared, counts) = if facts.counts.is_empty() {
+        ("()", "()".to_string(), String::new(), "core::ptr::null_mut()")
+    } else {
+        let fields: Vec<String> = count_fields(facts).iter().enumerate().map(|(i, f)| format!("{f}: counts[{i}]")).collect();
+        let declared = format!("    let mut counts = [0u64; {}];\n", fields.len());
+        ("Counts", format!("Counts {{ {} }}", fields.join(", ")), declared, "counts.as_mut_ptr()")
+    };
     let unused = |list: &[Io], side: &str| if list.is_empty() { format!("    let _ = {side};\n") } else { String::new() };
     let (no_inputs, no_outputs) = (unused(&facts.inputs, "inputs"), unused(&facts.outputs, "outputs"));
     let _ = writeln!(
@@ -203,8 +226,8 @@ fn run(w: &mut String, facts: &Facts) {
 }}
 
 /// One inference on one thread.
-{UNUSED}pub fn run({dims_parameter}inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<(), Error> {{
-{check}{sizes_checked}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
+{UNUSED}pub fn run({dims_parameter}inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<{answer}, Error> {{
+{counts_declared}{check}{sizes_checked}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
     let outputs: [*mut core::ffi::c_void; {}] = [{}];
     let call = abi::onnxc_call {{
         inputs: inputs.as_ptr(),
@@ -213,10 +236,11 @@ fn run(w: &mut String, facts: &Facts) {
         weights: {weights},
         hooks: core::ptr::null(),
         dims: {dims},
+        counts: {counts},
     }};
     // SAFETY: every pointer leads to memory of the size that the model was compiled for, borrowed for the time of the call.
     match unsafe {{ {name}_run(&call) }} {{
-        abi::ONNXC_OK => Ok(()),
+        abi::ONNXC_OK => Ok({answered}),
         abi::ONNXC_CPU => Err(Error::Cpu),
         abi::ONNXC_DATA => Err(Error::Data),
         status => Err(Error::Status(status)),
@@ -240,6 +264,7 @@ fn check_sizes(facts: &Facts) -> String {
         output_dims: core::ptr::null_mut(),
         input_bytes: input_bytes.as_mut_ptr(),
         output_bytes: output_bytes.as_mut_ptr(),
+        counts: core::ptr::null(),
     }};
     // SAFETY: the arrays have as many elements as the model has dimensions, inputs and outputs.
     match unsafe {{ {}_sizes(dims.as_ptr(), &mut sizes) }} {{

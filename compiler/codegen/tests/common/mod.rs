@@ -340,6 +340,7 @@ impl Fun {
             scratch_per_worker: Dim::from(0u64),
             sizes: None,
             bounds: Default::default(),
+            counts: vec![],
         };
         let (mut arena, mut scratch) = (0u64, 0u64);
         let mut places = vec![];

@@ -2,7 +2,7 @@
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::tensor::Bytes;
-use onnxc_ir::{Graph, Tensor, TensorType};
+use onnxc_ir::{DimBindings, Graph, Tensor, TensorType};
 use onnxc_targets::Target;
 
 use crate::cli::{Debugging, Model};
@@ -69,8 +69,8 @@ impl Engine {
             How::Jit(jit) => {
                 let mut outputs = Vec::new();
                 let bytes: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
-                jit.run(&bytes, &mut outputs, threads).map_err(codegen_fault)?;
-                self.outputs.slots.iter().zip(outputs).map(|((_, ty), bytes)| tensor(ty, bytes)).collect()
+                let counts = jit.run(&bytes, &mut outputs, threads).map_err(codegen_fault)?;
+                self.outputs.slots.iter().zip(outputs).map(|((_, ty), bytes)| tensor(ty, &counts, bytes)).collect()
             }
         }
     }
@@ -84,8 +84,8 @@ impl Engine {
     }
 }
 
-fn tensor(ty: &TensorType, bytes: Vec<u8>) -> Done<Tensor> {
-    let shape = ty.const_shape().unwrap_or_default();
-    Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
+fn tensor(ty: &TensorType, counts: &DimBindings, bytes: Vec<u8>) -> Done<Tensor> {
+    let shape: Option<Vec<u64>> = ty.shape.iter().map(|d| d.bind(counts).as_const()).collect();
+    Tensor::from_bytes(ty.dtype, shape.unwrap_or_default(), Bytes::new(bytes))
         .ok_or_else(|| Fault::Internal("an output has the wrong size".to_string()))
 }

@@ -127,6 +127,14 @@ impl ImportCx for Assumed<'_, '_> {
         self.cx.declared(i)
     }
 
+    fn bound(&self, i: usize) -> Option<&[u64]> {
+        self.cx.bound(i)
+    }
+
+    fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String> {
+        self.cx.counted(i, axis, bound)
+    }
+
     fn graph(&self) -> &Graph {
         self.cx.graph()
     }

@@ -2,14 +2,18 @@
 //!
 //! Each becomes nodes whose shapes are the declared ones and which compute with the operands' values, and a `require` that ends the inference when
 //! those values would have led to another shape.
+//!
+//! Where the model declares no shape, some operators compute as many elements as there can be, and cut them to those that turn up ([`counted`]).
 
 mod assume;
+mod counted;
 mod reduce;
 mod selection;
 mod shapes;
 mod windows;
 
 pub(crate) use assume::{Guess, assume};
+pub(crate) use counted::{Sized, cut, or_counted};
 pub(crate) use reduce::reduce;
 pub(crate) use selection::{compress, non_zero};
 pub(crate) use shapes::{constant_of_shape, expand, one_hot, range, reshape, split, squeeze, tile, top_k, unsqueeze};

@@ -1,28 +1,32 @@
-//! Compress and NonZero of data: the places are sorted out at run time, required that there are as many as declared.
+//! Compress and NonZero of data: the places are sorted out at run time.
 
 use onnxc_ir::op::OpResult;
 use onnxc_ir::{DType, ValueId};
 
-use super::{impossible, require};
+use super::{Sized, cut, impossible};
 use crate::common::axes::axis;
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
 
-/// The first `n` places where a vector of bools holds, and the condition that there are exactly so many.
-fn places(b: &mut Build, flags: ValueId, n: u64) -> OpResult<(ValueId, ValueId)> {
+/// The first `n` places where a vector of bools holds, zeros behind them, and how many there are in all.
+pub(crate) fn places(b: &mut Build, flags: ValueId, n: u64) -> OpResult<(ValueId, ValueId)> {
     let length = b.shape(flags)?[0];
-    let (all, behind) = (b.range(length)?, b.int(length as i64));
-    let keys = b.op("where", &[flags, all, behind])?;
     let number = b.cast(flags, DType::I64)?;
-    let (found, wanted) = (b.sum(number, &[0])?, b.int(n as i64));
-    let same = b.op("equal", &[found, wanted])?;
-    let k = b.ints(&[n as i64]);
-    let sorted = b.0.node("top_k", &[Some(keys), Some(k)], int_attrs(&[("axis", 0), ("largest", 0), ("sorted", 1)]))?;
-    Ok((sorted[0], same))
+    let found = b.sum(number, &[0])?;
+    let (zero, one, behind) = (b.int(0), b.int(1), b.int(n as i64));
+    let far = b.op("cumsum", &[number, zero])?;
+    let far = b.op("sub", &[far, one])?;
+    let room = b.op("less", &[far, behind])?;
+    let taken = b.op("and", &[flags, room])?;
+    // What has no place goes to one more element at the end.
+    let to = b.op("where", &[taken, far, behind])?;
+    let (none, all) = (b.0.constant(onnxc_ir::Tensor::from_vec(&[n as u64 + 1], vec![0i64; n as usize + 1])), b.range(length)?);
+    let packed = b.with("scatter_elements", &[none, to, all], int_attrs(&[("axis", 0)]))?;
+    Ok((b.slice(packed, 0, (0, n as i64, 1))?, found))
 }
 
 /// Compress.
-pub(crate) fn compress(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
+pub(crate) fn compress(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let (mut x, condition) = (b.0.input(0)?, b.0.input(1)?);
     let along = match b.0.attrs().int("axis") {
         Some(a) => axis(a, b.ty(x).rank())?,
@@ -33,28 +37,32 @@ pub(crate) fn compress(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
         }
     };
     let (shape, length) = (b.shape(x)?, b.shape(condition)?);
-    let fits = shape.len() == to.len() && (0..to.len()).all(|d| d == along || shape[d] == to[d]);
-    if !fits || length.len() != 1 || length[0] > shape[along] || to[along] > length[0] {
-        return Err(impossible(b, x, to));
+    if length.len() != 1 || length[0] > shape[along] {
+        return Err(impossible(b, x, &shape));
     }
-    let (at, same) = places(b, condition, to[along])?;
-    let x = require(b, x, &[same])?;
-    Ok(vec![b.with("gather", &[x, at], int_attrs(&[("axis", along as i64)]))?])
+    let mut most = shape.clone();
+    most[along] = length[0];
+    let to = size.or(most)?;
+    if (0..to.len()).any(|d| d != along && shape[d] != to[d]) || to[along] > length[0] {
+        return Err(impossible(b, x, &to));
+    }
+    let (at, found) = places(b, condition, to[along])?;
+    let y = b.with("gather", &[x, at], int_attrs(&[("axis", along as i64)]))?;
+    cut(b, size, 0, vec![(y, along)], found)
 }
 
 /// NonZero: coordinates in row-major order.
-pub(crate) fn non_zero(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
+pub(crate) fn non_zero(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let x = b.0.input(0)?;
     let shape = b.shape(x)?;
     let elements: u64 = shape.iter().product();
-    let [rank, n] = to[..] else { return Err(impossible(b, x, to)) };
-    if rank != shape.len() as u64 || rank == 0 || n > elements {
-        return Err(impossible(b, x, to));
+    let to = size.or(vec![shape.len() as u64, elements])?;
+    if shape.is_empty() || to[0] != shape.len() as u64 || to[1] > elements {
+        return Err(impossible(b, x, &to));
     }
     let flat = b.reshape(x, &[elements])?;
     let flags = b.cast(flat, DType::Bool)?;
-    let (at, same) = places(b, flags, n)?;
-    let at = require(b, at, &[same])?;
+    let (at, found) = places(b, flags, to[1])?;
     let mut rows = Vec::new();
     let mut step = elements;
     for extent in &shape {
@@ -64,5 +72,6 @@ pub(crate) fn non_zero(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
         let row = b.op("mod", &[row, extent])?;
         rows.push(b.unsqueeze(row, &[0])?);
     }
-    Ok(vec![b.concat(&rows, 0)?])
+    let all = b.concat(&rows, 0)?;
+    cut(b, size, 0, vec![(all, 1)], found)
 }

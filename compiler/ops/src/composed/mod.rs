@@ -53,6 +53,12 @@ impl Build<'_, '_> {
         })
     }
 
+    /// One extent, which must be known.
+    pub(crate) fn shape_of(&self, x: ValueId, axis: usize) -> OpResult<u64> {
+        let extent = self.ty(x).shape.get(axis).and_then(onnxc_ir::Dim::as_const);
+        extent.ok_or_else(|| OpError::new(format!("{} has no known extent along dimension {axis}", self.ty(x))))
+    }
+
     pub(crate) fn scalar(&mut self, dtype: DType, value: f64) -> OpResult<ValueId> {
         Ok(self.0.constant(from_f64s(dtype, &[], [value])?))
     }

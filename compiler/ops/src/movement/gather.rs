@@ -9,7 +9,7 @@ use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpEr
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use super::{check_known, index_values, position, require_index, require_room};
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::axis;
 use crate::common::elements::{Picker, for_coords, offset, strides};
 use crate::common::import;
@@ -27,7 +27,7 @@ pub(crate) static GATHER: OpDef = OpDef {
             domain: "",
             name: "Compress",
             opsets: (9, NEWEST),
-            build: |cx| or_declared(cx, super::selection::compress, at_run_time::compress),
+            build: |cx| or_counted(cx, super::selection::compress, at_run_time::compress),
         },
         ARRAY_FEATURE_EXTRACTOR,
     ],

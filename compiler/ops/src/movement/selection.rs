@@ -6,7 +6,7 @@ use onnxc_ir::lower::Arg;
 use onnxc_ir::op::{Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, SampleInput, Tolerance, View};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::elements::{for_coords, scalars};
 use crate::common::import::ints;
@@ -20,7 +20,7 @@ pub(crate) static NON_ZERO: OpDef = OpDef {
         domain: "",
         name: "NonZero",
         opsets: (9, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("non_zero"), at_run_time::non_zero),
+        build: |cx| or_counted(cx, |cx| cx.forward("non_zero"), at_run_time::non_zero),
     }],
     infer: |cx: &InferCx| {
         cx.input(0)?;

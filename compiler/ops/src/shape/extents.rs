@@ -17,10 +17,10 @@ pub(crate) static SHAPE: OpDef = OpDef {
     },
     infer_dims: Some(shape_dims),
     eval: |cx| Ok(vec![shape_tensor(cx.attrs, cx.input(0).shape())]),
-    lower: Lower::Nest(|cx| {
-        let shape = cx.input(0).view.shape;
-        let shape = shape_tensor(cx.attrs, &shape);
-        write(cx, &shape.to_vec::<i64>())
+    lower: Lower::OpenNest(|cx| {
+        let dims = cx.input(0).view.dims();
+        let part = part(cx.attrs, dims.len());
+        write(cx, &dims[part])
     }),
     tolerance: Tolerance::EXACT,
     samples: || {
@@ -39,9 +39,9 @@ pub(crate) static SIZE: OpDef = OpDef {
     infer: |cx| cx.input(0).map(|_| vec![TensorType::fixed(DType::I64, &[])]),
     infer_dims: Some(|cx| Some(vec![cx.input(0).ok()?.shape.iter().fold(Dim::Const(1), |a, d| a.mul(d))])),
     eval: |cx: &EvalCx| Ok(vec![Tensor::scalar(cx.input(0).len() as i64)]),
-    lower: Lower::Nest(|cx| {
-        let n: u64 = cx.input(0).view.shape.iter().product();
-        write(cx, &[n as i64])
+    lower: Lower::OpenNest(|cx| {
+        let n = cx.input(0).view.dims().iter().fold(Dim::Const(1), |n, d| n.mul(d));
+        write(cx, &[n])
     }),
     tolerance: Tolerance::EXACT,
     samples: || vec![plain(vec![f32s(&[2, 3, 4])]), plain(vec![f32s(&[])]), plain(vec![f32s(&[0, 3])])],
@@ -65,11 +65,12 @@ fn shape_tensor(attrs: &Attrs, shape: &[u64]) -> Tensor {
     Tensor::from_vec(&[values.len() as u64], values)
 }
 
-fn write(cx: &mut LowerCx, values: &[i64]) -> OpResult<()> {
+fn write(cx: &mut LowerCx, values: &[Dim]) -> OpResult<()> {
     let out = cx.output(0);
     for (i, v) in values.iter().enumerate() {
         let at: Vec<Expr> = if out.view.shape.is_empty() { vec![] } else { vec![Expr::Int(i as i64)] };
-        cx.store(&out, &at, Expr::Int(*v));
+        let value = cx.size(v);
+        cx.store(&out, &at, value);
     }
     Ok(())
 }
