@@ -232,7 +232,8 @@ impl Entry<'_, '_> {
             self.require_pointer(counts);
             // Those of which this plan knows nothing.
             let zero = self.b.ins().iconst(types::I64, 0);
-            (0..self.model.counts.len()).for_each(|i| _ = self.b.ins().store(MemFlagsData::trusted(), zero, counts, i as i32 * 8));
+            (0..self.model.counts.len())
+                .for_each(|i| _ = self.b.ins().store(MemFlagsData::trusted(), zero, counts, i as i32 * 8));
         }
         // Counts are 0 until they are known.
         let unknown: DimBindings = plan.counts.iter().map(|c| (c.name.clone(), 0)).collect();

@@ -168,13 +168,7 @@ impl JitModel {
         Ok(self.call(inputs, outputs, threads, true)?.0)
     }
 
-    fn call(
-        &self,
-        inputs: &[&[u8]],
-        outputs: &mut Vec<Vec<u8>>,
-        threads: u32,
-        profile: bool,
-    ) -> Result<(Profile, DimBindings)> {
+    fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<(Profile, DimBindings)> {
         if inputs.len() != self.input_bytes.len() {
             return Err(Error::Run(format!("the model has {} inputs, not {}", self.input_bytes.len(), inputs.len())));
         }

@@ -33,6 +33,7 @@ mod resize;
 mod roi_align;
 mod sequences;
 mod shape;
+mod sort_rows;
 mod top_k;
 mod tree_sums;
 mod view;
@@ -188,6 +189,7 @@ pub static ALL: &[&OpDef] = &[
     &normalization::SOFTMAX,
     &elementwise::SOFTPLUS,
     &elementwise::SOFTSIGN,
+    &sort_rows::SORT_ROWS,
     &movement::SPACE_TO_DEPTH,
     &view::SPLIT,
     &elementwise::SQRT,

@@ -13,7 +13,7 @@ use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType, ValueId};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::{axis, unknown};
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::{attrs_without, ints};
@@ -30,7 +30,7 @@ pub(crate) static TOP_K: OpDef = OpDef {
             domain: "",
             name: "TopK",
             opsets: (10, NEWEST),
-            build: |cx| or_declared(cx, |cx| cx.forward("top_k"), at_run_time::top_k),
+            build: |cx| or_counted(cx, |cx| cx.forward("top_k"), at_run_time::top_k),
         },
     ],
     infer,

@@ -17,7 +17,6 @@ pub use variants::Merge;
 
 use std::sync::Arc;
 
-use onnxc_ir::{TensorType, ValueId};
 use onnxc_ir::dim::{Dim, DimBounds};
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::{BufKind, Func};
@@ -25,6 +24,7 @@ use onnxc_ir::lower::Sizes;
 use onnxc_ir::op::View;
 use onnxc_ir::plan::{Count, Io, Place, Plan, Step};
 use onnxc_ir::target::TargetDesc;
+use onnxc_ir::{TensorType, ValueId};
 
 use crate::memory::weights::Weights;
 use crate::memory::{self, Buffer};
@@ -230,7 +230,9 @@ impl Planner<'_> {
     /// Takes down how many elements a `prefix` has, if its operand decides on that.
     fn count(&mut self, level: &mut storage::Level, node: &Node, drafts: &mut Vec<Draft>) {
         let symbol = node.attrs.str("count").unwrap_or_default();
-        let Some((_, bound)) = self.bounds.get(symbol).filter(|_| has_symbol(level.graph.ty(node.outputs[0]), symbol)) else { return };
+        let Some((_, bound)) = self.bounds.get(symbol).filter(|_| has_symbol(level.graph.ty(node.outputs[0]), symbol)) else {
+            return;
+        };
         let number = node.inputs[1].expect("internal: inference accepts a missing operand");
         let value = branch::spot(self, level, number, drafts);
         let at = self.counts.iter().position(|c| c.name == symbol).unwrap_or_else(|| {

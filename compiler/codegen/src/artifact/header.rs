@@ -64,7 +64,9 @@ fn counts(w: &mut String, facts: &Facts, upper: &str) {
     if facts.counts.is_empty() {
         return;
     }
-    w.push_str("\n/* Sizes that the data of a call decide on: places in onnxc_call.counts. Sizes above are those of the largest. */\n");
+    w.push_str(
+        "\n/* Sizes that the data of a call decide on: places in onnxc_call.counts. Sizes above are those of the largest. */\n",
+    );
     let _ = writeln!(w, "#define {upper}_N_COUNTS {}", facts.counts.len());
     for (i, ((name, bound), field)) in facts.counts.iter().zip(count_fields(facts)).enumerate() {
         let _ = writeln!(w, "/* \"{}\": at most {bound} */", names::comment(name));

@@ -6,6 +6,7 @@
 //! Where the model declares no shape, some operators compute as many elements as there can be, and cut them to those that turn up ([`counted`]).
 
 mod assume;
+mod bounded;
 mod counted;
 mod reduce;
 mod selection;
@@ -15,8 +16,8 @@ mod windows;
 pub(crate) use assume::{Guess, assume};
 pub(crate) use counted::{Sized, cut, or_counted};
 pub(crate) use reduce::reduce;
-pub(crate) use selection::{compress, non_zero};
-pub(crate) use shapes::{constant_of_shape, expand, one_hot, range, reshape, split, squeeze, tile, top_k, unsqueeze};
+pub(crate) use selection::{compress, non_zero, places};
+pub(crate) use shapes::{one_hot, split, squeeze, unsqueeze};
 pub(crate) use windows::{pad, slice};
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
@@ -41,6 +42,21 @@ pub(crate) fn or_declared(
     }
     form(&mut Build(cx), &shape)
 }
+
+/// Operators with a form for a declared shape, and one for a bound.
+macro_rules! sized {
+    ($($name:ident)*) => {$(
+        #[doc = concat!("`", stringify!($name), "` with a shape operand that is known at run time.")]
+        pub(crate) fn $name(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
+            match size {
+                Sized::Declared(to) => shapes::$name(b, to),
+                _ => bounded::$name(b, size),
+            }
+        }
+    )*};
+}
+
+sized!(constant_of_shape expand range reshape tile top_k);
 
 /// The error for a declared shape that no value of the operands could lead to.
 fn impossible(b: &Build, x: ValueId, declared: &[u64]) -> OpError {

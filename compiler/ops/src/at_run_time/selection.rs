@@ -20,7 +20,7 @@ pub(crate) fn places(b: &mut Build, flags: ValueId, n: u64) -> OpResult<(ValueId
     let taken = b.op("and", &[flags, room])?;
     // What has no place goes to one more element at the end.
     let to = b.op("where", &[taken, far, behind])?;
-    let (none, all) = (b.0.constant(onnxc_ir::Tensor::from_vec(&[n as u64 + 1], vec![0i64; n as usize + 1])), b.range(length)?);
+    let (none, all) = (b.filled(0, n + 1)?, b.range(length)?);
     let packed = b.with("scatter_elements", &[none, to, all], int_attrs(&[("axis", 0)]))?;
     Ok((b.slice(packed, 0, (0, n as i64, 1))?, found))
 }

@@ -157,10 +157,28 @@ pub(crate) fn split(b: &mut Build, first: &[u64]) -> OpResult<Vec<ValueId>> {
     b.0.node("split", &[Some(x), Some(wanted)], attrs)
 }
 
-/// Range: `start + i * delta`, required that there are as many numbers as declared.
+/// Range, required that there are as many numbers as declared.
 pub(crate) fn range(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
+    let [n] = to[..] else { return Err(impossible(b, b.0.input(0)?, to)) };
+    let numbers = numbers(b, n)?;
+    let wanted = b.scalar(b.dtype(numbers.count), n as f64)?;
+    let same = b.op("equal", &[numbers.count, wanted])?;
+    Ok(vec![require(b, numbers.values, &[numbers.moves, same])?])
+}
+
+/// What Range counts.
+pub(super) struct Numbers {
+    /// The first of them: `start + i * delta`.
+    pub values: ValueId,
+    /// Whether the step is not 0.
+    pub moves: ValueId,
+    /// How many there are, in their own type.
+    pub count: ValueId,
+}
+
+/// The first `n` numbers of Range.
+pub(super) fn numbers(b: &mut Build, n: u64) -> OpResult<Numbers> {
     let (start, limit, delta) = (b.0.input(0)?, b.0.input(1)?, b.0.input(2)?);
-    let [n] = to[..] else { return Err(impossible(b, start, to)) };
     let dtype = b.dtype(start);
     let [start, limit, delta] = [start, limit, delta].map(|v| b.reshape(v, &[]));
     let (start, limit, delta) = (start?, limit?, delta?);
@@ -185,10 +203,8 @@ pub(crate) fn range(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
         let count = b.op("add", &[whole, more])?;
         b.op("where", &[ahead, count, zero])?
     };
-    let wanted = b.scalar(dtype, n as f64)?;
-    let same = b.op("equal", &[count, wanted])?;
     let steps = b.cast(steps, dtype)?;
     let far = b.op("mul", &[steps, delta])?;
-    let y = b.with("add", &[start, far], Attrs::default())?;
-    Ok(vec![require(b, y, &[moves, same])?])
+    let values = b.with("add", &[start, far], Attrs::default())?;
+    Ok(Numbers { values, moves, count })
 }

@@ -3,7 +3,8 @@
 use onnxc_ir::ValueId;
 use onnxc_ir::op::{OpError, OpResult};
 
-use super::{axis_counts, axis_numbers, impossible, integers, require, vector};
+use super::{Sized, axis_counts, axis_numbers, cut, impossible, integers, require, vector};
+use crate::common::axes::axis;
 use crate::common::sample::int_attrs;
 use crate::composed::Build;
 
@@ -42,23 +43,22 @@ impl Spread {
     }
 }
 
-fn entry(b: &mut Build, values: ValueId, i: usize) -> OpResult<ValueId> {
+pub(super) fn entry(b: &mut Build, values: ValueId, i: usize) -> OpResult<ValueId> {
     b.slice(values, 0, (i as i64, i as i64 + 1, 1))
 }
 
-fn clamp(b: &mut Build, x: ValueId, low: ValueId, high: ValueId) -> OpResult<ValueId> {
+pub(super) fn clamp(b: &mut Build, x: ValueId, low: ValueId, high: ValueId) -> OpResult<ValueId> {
     let x = b.op("max", &[x, low])?;
     b.op("min", &[x, high])
 }
 
 /// Slice with bounds that are computed.
-pub(crate) fn slice(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
+pub(crate) fn slice(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let (x, starts, ends) = (b.0.input(0)?, b.0.input(1)?, b.0.input(2)?);
     let (axes, steps) = (b.0.opt_input(3), b.0.opt_input(4));
     let from = b.shape(x)?;
-    if from.len() != to.len() {
-        return Err(impossible(b, x, to));
-    }
+    let to = size.or(from.clone())?;
+    let sliced = sliced(b, axes, from.len())?;
     let ((starts, n), (ends, m)) = (integers(b, starts)?, integers(b, ends)?);
     let steps = steps.map(|s| integers(b, s)).transpose()?;
     if m != n || steps.is_some_and(|(_, k)| k != n) {
@@ -69,17 +69,42 @@ pub(crate) fn slice(b: &mut Build, to: &[u64]) -> OpResult<Vec<ValueId>> {
     let (starts, ends) = (spread.of(b, starts, |_| 0)?, spread.of(b, ends, |d| from[d] as i64)?);
     let steps = spread.of(b, steps.map_or(ones, |s| s.0), |_| 1)?;
     let (first, steps, count, moves) = bounds(b, &from, (starts, ends, steps))?;
-    let wanted = vector(b, to.iter().copied());
-    let same = b.op("equal", &[count, wanted])?;
-    let conditions = [spread.conditions, vec![moves, same]].concat();
+    let mut conditions = [spread.conditions, vec![moves]].concat();
+    let declared = matches!(size, Sized::Declared(_));
+    if declared {
+        let wanted = vector(b, to.iter().copied());
+        conditions.push(b.op("equal", &[count, wanted])?);
+    }
     let mut y = require(b, x, &conditions)?;
-    for (d, extent) in to.iter().enumerate() {
+    for (d, extent) in to.iter().enumerate().filter(|(d, _)| sliced[*d] && from[*d] > 0) {
         let (first, step, places) = (entry(b, first, d)?, entry(b, steps, d)?, b.range(*extent)?);
         let far = b.op("mul", &[places, step])?;
-        let places = b.op("add", &[first, far])?;
+        let (mut places, zero, last) = (b.op("add", &[first, far])?, b.int(0), b.int(from[d] as i64 - 1));
+        if !declared {
+            // Behind the last element that is wanted.
+            places = clamp(b, places, zero, last)?;
+        }
         y = b.with("gather", &[y, places], int_attrs(&[("axis", d as i64)]))?;
+        if !declared {
+            let count = entry(b, count, d)?;
+            y = cut(b, size, 0, vec![(y, d)], count)?[0];
+        }
     }
     Ok(vec![y])
+}
+
+/// Which dimensions a slice may make shorter: those that it names, or all when the names are only known at run time.
+fn sliced(b: &Build, axes: Option<ValueId>, rank: usize) -> OpResult<Vec<bool>> {
+    let named = match axes {
+        None => return Ok(vec![true; rank]),
+        Some(axes) => b.0.graph().constant(axes).and_then(onnxc_ir::Tensor::to_i64s),
+    };
+    let Some(named) = named else { return Ok(vec![true; rank]) };
+    let mut sliced = vec![false; rank];
+    for a in named {
+        sliced[axis(a, rank)?] = true;
+    }
+    Ok(sliced)
 }
 
 /// First elements, steps (0 made 1), counts, and the condition that no step is 0: as ONNX and NumPy clamp them.

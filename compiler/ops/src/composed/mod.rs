@@ -16,6 +16,7 @@ pub(crate) mod optimizers;
 pub(crate) mod rotary;
 pub(crate) mod signal_tables;
 pub(crate) mod tensor_scatter;
+pub(crate) mod unique;
 pub(crate) mod unpool;
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
@@ -69,6 +70,12 @@ impl Build<'_, '_> {
 
     pub(crate) fn ints(&mut self, values: &[i64]) -> ValueId {
         self.0.constant(Tensor::from_vec(&[values.len() as u64], values.to_vec()))
+    }
+
+    /// A vector that is the same integer everywhere; long ones are no constants.
+    pub(crate) fn filled(&mut self, value: i64, n: u64) -> OpResult<ValueId> {
+        let (value, shape) = (self.int(value), self.ints(&[n as i64]));
+        self.op("expand", &[value, shape])
     }
 
     /// `0, 1, ..., n-1`.

@@ -4,7 +4,7 @@ use onnxc_ir::TensorType;
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::elements::{Picker, for_coords, offset, strides};
 use crate::common::nest;
@@ -17,7 +17,7 @@ pub(crate) static TILE: OpDef = OpDef {
         domain: "",
         name: "Tile",
         opsets: (6, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("tile"), at_run_time::tile),
+        build: |cx| or_counted(cx, |cx| cx.forward("tile"), at_run_time::tile),
     }],
     infer,
     infer_dims: None,

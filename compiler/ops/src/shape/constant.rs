@@ -4,7 +4,7 @@ use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tol
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::elements::{Picker, from_scalars};
 use crate::common::nest::{fill, int, number, part};
@@ -19,7 +19,7 @@ pub(crate) static CONSTANT_OF_SHAPE: OpDef = OpDef {
             domain: "",
             name: "ConstantOfShape",
             opsets: (9, NEWEST),
-            build: |cx| or_declared(cx, |cx| cx.forward("constant_of_shape"), at_run_time::constant_of_shape),
+            build: |cx| or_counted(cx, |cx| cx.forward("constant_of_shape"), at_run_time::constant_of_shape),
         },
         signal_tables::HANN,
         signal_tables::HAMMING,

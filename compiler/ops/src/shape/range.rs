@@ -7,7 +7,7 @@ use onnxc_ir::scalar::BinOp;
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{DType, Dim, Tensor, TensorType};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::broadcast::same_dtype;
 use crate::common::elements::{from_scalars, scalars};
@@ -21,7 +21,7 @@ pub(crate) static RANGE: OpDef = OpDef {
         domain: "",
         name: "Range",
         opsets: (11, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("range"), at_run_time::range),
+        build: |cx| or_counted(cx, |cx| cx.forward("range"), at_run_time::range),
     }],
     infer,
     infer_dims: None,

@@ -3,7 +3,7 @@
 use onnxc_ir::op::{Extent, Extents, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance, View};
 use onnxc_ir::{DType, Dim, TensorType};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::broadcast::broadcast;
 use crate::common::sample::{data, f32s, ints, plain};
@@ -16,7 +16,7 @@ pub(crate) static EXPAND: OpDef = OpDef {
         domain: "",
         name: "Expand",
         opsets: (8, NEWEST),
-        build: |cx| or_declared(cx, |cx| cx.forward("expand"), at_run_time::expand),
+        build: |cx| or_counted(cx, |cx| cx.forward("expand"), at_run_time::expand),
     }],
     infer,
     infer_dims: Some(|cx| {

@@ -3,7 +3,7 @@
 use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted, or_declared};
 use crate::common::axes::{axes, axis, opt_const_ints, unknown};
 use crate::common::broadcast::text;
 use crate::common::import::ints_input;
@@ -26,7 +26,7 @@ macro_rules! reshaping {
     };
 }
 
-reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| or_declared(cx, |cx| cx.forward("reshape"), at_run_time::reshape), infer_reshape, || {
+reshaping!(RESHAPE "reshape" "Reshape" 5 |cx| or_counted(cx, |cx| cx.forward("reshape"), at_run_time::reshape), infer_reshape, || {
     vec![
         plain(vec![f32s(&[2, 3, 4]), ints(&[6, -1])]),
         plain(vec![f32s(&[2, 3, 4]), ints(&[0, 0, 2, 2])]),

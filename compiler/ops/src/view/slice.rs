@@ -3,7 +3,7 @@
 use onnxc_ir::op::{Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
-use crate::at_run_time::{self, or_declared};
+use crate::at_run_time::{self, or_counted};
 use crate::common::axes::{axis, unknown};
 use crate::common::import::ints_input;
 use crate::common::sample::{data, f32s, ints, plain};
@@ -12,7 +12,7 @@ use crate::common::views::eval_view;
 /// `slice`: operands data, starts, ends, axes (optional), steps (optional).
 pub(crate) static SLICE: OpDef = OpDef {
     name: "slice",
-    onnx: &[Import { domain: "", name: "Slice", opsets: (1, NEWEST), build: |cx| or_declared(cx, import, at_run_time::slice) }],
+    onnx: &[Import { domain: "", name: "Slice", opsets: (1, NEWEST), build: |cx| or_counted(cx, import, at_run_time::slice) }],
     infer,
     infer_dims: Some(dims),
     eval: |cx| {
