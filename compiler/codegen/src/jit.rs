@@ -7,12 +7,12 @@ use std::sync::Mutex;
 
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::FuncId;
-use onnxc_ir::plan::Plan;
+use onnxc_ir::{Dim, DimBindings};
 use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, RUN, Weights, generate, step_table};
+use crate::generate::{Layout, Options, RUN, Source, Weights, generate, step_table};
 use crate::object::{define, weight_blob};
 use crate::pool::Pool;
 
@@ -35,8 +35,9 @@ pub struct JitModel {
     arenas: Mutex<Vec<Vec<Line>>>,
     pool: Mutex<Option<std::sync::Arc<Pool>>>,
     arena_bytes: u64,
-    input_bytes: Vec<u64>,
-    output_bytes: Vec<u64>,
+    /// Names of the open dimensions.
+    dims: Vec<String>,
+    calls: Vec<CallSizes>,
     threads: u32,
     n_steps: usize,
     /// Microkernels and vector loops.
@@ -49,6 +50,13 @@ impl std::fmt::Debug for JitModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JitModel").field("kernels", &self.kernels).finish_non_exhaustive()
     }
+}
+
+/// What a call with values of the open dimensions in certain ranges passes.
+struct CallSizes {
+    ranges: Vec<(u64, u64)>,
+    input_bytes: Vec<Dim>,
+    output_bytes: Vec<Dim>,
 }
 
 /// Nanoseconds that each step took, by step number.
@@ -96,18 +104,24 @@ unsafe extern "C" fn parallel_hook(
 }
 
 impl JitModel {
-    /// Compiles a plan for this machine.
+    /// Compiles a plan, or the plans of a model with open dimensions, for this machine.
     ///
     /// # Errors
     /// As [`crate::compile_object`]; also when the target is not this machine's architecture.
-    pub fn new(plan: &Plan, target: &Target) -> Result<JitModel> {
+    pub fn new<'p>(source: impl Into<Source<'p>>, target: &Target) -> Result<JitModel> {
+        let source = source.into();
         let host = target_lexicon::Triple::host();
         if target.isa.triple().architecture != host.architecture {
             return Err(Error::Run(format!("code for {} does not run on this machine", target.isa.triple())));
         }
         let options = Options { name: "model".to_string(), weights: Weights::File, text: false, clif: false };
-        let machine = generate(&plan.into(), target, &options)?;
-        let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
+        let machine = generate(&source, target, &options)?;
+        let threads = target.desc.max_threads.max(1);
+        let arena_bytes = Layout::bound(&source, threads)?.arena_bytes;
+        let sizes = source.plans.iter().map(|(ranges, plan)| {
+            let Layout { input_bytes, output_bytes, .. } = Layout::of(plan, threads)?;
+            Ok(CallSizes { ranges: ranges.to_vec(), input_bytes, output_bytes })
+        });
         let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
         // One block of memory for everything keeps calls within the reach of their displacements.
         let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
@@ -117,7 +131,7 @@ impl JitModel {
         define(&mut module, &machine, "model", None)?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
         let run = module.get_finalized_function(FuncId::from_u32(RUN));
-        let blob = weight_blob(plan)?;
+        let blob = weight_blob(source.first()?)?;
         let mut weights = lines(blob.len() as u64);
         for (line, bytes) in weights.iter_mut().zip(blob.chunks(64)) {
             line.0[..bytes.len()].copy_from_slice(bytes);
@@ -129,11 +143,11 @@ impl JitModel {
             weights,
             arenas: Mutex::default(),
             pool: Mutex::default(),
-            arena_bytes: layout.arena_bytes,
-            input_bytes: numbers(&layout.input_bytes)?,
-            output_bytes: numbers(&layout.output_bytes)?,
-            threads: target.desc.max_threads.max(1),
-            n_steps: step_table(plan).len(),
+            arena_bytes,
+            dims: source.dims.iter().map(|d| d.name.clone()).collect(),
+            calls: sizes.collect::<Result<_>>()?,
+            threads,
+            n_steps: step_table(source).len(),
             kernels: machine.kernels,
             stack_bytes: machine.stack_bytes,
         })
@@ -149,7 +163,15 @@ impl JitModel {
     /// # Errors
     /// When the number or sizes of inputs are wrong, or the model answers with a status.
     pub fn run(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<()> {
-        self.call(inputs, outputs, threads, false).map(|_| ())
+        self.call(&[], inputs, outputs, threads, false).map(|_| ())
+    }
+
+    /// Runs one inference of a model with open dimensions, of which `dims` are the values.
+    ///
+    /// # Errors
+    /// As [`JitModel::run`]; also when no plan is for these values.
+    pub fn run_sized(&self, dims: &[u64], inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<()> {
+        self.call(dims, inputs, outputs, threads, false).map(|_| ())
     }
 
     /// The same, with the time that each step took.
@@ -157,20 +179,32 @@ impl JitModel {
     /// # Errors
     /// As [`JitModel::run`].
     pub fn run_profiled(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<Profile> {
-        self.call(inputs, outputs, threads, true)
+        self.call(&[], inputs, outputs, threads, true)
     }
 
-    fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<Profile> {
-        if inputs.len() != self.input_bytes.len() {
-            return Err(Error::Run(format!("the model has {} inputs, not {}", self.input_bytes.len(), inputs.len())));
+    /// Bytes of inputs and outputs for values of the open dimensions.
+    fn sizes(&self, dims: &[u64]) -> Result<(Vec<u64>, Vec<u64>)> {
+        if dims.len() != self.dims.len() {
+            return Err(Error::Run(format!("the model has {} open dimensions, not {}", self.dims.len(), dims.len())));
         }
-        for (i, (input, bytes)) in inputs.iter().zip(&self.input_bytes).enumerate() {
+        let within = |c: &&CallSizes| c.ranges.iter().zip(dims).all(|(range, n)| (range.0..=range.1).contains(n));
+        let call = self.calls.iter().find(within).ok_or_else(|| Error::Run(format!("no plan is for the sizes {dims:?}")))?;
+        let bindings: DimBindings = self.dims.iter().cloned().zip(dims.iter().copied()).collect();
+        Ok((numbers(&call.input_bytes, &bindings)?, numbers(&call.output_bytes, &bindings)?))
+    }
+
+    fn call(&self, dims: &[u64], inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<Profile> {
+        let (input_bytes, output_bytes) = self.sizes(dims)?;
+        if inputs.len() != input_bytes.len() {
+            return Err(Error::Run(format!("the model has {} inputs, not {}", input_bytes.len(), inputs.len())));
+        }
+        for (i, (input, bytes)) in inputs.iter().zip(&input_bytes).enumerate() {
             if input.len() as u64 != *bytes {
                 return Err(Error::Run(format!("input {i} has {} bytes, the model wants {bytes}", input.len())));
             }
         }
-        outputs.resize(self.output_bytes.len(), Vec::new());
-        for (output, bytes) in outputs.iter_mut().zip(&self.output_bytes) {
+        outputs.resize(output_bytes.len(), Vec::new());
+        for (output, bytes) in outputs.iter_mut().zip(&output_bytes) {
             output.resize(*bytes as usize, 0);
         }
         let mut arena = lock(&self.arenas).pop().unwrap_or_else(|| lines(self.arena_bytes));
@@ -193,7 +227,7 @@ impl JitModel {
             arena: arena.as_mut_ptr().cast(),
             weights: self.weights.as_ptr().cast(),
             hooks: &raw const hooks,
-            dims: std::ptr::null(),
+            dims: dims.as_ptr(),
         };
         // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
         let status = unsafe { (self.run)(&raw const call) };
@@ -229,10 +263,9 @@ impl Drop for JitModel {
     }
 }
 
-/// Sizes of a plan whose extents are all numbers.
-fn numbers(sizes: &[onnxc_ir::Dim]) -> Result<Vec<u64>> {
-    let number =
-        |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Run("a size is open: this runs models of one size".into()));
+/// Sizes of a call.
+fn numbers(sizes: &[Dim], values: &DimBindings) -> Result<Vec<u64>> {
+    let number = |d: &Dim| d.bind(values).as_const().ok_or_else(|| Error::Run("a size is open: it needs values".into()));
     sizes.iter().map(number).collect()
 }
 
