@@ -2,7 +2,7 @@
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
 use crate::common::sample::{f32s, int_attrs, plain, sample};
@@ -17,10 +17,10 @@ pub(crate) static SHAPE: OpDef = OpDef {
     },
     infer_dims: Some(shape_dims),
     eval: |cx| Ok(vec![shape_tensor(cx.attrs, cx.input(0).shape())]),
-    lower: Lower::Nest(|cx| {
-        let shape = cx.input(0).view.shape;
-        let shape = shape_tensor(cx.attrs, &shape);
-        write(cx, &shape.to_vec::<i64>())
+    lower: Lower::OpenNest(|cx| {
+        let shape = cx.input(0).view.extents();
+        let part = part(cx.attrs, shape.len());
+        write(cx, &shape[part])
     }),
     tolerance: Tolerance::EXACT,
     samples: || {
@@ -39,9 +39,9 @@ pub(crate) static SIZE: OpDef = OpDef {
     infer: |cx| cx.input(0).map(|_| vec![TensorType::fixed(DType::I64, &[])]),
     infer_dims: Some(|cx| Some(vec![cx.input(0).ok()?.shape.iter().fold(Dim::Const(1), |a, d| a.mul(d))])),
     eval: |cx: &EvalCx| Ok(vec![Tensor::scalar(cx.input(0).len() as i64)]),
-    lower: Lower::Nest(|cx| {
-        let n: u64 = cx.input(0).view.shape.iter().product();
-        write(cx, &[n as i64])
+    lower: Lower::OpenNest(|cx| {
+        let shape = cx.input(0).view.extents();
+        write(cx, &[shape.iter().fold(Extent::from(1), |n, d| n.times(d))])
     }),
     tolerance: Tolerance::EXACT,
     samples: || vec![plain(vec![f32s(&[2, 3, 4])]), plain(vec![f32s(&[])]), plain(vec![f32s(&[0, 3])])],
@@ -65,11 +65,12 @@ fn shape_tensor(attrs: &Attrs, shape: &[u64]) -> Tensor {
     Tensor::from_vec(&[values.len() as u64], values)
 }
 
-fn write(cx: &mut LowerCx, values: &[i64]) -> OpResult<()> {
+fn write(cx: &mut LowerCx, values: &[Extent]) -> OpResult<()> {
     let out = cx.output(0);
     for (i, v) in values.iter().enumerate() {
         let at: Vec<Expr> = if out.view.shape.is_empty() { vec![] } else { vec![Expr::Int(i as i64)] };
-        cx.store(&out, &at, Expr::Int(*v));
+        let n = cx.count(v);
+        cx.store(&out, &at, n);
     }
     Ok(())
 }
