@@ -7,13 +7,13 @@ use std::sync::Mutex;
 
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::FuncId;
-use onnxc_ir::plan::Plan;
-use onnxc_ir::{DimBindings, TensorType};
+use onnxc_ir::{Dim, DimBindings, TensorType};
 use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
+use crate::dispatch::counts;
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, RUN, Weights, generate, step_table};
+use crate::generate::{Layout, Options, RUN, Source, Weights, generate, step_table};
 use crate::object::{define, weight_blob};
 use crate::pool::Pool;
 
@@ -36,10 +36,9 @@ pub struct JitModel {
     arenas: Mutex<Vec<Vec<Line>>>,
     pool: Mutex<Option<std::sync::Arc<Pool>>>,
     arena_bytes: u64,
-    input_bytes: Vec<u64>,
-    output_bytes: Vec<u64>,
-    /// Types of the outputs.
-    outputs: Vec<TensorType>,
+    /// Names of the open dimensions.
+    dims: Vec<String>,
+    calls: Vec<CallSizes>,
     /// Names of the sizes that data decides on.
     counts: Vec<String>,
     threads: u32,
@@ -54,6 +53,14 @@ impl std::fmt::Debug for JitModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JitModel").field("kernels", &self.kernels).finish_non_exhaustive()
     }
+}
+
+/// What a call with values of the open dimensions in certain ranges passes.
+struct CallSizes {
+    ranges: Vec<(u64, u64)>,
+    input_bytes: Vec<Dim>,
+    output_bytes: Vec<Dim>,
+    outputs: Vec<TensorType>,
 }
 
 /// Nanoseconds that each step took, by step number.
@@ -101,18 +108,25 @@ unsafe extern "C" fn parallel_hook(
 }
 
 impl JitModel {
-    /// Compiles a plan for this machine.
+    /// Compiles a plan, or the plans of a model with open dimensions, for this machine.
     ///
     /// # Errors
     /// As [`crate::compile_object`]; also when the target is not this machine's architecture.
-    pub fn new(plan: &Plan, target: &Target) -> Result<JitModel> {
+    pub fn new<'p>(source: impl Into<Source<'p>>, target: &Target) -> Result<JitModel> {
+        let source = source.into();
         let host = target_lexicon::Triple::host();
         if target.isa.triple().architecture != host.architecture {
             return Err(Error::Run(format!("code for {} does not run on this machine", target.isa.triple())));
         }
         let options = Options { name: "model".to_string(), weights: Weights::File, text: false, clif: false };
-        let machine = generate(&plan.into(), target, &options)?;
-        let layout = Layout::of(plan, target.desc.max_threads.max(1))?;
+        let machine = generate(&source, target, &options)?;
+        let threads = target.desc.max_threads.max(1);
+        let arena_bytes = Layout::bound(&source, threads)?.arena_bytes;
+        let sizes = source.plans.iter().map(|(ranges, plan)| {
+            let Layout { input_bytes, output_bytes, .. } = Layout::of(plan, threads)?;
+            let outputs = plan.outputs.iter().map(|io| io.ty.clone()).collect();
+            Ok(CallSizes { ranges: ranges.to_vec(), input_bytes, output_bytes, outputs })
+        });
         let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
         // One block of memory for everything keeps calls within the reach of their displacements.
         let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
@@ -122,7 +136,7 @@ impl JitModel {
         define(&mut module, &machine, "model", None)?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
         let run = module.get_finalized_function(FuncId::from_u32(RUN));
-        let blob = weight_blob(plan)?;
+        let blob = weight_blob(source.first()?)?;
         let mut weights = lines(blob.len() as u64);
         for (line, bytes) in weights.iter_mut().zip(blob.chunks(64)) {
             line.0[..bytes.len()].copy_from_slice(bytes);
@@ -134,13 +148,12 @@ impl JitModel {
             weights,
             arenas: Mutex::default(),
             pool: Mutex::default(),
-            arena_bytes: layout.arena_bytes,
-            input_bytes: numbers(&layout.input_bytes)?,
-            output_bytes: numbers(&layout.output_bytes)?,
-            outputs: plan.outputs.iter().map(|io| io.ty.clone()).collect(),
-            counts: plan.counts.iter().map(|c| c.name.clone()).collect(),
-            threads: target.desc.max_threads.max(1),
-            n_steps: step_table(plan).len(),
+            arena_bytes,
+            dims: source.dims.iter().map(|d| d.name.clone()).collect(),
+            calls: sizes.collect::<Result<_>>()?,
+            counts: counts(&source).into_iter().map(|c| c.0).collect(),
+            threads,
+            n_steps: step_table(source).len(),
             kernels: machine.kernels,
             stack_bytes: machine.stack_bytes,
         })
@@ -151,13 +164,21 @@ impl JitModel {
         self.arena_bytes
     }
 
-    /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for. Answers the sizes that data decided
-    /// on, as values of symbols.
+    /// Runs one inference. `outputs` get the right sizes; `threads` is limited by what the model was compiled for. Answers the values of all
+    /// symbols: open dimensions, and sizes that data decided on.
     ///
     /// # Errors
     /// When the number or sizes of inputs are wrong, or the model answers with a status.
     pub fn run(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<DimBindings> {
-        Ok(self.call(inputs, outputs, threads, false)?.1)
+        self.run_sized(&[], inputs, outputs, threads)
+    }
+
+    /// Runs one inference of a model with open dimensions, of which `dims` are the values.
+    ///
+    /// # Errors
+    /// As [`JitModel::run`]; also when no plan is for these values.
+    pub fn run_sized(&self, dims: &[u64], inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<DimBindings> {
+        Ok(self.call(dims, inputs, outputs, threads, false)?.1)
     }
 
     /// The same, with the time that each step took.
@@ -165,20 +186,39 @@ impl JitModel {
     /// # Errors
     /// As [`JitModel::run`].
     pub fn run_profiled(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32) -> Result<Profile> {
-        Ok(self.call(inputs, outputs, threads, true)?.0)
+        Ok(self.call(&[], inputs, outputs, threads, true)?.0)
     }
 
-    fn call(&self, inputs: &[&[u8]], outputs: &mut Vec<Vec<u8>>, threads: u32, profile: bool) -> Result<(Profile, DimBindings)> {
-        if inputs.len() != self.input_bytes.len() {
-            return Err(Error::Run(format!("the model has {} inputs, not {}", self.input_bytes.len(), inputs.len())));
+    /// What a call with these values of the open dimensions passes, and the values by name.
+    fn sizes(&self, dims: &[u64]) -> Result<(&CallSizes, DimBindings)> {
+        if dims.len() != self.dims.len() {
+            return Err(Error::Run(format!("the model has {} open dimensions, not {}", self.dims.len(), dims.len())));
         }
-        for (i, (input, bytes)) in inputs.iter().zip(&self.input_bytes).enumerate() {
+        let within = |c: &&CallSizes| c.ranges.iter().zip(dims).all(|(range, n)| (range.0..=range.1).contains(n));
+        let call = self.calls.iter().find(within).ok_or_else(|| Error::Run(format!("no plan is for the sizes {dims:?}")))?;
+        Ok((call, self.dims.iter().cloned().zip(dims.iter().copied()).collect()))
+    }
+
+    fn call(
+        &self,
+        dims: &[u64],
+        inputs: &[&[u8]],
+        outputs: &mut Vec<Vec<u8>>,
+        threads: u32,
+        profile: bool,
+    ) -> Result<(Profile, DimBindings)> {
+        let (sizes, mut values) = self.sizes(dims)?;
+        let (input_bytes, output_bytes) = (numbers(&sizes.input_bytes, &values)?, numbers(&sizes.output_bytes, &values)?);
+        if inputs.len() != input_bytes.len() {
+            return Err(Error::Run(format!("the model has {} inputs, not {}", input_bytes.len(), inputs.len())));
+        }
+        for (i, (input, bytes)) in inputs.iter().zip(&input_bytes).enumerate() {
             if input.len() as u64 != *bytes {
                 return Err(Error::Run(format!("input {i} has {} bytes, the model wants {bytes}", input.len())));
             }
         }
-        outputs.resize(self.output_bytes.len(), Vec::new());
-        for (output, bytes) in outputs.iter_mut().zip(&self.output_bytes) {
+        outputs.resize(output_bytes.len(), Vec::new());
+        for (output, bytes) in outputs.iter_mut().zip(&output_bytes) {
             output.resize(*bytes as usize, 0);
         }
         let mut arena = lock(&self.arenas).pop().unwrap_or_else(|| lines(self.arena_bytes));
@@ -202,7 +242,7 @@ impl JitModel {
             arena: arena.as_mut_ptr().cast(),
             weights: self.weights.as_ptr().cast(),
             hooks: &raw const hooks,
-            dims: std::ptr::null(),
+            dims: dims.as_ptr(),
             counts: counts.as_mut_ptr(),
         };
         // SAFETY: all buffers have the sizes that the plan was compiled for (checked above) and live until the call returns.
@@ -214,20 +254,15 @@ impl JitModel {
         if status != ONNXC_OK {
             return Err(Error::Run(format!("the compiled model answered with status {status}")));
         }
-        let counts = self.counts.iter().cloned().zip(counts).collect();
-        self.cut(outputs, &counts)?;
-        Ok((state.profile.map(|p| p.ns).unwrap_or_default(), counts))
-    }
-
-    /// Cuts outputs whose size data decides on to the size that they have.
-    fn cut(&self, outputs: &mut [Vec<u8>], counts: &DimBindings) -> Result<()> {
-        for (output, ty) in outputs.iter_mut().zip(&self.outputs) {
-            let extents = ty.shape.iter().map(|d| d.bind(counts).as_const());
-            let elements = extents.product::<Option<u64>>().and_then(|n| ty.dtype.bytes_for(n));
-            let bytes = elements.ok_or_else(|| Error::Run(format!("the size of an output, {ty}, is not known")))?;
+        values.extend(self.counts.iter().cloned().zip(counts));
+        // Outputs whose size data decides on are cut to the size that they have.
+        for (output, ty) in outputs.iter_mut().zip(&sizes.outputs) {
+            let extents = ty.shape.iter().map(|d| d.bind(&values).as_const());
+            let bytes = extents.product::<Option<u64>>().and_then(|n| ty.dtype.bytes_for(n));
+            let bytes = bytes.ok_or_else(|| Error::Run(format!("the size of an output, {ty}, is not known")))?;
             output.truncate(bytes as usize);
         }
-        Ok(())
+        Ok((state.profile.map(|p| p.ns).unwrap_or_default(), values))
     }
 
     fn pool(&self, threads: u32) -> std::sync::Arc<Pool> {
@@ -252,10 +287,9 @@ impl Drop for JitModel {
     }
 }
 
-/// Sizes of a plan whose extents are all numbers.
-fn numbers(sizes: &[onnxc_ir::Dim]) -> Result<Vec<u64>> {
-    let number =
-        |d: &onnxc_ir::Dim| d.as_const().ok_or_else(|| Error::Run("a size is open: this runs models of one size".into()));
+/// Sizes of a call.
+fn numbers(sizes: &[Dim], values: &DimBindings) -> Result<Vec<u64>> {
+    let number = |d: &Dim| d.bind(values).as_const().ok_or_else(|| Error::Run("a size is open: it needs values".into()));
     sizes.iter().map(number).collect()
 }
 

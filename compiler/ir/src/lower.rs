@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::dim::Dim;
+use crate::dim::{Dim, DimBounds};
 use crate::dtype::DType;
 use crate::graph::Attrs;
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
@@ -35,12 +35,20 @@ impl Arg {
 
 /// The open sizes that the functions of a plan use: at run time a table of numbers, one for each.
 #[derive(Debug, Default)]
-pub struct Sizes(RefCell<Vec<Dim>>);
+pub struct Sizes {
+    table: RefCell<Vec<Dim>>,
+    bounds: DimBounds,
+}
 
 impl Sizes {
+    /// No sizes yet, of symbols within bounds.
+    pub fn within(bounds: DimBounds) -> Sizes {
+        Sizes { table: RefCell::default(), bounds }
+    }
+
     /// The place of a size in the table.
     pub fn place(&self, dim: &Dim) -> usize {
-        let mut all = self.0.borrow_mut();
+        let mut all = self.table.borrow_mut();
         all.iter().position(|d| d == dim).unwrap_or_else(|| {
             all.push(dim.clone());
             all.len() - 1
@@ -49,7 +57,7 @@ impl Sizes {
 
     /// The sizes of the table, in order.
     pub fn list(&self) -> Vec<Dim> {
-        self.0.borrow().clone()
+        self.table.borrow().clone()
     }
 }
 
@@ -131,6 +139,11 @@ impl<'a> LowerCx<'a> {
             Some(dim) => self.size(&dim.clone()),
             None => Expr::Int(extent.bound as i64),
         }
+    }
+
+    /// The smallest value of an extent.
+    pub fn least(&self, extent: &Extent) -> u64 {
+        extent.open.as_ref().map_or(extent.bound, |dim| dim.range(&self.sizes.bounds).0)
     }
 
     /// Operand `i`, which inference has shown to be there.

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::graph::Attrs;
 use crate::lir::{Expr, Func, LoopKind};
 use crate::lower::{LowerCx, Sizes};
-use crate::op::View;
+use crate::op::{Extent, View};
 use crate::scalar::BinOp;
 use crate::target::TargetDesc;
 
@@ -23,17 +23,28 @@ pub enum Border {
 }
 
 /// The function that carries `elements` elements of type `dtype` over a border; operand and result are dense.
-pub fn cross(border: Border, name: &str, dtype: DType, elements: u64, target: &TargetDesc) -> Func {
+pub fn cross(border: Border, name: &str, dtype: DType, elements: &Extent, target: &TargetDesc, sizes: &Sizes) -> Func {
     // Codes of floats are moved, never converted.
     let code = if dtype.is_signed_int() { DType::I8 } else { DType::U8 };
     let (bits, per_byte) = (dtype.bits() as i64, 8 / dtype.bits());
-    let bytes = elements.div_ceil(per_byte);
-    let (from, to) = if border == Border::Unpack { (bytes, elements) } else { (elements, bytes) };
+    let bytes = elements.bound.div_ceil(per_byte);
+    let (from, to) = if border == Border::Unpack { (bytes, elements.bound) } else { (elements.bound, bytes) };
     let (attrs, view) = (Attrs::default(), |n| (code, View::contiguous(&[n])));
     let input = Some((code, view(from).1, None));
-    let sizes = Sizes::default();
-    let mut cx = LowerCx::new(name, &attrs, &[input], &[view(to)], target, &sizes);
+    let mut cx = LowerCx::new(name, &attrs, &[input], &[view(to)], target, sizes);
     let step = if border == Border::Unpack { unpack_byte } else { pack_byte };
+    if elements.open.is_some() {
+        let n = cx.count(elements);
+        let whole = Expr::Var(cx.let_(Expr::bin(BinOp::Div, n.clone(), Expr::Int(per_byte as i64))));
+        cx.for_range(LoopKind::Vector, Expr::Int(0), whole.clone(), 1, |cx, i| step(cx, &i, per_byte as i64, bits, code));
+        let rest = Expr::Var(cx.let_(Expr::bin(BinOp::Sub, n, whole.clone().times(per_byte as i64))));
+        for count in 1..per_byte as i64 {
+            let these = Expr::bin(BinOp::Eq, rest.clone(), Expr::Int(count));
+            cx.if_(these, |cx| step(cx, &whole, count, bits, code), |_| {});
+        }
+        return cx.finish();
+    }
+    let elements = elements.bound;
     let whole = elements / per_byte;
     over_bytes(&mut cx, whole, |cx, i| step(cx, &i, per_byte as i64, bits, code));
     if whole < bytes {

@@ -13,7 +13,7 @@ use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 use crate::common::axes::axis;
 use crate::common::elements::scalars;
 use crate::common::nest::{self, ExprExt, compute_type, dense_last, int, origin, over, select};
-use crate::common::rows::{Row, Rows, offsets, positions, spread_reduced};
+use crate::common::rows::{Row, Rows, offsets, position, positions, spread_reduced};
 use crate::common::sample::{data, f32s, int_attrs, sample};
 
 macro_rules! arg_extreme {
@@ -25,7 +25,7 @@ macro_rules! arg_extreme {
             infer,
             infer_dims: None,
             eval: |cx| eval(cx, $max),
-            lower: Lower::Nest(|cx| lower(cx, $max)),
+            lower: Lower::OpenNest(|cx| lower(cx, $max)),
             tolerance: Tolerance::EXACT,
             samples,
         };
@@ -114,14 +114,16 @@ pub(crate) fn find_in_row(row: &mut Row, places: usize, max: bool, last: bool) -
         Some((low, high)) => int(t, if max { low as i64 } else { high as u64 as i64 }),
     };
     let best = row.reduce(op, start, |cx, at| value(cx, at));
-    let (op, none) = if last { (BinOp::Max, 0) } else { (BinOp::Min, i32::MAX) };
-    row.reduce(op, int(DType::I32, i64::from(none)), |cx, at| {
+    let wide = places.dtype;
+    let most = if wide == DType::I64 { i64::MAX } else { i64::from(i32::MAX) };
+    let (op, none) = if last { (BinOp::Max, 0) } else { (BinOp::Min, most) };
+    row.reduce(op, int(wide, none), |cx, at| {
         let e = Expr::Var(cx.let_(value(cx, at)));
         let mut equal = Expr::bin(BinOp::Eq, e.clone(), best.clone());
         if t.is_float() {
             equal = Expr::bin(BinOp::Or, equal, Expr::un(UnOp::IsNan, e));
         }
-        select(equal, cx.load(&places, at), int(DType::I32, i64::from(none)))
+        select(equal, position(cx, &places, at), int(wide, none))
     })
 }
 
@@ -132,10 +134,11 @@ fn lower(cx: &mut LowerCx, max: bool) -> OpResult<()> {
     let axis = row_axis(cx.attrs, shape.len())?;
     let last = is_last(cx.attrs);
     let places = positions(cx, &shape, &[axis]);
+    let (extents, wide) = (x.view.extents(), places.dtype);
     let rows =
-        |result: &Arg| Rows::new(&shape, &[axis], vec![x.clone(), spread_reduced(result, &shape, &[axis]), places.clone()]);
+        |result: &Arg| Rows::new(&extents, &[axis], vec![x.clone(), spread_reduced(result, &shape, &[axis]), places.clone()]);
     // Vector loops hold 32-bit integers: neighbouring rows go through scratch memory of that width.
-    let narrow = rows(&out).is_across().then(|| {
+    let narrow = (rows(&out).is_across() && wide == DType::I32).then(|| {
         let shape = out.view.shape.clone();
         let buf = cx.scratch(DType::I32, shape.iter().product(), false);
         Arg { buf, dtype: DType::I32, view: View::contiguous(&shape), constant: None }
@@ -147,17 +150,10 @@ fn lower(cx: &mut LowerCx, max: bool) -> OpResult<()> {
     });
     if let Some(narrow) = &narrow {
         let dims = dense_last(0..out.view.shape.len(), &out.view);
-        over(
-            cx,
-            &out.view.shape,
-            &dims,
-            (LoopKind::Serial, LoopKind::Serial),
-            &mut origin(out.view.shape.len()),
-            &mut |cx, at| {
-                let e = cx.load(narrow, at).cast_from(DType::I32, DType::I64);
-                cx.store(&out, at, e);
-            },
-        );
+        over(cx, &out.view, &dims, (LoopKind::Serial, LoopKind::Serial), &mut origin(out.view.shape.len()), &mut |cx, at| {
+            let e = cx.load(narrow, at).cast_from(DType::I32, DType::I64);
+            cx.store(&out, at, e);
+        });
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) static DET: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -77,13 +77,14 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     nest::require(x.dtype)?;
     let rank = y.view.shape.len();
+    nest::fixed(cx, 0, rank..rank + 2)?;
     let m = x.view.shape[rank];
     if y.view.shape.contains(&0) {
         return Ok(());
     }
     let a = cx.scratch(T, m * m, true);
-    let (shape, order) = (y.view.shape.clone(), y.view.strides.clone());
-    cx.for_rows(&shape, &order, |cx, at| {
+    let order = y.view.strides.clone();
+    cx.for_rows(&y.view, &order, |cx, at| {
         let all = [m, m];
         cx.for_each(&all, &[m as i64, 1], |cx, ij| {
             let value = cx.load(&x, &[at, ij].concat()).cast_from(x.dtype, T);

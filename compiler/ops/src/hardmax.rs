@@ -9,7 +9,7 @@ use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 use crate::arg_extreme::{find, find_in_row};
 use crate::common::elements::{from_f64s, scalars};
 use crate::common::nest::{compute_type, float, select, store};
-use crate::common::rows::{Rows, offsets, positions};
+use crate::common::rows::{Rows, offsets, position, positions};
 use crate::common::sample::{data, f32s, int_attrs, sample};
 use crate::normalization::float_type;
 use crate::normalization::softmax::{import_flat, row_axes};
@@ -24,7 +24,7 @@ pub(crate) static HARDMAX: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -55,11 +55,11 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let axes = row_axes(cx.attrs, shape.len())?;
     let places = positions(cx, &shape, &axes);
     let t = compute_type(x.dtype);
-    Rows::new(&shape, &axes, vec![x, y, places]).emit(cx, &mut |row| {
+    Rows::new(&x.view.extents(), &axes, vec![x, y, places]).emit(cx, &mut |row| {
         let index = find_in_row(row, 2, true, false);
         let (y, places) = (row.arg(1), row.arg(2));
         row.each(|cx, at| {
-            let here = Expr::bin(BinOp::Eq, cx.load(&places, at), index.clone());
+            let here = Expr::bin(BinOp::Eq, position(cx, &places, at), index.clone());
             store(cx, &y, at, select(here, float(t, 1.0), float(t, 0.0)));
         });
     });

@@ -2,15 +2,16 @@
 //! without it), axes. Attribute `mode`: constant, reflect, edge or wrap (ONNX Pad-25).
 
 use onnxc_ir::lir::{BufId, Expr};
-use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType, ValueId};
 
 use crate::at_run_time::{self, or_declared};
 use crate::common::axes::{axes, const_ints, opt_const_ints};
 use crate::common::elements::{Picker, for_coords, from_f64s, offset, strides};
 use crate::common::import::ints_input;
-use crate::common::nest;
+use crate::common::nest::{self, ExprExt, select};
 use crate::common::sample::{data, f32s, ints};
 use crate::composed::crop_pad::CENTER_CROP_PAD;
 
@@ -25,7 +26,7 @@ pub(crate) static PAD: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -145,16 +146,24 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let mode = cx.attrs.str("mode").unwrap_or("constant").to_string();
     if mode != "constant" {
         let tables: Vec<Option<BufId>> =
-            (0..rank).map(|d| table(cx, &mode, borders[d], x.view.shape[d], y.view.shape[d])).collect();
-        cx.for_each(&y.view.shape.clone(), &y.view.strides.clone(), |cx, at| {
-            let from: Vec<Expr> =
-                at.iter().zip(&tables).map(|(i, t)| t.map_or_else(|| i.clone(), |t| nest::at(t, i.clone()))).collect();
+            (0..rank).map(|d| table(cx, &mode, borders[d], &x.view.extent(d), y.view.shape[d])).collect();
+        cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
+            let from = (0..rank).map(|d| match tables[d] {
+                Some(table) => nest::at(table, at[d].clone()),
+                None if borders[d] == (0, 0) => at[d].clone(),
+                None => source_code(cx, &mode, &at[d], borders[d].0, &x.view.extent(d)),
+            });
+            let from: Vec<Expr> = from.collect();
             let value = cx.load(&x, &from);
             cx.store(&y, at, value);
         });
         return Ok(());
     }
     let value = cx.opt(2).map_or_else(|| Expr::Const(y.dtype, 0), |v| cx.load(&v, &[]));
+    if !(x.view.is_fixed() && y.view.is_fixed()) {
+        lower_open(cx, &x, &y, &borders, &value);
+        return Ok(());
+    }
     // The border side by side, none twice; then what is left of the data.
     let (mut inner, mut from) = (y.clone(), x.clone());
     for d in 0..rank {
@@ -181,12 +190,53 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     Ok(())
 }
 
-/// Source positions of one dimension, where they are not the positions themselves.
-fn table(cx: &mut LowerCx, mode: &str, (lo, hi): (i64, i64), n: u64, out: u64) -> Option<BufId> {
-    if (lo, hi) == (0, 0) {
+/// Constant borders of extents that come with the call: the value everywhere, then what is left of the data.
+fn lower_open(cx: &mut LowerCx, x: &Arg, y: &Arg, borders: &[(i64, i64)], value: &Expr) {
+    if borders.iter().any(|(lo, hi)| *lo > 0 || *hi > 0) {
+        nest::fill(cx, y, value);
+    }
+    let crops = borders.iter().map(|(lo, hi)| lo.min(&0) + hi.min(&0));
+    let kept: Vec<Extent> = crops.zip(x.view.extents()).map(|(crop, n)| cropped(&n, crop)).collect();
+    let starts = |side: fn(i64) -> i64| borders.iter().map(|b| side(b.0).max(0)).collect::<Vec<i64>>();
+    cx.copy(&nest::part(x, &starts(|lo| -lo), &kept), &nest::part(y, &starts(|lo| lo), &kept));
+}
+
+/// An extent without `-by` elements.
+fn cropped(n: &Extent, by: i64) -> Extent {
+    Extent { bound: n.bound.saturating_add_signed(by), open: n.open.as_ref().map(|dim| dim.offset(by)) }
+}
+
+/// [`source`] as code.
+fn source_code(cx: &mut LowerCx, mode: &str, i: &Expr, lo: i64, n: &Extent) -> Expr {
+    let count = cx.count(n);
+    let p = Expr::Var(cx.let_(i.clone().add(Expr::Int(-lo))));
+    let last = count.clone().add(Expr::Int(-1));
+    // The remainder that has the divisor's sign.
+    let wrapped = |cx: &mut LowerCx, by: Expr| {
+        let whole = Expr::bin(BinOp::Div, p.clone(), by.clone());
+        let rest = Expr::Var(cx.let_(p.clone().minus(whole.mul(by.clone()))));
+        let negative = Expr::bin(BinOp::Lt, rest.clone(), Expr::Int(0));
+        Expr::Var(cx.let_(select(negative, rest.clone().add(by), rest)))
+    };
+    match mode {
+        "edge" => Expr::Var(nest::clamp(cx, p, n.clone())),
+        "wrap" => wrapped(cx, count),
+        _ => {
+            // Of one element every reflection is that element.
+            let period = Expr::bin(BinOp::Max, last.times(2), Expr::Int(1));
+            let period = Expr::Var(cx.let_(period));
+            let q = wrapped(cx, period.clone());
+            Expr::bin(BinOp::Min, q.clone(), period.minus(q))
+        }
+    }
+}
+
+/// Source positions of one dimension, where they are known and not the positions themselves.
+fn table(cx: &mut LowerCx, mode: &str, (lo, hi): (i64, i64), n: &Extent, out: u64) -> Option<BufId> {
+    if (lo, hi) == (0, 0) || n.open.is_some() {
         return None;
     }
-    let positions: Vec<i64> = (0..out as i64).map(|i| source(mode, i, lo, n as i64).unwrap_or(0)).collect();
+    let positions: Vec<i64> = (0..out as i64).map(|i| source(mode, i, lo, n.bound as i64).unwrap_or(0)).collect();
     Some(nest::table(cx, &positions))
 }
 

@@ -10,7 +10,7 @@ use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, Tol
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{DType, Tensor, TensorType};
 
-use crate::common::nest::{ExprExt, at, float, int, select};
+use crate::common::nest::{self, ExprExt, at, float, int, select};
 use crate::common::sample::{data_in, plain};
 
 /// The record.
@@ -20,7 +20,7 @@ pub(crate) static PAIRWISE_COUPLING: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -80,12 +80,13 @@ fn couple(r: &[f32], k: usize) -> Vec<f32> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (r, p) = (cx.input(0), cx.output(0));
-    let [rows, k] = [p.view.shape[0], p.view.shape[1]];
-    if rows == 0 {
+    nest::fixed(cx, 0, 1..3)?;
+    let (rows, k) = (p.view.extent(0), p.view.shape[1]);
+    if rows.bound == 0 {
         return Ok(());
     }
     let (q, qp) = (cx.scratch(DType::F32, k * k, true), cx.scratch(DType::F32, k, true));
-    cx.for_rows(&[rows], &[1], |cx, row| {
+    cx.for_rows(&vec![rows], &[1], |cx, row| {
         let row = Row { r, p, row: row[0].clone(), q, qp, k };
         row.matrix(cx);
         let share = float(DType::F32, f64::from(1.0 / k as f32));

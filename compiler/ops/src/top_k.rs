@@ -36,7 +36,7 @@ pub(crate) static TOP_K: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -125,20 +125,21 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     let places = (cx.outputs.len() > 1).then(|| cx.output(1));
     nest::require(x.dtype)?;
-    let mut shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let mut shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let at = row_axis(cx.attrs, shape.len())?;
-    let (n, k) = (x.view.shape[at], shape[at]);
-    shape[at] = 1;
+    let (n, k) = (x.view.extent(at), std::mem::replace(&mut shape[at], 1.into()));
+    nest::within(cx, 1, &[(k.clone(), n.clone())])?;
+    let k = cx.count(&k);
     let dims = dense_last((0..shape.len()).filter(|d| *d != at), &x.view);
     let largest = is_largest(cx.attrs);
-    nest::rows(cx, &shape, &dims, x.view.shape.iter().product(), &mut origin(shape.len()), &mut |cx, row| {
-        let one = Row { x: &x, y: &y, places: places.as_ref(), at, k, largest };
+    nest::rows(cx, &shape, &dims, nest::most_elements(&x.view.extents()), &mut origin(shape.len()), &mut |cx, row| {
+        let one = Row { x: &x, y: &y, places: places.as_ref(), at, k: k.clone(), largest };
         let count = cx.let_(Expr::Int(0));
         let row = row.clone();
-        cx.for_(LoopKind::Serial, n, |cx, i| one.insert(cx, &row, &i, count));
+        cx.for_in(LoopKind::Serial, &n, |cx, i| one.insert(cx, &row, &i, count));
     });
     Ok(())
 }
@@ -149,7 +150,7 @@ struct Row<'a> {
     y: &'a Arg,
     places: Option<&'a Arg>,
     at: usize,
-    k: u64,
+    k: Expr,
     largest: bool,
 }
 
@@ -164,9 +165,9 @@ impl Row<'_> {
         };
         let value = nest::load(cx, self.x, &place(i.clone()));
         let value = Expr::Var(cx.let_(value));
-        let last = Expr::Int(self.k as i64 - 1);
+        let last = self.k.clone().add(Expr::Int(-1));
         let worst = nest::load(cx, self.y, &place(last.clone()));
-        let beats = Expr::bin(BinOp::Lt, Expr::Var(count), Expr::Int(self.k as i64));
+        let beats = Expr::bin(BinOp::Lt, Expr::Var(count), self.k.clone());
         let keep = cx.let_(beats.clone());
         // The last place holds an element only when all do.
         cx.if_(beats, |_| {}, |cx| cx.set(keep, goes_before(self.largest, t, value.clone(), worst)));
@@ -200,7 +201,7 @@ impl Row<'_> {
                 if let Some(places) = self.places {
                     cx.store(places, &place(Expr::Var(free)), i.clone());
                 }
-                let next = Expr::bin(BinOp::Min, Expr::Var(count).add(Expr::Int(1)), Expr::Int(self.k as i64));
+                let next = Expr::bin(BinOp::Min, Expr::Var(count).add(Expr::Int(1)), self.k.clone());
                 cx.set(count, next);
             },
             |_| {},

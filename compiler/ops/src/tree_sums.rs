@@ -21,7 +21,7 @@ pub(crate) static TREE_SUMS: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -140,8 +140,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let known = tables[0].constant.as_ref().and_then(Tensor::to_i64s);
     let sums = sums(cx.attrs)?;
     let walk = Walk::new(cx, tables, known.as_deref(), &forest::MODES, sums);
-    forest::lower(cx, &walk);
-    Ok(())
+    forest::lower(cx, &walk)
 }
 
 fn samples() -> Vec<Sample> {

@@ -11,18 +11,22 @@ use super::nodes::step_name;
 use super::storage::{Region, Storage};
 use super::{Draft, Planner, regions_of};
 
-/// Does the caller's tensor have other strides than the storage says? It has unless only the outermost of its extents is open.
+/// Does the caller's tensor have other strides than the storage says?
 pub(super) fn is_spread(storage: &Storage) -> bool {
-    let outermost = storage.view.extents().iter().position(|n| !n.is_one());
-    let open = |d: usize| storage.view.open(d).is_some() && Some(d) != outermost;
-    matches!(storage.region, Region::Input(_) | Region::Output(_)) && (0..storage.view.shape.len()).any(open)
+    matches!(storage.region, Region::Input(_) | Region::Output(_)) && has_gaps(&storage.view)
 }
 
-/// Steps that bring such inputs into buffers of their own.
+/// Are there gaps between the elements of a tensor that is smaller than the largest? There are unless only the outermost of its extents is open.
+pub(super) fn has_gaps(view: &View) -> bool {
+    let outermost = view.extents().iter().position(|n| !n.is_one());
+    (0..view.shape.len()).any(|d| view.open(d).is_some() && Some(d) != outermost)
+}
+
+/// Steps that bring such inputs into buffers of their own; packed ones have been unpacked before.
 pub(super) fn spread_inputs(planner: &mut Planner, graph: &Graph, inputs: &mut [Storage]) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (id, storage) in graph.inputs.iter().zip(inputs) {
-        if !is_spread(storage) {
+        if !has_gaps(&storage.view) {
             continue;
         }
         let value = graph.value(*id);

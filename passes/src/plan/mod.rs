@@ -71,7 +71,7 @@ pub struct Lowered {
 
 /// Lowers the nodes of a scheduled graph, whose extents must be known or have bounds, in order.
 pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanError>> {
-    let sizes = Sizes::default();
+    let sizes = Sizes::within(graph.bounds.clone());
     let mut planner = Planner {
         target,
         sizes: &sizes,

@@ -50,6 +50,36 @@ pub(crate) fn same_extents(i: usize, dims: &[Dim], of: &[Dim]) -> OpResult<()> {
     dims.iter().zip(of).filter(|(n, _)| !n.is_one()).try_for_each(|(n, m)| same_extent(i, n, m))
 }
 
+/// What to do about sizes that come with the call, where they are in the way.
+pub(crate) const ONE_VALUE: &str = "give the dimension one value, or a list of values: --dim N=1,2,4";
+
+/// Refuses open extents of operand `i` along these dimensions.
+pub(crate) fn fixed(cx: &LowerCx, i: usize, dims: impl IntoIterator<Item = usize>) -> OpResult<()> {
+    let Some(arg) = cx.opt(i) else { return Ok(()) };
+    for d in dims {
+        if let Some(n) = arg.view.open(d) {
+            let error = OpError::new(format!("dimension {d} of input {i} comes with the call ({n}), which has no code yet"));
+            return Err(error.help(ONE_VALUE));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses extents of operand `i` that are not known to be at most these.
+pub(crate) fn within(cx: &LowerCx, i: usize, dims: &[(Extent, Extent)]) -> OpResult<()> {
+    let beyond = |(n, room): &&(Extent, Extent)| n.dim() != room.dim() && n.bound > cx.least(room);
+    let Some((n, room)) = dims.iter().find(beyond) else { return Ok(()) };
+    let (n, room) = (n.dim(), room.dim());
+    let error =
+        OpError::new(format!("input {i} has the extent {n} where at most {room} are allowed; it is not known that it is"));
+    Err(error.help("give the dimensions one value, or the same name in --shape"))
+}
+
+/// Refuses extents of operand `i` that are not known to be these.
+pub(crate) fn equal_extents(i: usize, dims: &[Dim], of: &[Dim]) -> OpResult<()> {
+    dims.iter().zip(of).try_for_each(|(n, m)| same_extent(i, n, m))
+}
+
 /// Refuses an extent of operand `i` that is not known to be this one.
 pub(crate) fn same_extent(i: usize, n: &Dim, m: &Dim) -> OpResult<()> {
     if n == m {
@@ -190,8 +220,8 @@ pub(crate) fn copy(cx: &mut LowerCx, from: &Arg, to: &Arg) {
 
 /// Fills a view with one value.
 pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
-    let shape = to.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = to.view.extents();
+    if to.view.shape.contains(&0) {
         return;
     }
     let dims = dense_last(0..shape.len(), &to.view);
@@ -201,25 +231,48 @@ pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
 }
 
 /// A part of an operand: offsets, extents and steps along each dimension.
-pub(crate) fn part(arg: &Arg, start: &[i64], shape: &[u64]) -> Arg {
+pub(crate) fn part<S: Extents + ?Sized>(arg: &Arg, start: &[i64], shape: &S) -> Arg {
     let shift: i64 = start.iter().zip(&arg.view.strides).map(|(a, s)| a * s).sum();
-    let view =
-        View { shape: shape.to_vec(), open: Vec::new(), strides: arg.view.strides.clone(), offset: arg.view.offset + shift };
+    let view = view(&shape.extents(), arg.view.strides.clone(), arg.view.offset + shift);
     Arg { view, constant: None, ..arg.clone() }
 }
 
+/// A view with these extents.
+pub(crate) fn view(extents: &[Extent], strides: Vec<i64>, offset: i64) -> View {
+    let view = View { shape: bounds(extents), open: Vec::new(), strides, offset };
+    view.with_open(extents.iter().map(|n| n.open.clone()).collect())
+}
+
+/// The largest extents.
+pub(crate) fn bounds(extents: &[Extent]) -> Vec<u64> {
+    extents.iter().map(|n| n.bound).collect()
+}
+
+/// Elements of a shape, at most.
+pub(crate) fn most_elements(extents: &[Extent]) -> u64 {
+    extents.iter().map(|n| n.bound).fold(1, u64::saturating_mul)
+}
+
 /// Index `i` (any integer type) as i64, negative ones counted from the end, kept inside `0..n` so that no data can lead outside the buffer.
-pub(crate) fn safe_index(cx: &mut LowerCx, i: Expr, dtype: DType, n: u64) -> Var {
+pub(crate) fn safe_index(cx: &mut LowerCx, i: Expr, dtype: DType, n: impl Into<Extent>) -> Var {
+    let n = n.into();
     let raw = cx.let_(i.cast_from(dtype, DType::I64));
-    let wrapped =
-        select(Expr::bin(BinOp::Lt, Expr::Var(raw), Expr::Int(0)), Expr::Var(raw).add(Expr::Int(n as i64)), Expr::Var(raw));
+    let count = cx.count(&n);
+    let wrapped = select(Expr::bin(BinOp::Lt, Expr::Var(raw), Expr::Int(0)), Expr::Var(raw).add(count), Expr::Var(raw));
     clamp(cx, wrapped, n)
 }
 
 /// `i` kept inside `0..n`.
-pub(crate) fn clamp(cx: &mut LowerCx, i: Expr, n: u64) -> Var {
-    let low = Expr::bin(BinOp::Max, i, Expr::Int(0));
-    cx.let_(Expr::bin(BinOp::Min, low, Expr::Int(n as i64 - 1)))
+pub(crate) fn clamp(cx: &mut LowerCx, i: Expr, n: impl Into<Extent>) -> Var {
+    let n = n.into();
+    let Some(_) = n.open else {
+        let low = Expr::bin(BinOp::Max, i, Expr::Int(0));
+        return cx.let_(Expr::bin(BinOp::Min, low, Expr::Int(n.bound as i64 - 1)));
+    };
+    // An extent may turn out to be 0.
+    let last = cx.count(&n).add(Expr::Int(-1));
+    let high = Expr::bin(BinOp::Min, i, last);
+    cx.let_(Expr::bin(BinOp::Max, high, Expr::Int(0)))
 }
 
 /// A row-major index as the index of a group of `n` and the index inside of it.

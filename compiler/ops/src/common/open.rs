@@ -86,10 +86,11 @@ fn steps(cx: &mut LowerCx, p: &Product) -> Vec<Expr> {
 /// The first columns of an incomplete panel: all of it without epilogue into scratch, the epilogue on the way to C.
 fn last_panel(cx: &mut LowerCx, p: &Product, at: &Point, height: u32, (b, column, columns): (Expr, Expr, Expr)) {
     let width = i64::from(p.nr);
-    let raw = cx.scratch(DType::F32, u64::from(height) * u64::from(p.nr), true);
+    let sum = if p.a.1.bytes() == 1 { DType::I32 } else { DType::F32 };
+    let raw = cx.scratch(sum, u64::from(height) * u64::from(p.nr), true);
     let mut identity = ScalarProgram::default();
-    identity.arg(0, DType::F32);
-    let plain = Product { c: (raw, DType::F32, 0), c_row: width, epilogue: identity, operands: Vec::new(), ..p.clone() };
+    identity.arg(0, sum);
+    let plain = Product { c: (raw, sum, 0), c_row: width, epilogue: identity, operands: Vec::new(), ..p.clone() };
     let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b), (raw, Expr::Int(0))];
     ptrs.extend(p.bias.map(|(bias, _)| (bias, at.bias.clone().add(column.clone()))));
     let k = steps(cx, p);

@@ -7,7 +7,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, LoopKind, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Extent, Extents, OpError, OpResult, View};
+use onnxc_ir::op::{Extent, Extents, View};
 use onnxc_ir::scalar::BinOp;
 
 use super::nest::{self, ExprExt, PARALLEL_ELEMENTS, over};
@@ -45,17 +45,30 @@ pub(crate) fn spread_reduced(arg: &Arg, shape: &[u64], axes: &[usize]) -> Arg {
     Arg { view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: arg.view.offset }, ..arg.clone() }
 }
 
-/// Row-major positions inside the row, as a constant i32 view of `shape` that does not move along kept dimensions.
+/// Elements of rows whose positions are a table, which vector loops can read.
+const MOST_POSITIONS: u64 = 1 << 20;
+
+/// Row-major positions inside the row as a view of `shape` that does not move along kept dimensions: a constant i32 table, or for long rows i64 indices
+/// themselves, behind no buffer. Read them by [`position`]. Where extents are open they ascend in row-major order, with gaps.
 pub(crate) fn positions(cx: &mut LowerCx, shape: &[u64], axes: &[usize]) -> Arg {
-    let n: u64 = axes.iter().map(|a| shape[*a]).product();
-    let buf = cx.const_buf(DType::I32, (0..n as i32).flat_map(i32::to_le_bytes).collect());
+    let n: u64 = axes.iter().map(|a| shape[*a]).fold(1, u64::saturating_mul);
+    let (dtype, buf) = if n <= MOST_POSITIONS {
+        (DType::I32, cx.const_buf(DType::I32, (0..n as i32).flat_map(i32::to_le_bytes).collect()))
+    } else {
+        (DType::I64, cx.output(0).buf)
+    };
     let mut strides = vec![0i64; shape.len()];
     let mut step = 1;
     for a in axes.iter().rev() {
         strides[*a] = step;
         step *= shape[*a] as i64;
     }
-    Arg { buf, dtype: DType::I32, view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: 0 }, constant: None }
+    Arg { buf, dtype, view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: 0 }, constant: None }
+}
+
+/// The position at a coordinate, of the type of `positions`.
+pub(crate) fn position(cx: &LowerCx, positions: &Arg, at: &[Expr]) -> Expr {
+    if positions.dtype == DType::I64 { positions.index(at) } else { cx.load(positions, at) }
 }
 
 impl Rows {
@@ -98,11 +111,16 @@ impl Rows {
         self.dims(true).iter().fold(Extent::from(1), |n, d| n.times(&self.shape[*d]))
     }
 
-    /// Elements of a row where that is a number.
-    pub(crate) fn fixed_row_len(&self) -> OpResult<u64> {
+    /// One divided by the number of elements of a row, of a float type.
+    pub(crate) fn share(&self, cx: &mut LowerCx, t: DType) -> Expr {
         let n = self.row_len();
-        let open = || OpError::new("the length of its rows comes with the call, which has no code yet");
-        if n.open.is_none() { Ok(n.bound) } else { Err(open().help("give the dimension one value, or a list: --dim N=1,2,4")) }
+        match cx.count(&n) {
+            Expr::Int(n) => nest::float(t, 1.0 / n as f64),
+            n => {
+                let share = Expr::bin(BinOp::Div, nest::float(DType::F64, 1.0), n.cast_from(DType::I64, DType::F64));
+                Expr::Var(cx.let_(share.cast_from(DType::F64, t)))
+            }
+        }
     }
 
     fn dims(&self, row: bool) -> Vec<usize> {

@@ -22,7 +22,7 @@ pub(crate) static LABEL_ENCODER: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -144,8 +144,8 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let value_table = value_table.finish(&[size as u64 + 2]);
     let (key_table, value_table) =
         (cx.const_buf(t, key_table.bytes().to_vec()), cx.const_buf(y.dtype, value_table.bytes().to_vec()));
-    let (shape, order) = (y.view.shape.clone(), y.view.strides.clone());
-    cx.for_each(&shape, &order, |cx, at| {
+    let order = y.view.strides.clone();
+    cx.for_each(&y.view, &order, |cx, at| {
         let element = Expr::Var(cx.let_(nest::load(cx, &x, at)));
         let mut place = Expr::Int(0);
         let mut step = size as i64 / 2;

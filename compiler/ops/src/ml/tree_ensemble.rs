@@ -23,7 +23,7 @@ pub(crate) static TREE_ENSEMBLE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -182,8 +182,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         floats(cx, x.dtype, &trees.weights)?,
     ];
     let walk = Walk::new(cx, tables, Some(&nodes), &SETS, trees.sums(x.dtype));
-    forest::lower(cx, &walk);
-    Ok(())
+    forest::lower(cx, &walk)
 }
 
 /// A constant table in the code, as an operand would be one.

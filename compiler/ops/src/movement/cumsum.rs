@@ -25,7 +25,7 @@ macro_rules! running {
             infer,
             infer_dims: None,
             eval: |cx| eval(cx, $op),
-            lower: Lower::Nest(|cx| lower(cx, $op)),
+            lower: Lower::OpenNest(|cx| lower(cx, $op)),
             tolerance: Tolerance::EXACT,
             samples,
         };
@@ -120,18 +120,28 @@ fn lower(cx: &mut LowerCx, op: BinOp) -> OpResult<()> {
     Ok(())
 }
 
-/// Sums along dimension `at`.
-fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, reverse, op, .. }: Order) {
-    let shape = y.view.shape.clone();
+/// Sums along dimension `at`, if it has elements.
+fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, order: Order) {
+    let n = y.view.extent(at);
+    if cx.least(&n) > 0 {
+        return sums(cx, x, y, at, order);
+    }
+    let some = Expr::bin(BinOp::Gt, cx.count(&n), Expr::Int(0));
+    cx.if_(some, |cx| sums(cx, x, y, at, order), |_| ());
+}
+
+fn sums(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, reverse, op, .. }: Order) {
+    let shape = y.view.extents();
     let t = compute_type(y.dtype);
-    let last = shape[at] as i64 - 1;
-    let place = |i: Expr| if reverse { Expr::Int(last).minus(i) } else { i };
+    let end = cx.count(&shape[at]);
+    let last = end.clone().add(Expr::Int(-1));
+    let place = |i: Expr| if reverse { last.clone().minus(i) } else { i };
     // Rows that lie beside each other are summed together, in the result itself when it holds sums without rounding.
     let (outside, inside): (Vec<usize>, Vec<usize>) = (0..shape.len())
         .filter(|d| *d != at)
         .partition(|d| t != y.dtype || y.view.strides[*d].unsigned_abs() > y.view.strides[at].unsigned_abs());
     let (outside, inside) = (dense_last(outside, &y.view), dense_last(inside, &y.view));
-    let elements = shape.iter().product();
+    let elements = nest::most_elements(&shape);
     rows(cx, &shape, &outside, elements, &mut origin(shape.len()), &mut |cx, coord| {
         if inside.is_empty() {
             return one_row(cx, x, y, (at, exclusive, op), &place, coord);
@@ -151,7 +161,7 @@ fn sum_along(cx: &mut LowerCx, x: &Arg, y: &Arg, at: usize, Order { exclusive, r
         let zero = number(t, neutral(op));
         // The sum of one element is `0 + x`, which is +0 for -0.
         across(cx, coord, &|cx, c| if exclusive { zero.clone() } else { Expr::bin(op, zero.clone(), cx.load(x, c)) });
-        cx.for_range(LoopKind::Serial, Expr::Int(1), Expr::Int(last + 1), 1, |cx, i| {
+        cx.for_range(LoopKind::Serial, Expr::Int(1), end.clone(), 1, |cx, i| {
             let before = i.clone().minus(Expr::Int(1));
             coord[at] = place(i.clone());
             across(cx, coord, &|cx, c| {
@@ -172,7 +182,8 @@ fn one_row(
     coord: &[Expr],
 ) {
     let sum = cx.let_(number(compute_type(y.dtype), neutral(op)));
-    cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Int(y.view.shape[at] as i64), 1, |cx, i| {
+    let end = cx.count(&y.view.extent(at));
+    cx.for_range(LoopKind::Serial, Expr::Int(0), end, 1, |cx, i| {
         let mut coord = coord.to_vec();
         coord[at] = place(i);
         let value = Expr::Var(cx.let_(nest::load(cx, x, &coord)));

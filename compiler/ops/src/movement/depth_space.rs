@@ -2,7 +2,7 @@
 //! (the block is the outer part of the channels) or CRD (the inner part).
 
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
 use crate::common::elements::{Picker, for_coords, offset, strides};
@@ -33,10 +33,10 @@ pub(crate) static DEPTH_TO_SPACE: OpDef = OpDef {
             [at[0], c, at[2] / b, at[3] / b]
         })
     },
-    lower: Lower::Nest(|cx| {
+    lower: Lower::OpenNest(|cx| {
         let crd = is_crd(cx.attrs)?;
         let (deep, wide) = (cx.input(0), cx.output(0));
-        let (from, to) = blocks(&deep, &wide, blocksize(cx.attrs)?, crd);
+        let (from, to) = blocks(&deep, &wide, blocksize(cx.attrs)?, crd)?;
         lower(cx, &from, &to)
     }),
     tolerance: Tolerance::EXACT,
@@ -75,9 +75,9 @@ pub(crate) static SPACE_TO_DEPTH: OpDef = OpDef {
             [at[0], c, at[2] * b + block / b, at[3] * b + block % b]
         })
     },
-    lower: Lower::Nest(|cx| {
+    lower: Lower::OpenNest(|cx| {
         let (wide, deep) = (cx.input(0), cx.output(0));
-        let (to, from) = blocks(&deep, &wide, blocksize(cx.attrs)?, is_crd(cx.attrs)?);
+        let (to, from) = blocks(&deep, &wide, blocksize(cx.attrs)?, is_crd(cx.attrs)?)?;
         lower(cx, &from, &to)
     }),
     tolerance: Tolerance::EXACT,
@@ -120,20 +120,21 @@ fn eval(cx: &EvalCx, source: impl Fn(&[usize]) -> [usize; 4]) -> OpResult<Vec<Te
 
 /// Both sides with the dimensions (image, channel, row, row of the block, column, column of the block), channel and pixel being those of the
 /// smaller extents.
-fn blocks(deep: &Arg, wide: &Arg, b: u64, crd: bool) -> (Arg, Arg) {
+fn blocks(deep: &Arg, wide: &Arg, b: u64, crd: bool) -> OpResult<(Arg, Arg)> {
     let (d, w) = (&deep.view, &wide.view);
     let channels = w.shape[1];
-    let shape = vec![d.shape[0], channels, d.shape[2], b, d.shape[3], b];
+    if !crd && w.open(1).is_some() {
+        let error = OpError::new("the number of channels comes with the call, which has no code yet for blocks outside of them");
+        return Err(error.help(nest::ONE_VALUE));
+    }
+    let shape = [d.extent(0), w.extent(1), d.extent(2), b.into(), d.extent(3), b.into()];
     let (b, channels) = (b as i64, channels as i64);
     let c = d.strides[1];
     let (channel, row, column) = if crd { (b * b * c, b * c, c) } else { (c, b * channels * c, channels * c) };
     let deep_strides = vec![d.strides[0], channel, d.strides[2], row, d.strides[3], column];
     let wide_strides = vec![w.strides[0], w.strides[1], b * w.strides[2], w.strides[2], b * w.strides[3], w.strides[3]];
-    let arg = |arg: &Arg, strides| {
-        let view = View { shape: shape.clone(), open: Vec::new(), strides, offset: arg.view.offset };
-        Arg { view, ..arg.clone() }
-    };
-    (arg(deep, deep_strides), arg(wide, wide_strides))
+    let arg = |arg: &Arg, strides| Arg { view: nest::view(&shape, strides, arg.view.offset), ..arg.clone() };
+    Ok((arg(deep, deep_strides), arg(wide, wide_strides)))
 }
 
 fn lower(cx: &mut LowerCx, from: &Arg, to: &Arg) -> OpResult<()> {

@@ -50,7 +50,7 @@ pub(crate) static GATHER_ELEMENTS: OpDef = OpDef {
     infer: infer_elements,
     infer_dims: None,
     eval: eval_elements,
-    lower: Lower::Nest(lower_elements),
+    lower: Lower::OpenNest(lower_elements),
     tolerance: Tolerance::EXACT,
     samples: samples_elements,
 };
@@ -121,10 +121,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let at = axis_of(cx.attrs, x.view.shape.len())?;
-    let (n, width) = (x.view.shape[at], index.view.shape.len());
-    if x.view.open(at).is_some() {
-        return Err(OpError::new("the dimension that is indexed comes with the call, which has no code yet"));
-    }
+    let (n, width) = (x.view.extent(at), index.view.shape.len());
     let by_index = at..at + width;
     // Indices are read once for each run of what lies denser in the result than they do.
     let stride = |d: usize| y.view.strides[d].unsigned_abs();
@@ -138,7 +135,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let extents = y.view.extents();
     rows(cx, &extents, &outside, elements, &mut origin(shape.len()), &mut |cx, place| {
         let raw = cx.load(&index, &place[by_index.clone()]);
-        let i = Expr::Var(safe_index(cx, raw, index.dtype, n));
+        let i = Expr::Var(safe_index(cx, raw, index.dtype, n.clone()));
         over(cx, &extents, &inside, (LoopKind::Serial, LoopKind::Vector), place, &mut |cx, place| {
             let from = [&place[..at], std::slice::from_ref(&i), &place[at + width..]].concat();
             let value = cx.load(&x, &from);
@@ -204,16 +201,18 @@ fn eval_elements(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower_elements(cx: &mut LowerCx) -> OpResult<()> {
     let (x, index, y) = (cx.input(0), cx.input(1), cx.output(0));
     nest::movable(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let at = axis_of(cx.attrs, shape.len())?;
+    let others: Vec<_> = (0..shape.len()).filter(|d| *d != at).map(|d| (shape[d].clone(), x.view.extent(d))).collect();
+    nest::within(cx, 1, &others)?;
     let dims = dense_last(0..shape.len(), &y.view);
-    rows(cx, &shape, &dims, shape.iter().product(), &mut origin(shape.len()), &mut |cx, place| {
+    rows(cx, &shape, &dims, nest::most_elements(&shape), &mut origin(shape.len()), &mut |cx, place| {
         let raw = cx.load(&index, place);
         let mut from = place.clone();
-        from[at] = Expr::Var(safe_index(cx, raw, index.dtype, x.view.shape[at]));
+        from[at] = Expr::Var(safe_index(cx, raw, index.dtype, x.view.extent(at)));
         let value = cx.load(&x, &from);
         cx.store(&y, place, value);
     });

@@ -21,7 +21,7 @@ pub(crate) static GATHER_ND: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -75,20 +75,21 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, index, y) = (cx.input(0), cx.input(1), cx.output(0));
     nest::movable(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let (batch, n) = (batch_dims(cx.attrs), index.view.shape.len() - 1);
     let width = index.view.shape[n] as usize;
+    nest::equal_extents(1, &index.view.dims()[..batch], &x.view.dims()[..batch])?;
     let outside = dense_last(0..n, &y.view);
     let inside = dense_last(n..shape.len(), &y.view);
-    rows(cx, &shape, &outside, shape.iter().product(), &mut origin(shape.len()), &mut |cx, place| {
+    rows(cx, &shape, &outside, nest::most_elements(&shape), &mut origin(shape.len()), &mut |cx, place| {
         let mut from = place[..batch].to_vec();
         for d in 0..width {
             let at = [&place[..n], &[Expr::Int(d as i64)]].concat();
             let raw = cx.load(&index, &at);
-            from.push(Expr::Var(safe_index(cx, raw, index.dtype, x.view.shape[batch + d])));
+            from.push(Expr::Var(safe_index(cx, raw, index.dtype, x.view.extent(batch + d))));
         }
         over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), place, &mut |cx, place| {
             let value = cx.load(&x, &[&from[..], &place[n..]].concat());

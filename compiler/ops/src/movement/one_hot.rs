@@ -29,7 +29,7 @@ pub(crate) static ONE_HOT: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -84,12 +84,12 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (index, values, y) = (cx.input(0), cx.input(2), cx.output(0));
     nest::movable(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let at = new_axis(cx.attrs, shape.len())?;
-    let n = shape[at] as i64;
+    let n = cx.count(&shape[at]);
     let [off, on] = [0, 1].map(|i| cx.load(&values, &[Expr::Int(i)]));
     nest::fill(cx, &y, &off);
     let dims = dense_last((0..shape.len()).filter(|d| *d != at), &y.view);
@@ -97,9 +97,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let from = [&coord[..at], &coord[at + 1..]].concat();
         let raw = Expr::Var(cx.let_(cx.load(&index, &from).cast_from(index.dtype, DType::I64)));
         let negative = Expr::bin(BinOp::Lt, raw.clone(), Expr::Int(0));
-        let i = Expr::Var(cx.let_(select(negative, raw.clone().add(Expr::Int(n)), raw)));
+        let i = Expr::Var(cx.let_(select(negative, raw.clone().add(n.clone()), raw)));
         let inside =
-            Expr::bin(BinOp::And, Expr::bin(BinOp::Ge, i.clone(), Expr::Int(0)), Expr::bin(BinOp::Lt, i.clone(), Expr::Int(n)));
+            Expr::bin(BinOp::And, Expr::bin(BinOp::Ge, i.clone(), Expr::Int(0)), Expr::bin(BinOp::Lt, i.clone(), n.clone()));
         let mut to = coord.clone();
         to[at] = i;
         cx.if_(inside, |cx| cx.store(&y, &to, on.clone()), |_| ());

@@ -19,7 +19,7 @@ pub(crate) static REVERSE_SEQUENCE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -69,16 +69,18 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, lengths, y) = (cx.input(0), cx.input(1), cx.output(0));
     nest::movable(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let (time, batch) = axes(cx.attrs)?;
+    nest::equal_extents(1, &lengths.view.dims(), &[shape[batch].dim()])?;
+    let steps = cx.count(&shape[time]);
     let (outside, inside) = (dense_last(0..2, &y.view), dense_last(2..shape.len(), &y.view));
-    rows(cx, &shape, &outside, shape.iter().product(), &mut origin(shape.len()), &mut |cx, at| {
+    rows(cx, &shape, &outside, nest::most_elements(&shape), &mut origin(shape.len()), &mut |cx, at| {
         let n = cx.load(&lengths, &at[batch..=batch]).cast_from(lengths.dtype, DType::I64);
         // Lengths of run time may be anything; none may lead out of the data.
-        let n = Expr::Var(cx.let_(Expr::bin(BinOp::Min, n, Expr::Int(shape[time] as i64))));
+        let n = Expr::Var(cx.let_(Expr::bin(BinOp::Min, n, steps.clone())));
         let back = n.clone().minus(Expr::Int(1)).minus(at[time].clone());
         let reversed = Expr::bin(BinOp::Lt, at[time].clone(), n);
         let from = Expr::Var(cx.let_(select(reversed, back, at[time].clone())));

@@ -27,7 +27,7 @@ pub(crate) static SCATTER_ELEMENTS: OpDef = OpDef {
     infer: infer_elements,
     infer_dims: None,
     eval: eval_elements,
-    lower: Lower::Nest(lower_elements),
+    lower: Lower::OpenNest(lower_elements),
     tolerance: Tolerance::EXACT,
     samples: samples_elements,
 };
@@ -39,7 +39,7 @@ pub(crate) static SCATTER_ND: OpDef = OpDef {
     infer: infer_nd,
     infer_dims: None,
     eval: eval_nd,
-    lower: Lower::Nest(lower_nd),
+    lower: Lower::OpenNest(lower_nd),
     tolerance: Tolerance::EXACT,
     samples: samples_nd,
 };
@@ -191,18 +191,21 @@ fn lower_elements(cx: &mut LowerCx) -> OpResult<()> {
     check_type(cx.output(0).dtype, op)?;
     let (y, updates) = start(cx);
     let index = cx.input(1);
-    let shape = index.view.shape.clone();
-    if shape.contains(&0) || y.view.shape.contains(&0) {
+    let shape = index.view.extents();
+    if index.view.shape.contains(&0) || y.view.shape.contains(&0) {
         return Ok(());
     }
     let at = axis(cx.attrs.int("axis").unwrap_or(0), shape.len())?;
+    nest::equal_extents(2, &updates.view.dims(), &index.view.dims())?;
+    let fits: Vec<_> = (0..shape.len()).filter(|d| *d != at).map(|d| (shape[d].clone(), y.view.extent(d))).collect();
+    nest::within(cx, 1, &fits)?;
     // Only updates along the axis can meet in one element; they are made in order.
     let others = dense_last((0..shape.len()).filter(|d| *d != at), &y.view);
-    rows(cx, &shape, &others, shape.iter().product(), &mut origin(shape.len()), &mut |cx, place| {
+    rows(cx, &shape, &others, nest::most_elements(&shape), &mut origin(shape.len()), &mut |cx, place| {
         over(cx, &shape, &[at], (LoopKind::Serial, LoopKind::Serial), place, &mut |cx, place| {
             let raw = cx.load(&index, place);
             let mut to = place.clone();
-            to[at] = Expr::Var(safe_index(cx, raw, index.dtype, y.view.shape[at]));
+            to[at] = Expr::Var(safe_index(cx, raw, index.dtype, y.view.extent(at)));
             put(cx, &y, &to, &updates, place, op);
         });
     });
@@ -249,12 +252,13 @@ fn lower_nd(cx: &mut LowerCx) -> OpResult<()> {
     check_type(cx.output(0).dtype, op)?;
     let (y, updates) = start(cx);
     let index = cx.input(1);
-    let shape = updates.view.shape.clone();
-    if shape.contains(&0) || y.view.shape.contains(&0) {
+    let shape = updates.view.extents();
+    if updates.view.shape.contains(&0) || y.view.shape.contains(&0) {
         return Ok(());
     }
     let n = index.view.shape.len() - 1;
     let width = index.view.shape[n] as usize;
+    nest::equal_extents(2, &updates.view.dims(), &[&index.view.dims()[..n], &y.view.dims()[width..]].concat())?;
     let serial = (LoopKind::Serial, LoopKind::Serial);
     // Updates may meet, so that their order counts; within a slice they are apart. The dimensions of the slice lie densest as in the result.
     let slice =
@@ -266,7 +270,7 @@ fn lower_nd(cx: &mut LowerCx) -> OpResult<()> {
         for d in 0..width {
             let at = [&place[..n], &[Expr::Int(d as i64)]].concat();
             let raw = cx.load(&index, &at);
-            first.push(Expr::Var(safe_index(cx, raw, index.dtype, y.view.shape[d])));
+            first.push(Expr::Var(safe_index(cx, raw, index.dtype, y.view.extent(d))));
         }
         over(cx, &shape, &inside, (LoopKind::Serial, LoopKind::Vector), place, &mut |cx, place| {
             put(cx, &y, &[&first[..], &place[n..]].concat(), &updates, place, op);

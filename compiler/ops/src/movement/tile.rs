@@ -1,13 +1,14 @@
 //! `tile`: the data repeated along each dimension. Operands data, repeats (`[rank]` i64, known when compiling).
 
 use onnxc_ir::TensorType;
+use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
+use onnxc_ir::op::{Extent, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
 
 use crate::at_run_time::{self, or_counted};
 use crate::common::axes::unknown;
 use crate::common::elements::{Picker, for_coords, offset, strides};
-use crate::common::nest;
+use crate::common::nest::{self, ExprExt};
 use crate::common::sample::{data, f32s, ints, plain};
 
 /// `tile`
@@ -31,7 +32,7 @@ pub(crate) static TILE: OpDef = OpDef {
         });
         Ok(vec![out.finish(&shape)])
     },
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples: || {
         use onnxc_ir::DType;
@@ -66,6 +67,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
+    if !(x.view.is_fixed() && y.view.is_fixed()) {
+        return lower_open(cx, &x, &y);
+    }
     // Each dimension is two, the repeats and the data; the operand does not move along the repeats.
     let split = |arg: &Arg, repeat_stride: &dyn Fn(usize) -> i64| {
         let mut view = View { shape: Vec::new(), open: Vec::new(), strides: Vec::new(), offset: arg.view.offset };
@@ -79,4 +83,36 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let to = split(&y, &|d| y.view.strides[d] * x.view.shape[d] as i64);
     nest::copy(cx, &from, &to);
     Ok(())
+}
+
+/// The same with extents that come with the call, behind which the next repeat begins.
+fn lower_open(cx: &mut LowerCx, x: &Arg, y: &Arg) -> OpResult<()> {
+    let (mut shape, mut order) = (Vec::new(), Vec::new());
+    for d in 0..x.view.shape.len() {
+        let (n, all) = (x.view.extent(d), y.view.extent(d));
+        let repeats = all.dim().exact_div(&n.dim()).ok_or_else(|| {
+            let error = OpError::new(format!("it is not known how often {} fits into {}", n.dim(), all.dim()));
+            error.help(nest::ONE_VALUE)
+        })?;
+        let open = repeats.as_const().is_none().then_some(repeats);
+        shape.extend([Extent { bound: all.bound / n.bound, open }, n.clone()]);
+        order.extend([y.view.strides[d] * n.bound as i64, y.view.strides[d]]);
+    }
+    let counts: Vec<Expr> = (0..x.view.shape.len()).map(|d| cx.count(&x.view.extent(d))).collect();
+    cx.for_each(&shape, &order, |cx, at| {
+        let from: Vec<Expr> = at.iter().skip(1).step_by(2).cloned().collect();
+        let starts = at.iter().step_by(2).zip(&counts);
+        let to: Vec<Expr> = starts.zip(&from).map(|((repeat, n), i)| times(repeat, n).add(i.clone())).collect();
+        let value = cx.load(x, &from);
+        cx.store(y, &to, value);
+    });
+    Ok(())
+}
+
+/// A product of which each factor may be a number.
+fn times(a: &Expr, b: &Expr) -> Expr {
+    match (a, b) {
+        (e, Expr::Int(n)) | (Expr::Int(n), e) => e.clone().times(*n),
+        (a, b) => a.clone().mul(b.clone()),
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) static TRILU: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples: || {
         let lower = int_attrs(&[("upper", 0)]);
@@ -74,29 +74,30 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     nest::movable(y.dtype)?;
-    let shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
     let (upper, column) = (is_upper(cx.attrs), shape.len() - 1);
-    let (height, width) = (shape[column - 1] as i64, shape[column] as i64);
+    let (height, width) = (cx.count(&shape[column - 1]), cx.count(&shape[column]));
     let k = cx.opt(1);
-    let within = |e: Expr, low: i64, high: i64| Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, e, Expr::Int(low)), Expr::Int(high));
+    let within = |e: Expr, low: Expr, high: Expr| Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, e, low), high);
     let zero = number(y.dtype, 0.0);
     let dims = dense_last(0..column, &y.view);
-    rows(cx, &shape, &dims, shape.iter().product(), &mut origin(shape.len()), &mut |cx, at| {
+    rows(cx, &shape, &dims, nest::most_elements(&shape), &mut origin(shape.len()), &mut |cx, at| {
         // The first column of the upper triangle, or the first behind the lower one. Diagonals further away than the matrix is large are as good
         // as the one just outside, and do not overflow.
         let diagonal = match &k {
             Some(k) => {
                 let zeros = vec![Expr::Int(0); k.view.shape.len()];
-                within(cx.load(k, &zeros).cast_from(k.dtype, DType::I64), -height - 1, width)
+                let least = height.clone().times(-1).add(Expr::Int(-1));
+                within(cx.load(k, &zeros).cast_from(k.dtype, DType::I64), least, width.clone())
             }
             None => Expr::Int(0),
         };
         let first = at[column - 1].clone().add(diagonal).add(Expr::Int(i64::from(!upper)));
-        let first = Expr::Var(cx.let_(within(first, 0, width)));
-        for (lo, hi, keep) in [(Expr::Int(0), first.clone(), !upper), (first, Expr::Int(width), upper)] {
+        let first = Expr::Var(cx.let_(within(first, Expr::Int(0), width.clone())));
+        for (lo, hi, keep) in [(Expr::Int(0), first.clone(), !upper), (first, width.clone(), upper)] {
             cx.for_range(LoopKind::Vector, lo, hi, 1, |cx, j| {
                 let mut at = at.clone();
                 at[column] = j;

@@ -23,7 +23,7 @@ pub(crate) static BATCH_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -100,13 +100,14 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let x = cx.input(0);
-    let shape = x.view.shape.clone();
+    let (shape, extents) = (x.view.shape.clone(), x.view.extents());
+    per_channel::same(cx, 1..5, &extents[1])?;
     let eps = epsilon(cx.attrs);
     let t = compute_type(x.dtype);
     let mut views = vec![x, cx.output(0)];
     views.extend((1..5).map(|i| per_channel::view(&cx.input(i), &shape, 1)));
     let axes: Vec<usize> = (2..shape.len()).collect();
-    Rows::new(&shape, &axes, views).emit(cx, &mut |row| {
+    Rows::new(&extents, &axes, views).emit(cx, &mut |row| {
         let [scale, bias, mean, variance] = [2, 3, 4, 5].map(|i| row.load_as(i, t));
         let inverse = inverse_root(row, variance, t, eps);
         let factor = row.let_(scale.mul(inverse));

@@ -6,13 +6,13 @@
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, View};
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
 use super::layer_norm::epsilon;
 use super::{TOLERANCE, float_type, inverse_root, moments, moments_f64, per_channel};
 use crate::common::elements::{f64s, from_f64s};
-use crate::common::nest::{ExprExt, compute_type, load, store};
+use crate::common::nest::{self, ExprExt, compute_type, load, store};
 use crate::common::rows::Rows;
 use crate::common::sample::{const_f32s, data, f32s, int_attrs, plain, sample};
 
@@ -28,7 +28,7 @@ pub(crate) static GROUP_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples: group_samples,
 };
@@ -45,7 +45,7 @@ pub(crate) static INSTANCE_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples: instance_samples,
 };
@@ -98,9 +98,10 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn split(arg: &Arg, groups: u64) -> Arg {
     let v = &arg.view;
     let each = v.shape[1] / groups;
-    let shape = [&[v.shape[0], groups, each], &v.shape[2..]].concat();
+    let n = v.extents();
+    let shape = [&[n[0].clone(), groups.into(), each.into()], &n[2..]].concat();
     let strides = [&[v.strides[0], v.strides[1] * each as i64, v.strides[1]], &v.strides[2..]].concat();
-    Arg { view: View { shape, open: Vec::new(), strides, offset: v.offset }, ..arg.clone() }
+    Arg { view: nest::view(&shape, strides, v.offset), ..arg.clone() }
 }
 
 /// A vector of values per channel or per group as a view of the split shape.
@@ -114,6 +115,9 @@ fn split_vector(arg: &Arg, shape: &[u64]) -> Arg {
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    nest::fixed(cx, 0, [1])?;
+    nest::fixed(cx, 1, [0])?;
+    nest::fixed(cx, 2, [0])?;
     let groups = groups(cx.attrs, cx.input(0).view.shape[1]);
     if groups == 0 {
         return Ok(());
@@ -124,10 +128,10 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let t = compute_type(x.dtype);
     let axes: Vec<usize> = (2..shape.len()).collect();
     let (scale, bias) = (split_vector(&cx.input(1), &shape), split_vector(&cx.input(2), &shape));
-    let rows = Rows::new(&shape, &axes, vec![x, y, scale, bias]);
-    let n = rows.fixed_row_len()?;
+    let rows = Rows::new(&x.view.extents(), &axes, vec![x, y, scale, bias]);
+    let share = rows.share(cx, t);
     rows.emit(cx, &mut |row| {
-        let (mean, variance) = moments(row, 0, t, n);
+        let (mean, variance) = moments(row, 0, t, share.clone());
         let inverse = inverse_root(row, variance, t, eps);
         let [x, y, scale, bias] = [0, 1, 2, 3].map(|i| row.arg(i));
         row.each(|cx, at| {

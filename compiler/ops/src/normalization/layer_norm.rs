@@ -120,9 +120,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let bias = cx.opt(2).map(|b| view(Some(spread(&b, &shape))));
     let statistics: Vec<usize> = cx.outputs.iter().skip(1).map(|o| view(Some(spread_reduced(o, &shape, &axes)))).collect();
     let rows = Rows::new(&extents, &axes, views);
-    let n = rows.fixed_row_len()?;
+    let share = rows.share(cx, t);
     rows.emit(cx, &mut |row| {
-        let (mean, variance) = moments(row, 0, t, n);
+        let (mean, variance) = moments(row, 0, t, share.clone());
         let inverse = inverse_root(row, variance, t, eps);
         for (i, value) in statistics.iter().zip([&mean, &inverse]) {
             row.store(*i, value.clone());

@@ -27,7 +27,7 @@ pub(crate) static LP_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -64,7 +64,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.shape.clone();
+    let shape = x.view.extents();
     let axis = row_axis(cx.attrs, shape.len())?;
     let l1 = is_l1(cx.attrs);
     let t = compute_type(x.dtype);

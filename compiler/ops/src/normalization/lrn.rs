@@ -13,7 +13,9 @@ use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
 use super::{TOLERANCE, float_type};
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
-use crate::common::nest::{ExprExt, at as element, compute_type, dense_last, float, load, origin, over, rows, sqrt, store};
+use crate::common::nest::{
+    ExprExt, at as element, compute_type, dense_last, float, load, most_elements, origin, over, rows, sqrt, store,
+};
 use crate::common::rows::accumulate;
 use crate::common::sample::{data, f32s, int_attrs, sample};
 
@@ -24,7 +26,7 @@ pub(crate) static LRN: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -100,7 +102,7 @@ fn square(cx: &mut LowerCx, e: Expr) -> Expr {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
     let w = window(cx.attrs)?;
-    let shape = x.view.shape.clone();
+    let shape = &x.view.shape;
     if shape.contains(&0) {
         return Ok(());
     }
@@ -113,16 +115,17 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
 
 /// Channels outside, space inside.
 fn by_plane(cx: &mut LowerCx, x: &Arg, y: &Arg, w: &Window) {
-    let shape = x.view.shape.clone();
+    let shape = x.view.extents();
     let t = compute_type(x.dtype);
     let mut dims = dense_last((0..shape.len()).filter(|d| *d != 1), &x.view);
     let inner = dims.pop().into_iter().collect::<Vec<_>>();
     dims.push(1);
-    let elements = shape.iter().product::<u64>() * (w.before + w.after + 1);
+    let elements = most_elements(&shape) * (w.before + w.after + 1);
+    let end = cx.count(&shape[1]);
     rows(cx, &shape, &dims, elements, &mut origin(shape.len()), &mut |cx, at| {
         let c = at[1].clone();
         let low = Expr::bin(BinOp::Max, c.clone().add(Expr::Int(-(w.before as i64))), Expr::Int(0));
-        let high = Expr::bin(BinOp::Min, c.add(Expr::Int(w.after as i64 + 1)), Expr::Int(shape[1] as i64));
+        let high = Expr::bin(BinOp::Min, c.add(Expr::Int(w.after as i64 + 1)), end.clone());
         let (low, high) = (cx.let_(low), cx.let_(high));
         over(cx, &shape, &inner, (LoopKind::Serial, LoopKind::Vector), at, &mut |cx, at| {
             let sum = cx.let_(float(t, 0.0));
@@ -142,16 +145,16 @@ fn by_plane(cx: &mut LowerCx, x: &Arg, y: &Arg, w: &Window) {
 
 /// Pixels outside, channels inside.
 fn by_pixel(cx: &mut LowerCx, x: &Arg, y: &Arg, w: &Window) {
-    let shape = x.view.shape.clone();
+    let shape = x.view.extents();
     let t = compute_type(x.dtype);
-    let channels = shape[1];
-    let squares = cx.scratch(t, channels + w.before + w.after, true);
+    let channels = cx.count(&shape[1]);
+    let squares = cx.scratch(t, shape[1].bound + w.before + w.after, true);
     let dims = dense_last((0..shape.len()).filter(|d| *d != 1), &x.view);
-    let elements = shape.iter().product::<u64>() * (w.before + w.after + 1);
+    let elements = most_elements(&shape) * (w.before + w.after + 1);
     rows(cx, &shape, &dims, elements, &mut origin(shape.len()), &mut |cx, at| {
-        for (from, n) in [(0, w.before), (w.before + channels, w.after)] {
+        for (from, n) in [(Expr::Int(0), w.before), (channels.clone().add(Expr::Int(w.before as i64)), w.after)] {
             cx.for_(LoopKind::Serial, n, |cx, i| {
-                cx.push(onnxc_ir::lir::Stmt::Store(squares, i.add(Expr::Int(from as i64)), float(t, 0.0)));
+                cx.push(onnxc_ir::lir::Stmt::Store(squares, i.add(from), float(t, 0.0)));
             });
         }
         over(cx, &shape, &[1], (LoopKind::Serial, LoopKind::Vector), at, &mut |cx, at| {

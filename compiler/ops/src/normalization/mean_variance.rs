@@ -25,7 +25,7 @@ pub(crate) static MEAN_VARIANCE_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -58,12 +58,12 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.shape.clone();
+    let shape = x.view.extents();
     let t = compute_type(x.dtype);
     let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y]);
-    let n = rows.fixed_row_len()?;
+    let share = rows.share(cx, t);
     rows.emit(cx, &mut |row| {
-        let (mean, variance) = moments(row, 0, t, n);
+        let (mean, variance) = moments(row, 0, t, share.clone());
         let deviation = sqrt(variance).add(float(t, EPSILON));
         let inverse = row.let_(Expr::bin(BinOp::Div, float(t, 1.0), deviation));
         let (x, y) = (row.arg(0), row.arg(1));

@@ -39,11 +39,10 @@ pub(crate) fn float_type(ty: &TensorType) -> OpResult<DType> {
     }
 }
 
-/// Mean and variance of a row of `n` elements of view `x`, in two passes.
-pub(crate) fn moments(row: &mut Row, x: usize, t: DType, n: u64) -> (Expr, Expr) {
+/// Mean and variance of a row of view `x`, in two passes; `share` is one divided by its number of elements.
+pub(crate) fn moments(row: &mut Row, x: usize, t: DType, share: Expr) -> (Expr, Expr) {
     let x = row.arg(x);
     let sum = row.reduce(BinOp::Add, float(t, 0.0), |cx, at| load(cx, &x, at));
-    let share = float(t, 1.0 / n as f64);
     let mean = row.let_(sum.mul(share.clone()));
     let squares = row.reduce(BinOp::Add, float(t, 0.0), |cx, at| {
         let d = load(cx, &x, at).minus(mean.clone());

@@ -1,10 +1,13 @@
 //! Operands with one value per channel.
 
-use onnxc_ir::lower::Arg;
-use onnxc_ir::op::{OpError, OpResult, View};
+use std::ops::Range;
+
+use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::{Dim, TensorType};
 
 use super::float_type;
+use crate::common::nest;
 
 /// Refuses an operand that is not a vector of `channels` floats.
 pub(crate) fn check(what: &str, ty: &TensorType, channels: &Dim) -> OpResult<()> {
@@ -27,4 +30,14 @@ pub(crate) fn view(arg: &Arg, shape: &[u64], dim: usize) -> Arg {
         *s = arg.view.strides[0];
     }
     Arg { view: View { shape: shape.to_vec(), open: Vec::new(), strides, offset: arg.view.offset }, ..arg.clone() }
+}
+
+/// Refuses vectors whose length is not known to be the number of channels.
+pub(crate) fn same(cx: &LowerCx, operands: Range<usize>, channels: &Extent) -> OpResult<()> {
+    for i in operands {
+        if let Some(arg) = cx.opt(i) {
+            nest::same_extent(i, &arg.view.dims()[0], &channels.dim())?;
+        }
+    }
+    Ok(())
 }

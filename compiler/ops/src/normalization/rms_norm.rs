@@ -11,7 +11,7 @@ use onnxc_ir::{DType, Tensor, TensorType};
 use super::layer_norm::{apply_affine, check_operand, epsilon, row_axes};
 use super::{TOLERANCE, float_type, inverse_root};
 use crate::common::elements::{f64s, from_f64s};
-use crate::common::nest::{ExprExt, compute_type, float, load};
+use crate::common::nest::{self, ExprExt, compute_type, float, load};
 use crate::common::rows::{Rows, offsets, spread};
 use crate::common::sample::{const_f32s, data, f32s, int_attrs, sample};
 use crate::composed::contrib::transformer::{SIMPLIFIED, SKIP_SIMPLIFIED};
@@ -27,7 +27,7 @@ pub(crate) static RMS_NORMALIZATION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: TOLERANCE,
     samples,
 };
@@ -55,12 +55,13 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.shape.clone();
+    let (shape, extents) = (x.view.shape.clone(), x.view.extents());
+    nest::broadcasts(cx, 1, &x.view)?;
     let eps = epsilon(cx.attrs);
     let t = compute_type(x.dtype);
     let scale = spread(&cx.input(1), &shape);
-    let rows = Rows::new(&shape, &row_axes(cx.attrs, shape.len())?, vec![x, y, scale]);
-    let n = rows.fixed_row_len()?;
+    let rows = Rows::new(&extents, &row_axes(cx.attrs, shape.len())?, vec![x, y, scale]);
+    let share = rows.share(cx, t);
     rows.emit(cx, &mut |row| {
         let (x, y, scale) = (row.arg(0), row.arg(1), row.arg(2));
         let squares = row.reduce(BinOp::Add, float(t, 0.0), |cx, at| {
@@ -68,7 +69,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
             let e = Expr::Var(cx.let_(e));
             e.clone().mul(e)
         });
-        let inverse = inverse_root(row, squares.mul(float(t, 1.0 / n as f64)), t, eps);
+        let inverse = inverse_root(row, squares.mul(share.clone()), t, eps);
         row.each(|cx, at| {
             let k = cx.load(&scale, at).cast_from(scale.dtype, t);
             let e = load(cx, &x, at).mul(inverse.clone()).mul(k).cast_from(t, y.dtype);

@@ -14,7 +14,7 @@ pub(crate) static GLOBAL_LP_POOL: OpDef = OpDef {
     infer: pool::infer_global,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(pool_lower::global_lp),
+    lower: Lower::OpenNest(pool_lower::global_lp),
     tolerance: Tolerance::SUMS,
     samples,
 };

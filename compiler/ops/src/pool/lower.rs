@@ -4,21 +4,52 @@
 //! taps; each piece gets its own loops and no test remains.
 
 use onnxc_ir::DType;
-use onnxc_ir::lir::Expr;
+use onnxc_ir::lir::{Expr, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpError, OpResult};
+use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, UnOp};
 
 use super::common::{declared_pads, global_window, window};
+use super::open;
 use crate::common::nest::{self, ExprExt, compute_type, float, number, select};
 use crate::common::window::Window;
 
 /// What a pool does with the elements of a window.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Max,
     Average { include_pad: bool },
     Lp(i64),
+}
+
+impl Kind {
+    /// What an element of a window counts as.
+    pub(super) fn element(self, cx: &mut LowerCx, wide: DType, value: Expr) -> Expr {
+        match self {
+            Kind::Lp(1) => Expr::un(UnOp::Abs, value),
+            Kind::Lp(2) => {
+                let v = Expr::Var(cx.let_(value));
+                v.clone().mul(v)
+            }
+            Kind::Lp(p) => Expr::bin(BinOp::Pow, Expr::un(UnOp::Abs, value), float(wide, p as f64)),
+            _ => value,
+        }
+    }
+
+    /// How elements are folded, and from what on.
+    pub(super) fn fold(self, wide: DType) -> (BinOp, Expr) {
+        if self == Kind::Max { (BinOp::Max, lowest(wide)) } else { (BinOp::Add, number(wide, 0.0)) }
+    }
+
+    /// The result of a window from what its elements fold to; an average divides by `count`.
+    pub(super) fn result(self, wide: DType, sum: Expr, count: Expr) -> Expr {
+        match self {
+            Kind::Max | Kind::Lp(1) => sum,
+            Kind::Average { .. } => Expr::bin(BinOp::Div, sum, count),
+            Kind::Lp(2) => nest::sqrt(sum),
+            Kind::Lp(p) => Expr::bin(BinOp::Pow, sum, float(wide, 1.0 / p as f64)),
+        }
+    }
 }
 
 /// A run of outputs along one dimension whose windows see the same taps.
@@ -53,7 +84,11 @@ pub(crate) fn lp(cx: &mut LowerCx) -> OpResult<()> {
 
 /// Lowering of `global_lp_pool`.
 pub(crate) fn global_lp(cx: &mut LowerCx) -> OpResult<()> {
-    let win = global_window(&cx.input(0).view.shape);
+    let x = cx.input(0);
+    if (2..x.view.shape.len()).any(|d| x.view.open(d).is_some()) {
+        return open::global_lp(cx, cx.attrs.int("p").unwrap_or(2));
+    }
+    let win = global_window(&x.view.shape);
     pool(cx, &win, Kind::Lp(cx.attrs.int("p").unwrap_or(2)))
 }
 
@@ -79,14 +114,10 @@ fn pieces(win: &Window, d: usize, declared: u64, open: bool) -> Vec<Piece> {
 }
 
 /// One piece for every combination of the dimensions' pieces, with what `f` does there.
-fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) -> OpResult<()> {
+fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) {
     let (begin, end) = declared_pads(cx.attrs, win);
     let x = cx.input(0).view;
     let open: Vec<bool> = (0..win.kernel.len()).map(|d| x.open(d + 2).is_some()).collect();
-    if (0..open.len()).any(|d| open[d] && (begin[d] + end[d] > 0 || cx.attrs.int("ceil_mode").unwrap_or(0) != 0)) {
-        let error = OpError::new("a padded dimension of a pool comes with the call, which has no code yet");
-        return Err(error.help("give the dimension one value, or a list: --dim N=1,2,4"));
-    }
     let along: Vec<Vec<Piece>> =
         (0..win.kernel.len()).map(|d| pieces(win, d, begin[d] + win.input[d] + end[d], open[d])).collect();
     let mut combined: Vec<Vec<Piece>> = vec![Vec::new()];
@@ -94,7 +125,6 @@ fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[
         combined = combined.iter().flat_map(|c| list.iter().map(|p| [&c[..], &[*p]].concat())).collect();
     }
     combined.iter().for_each(|c| f(cx, c));
-    Ok(())
 }
 
 /// The part of the result that a piece covers, and x so that tap (0, ..) of its first output is at the origin and outputs step by the strides.
@@ -117,6 +147,9 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
+    if open::is_bordered(cx, win) {
+        return open::pool(cx, win, kind);
+    }
     let wide = compute_type(x.dtype);
     for_pieces(cx, win, &mut |cx, piece| {
         let (from, to) = parts(&x, &y, win, piece);
@@ -128,44 +161,23 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
             let element = |cx: &mut LowerCx, tap: &[Expr]| {
                 let index = tap.iter().zip(&steps).fold(from.index(at), |e, (k, s)| e.add(k.clone().times(*s)));
                 let value = nest::at(from.buf, index).cast_from(x.dtype, wide);
-                match kind {
-                    Kind::Lp(1) => Expr::un(UnOp::Abs, value),
-                    Kind::Lp(2) => {
-                        let v = Expr::Var(cx.let_(value));
-                        v.clone().mul(v)
-                    }
-                    Kind::Lp(p) => Expr::bin(BinOp::Pow, Expr::un(UnOp::Abs, value), float(wide, p as f64)),
-                    _ => value,
-                }
+                kind.element(cx, wide, value)
             };
-            let op = if kind == Kind::Max { BinOp::Max } else { BinOp::Add };
-            let start = if kind == Kind::Max { lowest(wide) } else { number(wide, 0.0) };
+            let (op, start) = kind.fold(wide);
             let sum = Expr::Var(reduce(cx, &taps, op, start, element));
-            let result = match kind {
-                Kind::Max | Kind::Lp(1) => sum,
-                Kind::Average { include_pad } => {
-                    let count = if include_pad { padded } else { inside };
-                    Expr::bin(BinOp::Div, sum, number(wide, count.max(1) as f64))
-                }
-                Kind::Lp(2) => nest::sqrt(sum),
-                Kind::Lp(p) => Expr::bin(BinOp::Pow, sum, float(wide, 1.0 / p as f64)),
-            };
+            let count = if kind == (Kind::Average { include_pad: true }) { padded } else { inside };
+            let result = kind.result(wide, sum, number(wide, count.max(1) as f64));
             nest::store(cx, &to, at, result);
         });
-    })
+    });
+    Ok(())
 }
 
 /// Taps up to which a window is written out.
 const UNROLL: u64 = 32;
 
 /// Folds the elements of all taps; few of them one behind the other, many in loops.
-fn reduce(
-    cx: &mut LowerCx,
-    taps: &[u64],
-    op: BinOp,
-    start: Expr,
-    element: impl Fn(&mut LowerCx, &[Expr]) -> Expr,
-) -> onnxc_ir::lir::Var {
+fn reduce(cx: &mut LowerCx, taps: &[u64], op: BinOp, start: Expr, element: impl Fn(&mut LowerCx, &[Expr]) -> Expr) -> Var {
     let total: u64 = taps.iter().product();
     if total == 0 || total > UNROLL {
         let acc = cx.let_(start);
@@ -194,22 +206,34 @@ fn reduce(
     cx.let_(sum.expect("internal: a tap"))
 }
 
-fn lowest(dtype: DType) -> Expr {
+pub(super) fn lowest(dtype: DType) -> Expr {
     match dtype.int_range() {
         Some((low, _)) => nest::int(dtype, low as i64),
         None => float(dtype, f64::NEG_INFINITY),
     }
 }
 
+/// Does a value take the place of the best so far? The first one does while `fresh` is not 0.
+pub(super) fn wins(wide: DType, value: &Expr, best: Var, fresh: Var) -> Expr {
+    let larger = Expr::bin(BinOp::Gt, value.clone(), Expr::Var(best));
+    let larger = Expr::bin(BinOp::Or, larger, Expr::bin(BinOp::Ne, Expr::Var(fresh), Expr::Int(0)));
+    if !wide.is_float() {
+        return larger;
+    }
+    // A NaN wins and stays.
+    let stays = Expr::un(UnOp::Not, Expr::un(UnOp::IsNan, Expr::Var(best)));
+    Expr::bin(BinOp::And, Expr::bin(BinOp::Or, larger, Expr::un(UnOp::IsNan, value.clone())), stays)
+}
+
 /// The largest element and its place: one window after the other.
 fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
     let (x, y, places) = (cx.input(0), cx.output(0), cx.output(1));
     nest::require(y.dtype)?;
-    if !x.view.is_fixed() {
-        return Err(OpError::new("places of largest elements have no code yet for sizes that come with the call"));
-    }
     if y.view.shape.contains(&0) {
         return Ok(());
+    }
+    if !x.view.is_fixed() {
+        return open::max_with_indices(cx, win);
     }
     let wide = compute_type(x.dtype);
     let swapped = cx.attrs.int("storage_order").unwrap_or(0) == 1;
@@ -241,15 +265,7 @@ fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
             cx.for_serial(&taps, |cx, tap| {
                 let index = tap.iter().zip(&steps).fold(from.index(at), |e, (k, s)| e.add(k.clone().times(*s)));
                 let value = Expr::Var(cx.let_(nest::at(from.buf, index).cast_from(x.dtype, wide)));
-                let larger = Expr::bin(BinOp::Gt, value.clone(), Expr::Var(best));
-                let larger = Expr::bin(BinOp::Or, larger, Expr::bin(BinOp::Ne, Expr::Var(fresh), Expr::Int(0)));
-                let larger = if wide.is_float() {
-                    // A NaN wins and stays.
-                    let stays = Expr::un(UnOp::Not, Expr::un(UnOp::IsNan, Expr::Var(best)));
-                    Expr::bin(BinOp::And, Expr::bin(BinOp::Or, larger, Expr::un(UnOp::IsNan, value.clone())), stays)
-                } else {
-                    larger
-                };
+                let larger = wins(wide, &value, best, fresh);
                 let larger = Expr::Var(cx.let_(larger));
                 let here = tap
                     .iter()
@@ -262,7 +278,8 @@ fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
             nest::store(cx, &to, at, Expr::Var(best));
             cx.store(&to_place, at, Expr::Var(place));
         });
-    })
+    });
+    Ok(())
 }
 
 #[cfg(test)]

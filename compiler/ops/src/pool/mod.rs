@@ -6,6 +6,7 @@ mod global_lp_pool;
 mod lower;
 mod lp_pool;
 mod max_pool;
+mod open;
 
 pub(crate) use average_pool::AVERAGE_POOL;
 pub(crate) use global_lp_pool::GLOBAL_LP_POOL;

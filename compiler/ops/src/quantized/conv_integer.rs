@@ -20,7 +20,7 @@ pub(crate) static CONV_INTEGER: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::conv_integer),
+    lower: Lower::OpenNest(lower::conv_integer),
     tolerance: Tolerance::EXACT,
     samples,
 };

@@ -99,6 +99,6 @@ fn padded(layer: &Integer, cx: &mut LowerCx) -> Arg {
         let zero = cx.let_(given.unwrap_or_else(|| int(x.dtype, 0)));
         nest::fill(cx, &all, &Expr::Var(zero));
     }
-    nest::copy(cx, x, &nest::part(&all, &first, &x.view.shape));
+    nest::copy(cx, x, &nest::part(&all, &first, &x.view));
     all
 }

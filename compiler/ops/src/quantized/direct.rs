@@ -1,10 +1,10 @@
 //! The formulas one element after the other, for operands that are not known when compiling.
 
-use onnxc_ir::DType;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{OpResult, View};
+use onnxc_ir::op::{Extent, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::{DType, Dim};
 
 use super::lower::{element, stacks};
 use super::matmul_integer::parameter_strides;
@@ -44,12 +44,13 @@ fn finish(cx: &mut LowerCx, y: &Arg, program: &ScalarProgram, operands: &[Arg], 
 }
 
 pub(super) fn conv(cx: &mut LowerCx, c: &Conv) -> OpResult<()> {
-    let shape = c.y.view.shape.clone();
+    let shape = &c.y.view.shape;
     let filters = (shape[1] / c.group) as i64;
+    let counts: Vec<Expr> = (0..c.win.kernel.len()).map(|d| cx.count(&c.x.view.extent(d + 2))).collect();
     let channels = c.w.view.shape[1];
     let mut taps = vec![channels];
     taps.extend(&c.win.kernel);
-    cx.for_rows(&shape, &View::contiguous(&shape).strides, |cx, at| {
+    cx.for_rows(&c.y.view, &View::contiguous(shape).strides, |cx, at| {
         let zx = c.x_zero.as_ref().map(|z| Expr::Var(cx.let_(first(cx, z))));
         let zw = c.w_zero.as_ref().map(|z| {
             let per_filter = z.view.shape.iter().product::<u64>() > 1;
@@ -68,7 +69,7 @@ pub(super) fn conv(cx: &mut LowerCx, c: &Conv) -> OpResult<()> {
                 let i = i.add(tap[d + 1].clone().times(c.win.dilations[d] as i64)).add(Expr::Int(-(c.win.begin[d] as i64)));
                 let i = Expr::Var(cx.let_(i));
                 let low = Expr::bin(BinOp::Ge, i.clone(), Expr::Int(0));
-                let high = Expr::bin(BinOp::Lt, i.clone(), Expr::Int(c.x.view.shape[d + 2] as i64));
+                let high = Expr::bin(BinOp::Lt, i.clone(), counts[d].clone());
                 let both = Expr::bin(BinOp::And, low, high);
                 inside = Some(match inside {
                     Some(e) => Expr::bin(BinOp::And, e, both),
@@ -129,6 +130,34 @@ fn parameter(arg: &Arg, stack: &[u64], left: bool) -> OpResult<Vec<i64>> {
     Ok(parameter_strides(&arg.view.shape, stack, left)?.into_iter().map(|s| s as i64).collect())
 }
 
+/// Extents of a stack of results, of which `bounds` are the largest.
+fn extents(m: &Matmul, bounds: &[u64]) -> Vec<Extent> {
+    // What the result does not show of the stack are rows and columns of one.
+    let mut shown = m.y.view.extents();
+    if m.a.view.shape.len() == 1 {
+        shown.insert(bounds.len() - 2, 1.into());
+    }
+    if m.b.view.shape.len() == 1 {
+        shown.push(1.into());
+    }
+    shown
+}
+
+/// Refuses products of matrices `a.0` and `b.0` that are not known to fit together at all sizes, and open parameters `a.1` and `b.1` of several elements.
+pub(super) fn check(cx: &LowerCx, a: (usize, usize), b: (usize, usize)) -> OpResult<()> {
+    let (left, right) = (cx.input(a.0).view, cx.input(b.0).view);
+    for i in [a.1, b.1] {
+        nest::fixed(cx, i, 0..cx.opt(i).map_or(0, |p| p.view.shape.len()))?;
+    }
+    let (n, m) = (left.shape.len(), right.shape.len());
+    nest::same_extent(b.0, &right.dims()[m.saturating_sub(2)], &left.dims()[n - 1])?;
+    let stacks = |dims: Vec<Dim>| dims[..dims.len().saturating_sub(2)].iter().rev().cloned().collect::<Vec<Dim>>();
+    for (n, m) in stacks(right.dims()).iter().zip(&stacks(left.dims())).filter(|(n, m)| !n.is_one() && !m.is_one()) {
+        nest::same_extent(b.0, n, m)?;
+    }
+    Ok(())
+}
+
 /// The loops over a stack: `body` gets outer coordinates, row, column, the coordinate of y, and the centred sum.
 fn sums(cx: &mut LowerCx, m: &Matmul, body: impl Fn(&mut LowerCx, &[Expr], &Expr, &Expr, &[Expr], Expr)) -> OpResult<()> {
     let (sa, sb, sy) = stacks(&m.a, &m.b);
@@ -136,11 +165,11 @@ fn sums(cx: &mut LowerCx, m: &Matmul, body: impl Fn(&mut LowerCx, &[Expr], &Expr
     let (ta, tb) = (stack_strides(&m.a, rank, true), stack_strides(&m.b, rank, false));
     let za = m.a_zero.as_ref().map(|z| parameter(z, &sa, true).map(|s| (z.clone(), s))).transpose()?;
     let zb = m.b_zero.as_ref().map(|z| parameter(z, &sb, false).map(|s| (z.clone(), s))).transpose()?;
-    let k = sa[rank - 1];
-    cx.for_rows(&sy, &View::contiguous(&sy).strides, |cx, at| {
+    let k = [m.a.view.extent(m.a.view.shape.len() - 1)].to_vec();
+    cx.for_rows(&extents(m, &sy), &View::contiguous(&sy).strides, |cx, at| {
         let (outer, row, col) = (&at[..rank - 2], &at[rank - 2], &at[rank - 1]);
         let sum = cx.let_(int(DType::I32, 0));
-        cx.for_serial(&[k], |cx, l| {
+        cx.for_serial(&k, |cx, l| {
             let value = |arg: &Arg, strides: &[i64], r: &Expr, c: &Expr| {
                 element(arg, at_stack(arg.view.offset, strides, outer, r, c), DType::I32)
             };
@@ -183,6 +212,9 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
         program: ScalarProgram::default(),
         operands: Vec::new(),
     };
+    check(cx, (0, 2), (3, 5))?;
+    nest::fixed(cx, 1, 0..cx.input(1).view.shape.len())?;
+    nest::fixed(cx, 4, 0..cx.input(4).view.shape.len())?;
     let (sa, sb, _) = stacks(&m.a, &m.b);
     let (scale_a, scale_b, scale_y, zero_y) = (cx.input(1), cx.input(4), cx.input(6), cx.input(7));
     let (pa, pb) = (parameter(&scale_a, &sa, true)?, parameter(&scale_b, &sb, false)?);

@@ -21,7 +21,7 @@ pub(crate) static DYNAMIC_QUANTIZE_LINEAR: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -46,9 +46,9 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.shape.clone();
+    let shape = x.view.extents();
     let (low, high) = (cx.let_(Expr::f32(0.0)), cx.let_(Expr::f32(0.0)));
-    if !shape.contains(&0) {
+    if !x.view.shape.contains(&0) {
         let dims = dense_last(0..shape.len(), &x.view);
         over(cx, &shape, &dims, (LoopKind::Serial, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
             let value = cx.load(&x, at);
@@ -70,7 +70,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (scale_out, zero_out) = (cx.output(1), cx.output(2));
     cx.store(&scale_out, &[], Expr::Var(scale));
     cx.store(&zero_out, &[], Expr::Var(zero).cast_from(DType::I32, DType::U8));
-    if shape.contains(&0) {
+    if x.view.shape.contains(&0) {
         return Ok(());
     }
     let dims = dense_last(0..shape.len(), &y.view);

@@ -98,7 +98,8 @@ impl Integer {
         let buf = cx.scratch(DType::I32, shape.iter().product(), false);
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::I32);
-        ((Arg { buf, dtype: DType::I32, view: channels_last(shape), constant: None }, identity, Vec::new()), false)
+        let view = channels_last(shape).with_open(self.y.view.open.clone());
+        ((Arg { buf, dtype: DType::I32, view, constant: None }, identity, Vec::new()), false)
     }
 
     /// The program as a pass of its own over sums in scratch memory.
@@ -109,7 +110,7 @@ impl Integer {
         let shape = &self.y.view.shape;
         let strides: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, shape)).collect();
         // The sums of x, if any, were taken off by the kernel already.
-        cx.for_each(shape, &self.y.view.strides.clone(), |cx, at| {
+        cx.for_each(&self.y.view, &self.y.view.strides.clone(), |cx, at| {
             let mut args = vec![cx.load(sums, at)];
             for (o, s) in self.operands.iter().zip(&strides) {
                 let index = at.iter().zip(s).fold(Expr::Int(o.view.offset), |e, (i, s)| e.add(i.clone().times(*s)));
@@ -187,8 +188,8 @@ impl Integer {
             first[1] = g * whole as i64;
             let mut from_start = vec![0i64; shape.len()];
             from_start[1] = g * channels as i64;
-            let mut extent = self.x.view.shape.clone();
-            extent[1] = channels;
+            let mut extent = self.x.view.extents();
+            extent[1] = channels.into();
             let (from, to) = (nest::part(&self.x, &from_start, &extent), nest::part(&all, &first, &extent));
             cx.for_each(&extent, &to.view.strides.clone(), |cx, at| {
                 let value = convert(cx.load(&from, at), from.dtype);
@@ -246,7 +247,8 @@ impl Integer {
         let mut shape = self.y.view.shape.clone();
         shape[1] = self.group;
         let buf = cx.scratch(DType::I32, shape.iter().product(), false);
-        let sums = Arg { buf, dtype: DType::I32, view: channels_last(&shape), constant: None };
+        let view = channels_last(&shape).with_open(self.y.view.open.clone());
+        let sums = Arg { buf, dtype: DType::I32, view, constant: None };
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::I32);
         let channels = self.x.view.shape[1] / self.group;
@@ -258,12 +260,12 @@ impl Integer {
         let sums = if self.group == 1 {
             sums
         } else {
-            let full = self.y.view.shape.clone();
+            let full = &self.y.view.shape;
             let buf = cx.scratch(DType::I32, full.iter().product(), false);
-            let spread = Arg { buf, dtype: DType::I32, view: channels_last(&full), constant: None };
+            let spread = Arg { buf, dtype: DType::I32, view: channels_last(full), constant: None };
             for g in 0..self.group as i64 {
-                let mut extent = full.clone();
-                extent[1] = filters;
+                let mut extent = self.y.view.extents();
+                extent[1] = filters.into();
                 let (mut start, mut start_sum) = (vec![0i64; rank], vec![0i64; rank]);
                 (start[1], start_sum[1]) = (g * filters as i64, g);
                 let mut from = nest::part(&sums, &start_sum, &extent);

@@ -19,7 +19,7 @@ pub(crate) static LOOKUP: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -54,7 +54,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let first = first(x.dtype) as i64;
-    cx.for_each(&y.view.shape.clone(), &y.view.strides.clone(), |cx, at| {
+    cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
         let entry = cx.load(&x, at).cast_from(x.dtype, DType::I64).add(Expr::Int(-first));
         let index = Expr::Int(table.view.offset).add(entry.times(table.view.strides[0]));
         cx.store(&y, at, nest::at(table.buf, index));

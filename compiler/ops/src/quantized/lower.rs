@@ -26,6 +26,7 @@ fn ints(t: &onnxc_ir::Tensor) -> Vec<i32> {
 
 /// Lowering of `conv_integer`.
 pub(super) fn conv_integer(cx: &mut LowerCx) -> OpResult<()> {
+    nest::broadcasts(cx, super::conv_integer::OWN, &cx.output(0).view)?;
     let (program, operands) = tile::epilogue(cx, super::conv_integer::OWN, DType::I32);
     conv(cx, (0, 2), (1, 3), None, program, operands)
 }
@@ -33,6 +34,7 @@ pub(super) fn conv_integer(cx: &mut LowerCx) -> OpResult<()> {
 /// Lowering of `qlinear_conv`.
 pub(super) fn qlinear_conv(cx: &mut LowerCx) -> OpResult<()> {
     let y = cx.output(0);
+    nest::broadcasts(cx, super::qlinear_conv::OWN, &y.view)?;
     let m = y.view.shape[1];
     let factor = multipliers(cx, (&cx.input(1), &cx.input(4), &cx.input(6)), m, 1, y.view.shape.len());
     let (program, operands) = finish(cx, super::qlinear_conv::OWN, factor, y.view.shape.len());
@@ -73,8 +75,15 @@ fn conv(
     program: ScalarProgram,
     operands: Vec<Arg>,
 ) -> OpResult<()> {
+    nest::fixed(cx, x.0, [1])?;
+    nest::fixed(cx, w.0, 0..cx.input(w.0).view.shape.len())?;
+    nest::fixed(cx, w.1, [0])?;
     let (x, x_zero, weights, w_zero, y) = (cx.input(x.0), cx.opt(x.1), cx.input(w.0), cx.opt(w.1), cx.output(0));
     let win = window(cx.attrs, &x.view.shape, &weights.view.shape)?;
+    if cx.attrs.str("auto_pad").is_some_and(|a| a.starts_with("SAME")) {
+        // The padding depends on the size.
+        nest::fixed(cx, 0, (0..win.strides.len()).filter(|d| win.strides[*d] > 1).map(|d| d + 2))?;
+    }
     let group = groups(cx.attrs)?;
     let m = y.view.shape[1] as usize;
     let known_bias = bias.as_ref().map(|b| b.constant.as_ref().map(ints));
@@ -104,6 +113,7 @@ fn conv(
 
 /// Lowering of `matmul_integer`.
 pub(super) fn matmul_integer(cx: &mut LowerCx) -> OpResult<()> {
+    nest::broadcasts(cx, super::matmul_integer::OWN, &cx.output(0).view)?;
     let (program, operands) = tile::epilogue(cx, super::matmul_integer::OWN, DType::I32);
     matmul(cx, (0, 2), (1, 3), program, operands)
 }
@@ -111,6 +121,7 @@ pub(super) fn matmul_integer(cx: &mut LowerCx) -> OpResult<()> {
 /// Lowering of `qlinear_matmul`.
 pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
     let y = cx.output(0);
+    nest::broadcasts(cx, super::qlinear_matmul::OWN, &y.view)?;
     let (sa, sb, sy) = (cx.input(1), cx.input(4), cx.input(6));
     let one = |a: &Arg| a.view.shape.iter().product::<u64>() == 1;
     let rank = y.view.shape.len();
@@ -126,6 +137,7 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
 /// A product of stacks of matrices; with one constant matrix on the right it is a convolution by windows of one element over the rows.
 fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: ScalarProgram, operands: Vec<Arg>) -> OpResult<()> {
     let (x, x_zero, w, w_zero, y) = (cx.input(a.0), cx.opt(a.1), cx.input(b.0), cx.opt(b.1), cx.output(0));
+    direct::check(cx, a, b)?;
     let n = w.view.shape.last().copied().unwrap_or(1);
     let one_zero = x_zero.as_ref().is_none_or(|z| z.view.shape.iter().product::<u64>() == 1);
     let zeros = known_zeros(w_zero.as_ref(), n as usize);
@@ -140,11 +152,11 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
     let weights = (0..n as usize * k).map(|i| values[(i % k) * n as usize + i / k]).collect();
     // The last dimension (k, or columns) becomes the channels, all others are space.
     let turned = |arg: &Arg| {
-        let mut view = arg.view.clone();
-        let (extent, stride) = (view.shape.pop().unwrap_or(1), view.strides.pop().unwrap_or(0));
-        view.shape.splice(0..0, [1, extent]);
-        view.strides.splice(0..0, [0, stride]);
-        Arg { view, constant: None, ..arg.clone() }
+        let (mut extents, mut strides) = (arg.view.extents(), arg.view.strides.clone());
+        let (extent, stride) = (extents.pop().unwrap_or(1.into()), strides.pop().unwrap_or(0));
+        extents.splice(0..0, [1.into(), extent]);
+        strides.splice(0..0, [0, stride]);
+        Arg { view: nest::view(&extents, strides, arg.view.offset), constant: None, ..arg.clone() }
     };
     let space = x.view.shape.len() - 1;
     let spread = |o: &Arg| {
@@ -170,7 +182,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
     layer.emit(cx)
 }
 
-/// Extents of the operands as stacks, for `direct`.
+/// Largest extents of the operands as stacks, for `direct`.
 pub(super) fn stacks(a: &Arg, b: &Arg) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
     stacked(&a.view.shape, &b.view.shape)
 }

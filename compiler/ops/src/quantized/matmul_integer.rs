@@ -25,7 +25,7 @@ pub(crate) static MATMUL_INTEGER: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::matmul_integer),
+    lower: Lower::OpenNest(lower::matmul_integer),
     tolerance: Tolerance::EXACT,
     samples,
 };

@@ -26,7 +26,7 @@ pub(crate) static QLINEAR_CONV: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::qlinear_conv),
+    lower: Lower::OpenNest(lower::qlinear_conv),
     tolerance: Tolerance::EXACT,
     samples,
 };

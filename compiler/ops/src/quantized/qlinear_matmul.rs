@@ -21,7 +21,7 @@ pub(crate) static QLINEAR_MATMUL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower::qlinear_matmul),
+    lower: Lower::OpenNest(lower::qlinear_matmul),
     tolerance: Tolerance::EXACT,
     samples,
 };

@@ -36,7 +36,7 @@ pub(crate) static QUANTIZE_LINEAR: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };

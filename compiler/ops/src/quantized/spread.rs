@@ -1,11 +1,11 @@
 //! Loops over a tensor with the scale and zero point of every element.
 
 use onnxc_ir::DType;
-use onnxc_ir::TensorType;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{OpResult, View};
 use onnxc_ir::scalar::BinOp;
+use onnxc_ir::{Dim, TensorType};
 
 use super::params::Spread;
 use crate::common::nest::{self, ExprExt};
@@ -19,13 +19,16 @@ pub(super) fn over_parameters(
     body: impl Fn(&mut LowerCx, &[Expr], Expr, Option<Expr>),
 ) -> OpResult<()> {
     let (scale, zero) = (cx.input(1), cx.opt(2));
-    let ty = |a: &Arg| TensorType::fixed(a.dtype, &a.view.shape);
+    let ty = |a: &Arg| TensorType::new(a.dtype, a.view.dims());
     let spread = Spread::new(cx.attrs, &ty(x), &ty(&scale))?;
     if y.view.shape.contains(&0) {
         return Ok(());
     }
     if scale.dtype != DType::F8E8M0 {
         nest::require(scale.dtype)?;
+    }
+    for (i, arg) in [(1, Some(&scale)), (2, zero.as_ref())] {
+        arg.map_or(Ok(()), |arg| covers(i, arg, &y.view, &spread))?;
     }
     let at_parameter = |cx: &LowerCx, arg: &Arg, at: &[Expr]| {
         let index = match &spread {
@@ -37,12 +40,28 @@ pub(super) fn over_parameters(
         };
         cx.load(arg, &index)
     };
-    cx.for_each(&y.view.shape.clone(), &y.view.strides.clone(), |cx, at| {
+    cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
         let s = at_parameter(cx, &scale, at).cast_from(scale.dtype, DType::F32);
         let z = zero.as_ref().map(|z| at_parameter(cx, z, at).cast_from(z.dtype, zero_type(z.dtype)));
         body(cx, at, s, z);
     });
     Ok(())
+}
+
+/// Refuses parameters that are not known to be there for all elements of `y`.
+fn covers(i: usize, arg: &Arg, y: &View, spread: &Spread) -> OpResult<()> {
+    let (own, all) = (arg.view.dims(), y.dims());
+    if arg.view.is_fixed() && y.is_fixed() {
+        return Ok(());
+    }
+    match spread {
+        Spread::Tensor => Ok(()),
+        Spread::Axis(d) => nest::equal_extents(i, &own, &all[*d..=*d]),
+        Spread::Block(axis, n) => (0..own.len()).try_for_each(|d| {
+            let blocks = if d == *axis { all[d].div_ceil(&Dim::Const(*n)) } else { all[d].clone() };
+            nest::same_extent(i, &own[d], &blocks)
+        }),
+    }
 }
 
 fn zero_type(zero: DType) -> DType {

@@ -13,7 +13,7 @@ pub(crate) static GRU: OpDef = OpDef {
     infer: |cx| infer(cx, Kind::Gru),
     infer_dims: None,
     eval: |cx| eval::eval(cx, Kind::Gru),
-    lower: Lower::Nest(|cx| lower::lower(cx, Kind::Gru)),
+    lower: Lower::OpenNest(|cx| lower::lower(cx, Kind::Gru)),
     tolerance: Tolerance::SUMS,
     samples: all,
 };

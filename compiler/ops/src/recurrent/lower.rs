@@ -1,13 +1,14 @@
 //! Code of recurrent layers: the products of all time steps with w at once, then per step the product of the state with r and one vector loop over the gates.
 
-use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::OpResult;
+use onnxc_ir::op::{Extent, OpResult};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::{DType, Dim};
 
 use super::cell::{Cell, Direction, Kind};
 use super::quantized_lower::Matrices;
+use crate::common::nest;
 use crate::common::tile::{self, Outer, Product};
 
 /// One direction of a layer while it is lowered.
@@ -18,8 +19,8 @@ pub(super) struct Layer<'c> {
     quantized: Option<&'c Matrices>,
     /// Number of the direction.
     pub d: u64,
-    time: u64,
-    batch: u64,
+    time: Extent,
+    batch: Extent,
     hidden: u64,
     x: Arg,
     lengths: Option<Arg>,
@@ -33,28 +34,45 @@ pub(super) struct Layer<'c> {
 }
 
 pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
+    for i in [1, 2, 3, 7] {
+        nest::fixed(cx, i, 0..cx.opt(i).map_or(0, |a| a.view.shape.len()))?;
+    }
     let cell = Cell::of(kind, cx.attrs, cx.input(2).view.shape[2])?;
-    layers(cx, &cell, None);
+    layers(cx, &cell, None)
+}
+
+/// Refuses open extents other than those of time and batch, and operands that are not known to have the same batch.
+fn check(cx: &LowerCx, cell: &Cell) -> OpResult<()> {
+    nest::fixed(cx, 0, [2])?;
+    let batch = cx.input(0).view.extent(1).dim();
+    if let Some(lengths) = cx.opt(4) {
+        nest::equal_extents(4, &lengths.view.dims(), std::slice::from_ref(&batch))?;
+    }
+    let state = [Dim::Const(cell.directions.len() as u64), batch, Dim::Const(cell.hidden)];
+    for i in [5, 6] {
+        cx.opt(i).map_or(Ok(()), |given| nest::equal_extents(i, &given.view.dims(), &state))?;
+    }
     Ok(())
 }
 
 /// All directions.
-pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>) {
+pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>) -> OpResult<()> {
+    check(cx, cell)?;
     let x = cx.input(0);
-    let (time, batch, hidden, kind) = (x.view.shape[0], x.view.shape[1], cell.hidden, cell.kind);
+    let (time, batch, hidden, kind) = (x.view.extent(0), x.view.extent(1), cell.hidden, cell.kind);
     let width = kind.gates() as u64 * hidden;
-    let h = cx.scratch(DType::F32, batch * hidden, false);
-    let c = cx.scratch(DType::F32, batch * hidden, false);
-    let from_x = cx.scratch(DType::F32, time * batch * width, false);
-    let from_h = cx.scratch(DType::F32, batch * width, false);
+    let h = cx.scratch(DType::F32, batch.bound * hidden, false);
+    let c = cx.scratch(DType::F32, batch.bound * hidden, false);
+    let from_x = cx.scratch(DType::F32, time.bound * batch.bound * width, false);
+    let from_h = cx.scratch(DType::F32, batch.bound * width, false);
     for (d, direction) in cell.directions.iter().enumerate() {
         let layer = Layer {
             cell,
             direction,
             quantized,
             d: d as u64,
-            time,
-            batch,
+            time: time.clone(),
+            batch: batch.clone(),
             hidden,
             x: x.clone(),
             lengths: cx.opt(4),
@@ -76,6 +94,7 @@ pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>
             layer.each_state(cx, |cx, at, i| cx.store(&to, at, Expr::Load(state, Box::new(i))));
         }
     }
+    Ok(())
 }
 
 /// `i * n + j`.
@@ -91,7 +110,7 @@ impl Layer<'_> {
     /// Loops over a state: its coordinate in `[D, B, H]` and its index in scratch.
     fn each_state(&self, cx: &mut LowerCx, body: impl FnOnce(&mut LowerCx, &[Expr], Expr)) {
         let (d, hidden) = (self.d as i64, self.hidden);
-        cx.for_(LoopKind::Serial, self.batch, |cx, b| {
+        cx.for_in(LoopKind::Serial, &self.batch, |cx, b| {
             cx.for_(LoopKind::Vector, hidden, |cx, j| body(cx, &[Expr::Int(d), b.clone(), j.clone()], flat(&b, hidden, &j)));
         });
     }
@@ -113,7 +132,7 @@ impl Layer<'_> {
         let (first, count) = rows;
         let matrix = cx.input(operand);
         let k = matrix.view.shape[2];
-        let (mr, nr) = tile::choose(cx.target, false, a.rows, count);
+        let (mr, nr) = tile::choose(cx.target, false, a.rows.bound, count);
         let b = self.packed(cx, &matrix, first, count, nr);
         let second_half = if operand == 2 { self.width() } else { 0 };
         let bias = cx.opt(3).map(|bias| (self.bias(cx, &bias, second_half + first, count), 0));
@@ -121,7 +140,7 @@ impl Layer<'_> {
         identity.arg(0, DType::F32);
         let product = Product {
             outer: a.outer.clone(),
-            rows: a.rows.into(),
+            rows: a.rows.clone(),
             cols: count.into(),
             a: (a.buf, DType::F32, a.start),
             a_row: a.row,
@@ -183,14 +202,16 @@ impl Layer<'_> {
     /// All gates of all steps: rows are steps and batch entries.
     fn products_of_x(&self, cx: &mut LowerCx) {
         let (strides, width) = (&self.x.view.strides, self.width() as i64);
-        let merged = strides[0] == self.batch as i64 * strides[1] || self.time == 1 || self.batch == 1;
-        let step = if self.batch == 1 { strides[0] } else { strides[1] };
-        let outer =
-            Outer { n: self.time.into(), a: strides[0], b: 0, c: self.batch as i64 * width, bias: 0, operands: Vec::new() };
+        // Behind an open batch the next step is somewhere else.
+        let follows = self.batch.open.is_none() && strides[0] == self.batch.bound as i64 * strides[1];
+        let merged = follows || self.time.is_one() || self.batch.is_one();
+        let step = if self.batch.is_one() { strides[0] } else { strides[1] };
+        let c = self.batch.bound as i64 * width;
+        let outer = Outer { n: self.time.clone(), a: strides[0], b: 0, c, bias: 0, operands: Vec::new() };
         let a = Rows {
             buf: self.x.buf,
             start: self.x.view.offset,
-            rows: if merged { self.time * self.batch } else { self.batch },
+            rows: if merged { self.time.times(&self.batch) } else { self.batch.clone() },
             row: step,
             k: strides[2],
             outer: if merged { Vec::new() } else { vec![outer] },
@@ -200,14 +221,14 @@ impl Layer<'_> {
 
     /// `from_h[:, first..first+count] = state * r[first..first+count]^T + bias`.
     fn product_of_state(&self, cx: &mut LowerCx, state: BufId, first: u64, count: u64) {
-        let a = Rows { buf: state, start: 0, rows: self.batch, row: self.hidden as i64, k: 1, outer: Vec::new() };
+        let a = Rows { buf: state, start: 0, rows: self.batch.clone(), row: self.hidden as i64, k: 1, outer: Vec::new() };
         self.product(cx, (first, count), &a, 2, (self.from_h, first as i64, self.width() as i64));
     }
 
     fn steps(&self, cx: &mut LowerCx) {
         let scaled = (self.cell.kind == Kind::Gru && !self.cell.linear_before_reset)
-            .then(|| cx.scratch(DType::F32, self.batch * self.hidden, false));
-        cx.for_(LoopKind::Serial, self.time, |cx, step| match scaled {
+            .then(|| cx.scratch(DType::F32, self.batch.bound * self.hidden, false));
+        cx.for_in(LoopKind::Serial, &self.time, |cx, step| match scaled {
             Some(scaled) => {
                 self.product_of_state(cx, self.h, 0, 2 * self.hidden);
                 self.each_entry(cx, &step, |cx, at| self.gru_gates(cx, at, scaled));
@@ -227,17 +248,18 @@ impl Layer<'_> {
 
     /// Loops over the batch and the hidden units of one step; entries whose sequence has ended get zeros as results.
     fn each_entry(&self, cx: &mut LowerCx, step: &Expr, body: impl Fn(&mut LowerCx, &At)) {
-        cx.for_(LoopKind::Serial, self.batch, |cx, b| {
+        let time = cx.count(&self.time);
+        cx.for_in(LoopKind::Serial, &self.batch, |cx, b| {
             let Some(lengths) = &self.lengths else {
                 let t = if self.direction.reverse {
-                    Expr::bin(BinOp::Sub, Expr::Int(self.time as i64 - 1), step.clone())
+                    Expr::bin(BinOp::Sub, time.add(Expr::Int(-1)), step.clone())
                 } else {
                     step.clone()
                 };
                 return self.units(cx, &b, t, &body);
             };
             let length = Expr::Cast(DType::I64, Box::new(cx.load(lengths, std::slice::from_ref(&b))));
-            let length = Expr::bin(BinOp::Min, length, Expr::Int(self.time as i64));
+            let length = Expr::bin(BinOp::Min, length, time);
             let length = Expr::Var(cx.let_(length));
             let t = if self.direction.reverse {
                 let back = Expr::bin(BinOp::Sub, length.clone(), step.clone().add(Expr::Int(1)));
@@ -258,7 +280,7 @@ impl Layer<'_> {
     }
 
     fn units(&self, cx: &mut LowerCx, b: &Expr, t: Expr, body: &impl Fn(&mut LowerCx, &At)) {
-        let row = flat(&t, self.batch, b);
+        let row = flat(&t, self.batch.bound, b);
         cx.for_(LoopKind::Vector, self.hidden, |cx, j| {
             let at =
                 At { t, b: b.clone(), x_row: row.times(self.width() as i64), h_row: b.clone().times(self.width() as i64), j };
@@ -369,7 +391,7 @@ impl Layer<'_> {
 pub(super) struct Rows {
     pub buf: BufId,
     pub start: i64,
-    pub rows: u64,
+    pub rows: Extent,
     pub row: i64,
     pub k: i64,
     pub outer: Vec<Outer>,

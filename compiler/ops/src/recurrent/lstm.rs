@@ -13,7 +13,7 @@ pub(crate) static LSTM: OpDef = OpDef {
     infer: |cx| infer(cx, Kind::Lstm),
     infer_dims: None,
     eval: |cx| eval::eval(cx, Kind::Lstm),
-    lower: Lower::Nest(|cx| lower::lower(cx, Kind::Lstm)),
+    lower: Lower::OpenNest(|cx| lower::lower(cx, Kind::Lstm)),
     tolerance: Tolerance::SUMS,
     samples: all,
 };

@@ -25,7 +25,7 @@ pub(crate) static DYNAMIC_QUANTIZE_LSTM: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(quantized_lower::lower),
+    lower: Lower::OpenNest(quantized_lower::lower),
     tolerance: Tolerance { rel: 1e-4, abs: 5e-3, why: "an element may round to the neighbouring step of its dynamic scale" },
     samples,
 };

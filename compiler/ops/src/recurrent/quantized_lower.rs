@@ -6,7 +6,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::OpResult;
+use onnxc_ir::op::{Extent, OpResult};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
 
 use super::cell::{Cell, Kind};
@@ -22,12 +22,11 @@ pub(super) struct Matrices([Matrix; 2]);
 pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let matrices = Matrices(Matrix::both(|i| cx.opt(i).and_then(|arg| arg.constant))?);
     let cell = Cell::of(Kind::Lstm, cx.attrs, matrices.0[1].k as u64)?;
-    layers(cx, &cell, Some(&matrices));
-    Ok(())
+    layers(cx, &cell, Some(&matrices))
 }
 
 /// A dimension of A: its extent, its stride there, its stride among the quantised rows.
-type Dimension = (u64, i64, i64);
+type Dimension = (Extent, i64, i64);
 
 /// Quantised rows.
 struct Quantized {
@@ -61,20 +60,21 @@ impl Matrices {
             cx.push(Stmt::Store(start, j.clone(), shift));
             cx.push(Stmt::Store(factor, j.clone(), scale.mul(load(scales, &j))));
         });
-        let (mr, nr) = tile::choose(cx.target, true, a.rows, matrix.n as u64);
+        let (mr, nr) = tile::choose(cx.target, true, a.rows.bound, matrix.n as u64);
         let packed = cx.const_buf(
             DType::I8,
             tile::pack_bytes(matrix.k, matrix.n, nr as usize, |row, column| values[row * matrix.n + column] as u8),
         );
         let (epilogue, operands) = epilogue(cx, layer, which, factor, q.sums.map(|s| (s, zeros)));
-        let outer = a.outer.iter().map(|o| Outer { a: (a.rows * padded) as i64, operands: vec![0; operands.len()], ..o.clone() });
+        let outer =
+            a.outer.iter().map(|o| Outer { a: (a.rows.bound * padded) as i64, operands: vec![0; operands.len()], ..o.clone() });
         let mut outer: Vec<Outer> = outer.collect();
         if let (Some(o), Some(s)) = (outer.first_mut(), operands.iter().position(|o| !o.per_column)) {
-            o.operands[s] = a.rows as i64;
+            o.operands[s] = a.rows.bound as i64;
         }
         let product = Product {
             outer,
-            rows: a.rows.into(),
+            rows: a.rows.clone(),
             cols: (matrix.n as u64).into(),
             a: (q.buf, q.dtype, 0),
             a_row: padded as i64,
@@ -135,21 +135,21 @@ fn quantize(cx: &mut LowerCx, a: &Rows, k: u64, with_sums: bool) -> Quantized {
     let padded = k.next_multiple_of(4);
     let outer: u64 = a.outer.iter().map(|o| o.n.bound).product();
     let dtype = if cx.target.i8_unsigned_a { DType::U8 } else { DType::I8 };
-    let buf = cx.scratch(dtype, outer * a.rows * padded, false);
-    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n.bound, o.a, (a.rows * padded) as i64)).collect();
-    dims.push((a.rows, a.row, padded as i64));
-    dims.push((k, a.k, 1));
+    let buf = cx.scratch(dtype, outer * a.rows.bound * padded, false);
+    let mut dims = dims_of_rows(a, padded);
+    dims.push((k.into(), a.k, 1));
     let (scale, zero) = range(cx, a, &merged(&dims, false));
     // The tile's bytes are signed on some targets: everything moves down by 128, the zero point too.
     let moved = if dtype == DType::I8 { 128 } else { 0 };
-    let sums = with_sums.then(|| cx.scratch(DType::I32, outer * a.rows, false));
+    let sums = with_sums.then(|| cx.scratch(DType::I32, outer * a.rows.bound, false));
     let dims = merged(&dims, true);
     let (inner, rows) = dims.split_last().expect("internal: rows have elements");
-    let (rows, inner) = if with_sums || padded != k { (dims_of_rows(a, padded), (k, a.k, 1)) } else { (rows.to_vec(), *inner) };
+    let (rows, inner) =
+        if with_sums || padded != k { (dims_of_rows(a, padded), (k.into(), a.k, 1)) } else { (rows.to_vec(), inner.clone()) };
     let (scale_, zero_) = (Expr::Var(scale), Expr::Var(zero));
     nest(cx, &rows, (Expr::Int(a.start), Expr::Int(0)), &mut |cx, from, to| {
         let sum = sums.map(|_| cx.let_(int(DType::I32, 0)));
-        cx.for_(LoopKind::Vector, inner.0, |cx, i| {
+        cx.for_in(LoopKind::Vector, &inner.0, |cx, i| {
             let v = load(a.buf, &from.clone().add(i.clone().times(inner.1)));
             let v = Expr::un(UnOp::Round, Expr::bin(BinOp::Div, v, scale_.clone())).add(zero_.clone());
             let v = Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, v, Expr::f32(0.0)), Expr::f32(255.0));
@@ -174,8 +174,9 @@ fn quantize(cx: &mut LowerCx, a: &Rows, k: u64, with_sums: bool) -> Quantized {
 
 /// The rows, not merged.
 fn dims_of_rows(a: &Rows, padded: u64) -> Vec<Dimension> {
-    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n.bound, o.a, (a.rows * padded) as i64)).collect();
-    dims.push((a.rows, a.row, padded as i64));
+    let step = (a.rows.bound * padded) as i64;
+    let mut dims: Vec<Dimension> = a.outer.iter().map(|o| (o.n.clone(), o.a, step)).collect();
+    dims.push((a.rows.clone(), a.row, padded as i64));
     dims
 }
 
@@ -184,7 +185,7 @@ fn range(cx: &mut LowerCx, a: &Rows, dims: &[Dimension]) -> (Var, Var) {
     let (low, high) = (cx.let_(Expr::f32(0.0)), cx.let_(Expr::f32(0.0)));
     let (inner, rows) = dims.split_last().expect("internal: rows have elements");
     nest(cx, rows, (Expr::Int(a.start), Expr::Int(0)), &mut |cx, from, _| {
-        cx.for_(LoopKind::Vector, inner.0, |cx, i| {
+        cx.for_in(LoopKind::Vector, &inner.0, |cx, i| {
             let v = Expr::Var(cx.let_(load(a.buf, &from.clone().add(i.times(inner.1)))));
             accumulate(cx, low, BinOp::Min, v.clone());
             accumulate(cx, high, BinOp::Max, v);
@@ -203,20 +204,21 @@ fn range(cx: &mut LowerCx, a: &Rows, dims: &[Dimension]) -> (Var, Var) {
 /// Neighbouring dimensions as one where A (and, if asked, the quantised rows) has no gap between them.
 fn merged(dims: &[Dimension], both: bool) -> Vec<Dimension> {
     let mut out: Vec<Dimension> = Vec::new();
-    for (n, from, to) in dims.iter().copied().filter(|d| d.0 != 1) {
+    for (n, from, to) in dims.iter().filter(|d| !d.0.is_one()) {
+        let follows = |last: &Dimension| last.1 == from * n.bound as i64 && (!both || last.2 == to * n.bound as i64);
         match out.last_mut() {
-            Some(last) if last.1 == from * n as i64 && (!both || last.2 == to * n as i64) => *last = (last.0 * n, from, to),
-            _ => out.push((n, from, to)),
+            Some(last) if n.open.is_none() && follows(last) => *last = (last.0.times(n), *from, *to),
+            _ => out.push((n.clone(), *from, *to)),
         }
     }
-    if out.is_empty() { vec![(1, 1, 1)] } else { out }
+    if out.is_empty() { vec![(1.into(), 1, 1)] } else { out }
 }
 
 /// Serial loops over `dims`; the body gets the positions in A and among the quantised rows.
 fn nest(cx: &mut LowerCx, dims: &[Dimension], at: (Expr, Expr), body: &mut dyn FnMut(&mut LowerCx, Expr, Expr)) {
-    let Some((&(n, from, to), rest)) = dims.split_first() else { return body(cx, at.0, at.1) };
-    cx.for_(LoopKind::Serial, n, |cx, i| {
-        let next = (at.0.clone().add(i.clone().times(from)), at.1.clone().add(i.times(to)));
+    let Some(((n, from, to), rest)) = dims.split_first() else { return body(cx, at.0, at.1) };
+    cx.for_in(LoopKind::Serial, n, |cx, i| {
+        let next = (at.0.clone().add(i.clone().times(*from)), at.1.clone().add(i.times(*to)));
         nest(cx, rest, next, body);
     });
 }

@@ -13,7 +13,7 @@ pub(crate) static RNN: OpDef = OpDef {
     infer: |cx| infer(cx, Kind::Rnn),
     infer_dims: None,
     eval: |cx| eval::eval(cx, Kind::Rnn),
-    lower: Lower::Nest(|cx| lower::lower(cx, Kind::Rnn)),
+    lower: Lower::OpenNest(|cx| lower::lower(cx, Kind::Rnn)),
     tolerance: Tolerance::SUMS,
     samples: all,
 };

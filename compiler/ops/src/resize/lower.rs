@@ -50,11 +50,6 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         pass(cx, &x, &y, tables, &method);
         return Ok(());
     }
-    if open {
-        return Err(OpError::new(
-            "cubic interpolation along several dimensions has no code yet for sizes that come with the call",
-        ));
-    }
     // One dimension after the other through scratch.
     let changed: Vec<usize> = (0..axes.len()).filter(|d| !unchanged(&taps[*d], &axes[*d])).collect();
     let mut from = x;
@@ -62,11 +57,12 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let to = if n + 1 == changed.len() {
             y.clone()
         } else {
-            let mut shape = from.view.shape.clone();
-            shape[*d] = axes[*d].output;
+            let mut extents = from.view.extents();
+            extents[*d] = y.view.extent(*d);
+            let shape = nest::bounds(&extents);
             let dtype = compute_type(if from.dtype.is_float() { from.dtype } else { DType::F32 });
             let buf = cx.scratch(dtype, shape.iter().product(), false);
-            Arg { buf, dtype, view: ordered(&shape, &y.view.strides), constant: None }
+            Arg { buf, dtype, view: nest::view(&extents, ordered(&shape, &y.view.strides).strides, 0), constant: None }
         };
         let tables =
             (0..axes.len()).map(|e| if e == *d { table(cx, &taps[e], &axes[e], from.view.extent(e)) } else { None }).collect();

@@ -2,7 +2,7 @@
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Tolerance};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
 use crate::common::sample::{f32s, int_attrs, plain, sample};
@@ -18,9 +18,9 @@ pub(crate) static SHAPE: OpDef = OpDef {
     infer_dims: Some(shape_dims),
     eval: |cx| Ok(vec![shape_tensor(cx.attrs, cx.input(0).shape())]),
     lower: Lower::OpenNest(|cx| {
-        let dims = cx.input(0).view.dims();
-        let part = part(cx.attrs, dims.len());
-        write(cx, &dims[part])
+        let shape = cx.input(0).view.extents();
+        let part = part(cx.attrs, shape.len());
+        write(cx, &shape[part])
     }),
     tolerance: Tolerance::EXACT,
     samples: || {
@@ -40,8 +40,8 @@ pub(crate) static SIZE: OpDef = OpDef {
     infer_dims: Some(|cx| Some(vec![cx.input(0).ok()?.shape.iter().fold(Dim::Const(1), |a, d| a.mul(d))])),
     eval: |cx: &EvalCx| Ok(vec![Tensor::scalar(cx.input(0).len() as i64)]),
     lower: Lower::OpenNest(|cx| {
-        let n = cx.input(0).view.dims().iter().fold(Dim::Const(1), |n, d| n.mul(d));
-        write(cx, &[n])
+        let shape = cx.input(0).view.extents();
+        write(cx, &[shape.iter().fold(Extent::from(1), |n, d| n.times(d))])
     }),
     tolerance: Tolerance::EXACT,
     samples: || vec![plain(vec![f32s(&[2, 3, 4])]), plain(vec![f32s(&[])]), plain(vec![f32s(&[0, 3])])],
@@ -65,12 +65,12 @@ fn shape_tensor(attrs: &Attrs, shape: &[u64]) -> Tensor {
     Tensor::from_vec(&[values.len() as u64], values)
 }
 
-fn write(cx: &mut LowerCx, values: &[Dim]) -> OpResult<()> {
+fn write(cx: &mut LowerCx, values: &[Extent]) -> OpResult<()> {
     let out = cx.output(0);
     for (i, v) in values.iter().enumerate() {
         let at: Vec<Expr> = if out.view.shape.is_empty() { vec![] } else { vec![Expr::Int(i as i64)] };
-        let value = cx.size(v);
-        cx.store(&out, &at, value);
+        let n = cx.count(v);
+        cx.store(&out, &at, n);
     }
     Ok(())
 }

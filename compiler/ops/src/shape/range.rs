@@ -26,7 +26,7 @@ pub(crate) static RANGE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::POLY,
     samples: || {
         let f = |x: f32| Some(SampleInput::Const(Tensor::scalar(x)));
@@ -84,7 +84,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let zeros = vec![Expr::Int(0); arg.view.shape.len()];
         cx.load(arg, &zeros).cast_from(arg.dtype, work)
     };
-    cx.for_(LoopKind::Serial, out.view.shape[0], |cx, i| {
+    cx.for_in(LoopKind::Serial, &out.view.extent(0), |cx, i| {
         let step = first(cx, &delta).mul(i.clone().cast_from(DType::I64, work));
         let value = Expr::bin(BinOp::Add, first(cx, &start), step).cast_from(work, out.dtype);
         cx.store(&out, &[i], value);

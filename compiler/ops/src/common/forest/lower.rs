@@ -3,6 +3,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, UnOp};
 
 use super::{Aggregate, COLUMNS, EQUAL, GREATER, LESS, Sums, UNORDERED};
@@ -158,13 +159,17 @@ fn holds(set: i64, x: &Expr, split: &Expr) -> Expr {
 }
 
 /// Emits the walks of all rows through all trees.
-pub(crate) fn lower(cx: &mut LowerCx, walk: &Walk) {
-    let (rows, targets, trees) = (walk.y.view.shape[0], walk.y.view.shape[1], walk.roots.view.shape[0]);
-    if rows == 0 {
-        return;
+pub(crate) fn lower(cx: &mut LowerCx, walk: &Walk) -> OpResult<()> {
+    let (rows, targets, trees) = (walk.y.view.extent(0), walk.y.view.shape[1], walk.roots.view.shape[0]);
+    if rows.bound == 0 {
+        return Ok(());
+    }
+    for (i, arg) in cx.inputs.iter().enumerate() {
+        let rank = arg.as_ref().map_or(0, |a| a.view.shape.len());
+        nest::fixed(cx, i, usize::from(i == 0)..rank)?;
     }
     let plain = walk.apart.is_none() && !walk.sums.settle && walk.sums.aggregate != Aggregate::Average;
-    cx.for_rows(&[rows], &[1], |cx, at| {
+    cx.for_rows(&vec![rows], &[1], |cx, at| {
         let row = at[0].clone();
         let start = walk.number(walk.sums.start);
         cx.for_(LoopKind::Vector, targets, |cx, k| walk.set_sum(cx, &row, k, start));
@@ -173,4 +178,5 @@ pub(crate) fn lower(cx: &mut LowerCx, walk: &Walk) {
             cx.for_(LoopKind::Vector, targets, |cx, k| walk.finish(cx, &row, k, trees));
         }
     });
+    Ok(())
 }
