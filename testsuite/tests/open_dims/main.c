@@ -1,7 +1,8 @@
-/* Runs a model with open dimensions on raw bytes:  program IN_DIR OUT_DIR VALUE...
+/* Runs a model with open dimensions, or with sizes that data decides on, on raw bytes:  program IN_DIR OUT_DIR VALUE...
  *
  * A value for each open dimension follows the folders. Buffers have just the sizes that the model states for these values, with painted
- * bytes behind them. Reads IN_DIR/input_<i>.bin, writes OUT_DIR/output_<j>.bin and, to standard output, type and extents of each output.
+ * bytes behind them. Reads IN_DIR/input_<i>.bin, writes OUT_DIR/output_<j>.bin and, to standard output, type and extents of each output, as the
+ * counts that the run reports say.
  * Without inputs in IN_DIR it fills them with zeros. The exit code is the first status that is not ONNXC_OK.
  */
 #include MODEL_HEADER
@@ -43,7 +44,8 @@ int main(int argc, char **argv) {
 
     uint64_t *input_dims = calloc(extents(m->inputs, m->n_inputs) + 1, 8), *output_dims = calloc(extents(m->outputs, m->n_outputs) + 1, 8);
     uint64_t *input_bytes = calloc(m->n_inputs + 1, 8), *output_bytes = calloc(m->n_outputs + 1, 8);
-    onnxc_sizes sizes = {0, input_dims, output_dims, input_bytes, output_bytes}, arena_only = {0, 0, 0, 0, 0};
+    onnxc_sizes sizes = {.input_dims = input_dims, .output_dims = output_dims, .input_bytes = input_bytes, .output_bytes = output_bytes};
+    onnxc_sizes arena_only = {.arena_bytes = 0};
     const void **inputs = calloc(m->n_inputs + 1, sizeof *inputs);
     void **outputs = calloc(m->n_outputs + 1, sizeof *outputs);
     int status = m->sizes(dims, &sizes);
@@ -58,7 +60,7 @@ int main(int argc, char **argv) {
         return status;
     }
     if (m->sizes(dims, &arena_only) || arena_only.arena_bytes != sizes.arena_bytes) die("sizes", "without lists");
-    if (sizes.arena_bytes > m->arena_bytes || m->sizes(dims, 0) != ONNXC_NULL || m->sizes(0, &sizes) != ONNXC_NULL) die("sizes", "wrong");
+    if (sizes.arena_bytes > m->arena_bytes || m->sizes(dims, 0) != ONNXC_NULL || (m->n_dims && m->sizes(0, &sizes) != ONNXC_NULL)) die("sizes", "wrong");
 
     char path[4096];
     for (uint32_t i = 0; i < m->n_inputs; i++) {
@@ -72,18 +74,30 @@ int main(int argc, char **argv) {
     }
     for (uint32_t j = 0; j < m->n_outputs; j++) outputs[j] = painted(output_bytes[j]);
     onnxc_call call = {.inputs = inputs, .outputs = outputs, .arena = painted(sizes.arena_bytes)};
-    if (m->run(&call) != ONNXC_NULL) die("run", "without dimensions");
+    if (m->n_dims && m->run(&call) != ONNXC_NULL) die("run", "without dimensions");
     call.dims = dims;
+    if (m->n_counts && m->run(&call) != ONNXC_NULL) die("run", "without a place for counts");
+    call.counts = (uint64_t *)painted(8 * m->n_counts);
     status = m->run(&call);
-    if (status) return status;
     guarded(call.arena, sizes.arena_bytes, "arena");
+    guarded((unsigned char *)call.counts, 8 * m->n_counts, "counts");
+    for (uint32_t j = 0; j < m->n_outputs; j++) guarded(outputs[j], output_bytes[j], m->outputs[j].name);
+    if (status) return status;
+    for (uint32_t c = 0; c < m->n_counts; c++)
+        if (call.counts[c] > m->counts[c].bound) die("beyond its bound", m->counts[c].name);
 
-    const uint64_t *extent = output_dims;
+    uint64_t *actual_dims = calloc(extents(m->outputs, m->n_outputs) + 1, 8);
+    onnxc_sizes actual = {.output_dims = actual_dims, .counts = call.counts};
+    if (m->sizes(dims, &actual)) die("sizes", "with counts");
+    const uint64_t *extent = actual_dims, *largest = output_dims;
     for (uint32_t j = 0; j < m->n_outputs; j++) {
-        guarded(outputs[j], output_bytes[j], m->outputs[j].name);
+        uint64_t elements = 1, most = 1;
+        for (uint32_t d = 0; d < m->outputs[j].rank; d++) elements *= extent[d], most *= *largest++;
+        if (elements > most) die("larger than its buffer", m->outputs[j].name);
+        uint64_t bytes = most ? output_bytes[j] / most * elements : 0;
         snprintf(path, sizeof path, "%s/output_%u.bin", argv[2], j);
         FILE *f = fopen(path, "wb");
-        if (!f || fwrite(outputs[j], 1, output_bytes[j], f) != output_bytes[j] || fclose(f)) die("cannot write", path);
+        if (!f || fwrite(outputs[j], 1, bytes, f) != bytes || fclose(f)) die("cannot write", path);
         printf("%u", (unsigned)m->outputs[j].dtype);
         for (uint32_t d = 0; d < m->outputs[j].rank; d++) printf(" %llu", (unsigned long long)*extent++);
         printf("\n");
