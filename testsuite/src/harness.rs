@@ -72,3 +72,28 @@ pub fn infer(program: &Path, target: &Target, inputs: &Path, outputs: &Path) -> 
     assert!(done.status.success() && said.ends_with("ok\n"), "{command:?}: {}\n{said}{complained}", done.status);
     crate::data::numbered(outputs, "output")
 }
+
+/// Runs a program made from `adapters/raw_main.c` or `tests/open_dims/main.c`, with these values of open dimensions.
+pub fn call(program: &Path, target: &Target, folder: &Path, values: &[usize]) -> Output {
+    let mut command = target.command(program);
+    command.arg(folder).arg(folder).args(values.iter().map(ToString::to_string));
+    run::run(&mut command, Duration::from_secs(600))
+}
+
+/// Outputs of such a program for these inputs.
+///
+/// # Panics
+/// When the program fails.
+#[track_caller]
+pub fn answers(program: &Path, target: &Target, folder: &Path, values: &[usize], inputs: &[Tensor]) -> Vec<Tensor> {
+    for (i, input) in inputs.iter().enumerate() {
+        std::fs::write(folder.join(format!("input_{i}.bin")), &input.bytes).expect("an input's file");
+    }
+    let said = call(program, target, folder, values).expect_ok("program");
+    let output = |(j, line): (usize, &str)| {
+        let numbers: Vec<usize> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+        let bytes = std::fs::read(folder.join(format!("output_{j}.bin"))).expect("an output's file");
+        Tensor { elem_type: numbers[0] as i32, dims: numbers[1..].to_vec(), bytes }
+    };
+    said.lines().enumerate().map(output).collect()
+}

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod compare;
 pub mod compose;
 pub mod data;
+pub mod decoder;
 pub mod harness;
 pub mod interpret;
 pub mod mutate;

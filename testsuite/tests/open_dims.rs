@@ -1,6 +1,6 @@
 //! Models with open dimensions: one archive for several sizes, which come with each call, against models compiled for each size alone.
 
-use onnxc_testsuite::harness::{self, Program};
+use onnxc_testsuite::harness::{self, Program, answers, call};
 use onnxc_testsuite::mutate::Rng;
 use onnxc_testsuite::target::{self, Target};
 use onnxc_testsuite::tensor::Tensor;
@@ -55,26 +55,6 @@ fn program(model: &Path, flags: &[&str], target: &Target, folder: &Path) -> Path
     let main = data::repository().join("testsuite/tests/open_dims/main.c");
     let (header, archive) = (folder.join("model.h"), folder.join("model.a"));
     Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] }.build(target, folder)
-}
-
-fn call(program: &Path, target: &Target, folder: &Path, values: &[usize]) -> run::Output {
-    let mut command = target.command(program);
-    command.arg(folder).arg(folder).args(values.iter().map(ToString::to_string));
-    run::run(&mut command, Duration::from_secs(600))
-}
-
-/// Outputs of the program for these inputs.
-fn answers(program: &Path, target: &Target, folder: &Path, values: &[usize], inputs: &[Tensor]) -> Vec<Tensor> {
-    for (i, input) in inputs.iter().enumerate() {
-        fs::write(folder.join(format!("input_{i}.bin")), &input.bytes).unwrap();
-    }
-    let said = call(program, target, folder, values).expect_ok("program");
-    let output = |(j, line): (usize, &str)| {
-        let numbers: Vec<usize> = line.split(' ').map(|n| n.parse().unwrap()).collect();
-        let bytes = fs::read(folder.join(format!("output_{j}.bin"))).unwrap();
-        Tensor { elem_type: numbers[0] as i32, dims: numbers[1..].to_vec(), bytes }
-    };
-    said.lines().enumerate().map(output).collect()
 }
 
 /// What the same model compiled for one size answers.

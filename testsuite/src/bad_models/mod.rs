@@ -4,7 +4,7 @@
 //! `testsuite/tests/bad_models.rs` runs `onnxc check` on each.  The same bytes are good seeds for fuzzing the importer.
 
 mod attributes;
-mod build;
+pub(crate) mod build;
 mod external;
 mod functions;
 mod sequences;
