@@ -2,13 +2,13 @@
 # Install what the tests need beyond Rust, and write the test data.  Safe to run again: what is there is kept.
 #
 #   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests, tests of ONNX Runtime's operators,
-#                                 small quantised networks
-#   testsuite/setup.sh --bench    also the benchmark networks, dense (0.8 GB) and quantised, in $DATA/bench
+#                                 small quantised networks, the small ones of the benchmark networks
+#   testsuite/setup.sh --bench    all benchmark networks, dense (0.8 GB) and quantised
 #   testsuite/setup.sh --no-apt   never call the package manager
 #
 # $DATA is target/ unless ONNXC_DATA names another folder:
 #   $DATA/zoo/<id>.onnx, $DATA/zoo/data/<id>/{input_<i>,output_<j>}.npy, $DATA/onnx-tests/<kind>/<test>/,
-#   $DATA/contrib/<test>/, $DATA/qdq/<id>.onnx, $DATA/qdq/data/<id>/{input_<i>,output_<j>}.npy
+#   $DATA/contrib/<test>/, $DATA/qdq/<id>.onnx, $DATA/qdq/data/<id>/{input_<i>,output_<j>}.npy, the same in $DATA/bench
 # Python packages go to .venv, or to $ONNXC_DATA/venv when that variable is set.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -84,11 +84,12 @@ if [ "$(cat "$data/sizes/stamp" 2>/dev/null)" != "$stamp" ]; then
     "$python" "$root/testsuite/zoo/make_size_data.py" "$data/zoo" "$data/sizes"
     echo "$stamp" >"$data/sizes/stamp"
 fi
-if [ $bench = 1 ]; then
-    [ -e "$data/bench/mnist_cnn.onnx" ] || "$python" "$root/testsuite/zoo/make_bench_models.py" "$data/bench"
-    for net in resnet50 mobilenetv2; do
-        [ -e "$data/bench/$net.int8.onnx" ] || "$python" "$root/testsuite/zoo/make_int8.py" "$data/bench/$net.onnx" "$data/bench/$net.int8.onnx"
-    done
-    "$python" "$root/testsuite/zoo/make_zoo_data.py" "$data/bench" "$data/bench/data"
-fi
+networks="mnist_cnn dscnn_kws squeezenet11 shufflenetv2 mobilenetv3_small"
+if [ $bench = 1 ]; then networks="$networks mobilenetv2 efficientnet_b0 resnet50 vgg16 vit_tiny bert6"; fi
+for net in $networks; do
+    dense=$data/bench/$net.onnx
+    [ -e "$dense" ] || "$python" "$root/testsuite/zoo/make_bench_models.py" "$data/bench" "$net"
+    [ -e "${dense%.onnx}.int8.onnx" ] || "$python" "$root/testsuite/zoo/make_int8.py" "$dense" "${dense%.onnx}.int8.onnx"
+done
+"$python" "$root/testsuite/zoo/make_zoo_data.py" "$data/bench" "$data/bench/data"
 echo "test data is in $data"

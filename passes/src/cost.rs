@@ -26,8 +26,8 @@ const START_NS: f64 = 200.0;
 impl CostModel for TargetCost {
     fn cost(&self, op: &OpDef, attrs: &Attrs, inputs: &[Option<Operand>], outputs: &[TensorType]) -> f64 {
         if matches!(op.lower, Lower::View(_)) {
-            // Most views move nothing; the price only says that none is better than one.
-            return 1.0;
+            // Most views move nothing; the price only says that none is better than one, and that narrower elements are, should they be moved.
+            return 1.0 + 0.001 * outputs.first().map_or(0.0, |ty| ty.dtype.bytes() as f64);
         }
         let operands = inputs.iter().flatten();
         let bytes: f64 = operands.map(|o| bytes(o.ty)).chain(outputs.iter().map(bytes)).sum();

@@ -4,7 +4,7 @@
 #   testsuite/conformance/run.sh                  all kinds; fails when a listed test passes or another one fails
 #   testsuite/conformance/run.sh --update         writes the list from this run
 #   testsuite/conformance/run.sh --only NAME      tests whose name contains NAME, results only
-#   testsuite/conformance/run.sh --foreign        on AArch64 and RISC-V V under QEMU: what passes on x86-64 must pass there (some minutes each)
+#   testsuite/conformance/run.sh --foreign        on AArch64 and RISC-V V under QEMU: what passes on x86-64 must pass there (half an hour each)
 #
 # The table of results is left in $DATA/conformance.tsv (DATA as in testsuite/setup.sh).
 set -eu
@@ -28,7 +28,7 @@ case ${1:-} in
             echo "== $target"
             table=$data/conformance-$target.tsv
             ONNXC_CONFORMANCE_TARGET=$target "$python" "$root/testsuite/zoo/run_conformance.py" "cmd:$root/testsuite/adapters/conformance" \
-                "$data/onnx-tests" "$table" --jobs 2 --timeout 300
+                "$data/onnx-tests" "$table" --jobs 2 --timeout 900
             "$python" "$root/testsuite/conformance/expected.py" --check "$table" "$root/testsuite/conformance/expected_fail.txt"
         done
         exit 0 ;;

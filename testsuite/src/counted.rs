@@ -74,7 +74,7 @@ pub fn cases() -> Vec<Case> {
         ),
         case(
             "unique",
-            &["--bound=y=20"],
+            &["--bound=y=14"],
             vec![
                 node("Round", &["x"], &["r"]),
                 node("Unique", &["r"], &["y", "first", "which", "counts"]).attr_int("sorted", 0),
@@ -132,7 +132,9 @@ pub fn cases() -> Vec<Case> {
             "reshape",
             &["--bound=y=24,24", "--bound=r=40", "--bound=e=24,3", "--bound=t=48", "--bound=k=5"],
             vec![
-                node("NonZero", &["c"], &["at"]),
+                // A shape entry of 0 would mean the operand's extent.
+                node("Or", &["c", "true"], &["d"]),
+                node("NonZero", &["d"], &["at"]),
                 node("Shape", &["at"], &["shape"]),
                 node("Gather", &["shape", "one"], &["n"]).attr_int("axis", 0),
                 node("Concat", &["n", "rest"], &["wanted"]).attr_int("axis", 0),
@@ -149,6 +151,7 @@ pub fn cases() -> Vec<Case> {
             vec![
                 int64s("one", &[1]),
                 int64s("rest", &[-1]),
+                tensor("true", BOOL, &[4]).bytes(9, [1, 0, 0, 0]),
                 tensor("zero", INT64, &[]).bytes(9, 0i64.to_le_bytes()),
                 tensor("step", INT64, &[]).bytes(9, 1i64.to_le_bytes()),
                 int64s("three", &[3]),

@@ -95,10 +95,14 @@ pub fn quantised_model(id: &str) -> Model {
     model("qdq", id)
 }
 
-/// A quantised benchmark network, if `testsuite/setup.sh --bench` has made it.
-pub fn quantised_bench(id: &str) -> Option<Model> {
-    let id = format!("{id}.int8");
-    folder().join(format!("bench/data/{id}/output_0.npy")).exists().then(|| model("bench", &id))
+/// A benchmark network or, as `ID.int8`, its quantised form. `testsuite/setup.sh` makes the small ones, with `--bench` all.
+pub fn network(id: &str) -> Model {
+    model("bench", id)
+}
+
+/// True when [`network`] is there.
+pub fn has_network(id: &str) -> bool {
+    folder().join(format!("bench/data/{id}/output_0.npy")).exists()
 }
 
 #[track_caller]

@@ -53,6 +53,19 @@ pub fn compile(model: &Path, target: &Target, name: &str, folder: &Path, flags: 
     run::run(&mut c, Duration::from_secs(600))
 }
 
+/// Compiles a model and builds `tests/open_dims/main.c` around it, for [`call`] and [`answers`].
+///
+/// # Panics
+/// When that fails.
+#[track_caller]
+pub fn program(model: &Path, flags: &[&str], target: &Target, folder: &Path) -> PathBuf {
+    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    compile(model, target, "model", folder, &flags).expect_ok("onnxc compile");
+    let main = crate::data::repository().join("testsuite/tests/open_dims/main.c");
+    let (header, archive) = (folder.join("model.h"), folder.join("model.a"));
+    Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] }.build(target, folder)
+}
+
 /// Runs a program made from `adapters/bench_main.c` once on `inputs/input_<i>.npy`, one thread; reads back its outputs.
 ///
 /// # Panics
@@ -71,4 +84,29 @@ pub fn infer(program: &Path, target: &Target, inputs: &Path, outputs: &Path) -> 
     let (said, complained) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success() && said.ends_with("ok\n"), "{command:?}: {}\n{said}{complained}", done.status);
     crate::data::numbered(outputs, "output")
+}
+
+/// Runs a program made from `adapters/raw_main.c` or `tests/open_dims/main.c`, with these values of open dimensions.
+pub fn call(program: &Path, target: &Target, folder: &Path, values: &[usize]) -> Output {
+    let mut command = target.command(program);
+    command.arg(folder).arg(folder).args(values.iter().map(ToString::to_string));
+    run::run(&mut command, Duration::from_secs(600))
+}
+
+/// Outputs of such a program for these inputs.
+///
+/// # Panics
+/// When the program fails.
+#[track_caller]
+pub fn answers(program: &Path, target: &Target, folder: &Path, values: &[usize], inputs: &[Tensor]) -> Vec<Tensor> {
+    for (i, input) in inputs.iter().enumerate() {
+        std::fs::write(folder.join(format!("input_{i}.bin")), &input.bytes).expect("an input's file");
+    }
+    let said = call(program, target, folder, values).expect_ok("program");
+    let output = |(j, line): (usize, &str)| {
+        let numbers: Vec<usize> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+        let bytes = std::fs::read(folder.join(format!("output_{j}.bin"))).expect("an output's file");
+        Tensor { elem_type: numbers[0] as i32, dims: numbers[1..].to_vec(), bytes }
+    };
+    said.lines().enumerate().map(output).collect()
 }

@@ -4,6 +4,7 @@ use crate::data::{self, Model};
 use crate::harness::{self, Program};
 use crate::target::Target;
 use crate::{compare, run};
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +12,33 @@ use std::time::Duration;
 pub fn tolerance(id: &str) -> f64 {
     // Its 21 layers quantise their activations at run time: one rounding the other way changes all that follow. The interpreter is as far from
     // ONNX Runtime as compiled code is, so `check` asks for the same decoded text besides.
-    if id == "ddddocr_rec_int8" { 0.02 } else { 1e-4 }
+    // Networks in integers may differ by steps.
+    match id {
+        // Layers of random weights turn one step into many: ONNX Runtime with its optimisations and without them is 0.24 and 0.06 apart.
+        "vit_tiny.int8" => 0.3,
+        "bert6.int8" => 0.1,
+        _ if decodes(id) => 0.02,
+        _ => 1e-4,
+    }
+}
+
+/// Quantised models must choose the same class or letter besides.
+fn decodes(id: &str) -> bool {
+    id == "ddddocr_rec_int8" || (id.ends_with(".int8") && !matches!(id, "vit_tiny.int8" | "bert6.int8"))
+}
+
+/// Operators of a quantised model that stay in floats, each with the reasons that `onnxc inspect` gives, and the number of all nodes.
+///
+/// # Panics
+/// When `onnxc` fails, or gives no reason.
+#[track_caller]
+pub fn in_floats(model: &Model) -> (BTreeSet<String>, usize) {
+    let said = run::run(Command::new(run::onnxc()).arg("inspect").arg(&model.path).arg("--json"), Duration::from_secs(120));
+    let facts: serde_json::Value = serde_json::from_str(&said.expect_ok(&model.id)).expect("JSON");
+    let rows = facts["quantized"].as_array().expect("rows");
+    let text = |v: &serde_json::Value| v.as_str().expect("a text").to_string();
+    let floats = rows.iter().filter(|r| r["runs_in"] == "floats");
+    (floats.map(|r| format!("{}: {}", text(&r["op"]), text(&r["why"]))).collect(), rows.len())
 }
 
 /// Compiles `model` for `target`, links, runs, compares; the object must need no symbol of anyone.
@@ -40,8 +67,8 @@ pub fn check(model: &Model, target: &Target) {
             Ok(error) => println!("{what}: output {j} {:?} relative error {error:.1e}", want.dims),
             Err(e) => panic!("{what}: output {j}: {e}"),
         }
-        if id == "ddddocr_rec_int8" {
-            assert_eq!(compare::largest_per_row(got), compare::largest_per_row(want), "{what}: output {j}: the decoded text");
+        if decodes(id) {
+            assert_eq!(compare::largest_per_row(got), compare::largest_per_row(want), "{what}: output {j}: what is decoded");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Models with open dimensions: one archive for several sizes, which come with each call, against models compiled for each size alone.
 
+use onnxc_testsuite::harness::{answers, call, program};
 use onnxc_testsuite::mutate::Rng;
-use onnxc_testsuite::sized::{answers, call, program};
 use onnxc_testsuite::target::{self, Target};
 use onnxc_testsuite::tensor::Tensor;
 use onnxc_testsuite::{data, npy, run};

@@ -143,10 +143,12 @@ fn small_networks_run_in_integers() {
 fn large_networks_run_in_integers_and_agree_with_onnx_runtime() {
     // An inference of ResNet-50 takes minutes under an emulator.
     for (id, targets) in [("mobilenetv2", &EVERY[..5]), ("resnet50", &EVERY[..3])] {
-        let Some(model) = data::quantised_bench(id) else {
-            println!("{id}.int8: not here");
+        let id = format!("{id}.int8");
+        if !data::has_network(&id) {
+            println!("{id}: not here");
             continue;
-        };
+        }
+        let model = data::network(&id);
         only_integers(&model);
         let got = same_everywhere(&model, targets);
         for (got, want) in got.iter().zip(&model.expected()) {

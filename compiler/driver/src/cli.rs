@@ -80,7 +80,10 @@ pub enum Command {
     #[command(after_help = "Example:
   onnxc bench model.onnx --threads 1 --json")]
     Bench(Bench),
-    /// Say whether a model can be compiled; report every problem.
+    /// Say whether a model can be compiled, and for what sizes; report every problem.
+    #[command(after_help = "Examples:
+  onnxc check model.onnx                                      for open dimensions some sizes and ranges are tried
+  onnxc check model.onnx --dim N=1..64 --target riscv64gc-unknown-linux-gnu --json")]
     Check(Check),
     /// Show inputs, outputs, operators and sizes of a model.
     Inspect(Inspect),
@@ -299,6 +302,9 @@ pub struct Check {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `inspect`.

@@ -96,6 +96,17 @@ impl RuleCx<'_> {
         self.find_heads(id, head.as_slice())
     }
 
+    /// The operator e-nodes with several results of which this class is one, and which of their results it is, in a fixed order.
+    pub fn results_of(&self, id: Id, op: &str) -> Vec<(usize, Match)> {
+        let projections = self.egraph[id].nodes.iter().filter_map(|n| match n {
+            ENode::Proj(n, [of]) => Some((*n as usize, *of)),
+            _ => None,
+        });
+        let mut projections: Vec<(usize, Id)> = projections.collect();
+        projections.sort_unstable();
+        projections.into_iter().flat_map(|(n, of)| self.find(of, op).into_iter().map(move |m| (n, m))).collect()
+    }
+
     /// The elementwise e-nodes of a class, in a fixed order.
     pub fn elementwise(&self, id: Id) -> Vec<Match> {
         let tables = &self.egraph.analysis.tables;
@@ -126,6 +137,11 @@ impl RuleCx<'_> {
     /// Type of a class (its first result's).
     pub fn ty(&self, id: Id) -> &TensorType {
         &self.egraph[id].data.types[0]
+    }
+
+    /// Types of all results of the operators in a class.
+    pub fn types(&self, id: Id) -> &[TensorType] {
+        &self.egraph[id].data.types
     }
 
     /// The constant that a class equals.

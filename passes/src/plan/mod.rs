@@ -209,6 +209,9 @@ impl Planner<'_> {
         if node.op.name == "prefix" {
             self.count(level, node, drafts);
         }
+        if let onnxc_ir::op::Lower::View(view) = node.op.lower {
+            nodes::same_count(self, level, node, view, drafts);
+        }
         if let onnxc_ir::op::Lower::View(view) = node.op.lower
             && !node.outputs.iter().any(|id| level.is_pinned(*id))
         {

@@ -6,6 +6,7 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Lower, View, ViewFn};
+use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, Dim, DimBindings, Tensor, TensorType, ValueId};
 
 use crate::layout::halo::{Edge, Halo, Side};
@@ -190,17 +191,60 @@ impl Planner<'_> {
     }
 }
 
-/// Does a view only give other coordinates to the elements of its operand, in row-major order? As many they must be at all sizes; the order is
-/// looked at for the largest.
+/// Does a view only give other coordinates to the elements of its operand, in row-major order? As many they must be at all sizes, or at some of them,
+/// and then those of the call are looked at ([`same_count`]); the order is looked at for the largest, or the smallest.
 fn keeps_order(view: ViewFn, level: &Level, node: &Node, out: ValueId) -> bool {
-    let largest: DimBindings = level.bounds.iter().map(|(name, range)| (name.clone(), range.1)).collect();
-    let shape = |id: ValueId| level.graph.ty(id).shape.iter().map(|d| d.bind(&largest).as_const()).collect::<Option<Vec<u64>>>();
-    let count = |id: ValueId| level.graph.ty(id).shape.iter().fold(Dim::Const(1), |n, d| n.mul(d));
-    let x = node.inputs[0].expect("internal: a view has an operand");
-    let (Some(from), Some(to)) = (shape(x), shape(out)) else { return false };
-    count(x) == count(out)
-        && view(&node.attrs, &View::contiguous(&from), &View::contiguous(&to).extents(), &constants_of(level.graph, node))
-            .is_some_and(|v| v.is_contiguous() && v.offset == 0)
+    let (x, constants) = (operand(node), constants_of(level.graph, node));
+    let at = |sizes: DimBindings| {
+        let shape = |id| level.graph.ty(id).shape.iter().map(|d| d.bind(&sizes).as_const()).collect::<Option<Vec<u64>>>();
+        let (Some(from), Some(to)) = (shape(x), shape(out)) else { return false };
+        from.iter().product::<u64>() == to.iter().product()
+            && view(&node.attrs, &View::contiguous(&from), &View::contiguous(&to).extents(), &constants)
+                .is_some_and(|v| v.is_contiguous() && v.offset == 0)
+    };
+    let bounds = || level.bounds.iter().map(|(name, range)| (name.clone(), *range));
+    at(bounds().map(|(name, range)| (name, range.1)).collect())
+        || (!counts_agree(level, node, out) && at(bounds().map(|(name, range)| (name, range.0.max(1))).collect()))
+}
+
+fn operand(node: &Node) -> ValueId {
+    node.inputs[0].expect("internal: a view has an operand")
+}
+
+fn count(level: &Level, id: ValueId) -> Dim {
+    level.graph.ty(id).shape.iter().fold(Dim::Const(1), |n, d| n.mul(d))
+}
+
+/// Has a view as many elements as its operand at all sizes?
+fn counts_agree(level: &Level, node: &Node, out: ValueId) -> bool {
+    count(level, operand(node)) == count(level, out)
+}
+
+/// Steps that end the inference when a reshape has not as many elements as its operand, unless it always has.
+pub(super) fn same_count(planner: &mut Planner, level: &Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) {
+    let [out] = node.outputs[..] else { return };
+    let (from, to) =
+        (View::contiguous(&level.extents(operand(node)).iter().map(|n| n.bound).collect::<Vec<_>>()), level.extents(out));
+    let from = from.with_open(level.graph.ty(operand(node)).open());
+    let known = checked(view, node, &from, level.graph.ty(out), (level, out), &constants_of(level.graph, node)).is_some();
+    if to.iter().all(|n| n.open.is_none()) && from.is_fixed()
+        || known
+        || counts_agree(level, node, out)
+        || !keeps_order(view, level, node, out)
+    {
+        return;
+    }
+    let (name, attrs, flag) = (step_name(planner, "agree"), Attrs::default(), View::contiguous(&[]));
+    let mut cx = LowerCx::new(&name, &attrs, &[], &[(DType::Bool, flag)], planner.target, planner.sizes);
+    let (have, want) = (cx.size(&count(level, operand(node))), cx.size(&count(level, out)));
+    let flag = cx.output(0);
+    cx.store(&flag, &[], Expr::bin(BinOp::Eq, have, want));
+    let (func, region) = (cx.finish(), planner.buffer(1));
+    let regions = regions_of(planner, &func, &[], &[region]);
+    drafts.push(Draft::Call { func, regions, origins: node.origins.clone(), op: "agree".to_string() });
+    planner.time += 1;
+    planner.touch(region);
+    drafts.push(Draft::Require { cond: (region, 0) });
 }
 
 /// A step that copies a value to other storage.

@@ -1,4 +1,4 @@
-//! Commands that compile nothing: `check`, `inspect`, `targets`, `completions`.
+//! Commands that compile nothing: `inspect`, `targets`, `completions`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,31 +7,16 @@ use clap::CommandFactory;
 use onnxc_ir::{Attr, Graph, ValueId};
 use serde_json::json;
 
-use crate::cli::{Check, Cli, Debugging, Inspect};
+use super::check::constant_bytes;
+use crate::cli::{Cli, Inspect};
 use crate::fault::Done;
 use crate::pipeline::{self, print_all};
-use crate::sizes;
-
-/// `onnxc check`: everything up to the plan when the dimensions are known; the import otherwise.
-pub fn check(args: &Check) -> Done<()> {
-    let path = args.model.model.display();
-    let target = super::target(&args.machine, "", 1)?;
-    for (_, model) in &sizes::choices(&args.model)?.1 {
-        let (graph, _) = pipeline::import(model)?;
-        if graph.inputs.iter().any(|id| graph.ty(*id).const_shape().is_none()) {
-            return print_all(&format!("{path}: ok; some dimensions are open, so nothing was planned\n"));
-        }
-        pipeline::compile(model, &target, &Debugging::default())?;
-    }
-    print_all(&format!("{path}: ok\n"))
-}
 
 /// `onnxc inspect`.
 pub fn inspect(args: &Inspect) -> Done<()> {
     let (graph, imported) = pipeline::import(&args.model)?;
-    let mut ops: BTreeMap<&str, usize> = BTreeMap::new();
-    count(&graph, &mut ops);
-    let constants: u64 = graph.values.iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len() as u64).sum();
+    let ops = operators(&graph);
+    let constants = constant_bytes(&graph);
     let producer = imported.as_ref().map_or("", |i| i.producer.as_str());
     let opsets: BTreeMap<String, i64> =
         imported.iter().flat_map(|i| &i.opsets).map(|(d, v)| (full_domain(d).to_string(), *v)).collect();
@@ -64,6 +49,13 @@ pub fn inspect(args: &Inspect) -> Done<()> {
 /// The domain with the name that it has without one.
 pub fn full_domain(domain: &str) -> &str {
     if domain.is_empty() { "ai.onnx" } else { domain }
+}
+
+/// How often a graph has each operator, with what is inside of branches and loops.
+pub fn operators(graph: &Graph) -> BTreeMap<&str, usize> {
+    let mut ops = BTreeMap::new();
+    count(graph, &mut ops);
+    ops
 }
 
 fn count<'g>(graph: &'g Graph, ops: &mut BTreeMap<&'g str, usize>) {

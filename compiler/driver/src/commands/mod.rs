@@ -1,12 +1,14 @@
 //! The commands, one file each.
 
 mod bench;
+mod check;
 mod compile;
 mod element_types;
 mod engine;
 mod integers;
 mod look;
 mod operators;
+mod probe;
 mod run;
 
 use onnxc_targets::Target;
@@ -21,7 +23,7 @@ pub fn run(command: Command) -> Done<()> {
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => run::verify(&args),
         Command::Bench(args) => bench::bench(&args),
-        Command::Check(args) => look::check(&args),
+        Command::Check(args) => check::check(&args),
         Command::Inspect(args) => look::inspect(&args),
         Command::Ops(args) if args.markdown => crate::pipeline::print_all(&operators::page()),
         Command::Ops(args) => operators::ops(args.json),

@@ -36,12 +36,10 @@ fn unique(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     if bound > n {
         return Err(OpError::new(format!("{bound} distinct elements are declared, there are {n} in all")));
     }
-    let groups = Groups::of(b, x, along, bound)?;
-    let (first, inverse) = if b.0.attrs().int("sorted").unwrap_or(1) != 0 {
-        (groups.first, groups.inverse)
-    } else {
-        groups.by_occurrence(b, n, bound)?
-    };
+    let groups = Groups::of(b, x, along)?;
+    let (first, inverse) =
+        if b.0.attrs().int("sorted").unwrap_or(1) != 0 { (groups.first, groups.inverse) } else { groups.by_occurrence(b, n)? };
+    let first = b.slice(first, 0, (0, bound as i64, 1))?;
     let y = b.with("gather", &[x, first], int_attrs(&[("axis", along as i64)]))?;
     let counts = add_up(b, inverse, n)?;
     let counts = b.slice(counts, 0, (0, bound as i64, 1))?;
@@ -61,7 +59,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn of(b: &mut Build, x: ValueId, along: usize, bound: u64) -> OpResult<Groups> {
+    fn of(b: &mut Build, x: ValueId, along: usize) -> OpResult<Groups> {
         let shape = b.shape(x)?;
         let n = shape[along];
         let perm: Vec<usize> = std::iter::once(along).chain((0..shape.len()).filter(|d| *d != along)).collect();
@@ -72,7 +70,7 @@ impl Groups {
         let differs = differs(b, sorted, n)?;
         let one = b.0.constant(Tensor::from_vec(&[1], vec![true]));
         let new = if n > 1 { b.concat(&[one, differs], 0)? } else { one };
-        let (starts, number) = places(b, new, bound)?;
+        let (starts, number) = places(b, new, n)?;
         let first = b.op("gather", &[order, starts])?;
         let group = running(b, new)?;
         let none = b.filled(0, n)?;
@@ -81,12 +79,12 @@ impl Groups {
     }
 
     /// First rows and groups of rows, where groups are numbered as their first rows come.
-    fn by_occurrence(&self, b: &mut Build, n: u64, bound: u64) -> OpResult<(ValueId, ValueId)> {
+    fn by_occurrence(&self, b: &mut Build, n: u64) -> OpResult<(ValueId, ValueId)> {
         // Behind the last group stand first rows of other groups, which are marked anyway.
-        let (none, ones) = (b.filled(0, n)?, b.filled(1, bound)?);
+        let (none, ones) = (b.filled(0, n)?, b.filled(1, n)?);
         let marks = b.with("scatter_elements", &[none, self.first, ones], int_attrs(&[("axis", 0)]))?;
         let marks = b.cast(marks, DType::Bool)?;
-        let (first, _) = places(b, marks, bound)?;
+        let (first, _) = places(b, marks, n)?;
         let rank = running(b, marks)?;
         let number = b.op("gather", &[rank, self.first])?;
         Ok((first, b.op("gather", &[number, self.inverse])?))

@@ -44,7 +44,7 @@ pub(crate) static CONSTANT_OF_SHAPE: OpDef = OpDef {
         (0..shape.iter().product::<u64>()).for_each(|_| out.pick(&value, 0));
         Ok(vec![out.finish(&shape)])
     },
-    lower: Lower::Nest(|cx| {
+    lower: Lower::OpenNest(|cx| {
         let (out, value) = (cx.output(0), fill_value(cx.attrs)?);
         let first = crate::common::elements::scalars(&value)?[0];
         let e = match first {

@@ -1,15 +1,15 @@
 //! Dequantisation sinks below data movement and maxima, quantisation rises above data movement.
 //!
 //! What   `op(dequantize(x))` = `dequantize(op(x))` for operators that move elements, fill with zeros, or choose the largest or smallest;
-//!        `quantize(op(x))` = `op(quantize(x))` for those that move elements.
+//!        `quantize(op(x))` = `op(quantize(x))` for those that move elements; a part of a split becomes a slice.
 //! When   canonicalize phase.
 //! Why    the operator moves a quarter of the bytes, and the pair meets its other half.
 //! Class  exact: one scale and zero point for all elements, and dequantisation is monotonic.
-//! Misses parameters per axis (transposes keep them); operators with several results.
+//! Misses parameters per axis (transposes keep them); parts of a split that are used as floats.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 
-use onnxc_ir::Attr;
+use onnxc_ir::{Attr, Tensor};
 
 use super::params::{dequantized, integer, quantizes};
 
@@ -21,6 +21,7 @@ pub fn rules() -> Vec<Rule> {
         rule("dequantize-below-transpose", &["transpose"], sink_along_axis),
         rule("dequantize-below-pad", &["pad"], sink_below_pad),
         rule("quantize-above-movement", &["quantize_linear"], rise),
+        rule("quantize-above-split", &["quantize_linear"], rise_above_split),
     ]
 }
 
@@ -113,4 +114,20 @@ fn rise(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     inputs[0]?;
     cx.absorb(x);
     cx.node(op.op.name, &inputs, op.attrs)
+}
+
+/// Parts are quantised one by one and may have parameters of their own, which a split of integers could not give them.
+fn rise_above_split(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    quantizes(cx, m)?;
+    let x = m.input(0).filter(|x| cx.single_use(*x))?;
+    let (part, split) = cx.results_of(x, "split").into_iter().next()?;
+    let types = cx.types(split.id);
+    let axis = split.attrs.int("axis").unwrap_or(0).rem_euclid(types.first()?.rank().max(1) as i64);
+    let lengths: Option<Vec<u64>> = types.iter().map(|ty| ty.shape.get(axis as usize)?.as_const()).collect();
+    let (lengths, sum) = (lengths?, |lengths: &[u64]| lengths.iter().sum::<u64>() as i64);
+    let (start, end) = (sum(&lengths[..part]), sum(&lengths[..=part]));
+    let whole = cx.node("quantize_linear", &[split.input(0), m.input(1), m.input(2)], m.attrs.clone())?;
+    let bounds = [start, end, axis, 1].map(|n| cx.add_constant(Tensor::from_vec(&[1], vec![n])));
+    cx.absorb(split.id);
+    cx.node_of("slice", &[&[whole], &bounds[..]].concat(), Default::default())
 }
