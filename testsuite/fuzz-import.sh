@@ -2,7 +2,8 @@
 # Fuzz the ONNX importer with coverage:  testsuite/fuzz-import.sh [SECONDS]
 #
 # Needs a nightly toolchain, g++ and `cargo install cargo-fuzz`. Seeds are the bad models of the test suite and, where they are there, the
-# small models of the ONNX backend tests. The corpus grows in target/fuzz-import/corpus; a crash leaves its model in target/fuzz-import/artifacts.
+# small models of the ONNX backend tests. An instrumented build is some sixty times slower, so that what the limits of folding allow, a second of work,
+# takes a minute: hence the timeout. The corpus grows in target/fuzz-import/corpus; a crash leaves its model in target/fuzz-import/artifacts.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 seconds=${1:-3600}
@@ -17,4 +18,4 @@ if [ -d "$data/onnx-tests/node" ]; then
 fi
 cd "$root/compiler/onnx"
 cargo +nightly fuzz run import "$work/corpus" "$work/seeds" -- \
-    -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -artifact_prefix="$work/artifacts/" -print_final_stats=1
+    -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=16384 -artifact_prefix="$work/artifacts/" -print_final_stats=1

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{text, verify};
 use onnxc_onnx::{Options, import_bytes};
-use onnxc_testsuite::bad_models;
+use onnxc_testsuite::{bad_models, counted};
 use onnxc_testsuite::mutate::{Rng, mutate};
 
 /// No model of a few hundred bytes may keep the importer busy for longer.
@@ -52,6 +52,7 @@ fn main() {
         Some(folder) => models(Path::new(folder), &mut seeds),
         None => {
             seeds.extend([bad_models::good_model(), bad_models::with_subgraph()]);
+            seeds.extend(counted::cases().into_iter().map(|c| c.model));
             seeds.extend(bad_models::all().into_iter().map(|c| c.model).filter(|m| m.len() < MOST_BYTES));
         }
     }
