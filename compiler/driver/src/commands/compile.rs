@@ -192,6 +192,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         .iter()
         .map(|d| json!({ "name": d.name, "ranges": d.ranges, "input": d.from.0, "axis": d.from.1, "factor": d.factor }))
         .collect();
+    let counts: Vec<_> = object.facts.counts.iter().map(|(name, bound)| json!({ "name": name, "bound": bound })).collect();
     let variants = built.plans.plans.iter().zip(&built.live_bytes).filter(|((values, _), _)| !values.is_empty());
     let variants: Vec<_> = variants
         .map(|((values, plan), live)| {
@@ -202,7 +203,8 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "name": options.name, "version": env!("CARGO_PKG_VERSION"), "model_sha256": hex,
         "target": target.desc.triple, "cpu": target.desc.cpu, "features": target.required_features,
         "max_threads": target.desc.max_threads,
-        "inputs": io(&object.facts.inputs, &built.inputs), "outputs": io(&object.facts.outputs, &built.outputs), "dims": dims, "variants": variants,
+        "inputs": io(&object.facts.inputs, &built.inputs), "outputs": io(&object.facts.outputs, &built.outputs), "dims": dims, "counts": counts,
+        "variants": variants,
         "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
