@@ -7,6 +7,8 @@ the largest among them. testsuite/tests/open_dims.rs names the dimensions in the
 """
 import os, sys
 import numpy as np, onnxruntime as ort
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from make_zoo_data import text_lines
 
 def minilm(r, n, l):
     mask = np.arange(l)[None, :] < r.integers(1, l + 1, (n, 1))
@@ -15,6 +17,7 @@ def minilm(r, n, l):
 MODELS = {
     "minilm_l3": ([(1, 4), (1, 128)], minilm),
     "ppocr4_rec": ([(32, 1280)], lambda r, w: {"x": r.standard_normal((1, 3, 48, w)).astype(np.float32)}),
+    "ppocr4_det": ([(3, 9), (3, 9)], lambda r, h, w: {"x": text_lines((1, 3, 32 * h, 32 * w))}),
     "opennsfw": ([(1, 3)], lambda r, n: {"input:0": (40 * r.standard_normal((n, 224, 224, 3))).astype(np.float32)}),
 }
 

@@ -107,7 +107,7 @@ fn dimensions(answer: &Answer, out: &mut String) {
 
 /// What closes a dimension.
 fn flags(answer: &Answer, open: &Open) -> String {
-    let dim = format!("--dim {}=N", open.name);
+    let dim = format!("--dim {}=VALUE", open.name);
     let shape = answer.dimensions.shape_flag(&open.at.0).filter(|_| !open.named);
     shape.map_or(dim.clone(), |shape| format!("{shape} {dim}"))
 }
