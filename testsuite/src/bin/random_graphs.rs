@@ -144,7 +144,7 @@ fn batch(seeds: Range<u64>, on: &target::Target) -> Vec<(Outcome, Prepared)> {
 }
 
 fn model(number: usize, p: &Prepared) -> Model<'_> {
-    Model { number, inputs: &p.composed.inputs, outputs: p.want.len() }
+    Model { number, dims: &[], inputs: &p.composed.inputs, outputs: p.want.len() }
 }
 
 fn object(number: usize, p: &Prepared, target: &Target, folder: &Path) -> Result<(), String> {
