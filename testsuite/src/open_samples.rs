@@ -20,11 +20,11 @@ const NAMES: [&str; 2] = ["N", "M"];
 
 /// Axes of operands that one symbol stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Opening {
+pub(crate) struct Opening {
     /// Operand and axis.
     axes: Vec<(usize, usize)>,
     /// Their extent in multiples of the symbol.
-    factor: u64,
+    pub factor: u64,
     /// The value of the symbol that gives the sample's own extents.
     value: u64,
 }
@@ -92,7 +92,7 @@ fn cases_of(op: &'static OpDef, number: usize, sample: &Sample) -> Vec<OpenCase>
 }
 
 /// What to try, the best first: single axes, all axes of one length, pairs of them, multiples.
-fn candidates(sample: &Sample) -> Vec<Opening> {
+pub(crate) fn candidates(sample: &Sample) -> Vec<Opening> {
     let mut axes: Vec<((usize, usize), u64)> = Vec::new();
     for (i, input) in sample.inputs.iter().enumerate() {
         if let Some(SampleInput::Data(ty, ..)) = input {
@@ -116,7 +116,7 @@ fn candidates(sample: &Sample) -> Vec<Opening> {
 }
 
 /// The sample with the extents of some axes changed.
-fn changed(sample: &Sample, openings: &[Opening], extent: impl Fn(usize, u64) -> Dim) -> Sample {
+pub(crate) fn changed(sample: &Sample, openings: &[Opening], extent: impl Fn(usize, u64) -> Dim) -> Sample {
     let input = |(i, input): (usize, &Option<SampleInput>)| {
         input.as_ref().map(|input| match input {
             SampleInput::Const(t) => SampleInput::Const(t.clone()),
