@@ -51,7 +51,7 @@ fn only() -> String {
 }
 
 fn has_open_code(op: &OpDef) -> bool {
-    matches!(op.lower, Lower::Elementwise(_) | Lower::View(_) | Lower::OpenNest(_))
+    matches!(op.lower, Lower::Elementwise(_) | Lower::View(_) | Lower::ViewOrNest(..) | Lower::OpenNest(_))
 }
 
 /// What became of a case.
