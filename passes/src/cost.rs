@@ -1,7 +1,7 @@
 //! What an operator costs on a target, for extraction: a roofline of arithmetic and memory traffic plus a price per kernel.
 
 use onnxc_egraph::{CostModel, Operand};
-use onnxc_ir::op::{Lower, OpDef};
+use onnxc_ir::op::OpDef;
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Attrs, TensorType};
 
@@ -25,7 +25,7 @@ const START_NS: f64 = 200.0;
 
 impl CostModel for TargetCost {
     fn cost(&self, op: &OpDef, attrs: &Attrs, inputs: &[Option<Operand>], outputs: &[TensorType]) -> f64 {
-        if matches!(op.lower, Lower::View(_)) {
+        if op.lower.view().is_some() {
             // Most views move nothing; the price only says that none is better than one, and that narrower elements are, should they be moved.
             return 1.0 + 0.001 * outputs.first().map_or(0.0, |ty| ty.dtype.bytes() as f64);
         }

@@ -3,9 +3,9 @@
 
 use crate::target::Target;
 use crate::{data, run};
-use onnxc_codegen::{ObjectOptions, compile_object};
+use onnxc_codegen::{ObjectOptions, Source, compile_object};
 use onnxc_ir::Tensor;
-use onnxc_ir::plan::Plan;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,13 @@ use std::time::Duration;
 /// Inputs or outputs that `main.c` has room for.
 pub const MOST_TENSORS: usize = 64;
 
-/// A model whose object is in the folder.
+/// A call of a model whose object is in the folder.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
     /// The object is called `sN.o`.
     pub number: usize,
+    /// Values of the open dimensions.
+    pub dims: &'a [u64],
     /// A value per input.
     pub inputs: &'a [Tensor],
     /// Number of outputs.
@@ -33,9 +35,14 @@ pub type Record = (i32, Vec<Vec<u8>>);
 ///
 /// # Errors
 /// What code generation says.
-pub fn write_object(plan: &Plan, target: &onnxc_targets::Target, number: usize, folder: &Path) -> Result<(), String> {
+pub fn write_object<'p>(
+    source: impl Into<Source<'p>>,
+    target: &onnxc_targets::Target,
+    number: usize,
+    folder: &Path,
+) -> Result<(), String> {
     let options = ObjectOptions { name: format!("s{number}"), ..ObjectOptions::default() };
-    let object = compile_object(plan, target, &options).map_err(|e| e.to_string())?;
+    let object = compile_object(source, target, &options).map_err(|e| e.to_string())?;
     fs::write(folder.join(format!("s{number}.o")), object.bytes).map_err(|e| e.to_string())
 }
 
@@ -45,14 +52,19 @@ pub fn write_object(plan: &Plan, target: &onnxc_targets::Target, number: usize, 
 /// When files cannot be written, or the C compiler fails.
 pub fn link(models: &[Model], on: &Target, folder: &Path) -> PathBuf {
     let mut table = onnxc_runtime::HEADER.to_owned();
-    let (mut pointers, mut objects, mut inputs) = (String::new(), String::new(), Vec::new());
-    for Model { number, inputs: values, .. } in models {
-        writeln!(table, "extern const onnxc_model s{number}_model;").expect("memory");
-        writeln!(pointers, "    &s{number}_model,").expect("memory");
-        writeln!(objects, "s{number}.o").expect("memory");
+    let (mut calls, mut objects, mut inputs) = (String::new(), BTreeSet::new(), Vec::new());
+    for Model { number, dims, inputs: values, .. } in models {
+        if objects.insert(format!("s{number}.o")) {
+            writeln!(table, "extern const onnxc_model s{number}_model;").expect("memory");
+        }
+        // An array has at least one element.
+        let dims = dims.iter().chain(&[0]).map(u64::to_string).collect::<Vec<_>>().join(", ");
+        writeln!(calls, "    {{&s{number}_model, {{{dims}}}}},").expect("memory");
         inputs.extend(values.iter().flat_map(Tensor::bytes));
     }
-    writeln!(table, "static const onnxc_model *const models[] = {{\n{pointers}}};").expect("memory");
+    let objects: String = objects.into_iter().map(|o| o + "\n").collect();
+    writeln!(table, "static const struct {{ const onnxc_model *model; uint64_t dims[4]; }} calls[] = {{\n{calls}}};")
+        .expect("memory");
     fs::write(folder.join("models.h"), table).expect("models.h");
     fs::write(folder.join("objects"), objects).expect("objects");
     fs::write(folder.join("inputs"), inputs).expect("inputs");

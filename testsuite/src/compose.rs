@@ -3,6 +3,10 @@
 //! A value that goes into another operator is brought into that operand's range and shape first, so that logarithms see positive numbers and nothing
 //! grows without bound. The same seed gives the same graph.
 
+mod open;
+
+pub use open::{Open, compose as compose_open};
+
 use crate::samples::Random;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::{InferCx, OpDef, OpSet, SampleInput};
@@ -46,6 +50,12 @@ pub fn compose(seed: u64) -> Option<Composed> {
     // Nodes whose results nobody needs are left in: the compiler has to cope with them.
     onnxc_ir::verify::verify(&c.graph).ok()?;
     Some(Composed { graph: c.graph, inputs: c.inputs })
+}
+
+/// Ends of the pattern that is added to a value between these ends.
+fn pattern_range(low: f64, high: f64) -> (f64, f64) {
+    let middle = (low + high) / 2.0;
+    ((low - middle) * 0.2, (high - middle) * 0.2)
 }
 
 impl Composer {
@@ -125,14 +135,9 @@ impl Composer {
 
     /// An earlier value in the range and shape that an operand needs.
     fn adapted(&mut self, ty: &TensorType, low: f64, high: f64) -> Option<ValueId> {
-        let mut x = self.values[self.random.below(self.values.len())];
+        let x = self.values[self.random.below(self.values.len())];
         let (from, to) = (self.graph.ty(x).const_shape()?, ty.const_shape()?);
-        // Between -1 and 1, then between the ends.
-        x = self.one("softsign", &[x])?;
-        let (scale, shift) = (Tensor::scalar(((high - low) / 2.0) as f32), Tensor::scalar(((high + low) / 2.0) as f32));
-        let (scale, shift) = (self.constant(scale), self.constant(shift));
-        x = self.one("mul", &[x, scale])?;
-        x = self.one("add", &[x, shift])?;
+        let mut x = self.ranged(x, low, high)?;
         let (n, m): (u64, u64) = (from.iter().product(), to.iter().product());
         if n != m {
             let flat = self.ints(&[n]);
@@ -151,10 +156,27 @@ impl Composer {
             let attrs = Attrs::default().with("allowzero", Attr::Int(1));
             x = self.node(OpSet(onnxc_ops::ALL).get("reshape")?, &[Some(x), Some(shape)], attrs, 1)?[0];
         }
+        let (low_of_pattern, high_of_pattern) = pattern_range(low, high);
+        let pattern = self.random.tensor(ty, low_of_pattern, high_of_pattern);
+        let pattern = self.constant(pattern);
+        self.patterned(x, pattern, low, high)
+    }
+
+    /// A value between these ends.
+    fn ranged(&mut self, x: ValueId, low: f64, high: f64) -> Option<ValueId> {
+        // Between -1 and 1, then between the ends.
+        let x = self.one("softsign", &[x])?;
+        let (scale, shift) = (Tensor::scalar(((high - low) / 2.0) as f32), Tensor::scalar(((high + low) / 2.0) as f32));
+        let (scale, shift) = (self.constant(scale), self.constant(shift));
+        let x = self.one("mul", &[x, scale])?;
+        self.one("add", &[x, shift])
+    }
+
+    /// A value with a pattern added, between the same ends.
+    fn patterned(&mut self, mut x: ValueId, pattern: ValueId, low: f64, high: f64) -> Option<ValueId> {
         // Without a pattern of its own: rows of equal elements have no variance to divide by.
         let middle = (low + high) / 2.0;
-        let pattern = self.random.tensor(ty, (low - middle) * 0.2, (high - middle) * 0.2);
-        let (part, pattern) = (self.constant(Tensor::scalar(0.8f32)), self.constant(pattern));
+        let part = self.constant(Tensor::scalar(0.8f32));
         let rest = self.constant(Tensor::scalar((0.2 * middle) as f32));
         x = self.one("mul", &[x, part])?;
         x = self.one("add", &[x, rest])?;

@@ -17,6 +17,7 @@ pub mod harness;
 pub mod interpret;
 pub mod mutate;
 pub mod npy;
+pub mod open_samples;
 pub mod pb;
 pub mod ports;
 pub mod rounding;

@@ -28,6 +28,8 @@ pub enum Verdict {
     Same,
     /// They differ, and so do evaluations with other rounding.
     Unstable,
+    /// There is no code for these extents, and the error says what to do.
+    Refused,
     /// They differ.
     Different(String),
 }

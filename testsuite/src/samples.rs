@@ -37,7 +37,8 @@ pub fn cases(only: &str) -> (Vec<Case>, Vec<String>) {
 }
 
 fn case(op: &'static OpDef, number: usize, sample: &Sample) -> Result<Case, String> {
-    let (graph, inputs) = graph_of(op, sample, number as u64).map_err(|e| format!("inference: {e}"))?;
+    let graph = graph_of(op, sample).map_err(|e| format!("inference: {e}"))?;
+    let inputs = inputs_of(sample, number as u64);
     let want = interp::run(&graph, &inputs).map_err(|e| e.to_string())?;
     Ok(Case { op, number, graph, inputs, want })
 }
@@ -53,16 +54,21 @@ impl Case {
     /// # Errors
     /// The first difference.
     pub fn check(&self, outputs: &[Vec<u8>]) -> Result<(), String> {
-        if outputs.len() != self.want.len() {
-            return Err(format!("{} outputs, wanted {}", outputs.len(), self.want.len()));
-        }
-        for (j, (got, want)) in outputs.iter().zip(&self.want).enumerate() {
-            let got = Tensor::from_bytes(want.dtype(), want.shape().to_vec(), Bytes::new(got.clone()))
-                .ok_or_else(|| format!("output {j} has the wrong size"))?;
-            close(self.op, &got, want).map_err(|e| format!("output {j}: {e}"))?;
-        }
-        Ok(())
+        check(self.op, outputs, &self.want)
     }
+}
+
+/// Compares the bytes of all outputs of an operator with the interpreter's.
+pub(crate) fn check(op: &OpDef, outputs: &[Vec<u8>], wanted: &[Tensor]) -> Result<(), String> {
+    if outputs.len() != wanted.len() {
+        return Err(format!("{} outputs, wanted {}", outputs.len(), wanted.len()));
+    }
+    for (j, (got, want)) in outputs.iter().zip(wanted).enumerate() {
+        let got = Tensor::from_bytes(want.dtype(), want.shape().to_vec(), Bytes::new(got.clone()))
+            .ok_or_else(|| format!("output {j} has the wrong size"))?;
+        close(op, &got, want).map_err(|e| format!("output {j}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// `f`'s result; a panic of the compiler becomes an error, so that one operator does not hide the others.
@@ -76,25 +82,26 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     })
 }
 
-/// A graph of one node; constants stay constants, the rest becomes inputs with random values.
-fn graph_of(op: &'static OpDef, sample: &Sample, seed: u64) -> Result<(Graph, Vec<Tensor>), String> {
-    let mut graph = Graph::new("sample");
+/// Random values for the operands that are no constants.
+pub(crate) fn inputs_of(sample: &Sample, seed: u64) -> Vec<Tensor> {
     let mut random = Random::new(seed);
-    let mut inputs = Vec::new();
-    let ids: Vec<_> = sample
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(i, input)| {
-            input.as_ref().map(|input| match input {
-                SampleInput::Const(t) => graph.add_const(&format!("c{i}"), t.clone()),
-                SampleInput::Data(ty, lo, hi) => {
-                    inputs.push(random.tensor(ty, *lo, *hi));
-                    graph.add_input(&format!("x{i}"), ty.clone())
-                }
-            })
+    let data = sample.inputs.iter().flatten().filter_map(|input| match input {
+        SampleInput::Const(_) => None,
+        SampleInput::Data(ty, lo, hi) => Some(random.tensor(ty, *lo, *hi)),
+    });
+    data.collect()
+}
+
+/// A graph of one node; constants stay constants, the rest becomes inputs.
+pub(crate) fn graph_of(op: &'static OpDef, sample: &Sample) -> Result<Graph, String> {
+    let mut graph = Graph::new("sample");
+    let operand = |(i, input): (usize, &Option<SampleInput>)| {
+        input.as_ref().map(|input| match input {
+            SampleInput::Const(t) => graph.add_const(&format!("c{i}"), t.clone()),
+            SampleInput::Data(ty, ..) => graph.add_input(&format!("x{i}"), ty.clone()),
         })
-        .collect();
+    };
+    let ids: Vec<_> = sample.inputs.iter().enumerate().map(operand).collect();
     let types: Vec<Option<TensorType>> = ids.iter().map(|i| i.map(|id| graph.ty(id).clone())).collect();
     let constants: Vec<Option<Tensor>> = ids.iter().map(|i| i.and_then(|id| graph.constant(id).cloned())).collect();
     let dims: Vec<_> = constants.iter().map(|c| c.as_ref().and_then(interp::as_dims)).collect();
@@ -111,7 +118,7 @@ fn graph_of(op: &'static OpDef, sample: &Sample, seed: u64) -> Result<(Graph, Ve
     });
     graph.outputs = outputs;
     onnxc_ir::verify::verify(&graph).map_err(|e| e.join("; "))?;
-    Ok((graph, inputs))
+    Ok(graph)
 }
 
 /// Element by element within the operator's tolerance; bit for bit for types that are not floating point.

@@ -99,6 +99,64 @@ fn foreign_targets_choose_too() {
     }
 }
 
+/// Models for ranges of sizes, and the sizes to call them with.
+const RANGES: &[(Case, &[&[usize]])] = &[
+    (
+        Case {
+            id: "basic_pitch",
+            flags: &["--dim=unk__749=1..3"],
+            inputs: |v, rng| vec![floats(&[v[0], 43844, 1], rng)],
+            fixed: |v| vec![format!("--dim=unk__749={}", v[0])],
+        },
+        &[&[1], &[3]],
+    ),
+    (
+        Case {
+            id: "magika",
+            flags: &["--dim=unk__214=1..5"],
+            inputs: |v, rng| {
+                let bytes = (0..v[0] * 2048).flat_map(|_| (rng.below(257) as i32).to_le_bytes()).collect();
+                vec![Tensor { elem_type: 6, dims: vec![v[0], 2048], bytes }]
+            },
+            fixed: |v| vec![format!("--dim=unk__214={}", v[0])],
+        },
+        &[&[1], &[2], &[5]],
+    ),
+    (
+        Case {
+            id: "ppocr2_cls",
+            flags: &["--shape=x=N,3,48,W", "--dim=N=1..3", "--dim=W=96..200"],
+            inputs: |v, rng| vec![floats(&[v[0], 3, 48, v[1]], rng)],
+            fixed: |v| vec![format!("--shape=x={},3,48,{}", v[0], v[1])],
+        },
+        &[&[1, 96], &[3, 137], &[2, 200]],
+    ),
+    (
+        Case {
+            id: "oww_melspec",
+            flags: &["--dim=batch_size=1..2", "--dim=samples=2000..9000"],
+            inputs: |v, rng| vec![floats(&[v[0], v[1]], rng)],
+            fixed: |v| vec![format!("--dim=batch_size={}", v[0]), format!("--dim=samples={}", v[1])],
+        },
+        &[&[1, 2000], &[2, 8999]],
+    ),
+];
+
+#[test]
+fn models_for_ranges_answer_as_if_compiled_alone() {
+    let target = target::by_name("x86-64-v3");
+    for (case, choices) in RANGES {
+        let folder = tempfile::tempdir().unwrap();
+        let program = build(case, target, folder.path());
+        let mut rng = Rng(5);
+        for values in *choices {
+            let inputs = (case.inputs)(values, &mut rng);
+            let got = answers(&program, target, folder.path(), values, &inputs);
+            close(&got, &alone(case, folder.path(), target.cpu, values, &inputs), &format!("{} {values:?}", case.id));
+        }
+    }
+}
+
 /// One archive for ranges of sizes: every size of `testsuite/zoo/make_size_data.py` against ONNX Runtime's outputs.
 fn agrees_with_onnx_runtime(id: &str, flags: &[&str], target: &Target, few: bool) {
     let folder = tempfile::tempdir().unwrap();

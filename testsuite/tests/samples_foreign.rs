@@ -58,7 +58,7 @@ fn samples_agree(names: &[&str]) {
 }
 
 fn model(number: usize, case: &Case) -> Model<'_> {
-    Model { number, inputs: &case.inputs, outputs: case.want.len() }
+    Model { number, dims: &[], inputs: &case.inputs, outputs: case.want.len() }
 }
 
 /// Writes `sN.o` of each sample into `folder`; returns the samples that have one, with their N.

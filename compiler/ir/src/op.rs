@@ -336,12 +336,24 @@ pub enum Lower {
     /// The result is a view of operand 0 if the function can express it for the operand's strides; otherwise a strided copy is made
     /// from what it answers for a contiguous operand (for which it must answer).
     View(ViewFn),
+    /// A view where strides can express it for all sizes; else a loop nest, which takes extents as they come.
+    ViewOrNest(ViewFn, fn(&mut LowerCx) -> OpResult<()>),
     /// A loop nest over extents that are numbers.
     Nest(fn(&mut LowerCx) -> OpResult<()>),
     /// A loop nest that takes extents as they come: numbers, or open ones from the views.
     OpenNest(fn(&mut LowerCx) -> OpResult<()>),
     /// Always expanded into other operators on import or by a pass; or control flow that the planner handles itself.
     None,
+}
+
+impl Lower {
+    /// The view that the result is, where it can be one.
+    pub fn view(&self) -> Option<ViewFn> {
+        match self {
+            Lower::View(view) | Lower::ViewOrNest(view, _) => Some(*view),
+            _ => None,
+        }
+    }
 }
 
 /// How far compiled results may be from the interpreter's: `|a-b| <= abs + rel*|b|`, with the reason.

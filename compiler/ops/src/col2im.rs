@@ -25,7 +25,7 @@ pub(crate) static COL2IM: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -194,8 +194,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let tables: Vec<Places> = (0..blocks.block.len()).map(|d| tables(cx, &blocks, d)).collect();
+    nest::fixed(cx, 0, [1, 2])?;
     let channels = y.view.shape[1];
-    cx.for_(LoopKind::Parallel, y.view.shape[0] * channels, |cx, row| {
+    cx.for_in(LoopKind::Parallel, &y.view.extent(0).times(&channels.into()), |cx, row| {
         let (n, c) = nest::split(cx, row, channels);
         let plane = [n.clone(), c.clone()];
         let zero = nest::number(y.dtype, 0.0);

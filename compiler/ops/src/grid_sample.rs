@@ -6,7 +6,7 @@
 
 use onnxc_ir::lir::{Expr, LoopKind, Var};
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
@@ -23,7 +23,7 @@ pub(crate) static GRID_SAMPLE: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -198,13 +198,15 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, grid, y, rules) = (cx.input(0), cx.input(1), cx.output(0), Rules::of(cx.attrs)?);
     nest::require(y.dtype)?;
     let t = compute_type(y.dtype);
-    let mut shape = y.view.shape.clone();
-    if shape.contains(&0) {
+    let mut shape = y.view.extents();
+    if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let channels = std::mem::replace(&mut shape[1], 1);
+    nest::equal_extents(1, &grid.view.dims()[..1], &x.view.dims()[..1])?;
+    let channels = std::mem::replace(&mut shape[1], 1.into());
     let (spatial, rank) = (shape.len() - 2, shape.len());
-    let dims: Vec<usize> = (0..rank).filter(|d| *d != 1 && shape[*d] != 1).collect();
+    let sides: Vec<Side> = (0..spatial).map(|d| Side::of(cx, rules, t, x.view.extent(d + 2))).collect();
+    let dims: Vec<usize> = (0..rank).filter(|d| *d != 1 && !shape[*d].is_one()).collect();
     let elements = y.view.shape.iter().product();
     rows(cx, &shape, &dims, elements, &mut origin(rank), &mut |cx, at| {
         let along = |cx: &mut LowerCx, d: usize| {
@@ -212,7 +214,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
             place.extend_from_slice(&at[2..]);
             place.push(Expr::Int((spatial - 1 - d) as i64));
             let raw = nest::load(cx, &grid, &place);
-            taps(cx, rules, t, raw, x.view.shape[d + 2])
+            taps(cx, rules, t, raw, &sides[d])
         };
         let mut all: Vec<Vec<Tap>> = vec![Vec::new()];
         for d in 0..spatial {
@@ -238,7 +240,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
             })
             .collect();
         let at = at.clone();
-        cx.for_(LoopKind::Vector, channels, |cx, c| {
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| {
             let mut sum: Option<Expr> = None;
             for (from, weight, inside) in &reads {
                 let i = Expr::Var(*from).add(c.clone().times(x.view.strides[1]));
@@ -259,46 +261,85 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     Ok(())
 }
 
-/// [`reflect`] as code.
-fn reflected(cx: &mut LowerCx, t: DType, v: Expr, (low, high): (f64, f64)) -> Expr {
-    if low == high {
-        return float(t, low);
+/// A side of x as numbers of the type of positions.
+struct Side {
+    extent: Extent,
+    n: Expr,
+    /// The last position, and half of it.
+    last: Expr,
+    half: Expr,
+    /// The outermost positions, and how far they are apart.
+    low: f64,
+    high: Expr,
+    span: Expr,
+}
+
+impl Side {
+    fn of(cx: &mut LowerCx, rules: Rules, t: DType, extent: Extent) -> Side {
+        let c = |v: f64| float(t, v);
+        let (low, _) = rules.border(1);
+        if extent.open.is_none() {
+            let (last, (_, high)) = (extent.bound as f64 - 1.0, rules.border(extent.bound));
+            let (n, span) = (c(extent.bound as f64), c(high - low));
+            return Side { extent, n, last: c(last), half: c(last / 2.0), low, high: c(high), span };
+        }
+        let n = cx.count(&extent).cast_from(DType::I64, t);
+        let n = Expr::Var(cx.let_(n));
+        let last = Expr::Var(cx.let_(n.clone().minus(c(1.0))));
+        let half = last.clone().mul(c(0.5));
+        let high = Expr::Var(cx.let_(last.clone().minus(c(low))));
+        let span = Expr::Var(cx.let_(high.clone().minus(c(low))));
+        Side { extent, n, last, half, low, high, span }
     }
+}
+
+/// [`reflect`] as code.
+fn reflected(cx: &mut LowerCx, t: DType, v: Expr, side: &Side) -> Expr {
     let c = |v: f64| float(t, v);
+    let (low, high, span) = (side.low, side.high.clone(), side.span.clone());
+    if span == c(0.0) {
+        return c(low);
+    }
     let v = Expr::Var(cx.let_(v));
     let below = Expr::Var(cx.let_(Expr::bin(BinOp::Lt, v.clone(), c(low))));
-    let beyond = select(below.clone(), c(low).minus(v.clone()), v.clone().minus(c(high)));
+    let beyond = select(below.clone(), c(low).minus(v.clone()), v.clone().minus(high.clone()));
     let beyond = Expr::Var(cx.let_(beyond));
-    let times = Expr::un(UnOp::Floor, Expr::bin(BinOp::Div, beyond.clone(), c(high - low)));
+    let times = Expr::un(UnOp::Floor, Expr::bin(BinOp::Div, beyond.clone(), span.clone()));
     let times = Expr::Var(cx.let_(times));
-    let rest = Expr::Var(cx.let_(beyond.minus(times.clone().mul(c(high - low)))));
+    let rest = Expr::Var(cx.let_(beyond.minus(times.clone().mul(span.clone()))));
     let half = Expr::un(UnOp::Floor, times.clone().mul(c(0.5))).mul(c(2.0));
     let even = Expr::bin(BinOp::Eq, times, half);
     let up = Expr::bin(BinOp::Eq, below, even);
-    let folded = select(up, c(low).add(rest.clone()), c(high).minus(rest));
-    let inside = Expr::bin(BinOp::And, Expr::bin(BinOp::Ge, v.clone(), c(low)), Expr::bin(BinOp::Le, v.clone(), c(high)));
-    let e = select(inside, v, folded);
+    let folded = select(up, c(low).add(rest.clone()), high.clone().minus(rest));
+    let inside = Expr::bin(BinOp::And, Expr::bin(BinOp::Ge, v.clone(), c(low)), Expr::bin(BinOp::Le, v.clone(), high));
+    let mut e = select(inside, v, folded);
+    if side.extent.open.is_some() {
+        e = select(Expr::bin(BinOp::Eq, span, c(0.0)), c(low), e);
+    }
     Expr::Var(cx.let_(e))
 }
 
-/// What position `raw` reads along a dimension of `n` elements.
-fn taps(cx: &mut LowerCx, rules: Rules, t: DType, raw: Expr, n: u64) -> Vec<Tap> {
+/// What position `raw` reads along a side of x.
+fn taps(cx: &mut LowerCx, rules: Rules, t: DType, raw: Expr, side: &Side) -> Vec<Tap> {
     let c = |v: f64| float(t, v);
-    let (last, border) = (n as f64 - 1.0, rules.border(n));
+    let last = &side.last;
     let shifted = raw.add(c(1.0));
-    let v = if rules.corners { shifted.mul(c(last / 2.0)) } else { shifted.mul(c(n as f64)).minus(c(1.0)).mul(c(0.5)) };
+    let v = if rules.corners { shifted.mul(side.half.clone()) } else { shifted.mul(side.n.clone()).minus(c(1.0)).mul(c(0.5)) };
     let mut v = Expr::Var(cx.let_(v));
     if rules.mode == Mode::Nearest {
         v = Expr::Var(cx.let_(Expr::un(UnOp::Round, v)));
     }
     match rules.padding {
         Padding::Border => {
-            let outside =
-                Expr::bin(BinOp::Or, Expr::bin(BinOp::Lt, v.clone(), c(border.0)), Expr::bin(BinOp::Gt, v.clone(), c(border.1)));
-            let kept = Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, v.clone(), c(0.0)), c(last));
+            let outside = Expr::bin(
+                BinOp::Or,
+                Expr::bin(BinOp::Lt, v.clone(), c(side.low)),
+                Expr::bin(BinOp::Gt, v.clone(), side.high.clone()),
+            );
+            let kept = Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, v.clone(), c(0.0)), last.clone());
             v = Expr::Var(cx.let_(select(outside, kept, v)));
         }
-        Padding::Reflection => v = reflected(cx, t, v, border),
+        Padding::Reflection => v = reflected(cx, t, v, side),
         Padding::Zeros => {}
     }
     let down = if rules.mode == Mode::Nearest { UnOp::Trunc } else { UnOp::Floor };
@@ -308,16 +349,19 @@ fn taps(cx: &mut LowerCx, rules: Rules, t: DType, raw: Expr, n: u64) -> Vec<Tap>
     for tap in rules.taps() {
         let mut place = base.clone().add(c(tap as f64));
         if rules.padding == Padding::Reflection {
-            place = reflected(cx, t, place, border);
+            place = reflected(cx, t, place, side);
         }
         let place = Expr::Var(cx.let_(place));
         let inside = (rules.padding == Padding::Zeros).then(|| {
-            let inside =
-                Expr::bin(BinOp::And, Expr::bin(BinOp::Ge, place.clone(), c(0.0)), Expr::bin(BinOp::Le, place.clone(), c(last)));
+            let inside = Expr::bin(
+                BinOp::And,
+                Expr::bin(BinOp::Ge, place.clone(), c(0.0)),
+                Expr::bin(BinOp::Le, place.clone(), last.clone()),
+            );
             cx.let_(inside)
         });
         // Whatever the grid holds, nothing outside of x is read.
-        let element = clamp(cx, place.cast_from(t, DType::I64), n);
+        let element = clamp(cx, place.cast_from(t, DType::I64), side.extent.clone());
         let weight = match (rules.mode, tap) {
             (Mode::Nearest, _) => c(1.0),
             (Mode::Linear, 0) => c(1.0).minus(fraction.clone()),

@@ -24,7 +24,7 @@ pub(crate) static LINEAR_ATTENTION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -191,19 +191,19 @@ struct Head {
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (q, y) = (cx.input(0), cx.output(0));
     let form = Form::of(cx.attrs, widths(|i| cx.input(i).view.shape[2]))?;
-    let (batches, time) = (q.view.shape[0], q.view.shape[1]);
-    if batches == 0 {
+    let (batches, time) = (q.view.extent(0), cx.count(&q.view.extent(1)));
+    if batches.bound == 0 {
         return Ok(());
     }
     let state = cx.scratch(DType::F32, form.dk * form.dv, true);
     let written = cx.scratch(DType::F32, form.dv, true);
     let sums = cx.scratch(DType::F32, form.dv, true);
     let heads = form.heads;
-    cx.for_(LoopKind::Parallel, batches * heads, |cx, row| {
+    cx.for_in(LoopKind::Parallel, &batches.times(&heads.into()), |cx, row| {
         let (batch, head) = nest::split(cx, row, heads);
         let h = Head { form, state, written, sums, batch, head };
         h.initial(cx);
-        cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Int(time as i64), 1, |cx, t| h.position(cx, &t, &y));
+        cx.for_range(LoopKind::Serial, Expr::Int(0), time.clone(), 1, |cx, t| h.position(cx, &t, &y));
         if let Some(to) = cx.outputs.get(1).cloned() {
             h.each_state(cx, |cx, at, i| {
                 let value = nest::at(state, i);

@@ -5,7 +5,7 @@
 
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
@@ -21,7 +21,7 @@ pub(crate) static MAX_ROI_POOL: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -83,7 +83,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 }
 
 /// [`bin`] as code: first element, and the one behind the last.
-fn bin_code(cx: &mut LowerCx, t: DType, low: Expr, high: Expr, (b, bins): (&Expr, u64), n: u64) -> (Var, Var) {
+fn bin_code(cx: &mut LowerCx, t: DType, low: Expr, high: Expr, (b, bins): (&Expr, u64), n: &Extent) -> (Var, Var) {
     let mut place = |v: Expr| {
         let v = Expr::Var(cx.let_(v));
         let up = Expr::un(UnOp::Floor, v.clone().add(float(t, 0.5)));
@@ -100,7 +100,8 @@ fn bin_code(cx: &mut LowerCx, t: DType, low: Expr, high: Expr, (b, bins): (&Expr
     let before = Expr::Var(cx.let_(before));
     let first = start.clone().add(part(before.clone()));
     let end = start.add(part(before.add(extent).add(Expr::Int(bins as i64 - 1))));
-    (clamp(cx, first, n + 1), clamp(cx, end, n + 1))
+    let places = Extent { bound: n.bound + 1, open: n.open.as_ref().map(|n| n.offset(1)) };
+    (clamp(cx, first, places.clone()), clamp(cx, end, places))
 }
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
@@ -109,24 +110,25 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let (t, channels) = (compute_type(y.dtype), x.view.shape[1]);
-    let best: BufId = cx.scratch(t, channels, true);
-    let mut shape = y.view.shape.clone();
-    shape[1] = 1;
+    nest::equal_extents(1, &regions.view.dims()[..1], &y.view.dims()[..1])?;
+    let (t, channels) = (compute_type(y.dtype), x.view.extent(1));
+    let best: BufId = cx.scratch(t, channels.bound, true);
+    let mut shape = y.view.extents();
+    shape[1] = 1.into();
     // Regions are the outermost loop whatever the result's layout is.
     cx.for_rows(&shape, &[3, 0, 2, 1], |cx, at| {
         let field = |cx: &LowerCx, i: i64| nest::load(cx, &regions, &[at[0].clone(), Expr::Int(i)]);
         let corner = |cx: &LowerCx, i: i64| field(cx, i).mul(float(t, scale));
         let (low, high) = (corner(cx, 2), corner(cx, 4));
-        let rows = bin_code(cx, t, low, high, (&at[2], bins[0]), x.view.shape[2]);
+        let rows = bin_code(cx, t, low, high, (&at[2], bins[0]), &x.view.extent(2));
         let (low, high) = (corner(cx, 1), corner(cx, 3));
-        let columns = bin_code(cx, t, low, high, (&at[3], bins[1]), x.view.shape[3]);
+        let columns = bin_code(cx, t, low, high, (&at[3], bins[1]), &x.view.extent(3));
         let batch = field(cx, 0).cast_from(t, DType::I64);
-        let batch = Expr::Var(clamp(cx, batch, x.view.shape[0]));
-        cx.for_(LoopKind::Vector, channels, |cx, c| cx.push(Stmt::Store(best, c, float(t, f64::NEG_INFINITY))));
+        let batch = Expr::Var(clamp(cx, batch, x.view.extent(0)));
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| cx.push(Stmt::Store(best, c, float(t, f64::NEG_INFINITY))));
         cx.for_range(LoopKind::Serial, Expr::Var(rows.0), Expr::Var(rows.1), 1, |cx, i| {
             cx.for_range(LoopKind::Serial, Expr::Var(columns.0), Expr::Var(columns.1), 1, |cx, j| {
-                cx.for_(LoopKind::Vector, channels, |cx, c| {
+                cx.for_in(LoopKind::Vector, &channels, |cx, c| {
                     let value = nest::load(cx, &x, &[batch, c.clone(), i, j]);
                     let value = Expr::bin(BinOp::Max, nest::at(best, c.clone()), value);
                     cx.push(Stmt::Store(best, c, value));
@@ -136,7 +138,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let some = |r: (Var, Var)| Expr::bin(BinOp::Lt, Expr::Var(r.0), Expr::Var(r.1));
         let some = Expr::Var(cx.let_(Expr::bin(BinOp::And, some(rows), some(columns))));
         let at = at.to_vec();
-        cx.for_(LoopKind::Vector, channels, |cx, c| {
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| {
             let value = select(some, nest::at(best, c.clone()), float(t, 0.0));
             nest::store(cx, &y, &[at[0].clone(), c, at[2].clone(), at[3].clone()], value);
         });

@@ -21,7 +21,7 @@ pub(crate) static NGRAMS: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -182,11 +182,12 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let rank = x.view.shape.len();
-    let rows = if rank == 2 { x.view.shape[0] } else { 1 };
+    nest::fixed(cx, 0, [rank - 1])?;
+    let rows = if rank == 2 { x.view.extent(0) } else { 1.into() };
     let weights = nest::f32_table(cx, &form.weights[..form.width as usize]);
     let counts = cx.scratch(DType::I64, form.width, true);
     let tables: Vec<(BufId, BufId)> = form.groups.iter().map(|g| (nest::table(cx, g.pool), nest::table(cx, g.columns))).collect();
-    cx.for_(LoopKind::Parallel, rows, |cx, row| {
+    cx.for_in(LoopKind::Parallel, &rows, |cx, row| {
         cx.for_(LoopKind::Vector, form.width, |cx, j| cx.push(Stmt::Store(counts, j, Expr::Int(0))));
         let place = |last: Expr| if rank == 2 { vec![row.clone(), last] } else { vec![last] };
         for (group, tables) in form.groups.iter().zip(&tables) {

@@ -7,7 +7,7 @@
 
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
@@ -25,7 +25,7 @@ pub(crate) static NON_MAX_SUPPRESSION: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::EXACT,
     samples,
 };
@@ -142,7 +142,10 @@ struct Choice {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (boxes, scores, rows, total) = (cx.input(0), cx.input(1), cx.output(0), cx.outputs.get(1).cloned());
-    let n = scores.view.shape[2];
+    let n = scores.view.extent(2);
+    let of_boxes = boxes.view.dims();
+    nest::equal_extents(1, &[scores.view.dims()[0].clone(), n.dim()], &of_boxes[..2])?;
+    nest::fixed(cx, 0, [2])?;
     let single = |cx: &mut LowerCx, i: usize| {
         cx.opt(i).map(|a| {
             let value = cx.load(&a, &nest::origin(a.view.shape.len()));
@@ -153,13 +156,13 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let limit = single(cx, 3).unwrap_or_else(|| cx.let_(Expr::f32(0.0)));
     let least = single(cx, 4);
     let count = cx.let_(Expr::Int(0));
-    let (left, kept) = (cx.scratch(DType::I64, n.max(1), false), cx.scratch(DType::I64, n.max(1), false));
-    let (images, classes, extent) = (scores.view.shape[0], scores.view.shape[1], rows.view.shape[0]);
+    let (left, kept) = (cx.scratch(DType::I64, n.bound.max(1), false), cx.scratch(DType::I64, n.bound.max(1), false));
+    let (images, classes, extent) = (scores.view.extent(0), scores.view.extent(1), cx.count(&rows.view.extent(0)));
     nest::fill(cx, &rows, &Expr::Int(0));
     let choice = Choice { boxes, scores, rows, centered: centered(cx.attrs), left, kept, most, limit, least, count };
-    if n > 0 {
-        cx.for_(LoopKind::Serial, images, |cx, image| {
-            cx.for_(LoopKind::Serial, classes, |cx, class| choice.class(cx, &image, &class, n, extent));
+    if n.bound > 0 {
+        cx.for_in(LoopKind::Serial, &images, |cx, image| {
+            cx.for_in(LoopKind::Serial, &classes, |cx, class| choice.class(cx, &image, &class, &n, &extent));
         });
     }
     if let Some(total) = total {
@@ -170,9 +173,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
 
 impl Choice {
     /// All boxes of one class of one image.
-    fn class(&self, cx: &mut LowerCx, image: &Expr, class: &Expr, n: u64, extent: u64) {
+    fn class(&self, cx: &mut LowerCx, image: &Expr, class: &Expr, n: &Extent, extent: &Expr) {
         let waiting = cx.let_(Expr::Int(0));
-        cx.for_(LoopKind::Serial, n, |cx, i| {
+        cx.for_in(LoopKind::Serial, n, |cx, i| {
             let score = self.score(cx, image, class, i.clone());
             let enough = self.least.map_or(int(DType::Bool, 1), |t| Expr::bin(BinOp::Gt, score, Expr::Var(t)));
             cx.if_(
@@ -198,7 +201,7 @@ impl Choice {
                 |cx| {
                     cx.push(Stmt::Store(self.kept, Expr::Var(taken), i.clone()));
                     cx.set(taken, Expr::Var(taken).add(Expr::Int(1)));
-                    let room = Expr::bin(BinOp::Lt, Expr::Var(self.count), Expr::Int(extent as i64));
+                    let room = Expr::bin(BinOp::Lt, Expr::Var(self.count), extent.clone());
                     cx.if_(
                         room,
                         |cx| {

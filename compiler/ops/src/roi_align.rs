@@ -6,7 +6,7 @@
 
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{EvalCx, Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
@@ -22,7 +22,7 @@ pub(crate) static ROI_ALIGN: OpDef = OpDef {
     infer,
     infer_dims: None,
     eval,
-    lower: Lower::Nest(lower),
+    lower: Lower::OpenNest(lower),
     tolerance: Tolerance::SUMS,
     samples,
 };
@@ -186,6 +186,8 @@ struct Beside {
 struct Pool {
     rules: Rules,
     t: DType,
+    /// Height and width of x.
+    sides: [Side; 2],
     x: Arg,
     /// `[C]`: sums or maxima of one bin.
     sums: BufId,
@@ -198,10 +200,14 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let t = compute_type(y.dtype);
-    let channels = x.view.shape[1];
-    let pool = Pool { rules, t, sums: cx.scratch(t, channels, true), x };
-    let mut shape = y.view.shape.clone();
-    shape[1] = 1;
+    for i in [1, 2] {
+        nest::equal_extents(i, &cx.input(i).view.dims()[..1], &y.view.dims()[..1])?;
+    }
+    let channels = x.view.extent(1);
+    let sides = [2, 3].map(|d| Side::of(cx, t, x.view.extent(d)));
+    let pool = Pool { rules, t, sums: cx.scratch(t, channels.bound, true), sides, x };
+    let mut shape = y.view.extents();
+    shape[1] = 1.into();
     // Regions are the outermost loop whatever the result's layout is.
     let order = [3, 0, 2, 1];
     cx.for_rows(&shape, &order, |cx, at| {
@@ -211,15 +217,15 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let (low, high) = (corner(cx, 0), corner(cx, 2));
         let columns = pool.span(cx, low, high, 1);
         let batch = cx.load(&cx.input(2), &at[..1]);
-        let batch = clamp(cx, batch, pool.x.view.shape[0]);
+        let batch = clamp(cx, batch, pool.x.view.extent(0));
         let start = Expr::Int(pool.x.view.offset).add(Expr::Var(batch).times(pool.x.view.strides[0]));
         let start = Expr::Var(cx.let_(start));
         let first = float(t, if rules.max { f64::NEG_INFINITY } else { 0.0 });
-        cx.for_(LoopKind::Vector, channels, |cx, c| cx.push(Stmt::Store(pool.sums, c, first)));
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| cx.push(Stmt::Store(pool.sums, c, first)));
         cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Var(rows.points), 1, |cx, i| {
-            let row = pool.beside(cx, &rows, &at[2], &i, 2);
+            let row = pool.beside(cx, &rows, &at[2], &i, 0);
             cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::Var(columns.points), 1, |cx, j| {
-                let column = pool.beside(cx, &columns, &at[3], &j, 3);
+                let column = pool.beside(cx, &columns, &at[3], &j, 1);
                 pool.point(cx, &start, &row, &column);
             });
         });
@@ -228,13 +234,28 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         let divisor = if rules.max { float(t, 1.0) } else { Expr::Var(count).cast_from(DType::I64, t) };
         let divisor = Expr::Var(cx.let_(divisor));
         let at = at.to_vec();
-        cx.for_(LoopKind::Vector, channels, |cx, c| {
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| {
             let value = Expr::bin(BinOp::Div, nest::at(pool.sums, c.clone()), divisor);
             let value = select(Expr::Var(none), float(t, 0.0), value);
             nest::store(cx, &y, &[at[0].clone(), c, at[2].clone(), at[3].clone()], value);
         });
     });
     Ok(())
+}
+
+/// A side of x: its extent, as a number of the type of positions too, and the last position.
+struct Side {
+    extent: Extent,
+    n: Expr,
+    last: Expr,
+}
+
+impl Side {
+    fn of(cx: &mut LowerCx, t: DType, extent: Extent) -> Side {
+        let number = |n: Expr| if let Expr::Int(n) = n { float(t, n as f64) } else { n.cast_from(DType::I64, t) };
+        let n = cx.count(&extent);
+        Side { extent, n: number(n.clone()), last: number(n.add(Expr::Int(-1))) }
+    }
 }
 
 impl Pool {
@@ -257,24 +278,23 @@ impl Pool {
         SpanCode { start, bin, points }
     }
 
-    /// [`Span::between`] as code, along dimension `d` of x.
-    fn beside(&self, cx: &mut LowerCx, span: &SpanCode, b: &Expr, i: &Expr, d: usize) -> Beside {
-        let (t, n) = (self.t, self.x.view.shape[d]);
+    /// [`Span::between`] as code, along one of the sides of x.
+    fn beside(&self, cx: &mut LowerCx, span: &SpanCode, b: &Expr, i: &Expr, side: usize) -> Beside {
+        let (t, Side { extent, n, last }) = (self.t, &self.sides[side]);
         let number = |e: &Expr| e.clone().cast_from(DType::I64, t);
-        let (bin, last) = (Expr::Var(span.bin), float(t, n as f64 - 1.0));
+        let bin = Expr::Var(span.bin);
         let step = number(i).add(float(t, 0.5)).mul(bin.clone());
         let step = Expr::bin(BinOp::Div, step, Expr::Var(span.points).cast_from(DType::I64, t));
         let at = Expr::Var(cx.let_(Expr::Var(span.start).add(number(b).mul(bin)).add(step)));
-        let (low, high) =
-            (Expr::bin(BinOp::Ge, at.clone(), float(t, -1.0)), Expr::bin(BinOp::Le, at.clone(), float(t, n as f64)));
+        let (low, high) = (Expr::bin(BinOp::Ge, at.clone(), float(t, -1.0)), Expr::bin(BinOp::Le, at.clone(), n.clone()));
         let inside = cx.let_(Expr::bin(BinOp::And, low, high));
-        let kept = Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, at, float(t, 0.0)), last);
+        let kept = Expr::bin(BinOp::Min, Expr::bin(BinOp::Max, at, float(t, 0.0)), last.clone());
         let kept = Expr::Var(cx.let_(kept));
         let base = Expr::Var(cx.let_(Expr::un(UnOp::Floor, kept.clone())));
         let far = cx.let_(kept.minus(base.clone()));
         let near = cx.let_(float(t, 1.0).minus(Expr::Var(far)));
-        let first = clamp(cx, base.cast_from(t, DType::I64), n);
-        let second = clamp(cx, Expr::Var(first).add(Expr::Int(1)), n);
+        let first = clamp(cx, base.cast_from(t, DType::I64), extent.clone());
+        let second = clamp(cx, Expr::Var(first).add(Expr::Int(1)), extent.clone());
         Beside { elements: [first, second], weights: [near, far], inside }
     }
 
@@ -289,8 +309,8 @@ impl Pool {
             let from = cx.let_(start.clone().add(from));
             corners.push((from, cx.let_(Expr::Var(row.weights[i]).mul(Expr::Var(column.weights[j])))));
         }
-        let (op, sums, channels) = (if self.rules.max { BinOp::Max } else { BinOp::Add }, self.sums, view.shape[1]);
-        cx.for_(LoopKind::Vector, channels, |cx, c| {
+        let (op, sums, channels) = (if self.rules.max { BinOp::Max } else { BinOp::Add }, self.sums, view.extent(1));
+        cx.for_in(LoopKind::Vector, &channels, |cx, c| {
             let each = corners.iter().map(|(from, weight)| {
                 let i = Expr::Var(*from).add(c.clone().times(view.strides[1]));
                 nest::at(self.x.buf, i).cast_from(self.x.dtype, t).mul(Expr::Var(*weight))

@@ -82,7 +82,7 @@ fn node_order(graph: &Graph, node: &Node, orders: &[Order]) -> Order {
                 .filter(|o| o.len() == rank)
                 .unwrap_or_else(|| row_major(rank))
         }
-        Lower::View(_) | Lower::Nest(_) | Lower::OpenNest(_)
+        Lower::View(_) | Lower::ViewOrNest(..) | Lower::Nest(_) | Lower::OpenNest(_)
             if matches!(node.op.name, "slice" | "split" | "expand" | "identity" | "concat" | "pad") =>
         {
             let first = node.inputs.iter().flatten().find(|id| graph.constant(**id).is_none() && graph.ty(**id).rank() == rank);

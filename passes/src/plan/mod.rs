@@ -212,14 +212,18 @@ impl Planner<'_> {
         if let onnxc_ir::op::Lower::View(view) = node.op.lower {
             nodes::same_count(self, level, node, view, drafts);
         }
-        if let onnxc_ir::op::Lower::View(view) = node.op.lower
+        if let Some(view) = node.op.lower.view()
             && !node.outputs.iter().any(|id| level.is_pinned(*id))
         {
-            if let Err(error) = self.view(level, node, view, drafts) {
-                self.errors.push(error);
-                self.results(level, n, node, drafts);
+            match self.view(level, node, view, drafts) {
+                Ok(()) => return,
+                // No view after all, but there is code.
+                Err(_) if matches!(node.op.lower, onnxc_ir::op::Lower::ViewOrNest(..)) => {}
+                Err(error) => {
+                    self.errors.push(error);
+                    return self.results(level, n, node, drafts);
+                }
             }
-            return;
         }
         self.results(level, n, node, drafts);
         match nodes::call(self, level, node) {

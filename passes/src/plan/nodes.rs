@@ -80,6 +80,11 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
             cx.map(&program, &out, &args);
         }
         Lower::Nest(lower) | Lower::OpenNest(lower) => lower(&mut cx).map_err(|e| error(e.reason, e.help))?,
+        Lower::ViewOrNest(view, lower) => {
+            if copy_through_view(&mut cx, level, node, view).is_none() {
+                lower(&mut cx).map_err(|e| error(e.reason, e.help))?;
+            }
+        }
         Lower::View(view) => {
             copy_through_view(&mut cx, level, node, view).ok_or_else(|| error(DEPENDS_ON_SIZES.into(), Some(ONE_VALUE.into())))?
         }

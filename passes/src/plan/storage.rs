@@ -121,8 +121,8 @@ impl<'g> Level<'g> {
     fn pin_through_reshapes(&mut self) {
         for node in self.graph.nodes.iter().rev() {
             let [out] = node.outputs[..] else { continue };
-            let (Some(Pin::To(storage)), Some(Some(x)), Lower::View(view)) =
-                (&self.pins[out.0 as usize], node.inputs.first(), node.op.lower)
+            let (Some(Pin::To(storage)), Some(Some(x)), Some(view)) =
+                (&self.pins[out.0 as usize], node.inputs.first(), node.op.lower.view())
             else {
                 continue;
             };
@@ -161,7 +161,7 @@ impl<'g> Level<'g> {
     fn can_write_into_part(&self, concat: &Node, id: ValueId) -> bool {
         let once = concat.inputs.iter().flatten().filter(|i| **i == id).count() == 1;
         let producer = self.graph.nodes.iter().find(|n| n.outputs.contains(&id));
-        let computed = producer.is_some_and(|n| !matches!(n.op.lower, Lower::View(_)) && !matches!(n.op.name, "if" | "loop"));
+        let computed = producer.is_some_and(|n| n.op.lower.view().is_none() && !matches!(n.op.name, "if" | "loop"));
         once && computed && self.pins[id.0 as usize].is_none() && !self.graph.outputs.contains(&id)
     }
 

@@ -131,7 +131,9 @@ impl<'p> Loop<'p> {
         self.round(e, At { copy: 0, lanes: Lanes::All })?;
         self.advance(e, i64::from(lanes))?;
         e.end(open)?;
-        if self.plan.memory.iter().all(|(t, strided)| if *strided { e.masks_strided(*t) } else { e.masks(*t) }) {
+        // A loop that touches no memory is for all targets; not all of them have masks.
+        let masked = |(t, strided): &(DType, bool)| if *strided { e.masks_strided(*t) } else { e.masks(*t) };
+        if !self.plan.memory.is_empty() && self.plan.memory.iter().all(masked) {
             let open = e.if_some(count)?;
             e.set_tail(count)?;
             self.round(e, At { copy: 0, lanes: Lanes::Tail })?;

@@ -3,17 +3,19 @@
 //! ```text
 //! random_graphs FIRST COUNT [CPU]              on this x86-64
 //! random_graphs FIRST COUNT --target TARGET    on a target of testsuite/src/target.rs: aarch64, riscv64-v128, riscv64, ...
+//! random_graphs FIRST COUNT --open [CPU]       on this x86-64, with an open extent, at several sizes
 //! ```
 //!
 //! Graphs are those of seeds FIRST, FIRST+1, ...; the first ones that differ are printed with their seeds, and the exit code is 1.
 
 use onnxc_codegen::JitModel;
+use onnxc_ir::graph::Graph;
 use onnxc_ir::plan::Plan;
 use onnxc_ir::{Tensor, interp, text};
 use onnxc_passes::{Phase, plan};
 use onnxc_targets::Target;
 use onnxc_testsuite::batch::{self, MOST_TENSORS, Model};
-use onnxc_testsuite::compose::{Composed, compose};
+use onnxc_testsuite::compose::{Composed, Open, compose, compose_open};
 use onnxc_testsuite::rounding::{Verdict, judge};
 use onnxc_testsuite::samples::guarded;
 use onnxc_testsuite::target;
@@ -27,7 +29,7 @@ use std::time::Duration;
 const BATCH: usize = 250;
 /// For one run of a batch under the emulator, which takes seconds.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
-const USAGE: &str = "usage: random_graphs FIRST COUNT [CPU | --target TARGET]";
+const USAGE: &str = "usage: random_graphs FIRST COUNT [CPU | --target TARGET | --open [CPU]]";
 
 /// A graph with what the interpreter says.
 struct Prepared {
@@ -56,14 +58,22 @@ fn main() -> ExitCode {
             }
             None => usage(),
         },
+        ["--open"] | ["--open", _] => {
+            let target = this_machine(rest.get(1));
+            let outcome = |o: OpenPrepared| (guarded(|| open_here(&o, &target)), o.first);
+            report(seeds.into_par_iter().filter_map(prepare_open).map(outcome).collect())
+        }
         [] | [_] => {
-            let cpu = rest.first().unwrap_or(&"native");
-            let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, 1).expect("a CPU of x86-64");
+            let target = this_machine(rest.first());
             let outcome = |p: Prepared| (guarded(|| here(&p, &target)), p);
             report(seeds.into_par_iter().filter_map(prepare).map(outcome).collect())
         }
         _ => usage(),
     }
+}
+
+fn this_machine(cpu: Option<&&str>) -> Target {
+    onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu.unwrap_or(&"native"), 1).expect("a CPU of x86-64")
 }
 
 fn usage() -> ExitCode {
@@ -80,9 +90,10 @@ fn report(outcomes: Vec<(Outcome, Prepared)>) -> ExitCode {
     };
     let failures: Vec<String> = outcomes.iter().filter_map(complaint).collect();
     println!(
-        "{} graphs agree, {} compiled and ran but cannot be compared (rounding or range decides), {} differ",
+        "{} graphs agree, {} compiled and ran but cannot be compared (rounding or range decides), {} are refused, {} differ",
         count(Verdict::Same),
         count(Verdict::Unstable),
+        count(Verdict::Refused),
         failures.len()
     );
     failures.iter().take(5).for_each(|f| println!("{f}"));
@@ -99,14 +110,64 @@ fn prepare(seed: u64) -> Option<Prepared> {
     Some(Prepared { seed, composed, want })
 }
 
+/// A graph with an open extent: what the interpreter says of each call. `first` is the first call.
+struct OpenPrepared {
+    first: Prepared,
+    others: Vec<(u64, Prepared)>,
+    size: u64,
+}
+
+fn prepare_open(seed: u64) -> Option<OpenPrepared> {
+    let Open { graph, calls } = compose_open(seed)?;
+    let call = |(size, inputs): (u64, Vec<Tensor>)| {
+        // Operators may refuse values, some by a panic where extents do not fit.
+        let want = guarded(|| interp::run(&graph, &inputs).map_err(|e| e.to_string())).ok()?;
+        Some((size, Prepared { seed, composed: Composed { graph: graph.clone(), inputs }, want }))
+    };
+    let mut calls = calls.into_iter().map(call).collect::<Option<Vec<_>>>()?.into_iter();
+    let (size, first) = calls.next()?;
+    Some(OpenPrepared { first, others: calls.collect(), size })
+}
+
+/// Compiled for a range of sizes, and called with several.
+fn open_here(o: &OpenPrepared, target: &Target) -> Outcome {
+    let graph = after_passes(&o.first.composed, target)?;
+    let plan = match plan::plan(&graph, &target.desc) {
+        Ok(plan) => plan,
+        Err(errors) if errors.iter().all(|e| e.help.is_some()) => return Ok(Verdict::Refused),
+        Err(errors) => return Err(format!("plan: {errors:?}")),
+    };
+    let (names, ranges) = graph.bounds.iter().map(|(name, range)| (name.clone(), *range)).unzip();
+    let mut all = plan::Merge::new(names);
+    all.add(ranges, plan);
+    let Ok(variants) = all.finish() else { return Ok(Verdict::Refused) };
+    let model = JitModel::new(&variants, target).map_err(|e| e.to_string())?;
+    let mut verdict = Verdict::Same;
+    for (size, p) in std::iter::once((o.size, &o.first)).chain(o.others.iter().map(|(size, p)| (*size, p))) {
+        let bytes: Vec<&[u8]> = p.composed.inputs.iter().map(Tensor::bytes).collect();
+        let mut outputs = Vec::new();
+        model.run_sized(&[size], &bytes, &mut outputs, 1).map_err(|e| e.to_string())?;
+        match judge(&p.composed, &outputs, &p.want, p.seed)? {
+            Verdict::Same => {}
+            Verdict::Different(e) => return Ok(Verdict::Different(format!("N = {size}: {e}"))),
+            other => verdict = other,
+        }
+    }
+    Ok(verdict)
+}
+
 /// Through all passes.
-fn planned(c: &Composed, target: &Target) -> Result<Plan, String> {
+fn after_passes(c: &Composed, target: &Target) -> Result<Graph, String> {
     let mut graph = c.graph.clone();
     for phase in [Phase::Canonicalize, Phase::Fuse] {
         graph = onnxc_passes::run(phase, &graph, &target.desc).0;
         onnxc_ir::verify::verify(&graph).map_err(|e| format!("after {}: {}", phase.name(), e.join("; ")))?;
     }
-    plan::plan(&plan::schedule(&graph), &target.desc).map_err(|e| format!("plan: {e:?}"))
+    Ok(plan::schedule(&graph))
+}
+
+fn planned(c: &Composed, target: &Target) -> Result<Plan, String> {
+    plan::plan(&after_passes(c, target)?, &target.desc).map_err(|e| format!("plan: {e:?}"))
 }
 
 /// Compiled for this process.
@@ -144,7 +205,7 @@ fn batch(seeds: Range<u64>, on: &target::Target) -> Vec<(Outcome, Prepared)> {
 }
 
 fn model(number: usize, p: &Prepared) -> Model<'_> {
-    Model { number, inputs: &p.composed.inputs, outputs: p.want.len() }
+    Model { number, dims: &[], inputs: &p.composed.inputs, outputs: p.want.len() }
 }
 
 fn object(number: usize, p: &Prepared, target: &Target, folder: &Path) -> Result<(), String> {

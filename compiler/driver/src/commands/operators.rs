@@ -112,7 +112,7 @@ impl Row {
 fn status(op: &OpDef) -> &'static str {
     match op.lower {
         Lower::Elementwise(_) => "elementwise",
-        Lower::View(_) => "view",
+        Lower::View(_) | Lower::ViewOrNest(..) => "view",
         Lower::Nest(_) | Lower::OpenNest(_) => "loop nest",
         Lower::None if op.name == "if" => "branch",
         Lower::None if op.name == "loop" => "loop",

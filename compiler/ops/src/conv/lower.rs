@@ -36,10 +36,6 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Err(error.help("give the dimension one value, or a list of values: --dim N=1,2,4"));
     }
     nest::broadcasts(cx, OWN_INPUTS, &y.view)?;
-    let fixed = x.view.is_fixed();
-    if x.dtype != DType::F32 && !fixed {
-        return Err(OpError::new("convolutions of other types than f32 have no code yet for sizes that come with the call"));
-    }
     if x.dtype != DType::F32 {
         return scalar(cx, &geometry);
     }
@@ -386,7 +382,8 @@ fn scalar(cx: &mut LowerCx, g: &Geometry) -> OpResult<()> {
     let shape = y.view.shape.clone();
     let order = View::contiguous(&shape).strides;
     let cast = |e: Expr| Expr::Cast(wide, Box::new(e));
-    cx.for_rows(&shape, &order, |cx, at| {
+    let counts: Vec<Expr> = (0..g.strides.len()).map(|d| cx.count(&x.view.extent(d + 2))).collect();
+    cx.for_rows(&y.view, &order, |cx, at| {
         let start = b.as_ref().map_or(Expr::Const(wide, 0), |b| cast(cx.load(b, &at[1..2])));
         let sum = cx.let_(start);
         let group = Expr::bin(onnxc_ir::scalar::BinOp::Div, at[1].clone(), Expr::Int(filters as i64));
@@ -403,7 +400,7 @@ fn scalar(cx: &mut LowerCx, g: &Geometry) -> OpResult<()> {
                     .add(Expr::Int(-g.pads[d]));
                 let i = Expr::Var(cx.let_(i));
                 let ge = Expr::bin(onnxc_ir::scalar::BinOp::Ge, i.clone(), Expr::Int(0));
-                let lt = Expr::bin(onnxc_ir::scalar::BinOp::Lt, i.clone(), Expr::Int(x.view.shape[d + 2] as i64));
+                let lt = Expr::bin(onnxc_ir::scalar::BinOp::Lt, i.clone(), counts[d].clone());
                 let both = Expr::bin(onnxc_ir::scalar::BinOp::And, ge, lt);
                 inside = Some(inside.map_or(both.clone(), |e| Expr::bin(onnxc_ir::scalar::BinOp::And, e, both)));
                 from.push(i);

@@ -1,4 +1,4 @@
-//! Code of `resize`: tables of positions and weights for each dimension, made when compiling; channels run in vectors.
+//! Code of `resize`: tables of positions and weights for each dimension, made when compiling where that is possible; channels run in vectors.
 
 use onnxc_ir::DType;
 use onnxc_ir::lir::{BufId, Expr, LoopKind};
@@ -7,21 +7,21 @@ use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::BinOp;
 
 use super::axis::{Axis, Method, Taps};
-use super::{axes_of, sizes_of};
+use super::{axes_of, open, sizes_of};
 use crate::common::nest::{self, ExprExt, compute_type};
 
 /// Combinations of taps up to which all dimensions are done in one pass.
 const ONE_PASS: usize = 16;
 
-/// Taps of one dimension as constant tables of `count` entries per position; none where positions are copied as they are.
-struct Table {
-    count: usize,
-    positions: BufId,
-    weights: BufId,
+/// Taps of one dimension as tables of `count` entries per position; none where positions are copied as they are.
+pub(super) struct Table {
+    pub count: usize,
+    pub positions: BufId,
+    pub weights: BufId,
     /// Extent of the operand where it is open: positions beyond it mean its last element.
-    open: Option<Extent>,
+    pub open: Option<Extent>,
     /// 1 where the result is the extrapolation value, if there is such a position.
-    outside: Option<BufId>,
+    pub outside: Option<BufId>,
 }
 
 pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
@@ -29,6 +29,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     nest::require(y.dtype)?;
     let constant = |i: usize| cx.opt(i).and_then(|a| a.constant);
     let method = Method::of(cx.attrs)?;
+    let rank = x.view.shape.len();
     let sizes = sizes_of(constant(3).as_ref());
     let axes = axes_of(cx.attrs, &x.view.shape, constant(1).as_ref(), constant(2).as_ref(), sizes)?;
     if y.view.shape.contains(&0) {
@@ -37,21 +38,34 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if x.view.shape.contains(&0) {
         return Err(OpError::new("an empty tensor cannot be enlarged"));
     }
-    let open = !(x.view.is_fixed() && y.view.is_fixed());
-    if open && (constant(2).is_none() || !method.is_of_any_extent()) {
+    let is_open = !(x.view.is_fixed() && y.view.is_fixed());
+    if is_open && constant(2).is_none() {
         let error = OpError::new("positions depend on sizes that come with the call: there is code only for constant scales");
-        return Err(error.help("give the dimensions one value, or a list of values: --dim N=1,2,4"));
+        return Err(error.help(nest::ONE_VALUE));
     }
     let taps: Vec<Vec<Taps>> = axes.iter().map(|a| method.taps(a)).collect();
+    // Tables of dimensions that are open, if their positions are not those of the largest extents.
+    let by_scale = method.is_of_any_extent();
+    let (from, to) = (x.view.extents(), y.view.extents());
+    let computed = |d: usize| {
+        let same = from[d] == to[d] && unchanged(&taps[d], &axes[d]);
+        !by_scale && !same && (from[d].open.is_some() || to[d].open.is_some())
+    };
+    let table = |cx: &mut LowerCx, d: usize| {
+        if !computed(d) {
+            return table(cx, &taps[d], &axes[d], from[d].clone());
+        }
+        Some(open::table(cx, &method, &axes[d], (&from[d], &to[d])))
+    };
     let widest = |t: &Vec<Taps>| t.iter().map(|t| t.list.len()).max().unwrap_or(1);
-    let combinations: usize = taps.iter().map(widest).product();
+    let combinations: usize = (0..rank).map(|d| if computed(d) { open::count(&method) } else { widest(&taps[d]) }).product();
     if combinations <= ONE_PASS {
-        let tables = (0..axes.len()).map(|d| table(cx, &taps[d], &axes[d], x.view.extent(d))).collect();
+        let tables = (0..rank).map(|d| table(cx, d)).collect();
         pass(cx, &x, &y, tables, &method);
         return Ok(());
     }
     // One dimension after the other through scratch.
-    let changed: Vec<usize> = (0..axes.len()).filter(|d| !unchanged(&taps[*d], &axes[*d])).collect();
+    let changed: Vec<usize> = (0..rank).filter(|d| computed(*d) || !unchanged(&taps[*d], &axes[*d])).collect();
     let mut from = x;
     for (n, d) in changed.iter().enumerate() {
         let to = if n + 1 == changed.len() {
@@ -64,8 +78,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
             let buf = cx.scratch(dtype, shape.iter().product(), false);
             Arg { buf, dtype, view: nest::view(&extents, ordered(&shape, &y.view.strides).strides, 0), constant: None }
         };
-        let tables =
-            (0..axes.len()).map(|e| if e == *d { table(cx, &taps[e], &axes[e], from.view.extent(e)) } else { None }).collect();
+        let tables = (0..rank).map(|e| if e == *d { table(cx, e) } else { None }).collect();
         pass(cx, &from, &to, tables, &method);
         from = to;
     }

@@ -4,6 +4,7 @@
 mod at_run_time;
 mod axis;
 mod lower;
+mod open;
 
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};

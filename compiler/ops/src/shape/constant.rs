@@ -1,6 +1,9 @@
 //! `constant_of_shape`, `eye_like`.
 
+use onnxc_ir::lir::{Expr, LoopKind};
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance};
+use onnxc_ir::scalar::BinOp;
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
@@ -81,10 +84,14 @@ pub(crate) static EYE_LIKE: OpDef = OpDef {
         let value = |i: u64| Scalar::bool((i % shape[1]) as i64 - (i / shape[1]) as i64 == k);
         Ok(vec![from_scalars(cx.outputs[0].dtype, &shape, (0..shape[0] * shape[1]).map(value))?])
     },
-    lower: Lower::Nest(|cx| {
+    lower: Lower::OpenNest(|cx| {
         let out = cx.output(0);
         fill(cx, &out, &number(out.dtype, 0.0));
         let k = cx.attrs.int("k").unwrap_or(0);
+        if !out.view.is_fixed() {
+            ones_along(cx, &out, k);
+            return Ok(());
+        }
         let (rows, columns) = (out.view.shape[0] as i64, out.view.shape[1] as i64);
         let (row, column) = ((-k).max(0), k.max(0));
         let n = (rows - row).min(columns - column);
@@ -106,6 +113,16 @@ pub(crate) static EYE_LIKE: OpDef = OpDef {
         ]
     },
 };
+
+/// Ones on diagonal `k` of extents that come with the call.
+fn ones_along(cx: &mut LowerCx, out: &Arg, k: i64) {
+    let (row, column) = ((-k).max(0), k.max(0));
+    let [height, width] = [(0, row), (1, column)].map(|(d, first)| cx.count(&out.view.extent(d)).add(Expr::Int(-first)));
+    cx.for_range(LoopKind::Serial, Expr::Int(0), Expr::bin(BinOp::Min, height, width), 1, |cx, i| {
+        let at = [row, column].map(|first| i.clone().add(Expr::Int(first)));
+        cx.store(out, &at, number(out.dtype, 1.0));
+    });
+}
 
 fn eye_type(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let x = cx.input(0)?;

@@ -1,11 +1,15 @@
 //! `slice`: every step-th element between start and end along some dimensions; steps may be negative.
 
+use onnxc_ir::lir::Expr;
+use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{Extent, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Tolerance, View};
+use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::at_run_time::{self, or_counted};
 use crate::common::axes::{axis, unknown};
 use crate::common::import::ints_input;
+use crate::common::nest::{self, ExprExt, select};
 use crate::common::sample::{data, f32s, ints, plain};
 use crate::common::views::eval_view;
 
@@ -21,7 +25,7 @@ pub(crate) static SLICE: OpDef = OpDef {
         let ranges = ranges(&operands, x.shape().len())?;
         Ok(vec![eval_view(x, &sliced(&View::contiguous(x.shape()), &ranges))])
     },
-    lower: Lower::View(view),
+    lower: Lower::ViewOrNest(view, lower),
     tolerance: Tolerance::EXACT,
     samples: || {
         vec![
@@ -121,18 +125,23 @@ fn sliced(view: &View, ranges: &[Range]) -> View {
     out
 }
 
-fn view(_: &Attrs, view: &View, to: &[Extent], operands: &[Option<Tensor>]) -> Option<View> {
+fn view(_: &Attrs, view: &View, to: &[Extent], constants: &[Option<Tensor>]) -> Option<View> {
     let rank = view.shape.len();
-    if let (true, Ok(ranges)) = (view.is_fixed(), ranges(operands, rank)) {
+    if let (true, Ok(ranges)) = (view.is_fixed(), ranges(constants, rank)) {
         return Some(sliced(view, &ranges));
     }
-    // Sizes come with the call: what begins at a number and goes forwards begins at the same place for all of them.
-    let mut operands = operands.to_vec();
+    // Sizes come with the call: what begins at a number and goes forwards begins at the same place for all of them. Other dimensions are as always.
+    let mut operands = constants.to_vec();
     let starts = list(&operands, 1).ok()??;
     operands.get_mut(2)?.get_or_insert_with(|| Tensor::from_vec(&[starts.len() as u64], vec![i64::MAX; starts.len()]));
     let mut out = view.clone();
     let mut open: Vec<Option<Dim>> = (0..rank).map(|d| view.open(d).cloned()).collect();
+    let ends_are_known = list(constants, 2).ok()?.is_some();
     for r in ranges(&operands, rank).ok()? {
+        if view.open(r.axis).is_none() && ends_are_known && to[r.axis].open.is_none() {
+            out = sliced(&out, std::slice::from_ref(&r));
+            continue;
+        }
         if r.start < 0 || r.step < 1 {
             return None;
         }
@@ -142,6 +151,37 @@ fn view(_: &Attrs, view: &View, to: &[Extent], operands: &[Option<Tensor>]) -> O
         open[r.axis].clone_from(&to[r.axis].open);
     }
     Some(out.with_open(open))
+}
+
+/// Elements from places on that follow from sizes that come with the call. As many as there are is said by the result's extents.
+fn lower(cx: &mut LowerCx) -> OpResult<()> {
+    let (x, y) = (cx.input(0), cx.output(0));
+    nest::movable(y.dtype)?;
+    let rank = x.view.shape.len();
+    let constant = |i: usize| cx.opt(i).and_then(|a| a.constant).and_then(|t| t.to_i64s());
+    let starts = cx.input(1);
+    let count = starts.view.shape.iter().product::<u64>() as usize;
+    let axes = constant(3).unwrap_or_else(|| (0..count as i64).collect());
+    let steps = constant(4).unwrap_or_else(|| vec![1; count]);
+    let mut lines = vec![(Expr::Int(0), 1); rank];
+    for (i, (a, step)) in axes.iter().zip(&steps).enumerate() {
+        let d = axis(*a, rank)?;
+        let raw = cx.load(&starts, &[Expr::Int(i as i64)]).cast_from(starts.dtype, DType::I64);
+        let raw = Expr::Var(cx.let_(raw));
+        let n = cx.count(&x.view.extent(d));
+        // From the end where it is negative, and inside: steps forwards may begin behind the last element, as nothing follows then.
+        let negative = Expr::bin(BinOp::Lt, raw.clone(), Expr::Int(0));
+        let start = select(negative, raw.clone().add(n.clone()), raw);
+        let high = if *step > 0 { n } else { n.add(Expr::Int(-1)) };
+        let start = Expr::bin(BinOp::Max, Expr::bin(BinOp::Min, start, high), Expr::Int(0));
+        lines[d] = (Expr::Var(cx.let_(start)), *step);
+    }
+    cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
+        let from: Vec<Expr> = at.iter().zip(&lines).map(|(i, (start, step))| start.clone().add(i.clone().times(*step))).collect();
+        let value = cx.load(&x, &from);
+        cx.store(&y, at, value);
+    });
+    Ok(())
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
