@@ -92,6 +92,12 @@ fn operators() -> Vec<Case> {
             &["Split"],
             one(node("Split", &["x", "s"], &["y", "z"]).attr_int("axis", 0), x, &[1, 3], vec![int64s("s", &[1, 4])]),
         ),
+        // Each part is a value with an expression for its extent: as many are seconds of work that nobody wants.
+        Case::new(
+            "split-into-many",
+            &["Split", "num_outputs is 65536", "4096"],
+            one(node("Split", &["x"], &["y"]).attr_int("num_outputs", 1 << 16), &[1 << 16], &[1], vec![]),
+        ),
         Case::new("squeeze-of-3", &["Squeeze"], one(node("Squeeze", &["x", "a"], &["y"]), x, &[2], vec![int64s("a", &[1])])),
         Case::new("if-condition-f32", &["If", "bool"], {
             let branch = |out: &str| Graph::of([node("Relu", &["x"], &[out])]).inputs([]).outputs([value(out, FLOAT, x)]);

@@ -41,7 +41,7 @@ pub(crate) static SPLIT: OpDef = OpDef {
 };
 
 /// Parts up to which a tensor is split.
-const MOST_PARTS: u64 = 1 << 16;
+const MOST_PARTS: u64 = 1 << 12;
 
 fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
     let (x, lengths) = (cx.input(0)?, ints_input(cx, 1, "split"));
