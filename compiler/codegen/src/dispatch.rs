@@ -8,7 +8,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::Dim;
 use onnxc_ir::dim::DimExpr;
-use onnxc_ir::plan::{Io, OpenDim};
+use onnxc_ir::plan::{Base, Io, OpenDim, Plan, Room};
 use onnxc_runtime::abi;
 
 use crate::entry::run_signature;
@@ -74,7 +74,8 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
     let fill = &mut |b: &mut FunctionBuilder, i: usize| -> Result<()> {
         let (plan, layout) = (source.plans[i].1, &layouts[i]);
         let flags = MemFlagsData::trusted();
-        let arena = b.ins().iconst(types::I64, layout.arena_bytes as i64);
+        let symbols = Symbols { dims: source.dims, values: dims, counts: &given };
+        let (_, arena) = symbols.rooms(b, plan, layout)?;
         b.ins().store(flags, arena, sizes, SIZES_ARENA);
         let extents = |list: &[Io]| list.iter().flat_map(|io| io.ty.shape.clone()).collect::<Vec<Dim>>();
         for (numbers, at) in [
@@ -84,7 +85,7 @@ pub(crate) fn sizes(source: &Source, layouts: &[Layout], options: &Options, isa:
             (&layout.output_bytes, SIZES_OUTPUT_BYTES),
         ] {
             let to = b.ins().load(types::I64, flags, sizes, at);
-            write(b, to, numbers, Symbols { dims: source.dims, values: dims, counts: &given })?;
+            write(b, to, numbers, symbols)?;
         }
         answer(b, abi::ONNXC_OK);
         Ok(())
@@ -197,6 +198,37 @@ impl Symbols<'_> {
                 b.ins().smin(x, y)
             }
         })
+    }
+}
+
+impl Symbols<'_> {
+    /// Code that computes the offsets of all rooms of a plan, and the size of the arena.
+    pub(crate) fn rooms(self, b: &mut FunctionBuilder, plan: &Plan, layout: &Layout) -> Result<(Vec<Value>, Value)> {
+        if plan.rooms.is_empty() && plan.end.behind.iter().all(|(base, n)| matches!(base, Base::At(_)) && n.as_const().is_some())
+        {
+            return Ok((Vec::new(), b.ins().iconst(types::I64, layout.arena_bytes as i64)));
+        }
+        let mut offsets = Vec::new();
+        for room in &plan.rooms {
+            let offset = self.behind(b, room, &offsets)?;
+            offsets.push(offset);
+        }
+        let shared = self.behind(b, &plan.end, &offsets)?;
+        let arena = b.ins().iadd_imm_s(shared, (layout.arena_bytes - layout.arena_shared) as i64);
+        Ok((offsets, arena))
+    }
+
+    fn behind(self, b: &mut FunctionBuilder, room: &Room, offsets: &[Value]) -> Result<Value> {
+        let mut most = b.ins().iconst(types::I64, 0);
+        for (base, bytes) in &room.behind {
+            let bytes = self.compute(b, bytes)?;
+            let end = match base {
+                Base::At(at) => b.ins().iadd_imm_s(bytes, *at as i64),
+                Base::Room(r) => b.ins().iadd(offsets[*r], bytes),
+            };
+            most = b.ins().umax(most, end);
+        }
+        Ok(most)
     }
 }
 

@@ -223,10 +223,18 @@ impl Entry<'_, '_> {
             self.require_aligned(arena);
         }
         // Written ranges first: outputs and the arena; then what is only read.
-        ranges.insert(self.layout.output_bytes.len(), (arena, Dim::Const(self.layout.arena_bytes)));
+        let (rooms, arena_bytes) = symbols.rooms(&mut self.b, plan, self.layout)?;
+        let mut sized = Vec::new();
+        for (pointer, bytes) in ranges {
+            let none = bytes == Dim::Const(0);
+            sized.push((pointer, if none { None } else { Some(symbols.compute(&mut self.b, &bytes)?) }));
+        }
+        sized.insert(self.layout.output_bytes.len(), (arena, (self.layout.arena_bytes > 0).then_some(arena_bytes)));
         let writable = self.layout.output_bytes.len() + 1;
-        self.check_overlap(&ranges, writable, symbols)?;
+        self.check_overlap(&sized, writable);
         let weights = self.weights(plan.weights_bytes);
+        // The workers' parts come first.
+        let shared = self.b.ins().iadd_imm_s(arena, (self.layout.arena_bytes - self.layout.arena_shared) as i64);
         if !self.model.counts.is_empty() {
             let counts = self.load(call, CALL_COUNTS);
             self.require_pointer(counts);
@@ -240,11 +248,15 @@ impl Entry<'_, '_> {
         if let Some((Place::Arena(at), sizes)) = &plan.sizes {
             for (i, dim) in sizes.iter().enumerate() {
                 let size = symbols.compute(&mut self.b, &dim.bind(&unknown))?;
-                let to = self.b.ins().iadd_imm_s(arena, (*at + 8 * i as u64) as i64);
+                let to = self.b.ins().iadd_imm_s(shared, (*at + 8 * i as u64) as i64);
                 self.b.ins().store(MemFlagsData::trusted(), size, to, 0);
             }
+            for (i, offset) in rooms.into_iter().enumerate() {
+                let to = self.b.ins().iadd_imm_s(shared, (*at + 8 * (sizes.len() + i) as u64) as i64);
+                self.b.ins().store(MemFlagsData::trusted(), offset, to, 0);
+            }
         }
-        for (value, offset) in [(arena, CTX_ARENA), (weights, CTX_WEIGHTS), (inputs, CTX_INPUTS), (outputs, CTX_OUTPUTS)] {
+        for (value, offset) in [(shared, CTX_ARENA), (weights, CTX_WEIGHTS), (inputs, CTX_INPUTS), (outputs, CTX_OUTPUTS)] {
             self.b.ins().stack_store(types::I64, value, self.ctx, offset);
         }
         Ok(())
@@ -275,18 +287,17 @@ impl Entry<'_, '_> {
     }
 
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
-    fn check_overlap(&mut self, ranges: &[(Value, Dim)], writable: usize, symbols: Symbols) -> Result<()> {
-        let ranges_kept: Vec<(Value, &Dim, bool)> =
-            ranges.iter().enumerate().map(|(i, (p, n))| (*p, n, i < writable)).filter(|(_, n, _)| **n != Dim::Const(0)).collect();
+    fn check_overlap(&mut self, ranges: &[(Value, Option<Value>)], writable: usize) {
+        let ranges_kept: Vec<(Value, Value, bool)> =
+            ranges.iter().enumerate().filter_map(|(i, (p, n))| n.map(|n| (*p, n, i < writable))).collect();
         let writable = ranges_kept.iter().filter(|r| r.2).count();
         if writable == 0 || ranges_kept.len() < 2 {
-            return Ok(());
+            return;
         }
         let n = ranges_kept.len();
         let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, n as u32 * 16, 4));
         for (i, (pointer, bytes, _)) in ranges_kept.iter().enumerate() {
-            let bytes = symbols.compute(&mut self.b, bytes)?;
-            let end = self.b.ins().iadd(*pointer, bytes);
+            let end = self.b.ins().iadd(*pointer, *bytes);
             self.b.ins().stack_store(types::I64, *pointer, slot, i as i32 * 16);
             self.b.ins().stack_store(types::I64, end, slot, i as i32 * 16 + 8);
         }
@@ -321,7 +332,6 @@ impl Entry<'_, '_> {
         b.seal_block(outer);
         b.switch_to_block(done);
         b.seal_block(done);
-        Ok(())
     }
 
     /// The base of the weight blob: a symbol of this object, or what the caller passed.
@@ -469,6 +479,12 @@ impl Entry<'_, '_> {
     fn address(&mut self, place: Place) -> Result<Value> {
         let (region, index, offset) = match place {
             Place::Arena(at) => (CTX_ARENA, None, at),
+            Place::Room { slot, byte } => {
+                let arena = self.b.ins().stack_load(types::I64, types::I64, self.ctx, CTX_ARENA);
+                let offset = self.load(arena, slot as i32 * 8);
+                let base = self.b.ins().iadd(arena, offset);
+                return Ok(self.b.ins().iadd_imm_s(base, byte as i64));
+            }
             Place::Weights(at) => (CTX_WEIGHTS, None, at),
             Place::Input(n) => (CTX_INPUTS, Some(n), 0),
             Place::Output(n) => (CTX_OUTPUTS, Some(n), 0),

@@ -536,11 +536,17 @@ fn base_pointers(b: &mut FunctionBuilder, work: &Work, layout: &Layout, ctx: Val
             Root::Number => continue,
             Root::Arena => load(b, ctx, CTX_ARENA),
             Root::Weights => load(b, ctx, CTX_WEIGHTS),
+            Root::Room(slot) => {
+                let arena = load(b, ctx, CTX_ARENA);
+                let offset = load(b, arena, slot as i32 * 8);
+                b.ins().iadd(arena, offset)
+            }
+            // The workers' parts lie in front of the shared one, whose end may depend on sizes.
             Root::Scratch => {
                 let arena = load(b, ctx, CTX_ARENA);
                 let own = b.ins().imul_imm_s(worker, layout.scratch as i64);
                 let at = b.ins().iadd(arena, own);
-                b.ins().iadd_imm_s(at, layout.arena_shared as i64)
+                b.ins().iadd_imm_s(at, -((layout.arena_bytes - layout.arena_shared) as i64))
             }
             Root::Input(n) => {
                 let array = load(b, ctx, CTX_INPUTS);

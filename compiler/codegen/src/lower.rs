@@ -25,6 +25,8 @@ pub(crate) enum Root {
     Number,
     /// Shared arena.
     Arena,
+    /// The shared arena, behind the offset that an element of the table of sizes holds.
+    Room(u32),
     /// The scratch of this worker.
     Scratch,
     /// Weight blob.
@@ -40,6 +42,7 @@ impl Root {
     pub fn of(place: Place) -> (Root, i64) {
         match place {
             Place::Arena(at) => (Root::Arena, at as i64),
+            Place::Room { slot, byte } => (Root::Room(slot), byte as i64),
             Place::WorkerScratch(at) => (Root::Scratch, at as i64),
             Place::Weights(at) => (Root::Weights, at as i64),
             Place::Input(n) => (Root::Input(n), 0),

@@ -55,6 +55,7 @@ fn steps(out: &mut String, list: &[Step], depth: usize) {
 fn place(at: Place) -> String {
     match at {
         Place::Arena(n) => format!("arena+{n}"),
+        Place::Room { slot, byte } => format!("arena+size {slot}+{byte}"),
         Place::WorkerScratch(n) => format!("worker+{n}"),
         Place::Weights(n) => format!("weights+{n}"),
         Place::Input(i) => format!("input {i}"),

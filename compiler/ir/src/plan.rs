@@ -9,6 +9,13 @@ use crate::lir::Func;
 pub enum Place {
     /// In the shared part of the arena.
     Arena(u64),
+    /// In the shared part of the arena, so many bytes behind an offset that depends on open sizes: element `slot` of the table of sizes.
+    Room {
+        /// Which element.
+        slot: u32,
+        /// Bytes behind it.
+        byte: u64,
+    },
     /// In the part of the arena that each worker has for itself.
     WorkerScratch(u64),
     /// In the weight blob.
@@ -123,7 +130,7 @@ pub struct Plan {
     pub weights: Vec<(u64, std::sync::Arc<Vec<u8>>)>,
     /// Size of the weight blob.
     pub weights_bytes: u64,
-    /// Shared arena bytes (an expression over dynamic dimensions; constant today).
+    /// Shared arena bytes for the largest sizes.
     pub arena_shared: Dim,
     /// Scratch bytes of each worker.
     pub scratch_per_worker: Dim,
@@ -133,6 +140,26 @@ pub struct Plan {
     pub bounds: DimBounds,
     /// Sizes that data decides on.
     pub counts: Vec<Count>,
+    /// Offsets of buffers that depend on open sizes: what `Place::Room` means. They stand in the table behind the sizes; each names earlier ones only.
+    pub rooms: Vec<Room>,
+    /// Where the shared arena ends for the sizes of a call.
+    pub end: Room,
+}
+
+/// An offset in the arena as a function of open sizes: behind all of these, a place and as many bytes each.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Room {
+    /// Places with the bytes that are taken from there on.
+    pub behind: Vec<(Base, Dim)>,
+}
+
+/// Where something in the arena begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    /// At an offset.
+    At(u64),
+    /// At the offset that this room has.
+    Room(usize),
 }
 
 /// A size that the values of a tensor decide on.

@@ -6,14 +6,19 @@
 
 pub mod weights;
 
+use onnxc_ir::dim::Dim;
+use onnxc_ir::plan::{Base, Room};
+
 /// Alignment of every buffer.
 pub const ALIGN: u64 = 64;
 
 /// A buffer of the arena.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Buffer {
-    /// Size.
+    /// Size, the largest one where it depends on open sizes.
     pub bytes: u64,
+    /// What is used of it, where that depends on open sizes.
+    pub open: Option<Dim>,
     /// First step that writes it.
     pub first: usize,
     /// Last step that uses it.
@@ -50,6 +55,64 @@ pub fn place(buffers: &[Buffer]) -> (Vec<u64>, u64) {
     (offsets, end)
 }
 
+/// What becomes of a placement when open sizes are smaller than their bounds: buffers keep their order, and move down to what lies below them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Moved {
+    /// For each buffer that moves, its room.
+    pub room_of: Vec<Option<usize>>,
+    /// Their offsets, those that others need first.
+    pub rooms: Vec<Room>,
+    /// The size of the arena.
+    pub end: Room,
+}
+
+/// Of two buffers that are live at the same time the upper one begins behind the lower one at all sizes; at the bounds nothing begins later than `offsets` say.
+/// What `offsets` are relative to lies at `base`.
+pub fn moved(buffers: &[Buffer], offsets: &[u64], base: u64) -> Moved {
+    let live = |a: &Buffer, b: &Buffer| a.first <= b.last && b.first <= a.last && a.bytes > 0 && b.bytes > 0;
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|i| (offsets[*i], *i));
+    let mut below: Vec<Vec<usize>> = vec![Vec::new(); buffers.len()];
+    let mut moved = Moved { room_of: vec![None; buffers.len()], rooms: Vec::new(), end: Room::default() };
+    let mut topmost = vec![true; buffers.len()];
+    for (n, i) in order.iter().copied().enumerate() {
+        below[i] =
+            order[..n].iter().rev().copied().filter(|j| live(&buffers[i], &buffers[*j]) && offsets[*j] < offsets[i]).collect();
+        // What lies below something that lies below is no news.
+        let direct: Vec<usize> = below[i].iter().copied().filter(|j| !below[i].iter().any(|d| below[*d].contains(j))).collect();
+        direct.iter().for_each(|j| topmost[*j] = false);
+        if direct.iter().any(|j| moved.room_of[*j].is_some() || buffers[*j].open.is_some()) {
+            let room = moved.behind(buffers, offsets, base, &direct);
+            moved.room_of[i] = Some(moved.rooms.len());
+            moved.rooms.push(room);
+        }
+    }
+    let top: Vec<usize> = order.into_iter().filter(|i| topmost[*i]).collect();
+    moved.end = moved.behind(buffers, offsets, base, &top);
+    moved
+}
+
+impl Moved {
+    fn behind(&self, buffers: &[Buffer], offsets: &[u64], base: u64, below: &[usize]) -> Room {
+        let (mut behind, mut fixed) = (Vec::new(), base);
+        for j in below {
+            let size = buffers[*j].open.as_ref().map_or(Dim::Const(buffers[*j].bytes.next_multiple_of(ALIGN)), aligned);
+            match (self.room_of[*j], size) {
+                (None, Dim::Const(n)) => fixed = fixed.max(base + offsets[*j] + n),
+                (None, open) => behind.push((Base::At(base + offsets[*j]), open)),
+                (Some(room), size) => behind.push((Base::Room(room), size)),
+            }
+        }
+        behind.push((Base::At(fixed), Dim::Const(0)));
+        Room { behind }
+    }
+}
+
+/// The next multiple of the alignment.
+fn aligned(size: &Dim) -> Dim {
+    size.offset(ALIGN as i64 - 1).div(&Dim::Const(ALIGN)).mul(&Dim::Const(ALIGN))
+}
+
 /// Two buffers that are live at the same time and overlap, if the placement is wrong.
 pub fn conflict(buffers: &[Buffer], offsets: &[u64]) -> Option<(usize, usize)> {
     let live = |a: &Buffer, b: &Buffer| a.first <= b.last && b.first <= a.last;
@@ -67,15 +130,67 @@ pub fn conflict(buffers: &[Buffer], offsets: &[u64]) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onnxc_ir::dim::DimBindings;
+
+    fn buffer(bytes: u64, first: usize, last: usize) -> Buffer {
+        Buffer { bytes, open: None, first, last }
+    }
+
+    /// Offsets at a value of N, and the size of the arena.
+    fn at(n: u64, buffers: &[Buffer], offsets: &[u64], moved: &Moved) -> (Vec<u64>, u64) {
+        let sizes = DimBindings::from([("N".to_string(), n)]);
+        let mut rooms: Vec<u64> = Vec::new();
+        let value = |rooms: &[u64], room: &Room| {
+            let one = |(base, size): &(Base, Dim)| match base {
+                Base::At(o) => o + size.bind(&sizes).as_const().unwrap_or(u64::MAX),
+                Base::Room(r) => rooms[*r] + size.bind(&sizes).as_const().unwrap_or(u64::MAX),
+            };
+            room.behind.iter().map(one).max().unwrap_or(0)
+        };
+        for room in &moved.rooms {
+            let offset = value(&rooms, room);
+            rooms.push(offset);
+        }
+        let offsets = (0..buffers.len()).map(|i| moved.room_of[i].map_or(offsets[i], |r| rooms[r])).collect();
+        (offsets, value(&rooms, &moved.end))
+    }
+
+    #[test]
+    fn smaller_sizes_move_buffers_down_and_never_together() {
+        let n = Dim::sym("N");
+        let mut seed = 1u64;
+        let mut draw = |below: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) % below
+        };
+        for _ in 0..200 {
+            let buffers: Vec<Buffer> = (0..12)
+                .map(|_| {
+                    let (factor, first) = (draw(100), draw(8) as usize);
+                    let open = (draw(3) > 0).then(|| n.mul(&Dim::Const(factor)));
+                    Buffer { bytes: 64 * factor, open, first, last: first + draw(4) as usize }
+                })
+                .collect();
+            let (offsets, end) = place(&buffers);
+            let moved = moved(&buffers, &offsets, 0);
+            let mut before = 0;
+            for n in [1, 2, 17, 63, 64] {
+                let sized: Vec<Buffer> = buffers
+                    .iter()
+                    .map(|b| Buffer { bytes: if b.open.is_some() { b.bytes / 64 * n } else { b.bytes }, ..b.clone() })
+                    .collect();
+                let (offsets, arena) = at(n, &buffers, &offsets, &moved);
+                assert_eq!(conflict(&sized, &offsets), None, "{n}: {sized:?} {offsets:?}");
+                assert!(sized.iter().zip(&offsets).all(|(b, o)| o + b.bytes <= arena && o.is_multiple_of(ALIGN)));
+                assert!(before <= arena && arena <= end);
+                before = arena;
+            }
+        }
+    }
 
     #[test]
     fn buffers_share_memory_over_time() {
-        let buffers = [
-            Buffer { bytes: 1000, first: 0, last: 1 },
-            Buffer { bytes: 500, first: 1, last: 2 },
-            Buffer { bytes: 1000, first: 2, last: 3 },
-            Buffer { bytes: 64, first: 0, last: 3 },
-        ];
+        let buffers = [buffer(1000, 0, 1), buffer(500, 1, 2), buffer(1000, 2, 3), buffer(64, 0, 3)];
         let (offsets, end) = place(&buffers);
         assert_eq!(conflict(&buffers, &offsets), None);
         assert_eq!(end, 1024 + 512 + 64);
@@ -83,7 +198,7 @@ mod tests {
 
     #[test]
     fn conflict_sees_an_overlap() {
-        let buffers = [Buffer { bytes: 8, first: 0, last: 1 }, Buffer { bytes: 8, first: 1, last: 1 }];
+        let buffers = [buffer(8, 0, 1), buffer(8, 1, 1)];
         assert_eq!(conflict(&buffers, &[0, 0]), Some((0, 1)));
     }
 }

@@ -30,8 +30,7 @@ pub(super) fn spread_inputs(planner: &mut Planner, graph: &Graph, inputs: &mut [
             continue;
         }
         let value = graph.value(*id);
-        let size = storage.view.shape.iter().product::<u64>() * value.ty.dtype.bytes();
-        let (from, to) = (storage.region, planner.buffer(size));
+        let (from, to) = (storage.region, planner.buffer_for(&storage.view, &[], value.ty.dtype.bytes()));
         let operand = Some((value.ty.dtype, storage.view.clone(), None));
         let (name, attrs) = (step_name(planner, "spread"), Attrs::default());
         let result = [(value.ty.dtype, storage.view.clone())];

@@ -76,6 +76,7 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         target,
         sizes: &sizes,
         bounds: &graph.bounds,
+        symbols: symbols(graph),
         buffers: Vec::new(),
         scratch: Vec::new(),
         weights: Weights::default(),
@@ -103,11 +104,6 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
         Io { name: value.name.clone(), ty: value.ty.clone() }
     };
     let list = sizes.list();
-    if !list.is_empty() {
-        // The table of sizes: the last buffer, as `Region::Sizes` knows.
-        let (bytes, last) = (8 * list.len() as u64, planner.time);
-        planner.buffers.push(Buffer { bytes, first: 0, last });
-    }
     Ok(Lowered {
         inputs: graph.inputs.iter().map(io).collect(),
         outputs: graph.outputs.iter().map(io).collect(),
@@ -126,18 +122,29 @@ impl Lowered {
     pub fn place(self) -> Plan {
         let (offsets, arena) = memory::place(&self.buffers);
         debug_assert_eq!(memory::conflict(&self.buffers, &offsets), None, "internal: buffers overlap");
+        let rooms = memory::moved(&self.buffers, &offsets, 0).rooms.len();
+        // The table of sizes comes first, where it always is.
+        let table = (8 * (self.sizes.len() + rooms) as u64).next_multiple_of(memory::ALIGN);
+        let moved = memory::moved(&self.buffers, &offsets, table);
+        let place = |(offset, room): (&u64, &Option<usize>)| match room {
+            Some(room) => Place::Room { slot: (self.sizes.len() + room) as u32, byte: 0 },
+            None => Place::Arena(table + offset),
+        };
+        let places: Vec<Place> = offsets.iter().zip(&moved.room_of).map(place).collect();
         let (weights, weights_bytes) = self.weights.finish();
         Plan {
             inputs: self.inputs,
             outputs: self.outputs,
-            steps: self.drafts.into_iter().map(|d| d.settle(&offsets)).collect(),
+            steps: self.drafts.into_iter().map(|d| d.settle(&places)).collect(),
             weights,
             weights_bytes,
-            arena_shared: Dim::Const(arena),
+            arena_shared: Dim::Const(table + arena),
             scratch_per_worker: Dim::Const(self.scratch_per_worker),
-            sizes: (!self.sizes.is_empty()).then(|| (Region::Sizes.place(&offsets), self.sizes)),
+            sizes: (table > 0).then_some((Place::Arena(0), self.sizes)),
             bounds: self.bounds,
             counts: self.counts,
+            rooms: moved.rooms,
+            end: moved.end,
         }
     }
 
@@ -168,6 +175,8 @@ struct Planner<'a> {
     sizes: &'a Sizes,
     /// Bounds of the symbols in open extents.
     bounds: &'a DimBounds,
+    /// The symbols whose values come with a call.
+    symbols: Vec<Arc<str>>,
     buffers: Vec<Buffer>,
     /// Per-worker scratch of one step at a time: the largest step decides.
     scratch: Vec<u64>,
@@ -281,8 +290,36 @@ impl Planner<'_> {
 
     /// A new arena buffer that is live from now on.
     fn buffer(&mut self, bytes: u64) -> Region {
-        self.buffers.push(Buffer { bytes, first: self.time, last: self.time });
+        self.buffers.push(Buffer { bytes, open: None, first: self.time, last: self.time });
         Region::Buffer(self.buffers.len() - 1)
+    }
+
+    /// A new arena buffer for a view with elements of so many bytes; `around` it, so many more elements before and behind each dimension.
+    fn buffer_for(&mut self, view: &View, around: &[(u64, u64)], bytes: u64) -> Region {
+        let border = |d: usize| around.get(d).map_or(0, |(lo, hi)| lo + hi);
+        let whole = View { shape: (0..view.shape.len()).map(|d| view.shape[d] + border(d)).collect(), ..view.clone() };
+        let region = self.buffer(crate::layout::span(&whole) * bytes);
+        if view.is_fixed() {
+            return region;
+        }
+        let (mut used, mut constant) = (Dim::Const(0), 1i64);
+        for (d, extent) in view.extents().into_iter().enumerate() {
+            let n = extent.open.filter(|n| self.of_inputs(n)).unwrap_or(Dim::Const(extent.bound));
+            used = used.add(&n.mul(&Dim::Const(view.strides[d].unsigned_abs())));
+            constant += (border(d) as i64 - 1) * view.strides[d];
+        }
+        let used = used.offset(constant).mul(&Dim::Const(bytes));
+        if let Some(buffer) = self.buffers.last_mut().filter(|_| used.as_const().is_none()) {
+            buffer.open = Some(used);
+        }
+        region
+    }
+
+    /// Is a size known when a call begins?
+    fn of_inputs(&self, size: &Dim) -> bool {
+        let mut symbols = Vec::new();
+        size.symbols(&mut symbols);
+        symbols.iter().all(|s| self.symbols.contains(s))
     }
 
     /// The region is used now.
@@ -295,16 +332,24 @@ impl Planner<'_> {
     }
 }
 
+/// Symbols in the extents of a graph's inputs.
+fn symbols(graph: &Graph) -> Vec<Arc<str>> {
+    let mut all = Vec::new();
+    graph.inputs.iter().flat_map(|id| &graph.ty(*id).shape).for_each(|d| d.symbols(&mut all));
+    all
+}
+
 /// Is a symbol an extent of a type?
 fn has_symbol(ty: &TensorType, symbol: &str) -> bool {
     ty.shape.contains(&Dim::sym(symbol))
 }
 
 impl Draft {
-    fn settle(self, offsets: &[u64]) -> Step {
+    fn settle(self, offsets: &[Place]) -> Step {
         let list = |drafts: Vec<Draft>| drafts.into_iter().map(|d| d.settle(offsets)).collect();
         let spot = |(region, byte): Spot| match region.place(offsets) {
             Place::Arena(o) => Place::Arena(o + byte),
+            Place::Room { slot, byte: o } => Place::Room { slot, byte: o + byte },
             other => other,
         };
         match self {

@@ -189,10 +189,8 @@ impl Planner<'_> {
     fn dense(&mut self, level: &Level, id: ValueId) -> Storage {
         let ty = level.graph.ty(id);
         let shape = ty.bound_shape(self.bounds).expect("internal: planning with unknown extents");
-        let elements: u64 = shape.iter().product();
-        let mut target = Storage::dense(self.buffer(elements * ty.dtype.bytes()), &shape);
-        target.view = target.view.with_open(ty.open());
-        target
+        let view = View::contiguous(&shape).with_open(ty.open());
+        Storage { region: self.buffer_for(&view, &[], ty.dtype.bytes()), view, halo: None }
     }
 }
 

@@ -25,21 +25,21 @@ pub enum Region {
     Output(u32),
     /// A constant that no function has read yet.
     Constant(ValueId),
-    /// The table of sizes: the last buffer of the arena.
+    /// The table of sizes, with which the arena begins.
     Sizes,
 }
 
 impl Region {
-    pub(super) fn place(self, offsets: &[u64]) -> Place {
+    pub(super) fn place(self, offsets: &[Place]) -> Place {
         match self {
-            Region::Buffer(b) => Place::Arena(offsets[b]),
+            Region::Buffer(b) => offsets[b],
             Region::Worker(at) => Place::WorkerScratch(at),
             Region::Weights(at) => Place::Weights(at),
             Region::Input(n) => Place::Input(n),
             Region::Output(n) => Place::Output(n),
             // Functions that never read a constant operand keep a buffer for it; its place is never used.
             Region::Constant(_) => Place::Weights(0),
-            Region::Sizes => Place::Arena(offsets.last().copied().unwrap_or(0)),
+            Region::Sizes => Place::Arena(0),
         }
     }
 }
@@ -207,9 +207,10 @@ impl<'g> Level<'g> {
         let shape = self.shape(id);
         let whole_shape = halo.as_ref().map_or_else(|| shape.clone(), |h| h.around(&View::contiguous(&shape)).shape);
         let mut view = layout::view(&whole_shape, &self.orders[id.0 as usize], dtype.bytes());
-        let region = planner.buffer(layout::span(&view) * dtype.bytes());
         view.shape = shape;
         view = view.with_open(self.graph.ty(id).open());
+        let around = halo.as_ref().map(|h| h.0.clone()).unwrap_or_default();
+        let region = planner.buffer_for(&view, &around, dtype.bytes());
         view.offset += halo.iter().flat_map(|h| h.0.iter().zip(&view.strides)).map(|((lo, _), s)| *lo as i64 * s).sum::<i64>();
         let storage = Storage { region, view, halo };
         if storage.halo.is_some() {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{text, verify};
 use onnxc_onnx::{Options, import_bytes};
-use onnxc_testsuite::{bad_models, counted};
 use onnxc_testsuite::mutate::{Rng, mutate};
+use onnxc_testsuite::{bad_models, counted};
 
 /// No model of a few hundred bytes may keep the importer busy for longer.
 const MOST: Duration = Duration::from_secs(10);

@@ -341,6 +341,8 @@ impl Fun {
             sizes: None,
             bounds: Default::default(),
             counts: vec![],
+            rooms: vec![],
+            end: Default::default(),
         };
         let (mut arena, mut scratch) = (0u64, 0u64);
         let mut places = vec![];
