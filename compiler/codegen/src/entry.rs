@@ -84,6 +84,14 @@ fn profile_signature() -> Signature {
     s
 }
 
+/// A buffer of the caller.
+struct Range {
+    pointer: Value,
+    bytes: Dim,
+    /// The output whose buffer it may be.
+    twin: Option<Value>,
+}
+
 /// State while the entry is built.
 struct Entry<'a, 'f> {
     b: FunctionBuilder<'f>,
@@ -92,6 +100,8 @@ struct Entry<'a, 'f> {
     layout: &'a Layout,
     options: &'a Options,
     call: Value,
+    /// Inputs and the outputs that may have the same buffer.
+    aliases: Vec<(u32, u32)>,
     ctx: StackSlot,
     task: StackSlot,
     /// Where a failing check goes: returns its parameter.
@@ -134,6 +144,7 @@ pub(crate) fn unit(
         layout,
         options,
         call,
+        aliases: plan.outputs.iter().zip(0..).filter_map(|(io, j)| Some((io.alias?, j))).collect(),
         ctx,
         task,
         fail,
@@ -183,7 +194,7 @@ impl Entry<'_, '_> {
         let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
         let open = !plan.bounds.is_empty();
         let symbols = Symbols { dims, values: if open { self.load(call, CALL_DIMS) } else { call } };
-        let mut ranges: Vec<(Value, Dim)> = Vec::new();
+        let mut ranges: Vec<Range> = Vec::new();
         for (array, bytes) in [(outputs, self.layout.output_bytes.clone()), (inputs, self.layout.input_bytes.clone())] {
             if bytes.is_empty() {
                 continue;
@@ -194,7 +205,7 @@ impl Entry<'_, '_> {
                 if bytes != Dim::Const(0) {
                     self.require_pointer(pointer);
                 }
-                ranges.push((pointer, bytes));
+                ranges.push(Range { pointer, bytes, twin: None });
             }
         }
         let arena = self.load(call, CALL_ARENA);
@@ -203,8 +214,12 @@ impl Entry<'_, '_> {
             self.require_aligned(arena);
         }
         // Written ranges first: outputs and the arena; then what is only read.
-        ranges.insert(self.layout.output_bytes.len(), (arena, Dim::Const(self.layout.arena_bytes)));
+        let bytes = Dim::Const(self.layout.arena_bytes);
+        ranges.insert(self.layout.output_bytes.len(), Range { pointer: arena, bytes, twin: None });
         let writable = self.layout.output_bytes.len() + 1;
+        for (i, j) in &self.aliases {
+            ranges[writable + *i as usize].twin = Some(ranges[*j as usize].pointer);
+        }
         self.check_overlap(&ranges, writable, symbols)?;
         let weights = self.weights(plan.weights_bytes);
         if let Some((Place::Arena(at), sizes)) = &plan.sizes {
@@ -245,18 +260,23 @@ impl Entry<'_, '_> {
     }
 
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
-    fn check_overlap(&mut self, ranges: &[(Value, Dim)], writable: usize, symbols: Symbols) -> Result<()> {
-        let ranges_kept: Vec<(Value, &Dim, bool)> =
-            ranges.iter().enumerate().map(|(i, (p, n))| (*p, n, i < writable)).filter(|(_, n, _)| **n != Dim::Const(0)).collect();
-        let writable = ranges_kept.iter().filter(|r| r.2).count();
+    fn check_overlap(&mut self, ranges: &[Range], writable: usize, symbols: Symbols) -> Result<()> {
+        let ranges_kept: Vec<(&Range, bool)> =
+            ranges.iter().enumerate().map(|(i, r)| (r, i < writable)).filter(|(r, _)| r.bytes != Dim::Const(0)).collect();
+        let writable = ranges_kept.iter().filter(|r| r.1).count();
         if writable == 0 || ranges_kept.len() < 2 {
             return Ok(());
         }
         let n = ranges_kept.len();
         let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, n as u32 * 16, 4));
-        for (i, (pointer, bytes, _)) in ranges_kept.iter().enumerate() {
+        for (i, (Range { pointer, bytes, twin }, _)) in ranges_kept.iter().enumerate() {
             let bytes = symbols.compute(&mut self.b, bytes)?;
-            let end = self.b.ins().iadd(*pointer, bytes);
+            let mut end = self.b.ins().iadd(*pointer, bytes);
+            if let Some(twin) = twin {
+                // What is the output's buffer is looked at as such; as an input it is empty.
+                let same = self.b.ins().icmp(IntCC::Equal, *pointer, *twin);
+                end = self.b.ins().select(same, *pointer, end);
+            }
             self.b.ins().stack_store(types::I64, *pointer, slot, i as i32 * 16);
             self.b.ins().stack_store(types::I64, end, slot, i as i32 * 16 + 8);
         }
@@ -334,11 +354,15 @@ impl Entry<'_, '_> {
     fn steps(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
             match step {
-                Step::Call { .. } => {
+                Step::Call { places, .. } => {
                     let key = step as *const Step as usize;
                     let works = self.works;
                     let at = works.iter().position(|(k, _)| *k == key).ok_or_else(|| Error::Plan("step without code".into()))?;
-                    self.step(&works[at].1)?;
+                    let bring = self.aliases.iter().copied().find(|(i, _)| places.contains(&Place::Input(*i)));
+                    match bring {
+                        Some(alias) => self.unless_shared(alias, &works[at].1)?,
+                        None => self.step(&works[at].1)?,
+                    }
                 }
                 Step::If { cond, then, otherwise } => {
                     let cond = self.load_place(types::I8, *cond)?;
@@ -364,6 +388,21 @@ impl Entry<'_, '_> {
                 Step::Loop { iteration, trips, cond, body } => self.repeat(*iteration, *trips, *cond, body)?,
             }
         }
+        Ok(())
+    }
+
+    /// A step that brings an input to the output that may have the same buffer: left out where it has.
+    fn unless_shared(&mut self, (input, output): (u32, u32), work: &Work) -> Result<()> {
+        let (from, to) = (self.address(Place::Input(input))?, self.address(Place::Output(output))?);
+        let same = self.b.ins().icmp(IntCC::Equal, from, to);
+        let (bring, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(same, done, &[], bring, &[]);
+        self.b.switch_to_block(bring);
+        self.b.seal_block(bring);
+        self.step(work)?;
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
         Ok(())
     }
 
