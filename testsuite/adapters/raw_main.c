@@ -1,7 +1,7 @@
 /* Runs a compiled model once on raw bytes:  program IN_DIR OUT_DIR
  *
  * Reads IN_DIR/input_<i>.bin, writes OUT_DIR/output_<j>.bin and, to standard output, a line for each output: type code and extents.
- * The exit code is the model's status. Knows no model: everything comes from the descriptor `model_model`.
+ * An output that may have an input's buffer is given it. The exit code is the model's status. Knows no model: everything comes from the descriptor `model_model`.
  */
 #include "onnxc.h"
 #include <stdio.h>
@@ -37,7 +37,10 @@ int main(int argc, char **argv) {
         fclose(f);
         inputs[i] = data;
     }
-    for (uint32_t j = 0; j < m->n_outputs; j++) outputs[j] = aligned(m->outputs[j].bytes, 64);
+    for (uint32_t j = 0; j < m->n_outputs; j++) {
+        int32_t alias = m->outputs[j].alias;
+        outputs[j] = alias < 0 ? aligned(m->outputs[j].bytes, 64) : (void *)inputs[alias];
+    }
     onnxc_call call = {.inputs = inputs, .outputs = outputs, .arena = aligned(m->arena_bytes, m->arena_align)};
     int status = m->run(&call);
     if (status) return status;

@@ -26,14 +26,14 @@ struct Built {
 }
 
 impl Built {
-    fn new(form: Form, target: &'static Target) -> Built {
+    fn new(form: Form, target: &'static Target, more: &[String]) -> Built {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let model = path.join("decoder.onnx");
         std::fs::write(&model, decoder::model(form)).unwrap();
         let (main, flags) = match form {
             Form::Growing => ("tests/open_dims/main.c", vec![format!("--dim=past=0,1..{}", POSITIONS - 1)]),
-            Form::Whole(_) | Form::Fixed(_) => ("adapters/raw_main.c", Vec::new()),
+            Form::Whole(_) | Form::Fixed(_) => ("adapters/raw_main.c", more.to_vec()),
         };
         harness::compile(&model, target, "model", path, &flags).expect_ok("onnxc compile");
         let root = data::repository();
@@ -63,7 +63,7 @@ fn ids(tokens: &[i64]) -> Tensor {
 
 /// The logits of the whole text, by token.
 fn whole(target: &'static Target) -> Vec<Tensor> {
-    let logits = Built::new(Form::Whole(TEXT.len()), target).run(&[], &[ids(&TEXT)]).remove(0);
+    let logits = Built::new(Form::Whole(TEXT.len()), target, &[]).run(&[], &[ids(&TEXT)]).remove(0);
     logits
         .bytes
         .chunks(4 * VOCABULARY)
@@ -80,19 +80,22 @@ fn targets() -> impl Iterator<Item = &'static Target> {
     TARGETS.into_iter().map(target::by_name).filter(|t| t.can_run())
 }
 
+/// Caches that are updated in the buffers in which they were given.
 #[test]
 fn a_cache_of_fixed_size_is_written_at_the_position() {
+    let names = (0..decoder::LAYERS).flat_map(|l| [format!("key_{l}"), format!("value_{l}")]);
+    let in_place: Vec<String> = names.map(|name| format!("--alias=past_{name}=present_{name}")).collect();
     for target in targets() {
         let whole = whole(target);
         let step = |built: &Built, at: usize, n: usize, caches: Vec<Tensor>| {
             let given = [ids(&TEXT[at..at + n]), Tensor::i64(&[1], &[at as i64])].into_iter().chain(caches);
             built.run(&[], &given.collect::<Vec<_>>())
         };
-        let prompt = Built::new(Form::Fixed(PROMPT), target);
+        let prompt = Built::new(Form::Fixed(PROMPT), target, &in_place);
         let mut answer = step(&prompt, 0, PROMPT, decoder::caches(Form::Fixed(PROMPT)));
         let last = answer.remove(0).bytes.split_off(4 * VOCABULARY * (PROMPT - 1));
         same_logits(&Tensor { bytes: last, ..whole[0].clone() }, &whole[PROMPT - 1], PROMPT - 1, target);
-        let one = Built::new(Form::Fixed(1), target);
+        let one = Built::new(Form::Fixed(1), target, &in_place);
         for (at, want) in whole.iter().enumerate().skip(PROMPT) {
             answer = step(&one, at, 1, answer);
             same_logits(&answer.remove(0), want, at, target);
@@ -103,7 +106,7 @@ fn a_cache_of_fixed_size_is_written_at_the_position() {
 #[test]
 fn a_cache_grows_with_every_token() {
     for target in targets() {
-        let built = Built::new(Form::Growing, target);
+        let built = Built::new(Form::Growing, target, &[]);
         let mut caches = decoder::caches(Form::Growing);
         for (at, want) in whole(target).iter().enumerate() {
             let given: Vec<Tensor> = std::iter::once(ids(&TEXT[at..=at])).chain(caches).collect();

@@ -102,6 +102,15 @@ pub(crate) struct Model<'a> {
     pub counts: &'a [(String, u64)],
 }
 
+/// A buffer of the caller.
+struct Range {
+    pointer: Value,
+    /// Size, if it is not 0.
+    bytes: Option<Value>,
+    /// The output whose buffer it may be.
+    twin: Option<Value>,
+}
+
 /// State while the entry is built.
 struct Entry<'a, 'f> {
     model: Model<'a>,
@@ -111,6 +120,8 @@ struct Entry<'a, 'f> {
     layout: &'a Layout,
     options: &'a Options,
     call: Value,
+    /// Inputs and the outputs that may have the same buffer.
+    aliases: Vec<(u32, u32)>,
     ctx: StackSlot,
     task: StackSlot,
     /// Where a failing check goes: returns its parameter.
@@ -154,6 +165,7 @@ pub(crate) fn unit(
         layout,
         options,
         call,
+        aliases: model.plan.outputs.iter().zip(0..).filter_map(|(io, j)| Some((io.alias?, j))).collect(),
         ctx,
         task,
         fail,
@@ -203,7 +215,7 @@ impl Entry<'_, '_> {
         self.check_cpu();
         let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
         let symbols = Symbols { dims, values: if dims.is_empty() { call } else { self.load(call, CALL_DIMS) }, counts: &[] };
-        let mut ranges: Vec<(Value, Dim)> = Vec::new();
+        let mut ranges: Vec<Range> = Vec::new();
         for (array, bytes) in [(outputs, self.layout.output_bytes.clone()), (inputs, self.layout.input_bytes.clone())] {
             if bytes.is_empty() {
                 continue;
@@ -214,7 +226,8 @@ impl Entry<'_, '_> {
                 if bytes != Dim::Const(0) {
                     self.require_pointer(pointer);
                 }
-                ranges.push((pointer, bytes));
+                let bytes = if bytes == Dim::Const(0) { None } else { Some(symbols.compute(&mut self.b, &bytes)?) };
+                ranges.push(Range { pointer, bytes, twin: None });
             }
         }
         let arena = self.load(call, CALL_ARENA);
@@ -224,14 +237,13 @@ impl Entry<'_, '_> {
         }
         // Written ranges first: outputs and the arena; then what is only read.
         let (rooms, arena_bytes) = symbols.rooms(&mut self.b, plan, self.layout)?;
-        let mut sized = Vec::new();
-        for (pointer, bytes) in ranges {
-            let none = bytes == Dim::Const(0);
-            sized.push((pointer, if none { None } else { Some(symbols.compute(&mut self.b, &bytes)?) }));
-        }
-        sized.insert(self.layout.output_bytes.len(), (arena, (self.layout.arena_bytes > 0).then_some(arena_bytes)));
+        let bytes = (self.layout.arena_bytes > 0).then_some(arena_bytes);
+        ranges.insert(self.layout.output_bytes.len(), Range { pointer: arena, bytes, twin: None });
         let writable = self.layout.output_bytes.len() + 1;
-        self.check_overlap(&sized, writable);
+        for (i, j) in &self.aliases {
+            ranges[writable + *i as usize].twin = Some(ranges[*j as usize].pointer);
+        }
+        self.check_overlap(&ranges, writable);
         let weights = self.weights(plan.weights_bytes);
         // The workers' parts come first.
         let shared = self.b.ins().iadd_imm_s(arena, (self.layout.arena_bytes - self.layout.arena_shared) as i64);
@@ -287,17 +299,22 @@ impl Entry<'_, '_> {
     }
 
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
-    fn check_overlap(&mut self, ranges: &[(Value, Option<Value>)], writable: usize) {
-        let ranges_kept: Vec<(Value, Value, bool)> =
-            ranges.iter().enumerate().filter_map(|(i, (p, n))| n.map(|n| (*p, n, i < writable))).collect();
+    fn check_overlap(&mut self, ranges: &[Range], writable: usize) {
+        let ranges_kept: Vec<(&Range, Value, bool)> =
+            ranges.iter().enumerate().filter_map(|(i, r)| r.bytes.map(|bytes| (r, bytes, i < writable))).collect();
         let writable = ranges_kept.iter().filter(|r| r.2).count();
         if writable == 0 || ranges_kept.len() < 2 {
             return;
         }
         let n = ranges_kept.len();
         let slot = self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, n as u32 * 16, 4));
-        for (i, (pointer, bytes, _)) in ranges_kept.iter().enumerate() {
-            let end = self.b.ins().iadd(*pointer, *bytes);
+        for (i, (Range { pointer, twin, .. }, bytes, _)) in ranges_kept.iter().enumerate() {
+            let mut end = self.b.ins().iadd(*pointer, *bytes);
+            if let Some(twin) = twin {
+                // What is the output's buffer is looked at as such; as an input it is empty.
+                let same = self.b.ins().icmp(IntCC::Equal, *pointer, *twin);
+                end = self.b.ins().select(same, *pointer, end);
+            }
             self.b.ins().stack_store(types::I64, *pointer, slot, i as i32 * 16);
             self.b.ins().stack_store(types::I64, end, slot, i as i32 * 16 + 8);
         }
@@ -374,11 +391,15 @@ impl Entry<'_, '_> {
     fn steps(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
             match step {
-                Step::Call { .. } => {
+                Step::Call { places, .. } => {
                     let key = step as *const Step as usize;
                     let works = self.works;
                     let at = works.iter().position(|(k, _)| *k == key).ok_or_else(|| Error::Plan("step without code".into()))?;
-                    self.step(&works[at].1)?;
+                    let bring = self.aliases.iter().copied().find(|(i, _)| places.contains(&Place::Input(*i)));
+                    match bring {
+                        Some(alias) => self.unless_shared(alias, &works[at].1)?,
+                        None => self.step(&works[at].1)?,
+                    }
                 }
                 Step::If { cond, then, otherwise } => {
                     let cond = self.load_place(types::I8, *cond)?;
@@ -433,6 +454,21 @@ impl Entry<'_, '_> {
         let at = at.ok_or_else(|| Error::Plan(format!("the count {} has no number", known.name)))?;
         let to = self.load(self.call, CALL_COUNTS);
         self.b.ins().store(flags, value, to, 8 * at as i32);
+        Ok(())
+    }
+
+    /// A step that brings an input to the output that may have the same buffer: left out where it has.
+    fn unless_shared(&mut self, (input, output): (u32, u32), work: &Work) -> Result<()> {
+        let (from, to) = (self.address(Place::Input(input))?, self.address(Place::Output(output))?);
+        let same = self.b.ins().icmp(IntCC::Equal, from, to);
+        let (bring, done) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(same, done, &[], bring, &[]);
+        self.b.switch_to_block(bring);
+        self.b.seal_block(bring);
+        self.step(work)?;
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+        self.b.seal_block(done);
         Ok(())
     }
 

@@ -122,6 +122,9 @@ pub struct Model {
     /// An input that becomes a constant: a table, axes, a shape (repeatable).
     #[arg(long = "const", value_name = "INPUT=FILE.npy", value_parser = file)]
     pub consts: Vec<(String, PathBuf)>,
+    /// An input whose buffer the caller may give for an output too, which is then updated in place (repeatable).
+    #[arg(long = "alias", value_name = "INPUT=OUTPUT", value_parser = pair)]
+    pub aliases: Vec<(String, String)>,
     /// Limit of a resource while importing (repeatable): nodes, rank, tensor-bytes, depth, fold-bytes, sequence, unroll-bytes.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
@@ -360,6 +363,11 @@ fn number(text: &str) -> Result<u64, String> {
 fn named<'t>(text: &'t str, form: &str) -> Result<(String, &'t str), String> {
     let (name, value) = text.rsplit_once('=').ok_or_else(|| format!("write it as {form}"))?;
     if name.is_empty() { Err("the name is missing".into()) } else { Ok((name.to_string(), value)) }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (input, output) = named(text, "INPUT=OUTPUT")?;
+    Ok((input, output.to_string()))
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {

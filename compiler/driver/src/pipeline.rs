@@ -220,7 +220,8 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
             (Run::Lower, State::Graph(g)) => {
                 compilable(&g)?;
-                let lowered = times.measure(pass.name, || plan::lower(&g, &target.desc));
+                let aliases = aliases(&g, &names, &model.aliases)?;
+                let lowered = times.measure(pass.name, || plan::lower_sharing(&g, &target.desc, &aliases));
                 let lowered = lowered.map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
                 live_bytes = lowered.live_bytes();
                 graph = g;
@@ -246,6 +247,29 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
         }
         _ => Err(Fault::Internal("the pipeline ends without a plan".to_string())),
     }
+}
+
+/// Numbers of the inputs and outputs that `--alias` names. `outputs` are the model's names of the outputs.
+fn aliases(graph: &Graph, outputs: &[String], named: &[(String, String)]) -> Done<Vec<(usize, usize)>> {
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    for (input, output) in named {
+        let fail = |why: &str| Err(Fault::Usage(format!("--alias {input}={output}: {why}")));
+        let i = graph.inputs.iter().position(|id| graph.value(*id).name == *input);
+        let (Some(i), Some(j)) = (i, outputs.iter().position(|name| name == output)) else {
+            return fail("the model has no such input or output");
+        };
+        let (x, y) = (graph.ty(graph.inputs[i]), graph.ty(graph.outputs[j]));
+        if x != y || x.const_shape().is_none() || x.dtype.bits() < 8 {
+            return fail(&format!(
+                "the input is {x}, the output {y}: they must be the same, of known extents, a byte or more an element"
+            ));
+        }
+        if pairs.iter().any(|p| p.0 == i || p.1 == j) {
+            return fail("each input and each output can be named once");
+        }
+        pairs.push((i, j));
+    }
+    Ok(pairs)
 }
 
 fn wanted(debugging: &Debugging, pass: &str) -> bool {

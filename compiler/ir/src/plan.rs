@@ -115,6 +115,9 @@ pub struct Io {
     pub name: String,
     /// Type; open extents are expressions over symbols that the plan has bounds for.
     pub ty: TensorType,
+    /// Of an output: the input whose buffer the caller may give for it too. That input is read from the output's buffer; the one step that reads
+    /// the input brings it there, and is left out where both are the same.
+    pub alias: Option<u32>,
 }
 
 /// A planned model.

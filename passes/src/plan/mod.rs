@@ -3,6 +3,7 @@
 //! Storage is decided before lowering: graph outputs are written in place, operands of a concatenation are written into its result, views share
 //! their operand's buffer, elementwise results reuse an operand that dies. Then nodes are lowered in order, and the arena is laid out by liveness.
 
+mod alias;
 mod border;
 mod branch;
 mod caller;
@@ -71,6 +72,12 @@ pub struct Lowered {
 
 /// Lowers the nodes of a scheduled graph, whose extents must be known or have bounds, in order.
 pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanError>> {
+    lower_sharing(graph, target, &[])
+}
+
+/// The same where some outputs may have the buffers of inputs: pairs of an input and an output, which have the same type and are in one pair each.
+pub fn lower_sharing(graph: &Graph, target: &TargetDesc, aliases: &[(usize, usize)]) -> Result<Lowered, Vec<PlanError>> {
+    alias::check(graph, aliases)?;
     let sizes = Sizes::within(graph.bounds.clone());
     let mut planner = Planner {
         target,
@@ -95,18 +102,21 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
     let outputs: Vec<Storage> = graph.outputs.iter().enumerate().map(|(j, id)| dense(id, Region::Output(j as u32))).collect();
     let mut drafts = border::unpack_inputs(&mut planner, graph, &mut inputs);
     drafts.extend(caller::spread_inputs(&mut planner, graph, &mut inputs));
+    drafts.extend(alias::bring_inputs(&mut planner, graph, aliases, &mut inputs));
     drafts.extend(planner.graph(graph, &inputs, &outputs));
     if !planner.errors.is_empty() {
         return Err(planner.errors);
     }
     let io = |id: &ValueId| {
         let value = graph.value(*id);
-        Io { name: value.name.clone(), ty: value.ty.clone() }
+        Io { name: value.name.clone(), ty: value.ty.clone(), alias: None }
     };
+    let mut made: Vec<Io> = graph.outputs.iter().map(io).collect();
+    aliases.iter().for_each(|(i, j)| made[*j].alias = Some(*i as u32));
     let list = sizes.list();
     Ok(Lowered {
         inputs: graph.inputs.iter().map(io).collect(),
-        outputs: graph.outputs.iter().map(io).collect(),
+        outputs: made,
         drafts,
         scratch_per_worker: planner.scratch.iter().copied().max().unwrap_or(0),
         buffers: planner.buffers,
@@ -272,7 +282,10 @@ impl Planner<'_> {
 
     /// Writes outputs that were not computed in place: graph inputs, constants, views, values that are output twice, packed ones.
     fn copy_outputs(&mut self, level: &mut storage::Level, outputs: &[Storage], drafts: &mut Vec<Draft>) {
-        for (j, want) in outputs.iter().enumerate() {
+        // What goes to the buffer of an input comes last: the others may be read from there.
+        let mut order: Vec<(usize, &Storage)> = outputs.iter().enumerate().collect();
+        order.sort_by_key(|(_, want)| level.shared_with(want).is_some());
+        for (j, want) in order {
             let id = level.graph.outputs[j];
             if level.storage(id) != Some(want) {
                 let ty = level.graph.ty(id).clone();

@@ -110,7 +110,14 @@ impl<'g> Level<'g> {
         for (j, id) in self.graph.outputs.iter().enumerate() {
             let slot = &mut self.pins[id.0 as usize];
             let packed = super::border::is_packed(self.graph.ty(*id).dtype, outputs[j].region);
-            if self.storages[id.0 as usize].is_none() && slot.is_none() && !packed && !super::caller::is_spread(&outputs[j]) {
+            let kept =
+                shared(self.graph, &self.storages, &outputs[j]).is_some_and(|x| !super::alias::in_place(self.graph, x, *id));
+            if self.storages[id.0 as usize].is_none()
+                && slot.is_none()
+                && !packed
+                && !kept
+                && !super::caller::is_spread(&outputs[j])
+            {
                 *slot = Some(Pin::To(outputs[j].clone()));
             }
         }
@@ -132,7 +139,8 @@ impl<'g> Level<'g> {
             let keeps_order = view(&node.attrs, &dense, &self.extents(out), &constants)
                 .is_some_and(|v| v.is_contiguous() && v.offset == 0 && v.shape.iter().product::<u64>() == shape.iter().product());
             let free = self.storages[x.0 as usize].is_none() && self.pins[x.0 as usize].is_none();
-            if keeps_order && free && storage.view.is_contiguous() && storage.view.offset == 0 {
+            let shared = shared(self.graph, &self.storages, storage).is_some();
+            if keeps_order && free && !shared && storage.view.is_contiguous() && storage.view.offset == 0 {
                 self.pins[x.0 as usize] = Some(Pin::To(Storage { region: storage.region, view: dense, halo: None }));
                 self.pins[out.0 as usize] = None;
             }
@@ -163,6 +171,11 @@ impl<'g> Level<'g> {
         let producer = self.graph.nodes.iter().find(|n| n.outputs.contains(&id));
         let computed = producer.is_some_and(|n| n.op.lower.view().is_none() && !matches!(n.op.name, "if" | "loop"));
         once && computed && self.pins[id.0 as usize].is_none() && !self.graph.outputs.contains(&id)
+    }
+
+    /// The input of the graph that has the buffer of an output.
+    pub fn shared_with(&self, output: &Storage) -> Option<ValueId> {
+        shared(self.graph, &self.storages, output)
     }
 
     pub fn storage(&self, id: ValueId) -> Option<&Storage> {
@@ -262,6 +275,11 @@ impl<'g> Level<'g> {
             (fits && bordered && own && dead && one_view).then(|| storage.clone())
         })
     }
+}
+
+fn shared(graph: &Graph, storages: &[Option<Storage>], output: &Storage) -> Option<ValueId> {
+    let has = |id: &&ValueId| storages[id.0 as usize].as_ref().is_some_and(|s| s.region == output.region);
+    graph.inputs.iter().find(has).copied().filter(|_| matches!(output.region, Region::Output(_)))
 }
 
 /// Constant operands of a node.

@@ -52,7 +52,7 @@ impl Blob {
             self.u64(bytes(io));
             self.u32(io.ty.dtype.onnx_code() as u32);
             self.u32(io.ty.rank() as u32);
-            self.u32(-1i32 as u32);
+            self.u32(io.alias.unwrap_or(-1i32 as u32));
             self.u32(0);
         }
         dims

@@ -351,11 +351,11 @@ impl Fun {
             let bytes = (n * buf.dtype.bytes()).next_multiple_of(64);
             places.push(match &buf.kind {
                 BufKind::Input(k) => {
-                    plan.inputs.push(Io { name: format!("x{k}"), ty });
+                    plan.inputs.push(Io { name: format!("x{k}"), ty, alias: None });
                     Place::Input(*k as u32)
                 }
                 BufKind::Output(k) => {
-                    plan.outputs.push(Io { name: format!("y{k}"), ty });
+                    plan.outputs.push(Io { name: format!("y{k}"), ty, alias: None });
                     Place::Output(*k as u32)
                 }
                 BufKind::Const(b) => {

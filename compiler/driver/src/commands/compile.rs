@@ -115,7 +115,7 @@ fn default_emit(output: &Path) -> Vec<Emit> {
     }
 }
 
-/// What the header says of tensors that are parts of a sequence.
+/// What the header says of tensors that are parts of a sequence, and of outputs that may have an input's buffer.
 fn notes(built: &Built) -> BTreeMap<String, String> {
     let Some((_, plan)) = built.plans.plans.first() else { return BTreeMap::new() };
     let sides = [(&plan.inputs, &built.inputs), (&plan.outputs, &built.outputs)];
@@ -123,7 +123,13 @@ fn notes(built: &Built) -> BTreeMap<String, String> {
     let noted = |(list, ports): (&Vec<Io>, &Vec<Port>)| -> Vec<(String, String)> {
         list.iter().zip(places(ports, list.len())).filter_map(|(io, place)| Some((io.name.clone(), note(place?)))).collect()
     };
-    sides.into_iter().flat_map(noted).collect()
+    let mut notes: BTreeMap<String, String> = sides.into_iter().flat_map(noted).collect();
+    for io in &plan.outputs {
+        if let Some(input) = io.alias.and_then(|i| plan.inputs.get(i as usize)) {
+            notes.insert(io.name.clone(), format!("may have the buffer of the input \"{}\"", input.name));
+        }
+    }
+    notes
 }
 
 /// A C identifier from the output's name.
