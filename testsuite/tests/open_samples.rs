@@ -34,7 +34,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("dimension ", "an extent that the layout of weights or groups depends on"),
     ("channels and filters that come with the call", "the layout of weights depends on them"),
     ("the number of channels comes with the call", "places of blocks depend on it"),
-    ("transposed convolutions whose windows overlap", "phases depend on sizes"),
+    ("transposed convolutions with computed weights", "one element after the other, over sizes that are known"),
     ("moves elements to places that depend on sizes", "a view that no strides can express"),
 ];
 

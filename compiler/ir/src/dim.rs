@@ -166,17 +166,37 @@ impl Dim {
             }
             return Some(Dim::from_terms(terms.into_iter().map(|(d, n)| (d, n / k)).collect(), c / k));
         }
-        let mut left = self.factors();
-        let mut coefficient = 1;
-        if let (&[(ref d, k)], 0) = (&self.terms().0[..], self.terms().1) {
-            left = d.factors();
-            coefficient = k;
+        if let Some(k) = self.multiple_of(other) {
+            return Some(Dim::Const(k));
         }
-        for f in other.factors() {
+        let ((mut left, have), (right, want)) = (self.monomial(), other.monomial());
+        if want <= 0 || have % want != 0 {
+            return None;
+        }
+        for f in right {
             left.remove(left.iter().position(|d| *d == f)?);
         }
         let product = left.iter().fold(Dim::Const(1), |a, b| a.mul(b));
-        u64::try_from(coefficient).ok().map(|k| product.mul(&Dim::Const(k)))
+        u64::try_from(have / want).ok().map(|k| product.mul(&Dim::Const(k)))
+    }
+
+    /// How often a sum is another sum of several terms.
+    fn multiple_of(&self, other: &Dim) -> Option<u64> {
+        let ((mine, c), (theirs, d)) = (self.terms(), other.terms());
+        let k = mine.first()?.1.checked_div(theirs.first()?.1).filter(|k| *k > 0)?;
+        let times = |n: i64| n.checked_mul(k);
+        let same = mine.len() == theirs.len()
+            && mine.iter().zip(&theirs).all(|(a, b)| a.0 == b.0 && Some(a.1) == times(b.1))
+            && Some(c) == times(d);
+        same.then_some(k as u64)
+    }
+
+    /// Factors and coefficient of a single term; anything else is one factor.
+    fn monomial(&self) -> (Vec<Dim>, i64) {
+        match (&self.terms().0[..], self.terms().1) {
+            (&[(ref d, k)], 0) => (d.factors(), k),
+            _ => (self.factors(), 1),
+        }
     }
 
     /// `self / other`, rounded up.
@@ -428,5 +448,17 @@ mod tests {
         let out = h.offset(2 - 3).div(&Dim::Const(2)).offset(1);
         let bound = out.bind(&DimBindings::from([("H".to_string(), 224)]));
         assert_eq!(bound, Dim::Const(112));
+    }
+
+    #[test]
+    fn coefficients_cancel_too() {
+        let (b, w) = (Dim::sym("B"), Dim::sym("W"));
+        let k = |n| Dim::Const(n);
+        assert_eq!(b.mul(&k(4800)).exact_div(&b.mul(&k(120))), Some(k(40)));
+        assert_eq!(b.mul(&w).mul(&k(12)).div(&w.mul(&k(4))), b.mul(&k(3)));
+        assert_eq!(b.mul(&k(5)).exact_div(&b.mul(&k(2))), None);
+        assert_eq!(b.exact_div(&b.mul(&k(2))), None);
+        assert_eq!(b.mul(&k(512)).offset(512).div(&b.offset(1)), k(512));
+        assert_eq!(b.mul(&k(512)).offset(511).exact_div(&b.offset(1)), None);
     }
 }

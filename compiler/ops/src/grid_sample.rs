@@ -104,6 +104,11 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if spatial == 0 || grid.rank() != x.rank() || grid.shape[spatial + 1].as_const().is_some_and(|n| n != spatial as u64) {
         return Err(OpError::new(format!("x is {x} and grid {grid}: positions along {spatial} dimensions are needed")));
     }
+    if let (Some(m), Some(n)) = (x.shape[0].as_const(), grid.shape[0].as_const())
+        && m != n
+    {
+        return Err(OpError::new(format!("x is {x} and grid {grid}: they must have one batch")));
+    }
     if x.shape[2..].contains(&Dim::Const(0)) {
         return Err(OpError::new(format!("x is {x}: there is nothing to read")));
     }

@@ -92,6 +92,20 @@ fn operators() -> Vec<Case> {
             &["Split"],
             one(node("Split", &["x", "s"], &["y", "z"]).attr_int("axis", 0), x, &[1, 3], vec![int64s("s", &[1, 4])]),
         ),
+        Case::new("zero-points-of-other-shape", &["QuantizeLinear", "zero points are", "one shape"], {
+            let quantize = node("QuantizeLinear", &["x", "s", "z"], &["y"]).attr_int("axis", 1);
+            let zero = super::build::tensor("z", 2, &[2]).bytes(9, [0, 0]);
+            Graph::of([quantize])
+                .inputs([value("x", FLOAT, x)])
+                .outputs([value("y", 2, x)])
+                .weights([ones("s", &[3]), zero])
+                .model()
+        }),
+        Case::new("grid-of-another-batch", &["GridSample", "one batch"], {
+            let inputs = [value("x", FLOAT, &[2, 1, 3, 3]), value("g", FLOAT, &[1, 2, 2, 2])];
+            let sample = node("GridSample", &["x", "g"], &["y"]);
+            Graph::of([sample]).inputs(inputs).outputs([value("y", FLOAT, &[2, 1, 2, 2])]).model()
+        }),
         // Each part is a value with an expression for its extent: as many are seconds of work that nobody wants.
         Case::new(
             "split-into-many",

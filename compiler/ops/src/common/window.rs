@@ -109,7 +109,13 @@ pub(crate) fn out_dims(attrs: &Attrs, kernel: &[u64], input: &[Dim]) -> OpResult
         let room = x.offset(pads - extent as i64);
         dims.push(match (ceil, x.as_const()) {
             (false, _) => room.div(&stride).offset(1),
-            (true, None) => room.div_ceil(&stride).offset(1),
+            (true, None) => {
+                let before = if auto == "VALID" { 0 } else { begin[d] };
+                let all = room.div_ceil(&stride).offset(1);
+                // Can a window begin in the padding at the end? Those that do are dropped.
+                let behind = pads - before + strides[d] as i64 > extent as i64;
+                if behind { all.min_of(&x.offset(before).div_ceil(&stride)) } else { all }
+            }
             (true, Some(x)) => {
                 let before = if auto == "VALID" { 0 } else { begin[d] as u64 };
                 let out = (x + pads as u64 - extent).div_ceil(strides[d]) + 1;
@@ -180,6 +186,21 @@ mod tests {
             .with("ceil_mode", Attr::Int(1));
         assert_eq!(Window::new(&attrs, &[2], &[6]).unwrap().out, [2]);
         assert_eq!(Window::new(&attrs, &[2], &[7]).unwrap().out, [3]);
+    }
+
+    #[test]
+    fn symbolic_extents_lose_such_windows_too() {
+        let list = |name: &str, values: &[i64]| Attrs::default().with(name, Attr::Ints(values.to_vec()));
+        let n = Dim::sym("N");
+        for (stride, begin, end, kernel) in [(3, 0, 1, 2), (2, 1, 1, 3), (3, 1, 2, 2), (1, 0, 0, 2), (4, 2, 0, 3)] {
+            let attrs = list("strides", &[stride]).with("pads", Attr::Ints(vec![begin, end])).with("ceil_mode", Attr::Int(1));
+            let out = out_dims(&attrs, &[kernel], std::slice::from_ref(&n)).unwrap();
+            for x in 3..20 {
+                let known = out_dims(&attrs, &[kernel], &[Dim::Const(x)]).unwrap();
+                let bound = out[0].bind(&onnxc_ir::DimBindings::from([("N".to_string(), x)]));
+                assert_eq!(bound, known[0], "{stride} {begin} {end} {kernel} at {x}");
+            }
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (channels, filters) = (x.view.shape[1] / group, w.view.shape[1]);
     let layer = Layer { x, y, geometry, group, channels, filters, program, operands };
     if !(layer.x.view.is_fixed() && layer.y.view.is_fixed()) {
-        layer.check_open(w.constant.is_some())?;
+        layer.check_open(cx, w.constant.is_some())?;
         nest::broadcasts(cx, OWN_INPUTS, &layer.y.view)?;
     }
     match &w.constant {
@@ -101,20 +101,23 @@ impl Layer {
         Extent { bound: phase.count, open }
     }
 
-    /// Open extents have code where every phase reads each element of x once, at its own place: then there is no border.
-    fn check_open(&self, constant: bool) -> OpResult<()> {
-        let one_to_one = |d: usize| {
-            let n = self.x.view.extent(d + 2).dim();
-            self.x.view.open(d + 2).is_none() && self.y.view.open(d + 2).is_none()
-                || self.phases_along(d).iter().all(|p| p.taps == 1 && p.input == 0 && self.count(d, p).dim() == n)
-        };
-        if constant && self.x.view.open(1).is_none() && self.x.dtype == DType::F32 && (0..self.spatial()).all(one_to_one) {
+    /// Every phase of dimension `d` reads each element of x once, at its own place: then there is no border.
+    fn is_one_to_one(&self, d: usize) -> bool {
+        let n = self.x.view.extent(d + 2).dim();
+        self.x.view.open(d + 2).is_none() && self.y.view.open(d + 2).is_none()
+            || self.phases_along(d).iter().all(|p| p.taps == 1 && p.input == 0 && self.count(d, p).dim() == n)
+    }
+
+    /// Open extents have code where weights are known, and the padding does not depend on sizes.
+    fn check_open(&self, cx: &LowerCx, constant: bool) -> OpResult<()> {
+        let padded_to = cx.attrs.ints("output_shape").is_some_and(|s| !s.is_empty());
+        if constant && self.x.view.open(1).is_none() && self.x.dtype == DType::F32 && !padded_to {
             return Ok(());
         }
         let error = OpError::new(
-            "transposed convolutions whose windows overlap or leave gaps have no code yet for sizes that come with the call",
+            "transposed convolutions with computed weights, of other types than f32 or with output_shape have no code yet for sizes that come with the call",
         );
-        Err(error.help("give the dimensions one value, or a list of values: --dim N=1,2,4"))
+        Err(error.help(nest::ONE_VALUE))
     }
 
     /// x with as many zeros around it as the phases reach.
@@ -128,7 +131,8 @@ impl Layer {
             before[d + 2] = -low;
             shape[d + 2] = (high - low) as u64;
         }
-        if shape == self.x.view.shape {
+        // Behind an open extent that is smaller than its bound there are no zeros yet.
+        if shape == self.x.view.shape && (0..self.spatial()).all(|d| self.is_one_to_one(d)) {
             return self.x.clone();
         }
         let whole = Arg {
@@ -138,7 +142,7 @@ impl Layer {
             constant: None,
         };
         nest::fill(cx, &whole, &Expr::f32(0.0));
-        let inner = nest::part(&whole, &before, &self.x.view.shape);
+        let inner = nest::part(&whole, &before, &self.x.view);
         nest::copy(cx, &self.x, &inner);
         // Positions stay those of x.
         inner
@@ -190,7 +194,8 @@ impl Layer {
     fn joins(&self, phases: &[Phase]) -> bool {
         let last = self.y.view.shape.len() - 1;
         let f = self.filters as i64;
-        let same = |p: &Phase| Phase { first: phases[0].first, tap: phases[0].tap, ..*p } == phases[0];
+        let as_many = |p: &Phase| self.count(last - 2, p) == self.count(last - 2, &phases[0]);
+        let same = |p: &Phase| as_many(p) && Phase { first: phases[0].first, tap: phases[0].tap, ..*p } == phases[0];
         let strides = &self.y.view.strides;
         let neighbours =
             strides[last] == f && (strides[1] == 1 || f == 1) && phases.len() as u64 == self.geometry.strides[last - 2];

@@ -48,7 +48,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if !numeric(x.dtype) || !scale.dtype.is_float() || cx.opt(2).is_some_and(|z| !numeric(z.dtype)) {
         return Err(OpError::new(format!("dequantising {} with scales of type {} is not supported", x.dtype, scale.dtype)));
     }
-    Spread::new(cx.attrs, x, scale)?;
+    Spread::new(cx.attrs, x, scale, cx.opt(2))?;
     let dtype = cx.attrs.dtype("output_dtype").unwrap_or(scale.dtype);
     if !dtype.is_float() || dtype.bits() < 16 {
         return Err(OpError::new(format!("dequantising to {dtype} is not supported"))
@@ -60,7 +60,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let (x, scale) = (cx.input(0), cx.input(1));
     let ty = |t: &Tensor| TensorType::fixed(t.dtype(), t.shape());
-    let spread = Spread::new(cx.attrs, &ty(x), &ty(scale))?;
+    let spread = Spread::new(cx.attrs, &ty(x), &ty(scale), cx.opt(2).map(ty).as_ref())?;
     let (values, scales) = (scalars(x)?, scalars(scale)?);
     let zeros = cx.opt(2).map(scalars).transpose()?;
     let mut out = Writer::new(cx.outputs[0].dtype);

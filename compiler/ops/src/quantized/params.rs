@@ -1,7 +1,7 @@
 //! What quantised operators share: requantisation, zero points, parameters per tensor, axis or block.
 
 use onnxc_ir::op::{InferCx, OpError, OpResult};
-use onnxc_ir::{Attrs, DType, Tensor, TensorType};
+use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
 /// u8 or i8.
 pub(crate) fn check_byte(dtype: DType, what: &str) -> OpResult<()> {
@@ -35,8 +35,12 @@ pub(crate) enum Spread {
 }
 
 impl Spread {
-    /// From the shape of the scale and the attributes `axis` and `block_size`.
-    pub(crate) fn new(attrs: &Attrs, x: &TensorType, scale: &TensorType) -> OpResult<Spread> {
+    /// From the shape of the scale, which a zero point must have too, and the attributes `axis` and `block_size`.
+    pub(crate) fn new(attrs: &Attrs, x: &TensorType, scale: &TensorType, zero: Option<&TensorType>) -> OpResult<Spread> {
+        let one = |ty: &TensorType| ty.shape.iter().all(Dim::is_one);
+        if let Some(zero) = zero.filter(|z| !(one(z) && one(scale)) && !alike(z, scale)) {
+            return Err(OpError::new(format!("zero points are {zero} and scales {scale}: they must have one shape")));
+        }
         let axis = || crate::common::axes::axis(attrs.int("axis").unwrap_or(1), x.rank());
         let block = attrs.int("block_size").unwrap_or(0);
         let count = scale.shape.iter().try_fold(1u64, |n, d| d.as_const().map(|d| n.saturating_mul(d)));
@@ -44,6 +48,14 @@ impl Spread {
             let axis = axis()?;
             if scale.rank() != x.rank() {
                 return Err(OpError::new(format!("block-wise scales of type {scale} for a tensor {x}")));
+            }
+            let size = Dim::Const(block as u64);
+            let blocks = |d: usize| if d == axis { x.shape[d].div_ceil(&size) } else { x.shape[d].clone() };
+            let wanted = TensorType::new(scale.dtype, (0..x.rank()).map(blocks).collect());
+            if !alike(scale, &wanted) {
+                return Err(OpError::new(format!(
+                    "scales are {scale}: blocks of {block} along axis {axis} of {x} need {wanted}"
+                )));
             }
             return Ok(Spread::Block(axis, block as u64));
         }
@@ -76,6 +88,12 @@ impl Spread {
             }
         }
     }
+}
+
+/// No two extents that are known to differ.
+fn alike(a: &TensorType, b: &TensorType) -> bool {
+    let same = |(m, n): (&Dim, &Dim)| m.as_const().zip(n.as_const()).is_none_or(|(m, n)| m == n);
+    a.rank() == b.rank() && a.shape.iter().zip(&b.shape).all(same)
 }
 
 /// One f32 scale.

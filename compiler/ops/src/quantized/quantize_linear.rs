@@ -64,7 +64,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if !scale.dtype.is_float() && scale.dtype != DType::I32 {
         return Err(OpError::new(format!("scales of type {} are not supported", scale.dtype)));
     }
-    Spread::new(cx.attrs, x, scale)?;
+    Spread::new(cx.attrs, x, scale, cx.opt(2))?;
     let dtype = cx.opt(2).map(|z| z.dtype).or(cx.attrs.dtype("output_dtype")).unwrap_or(DType::U8);
     let small = dtype.is_float() && dtype.bits() <= 8 && dtype != DType::F8E8M0;
     let whole = dtype.is_int() && dtype.bits() <= 16;
@@ -78,7 +78,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let (x, scale) = (cx.input(0), cx.input(1));
     let ty = |t: &Tensor| TensorType::fixed(t.dtype(), t.shape());
-    let spread = Spread::new(cx.attrs, &ty(x), &ty(scale))?;
+    let spread = Spread::new(cx.attrs, &ty(x), &ty(scale), cx.opt(2).map(ty).as_ref())?;
     let dtype = cx.outputs[0].dtype;
     let (values, scales) = (scalars(x)?, scalars(scale)?);
     let zeros = cx.opt(2).map(scalars).transpose()?;

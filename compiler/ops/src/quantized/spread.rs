@@ -20,7 +20,7 @@ pub(super) fn over_parameters(
 ) -> OpResult<()> {
     let (scale, zero) = (cx.input(1), cx.opt(2));
     let ty = |a: &Arg| TensorType::new(a.dtype, a.view.dims());
-    let spread = Spread::new(cx.attrs, &ty(x), &ty(&scale))?;
+    let spread = Spread::new(cx.attrs, &ty(x), &ty(&scale), zero.as_ref().map(ty).as_ref())?;
     if y.view.shape.contains(&0) {
         return Ok(());
     }
