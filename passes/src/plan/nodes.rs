@@ -206,8 +206,11 @@ fn keeps_order(view: ViewFn, level: &Level, node: &Node, out: ValueId) -> bool {
                 .is_some_and(|v| v.is_contiguous() && v.offset == 0)
     };
     let bounds = || level.bounds.iter().map(|(name, range)| (name.clone(), *range));
-    at(bounds().map(|(name, range)| (name, range.1)).collect())
-        || (!counts_agree(level, node, out) && at(bounds().map(|(name, range)| (name, range.0.max(1))).collect()))
+    let at_largest = || at(bounds().map(|(name, range)| (name, range.1)).collect());
+    if count(level, x) == count(level, out) {
+        return at_largest();
+    }
+    may_disagree(level, node, out) && (at_largest() || at(bounds().map(|(name, range)| (name, range.0.max(1))).collect()))
 }
 
 fn operand(node: &Node) -> ValueId {
@@ -218,23 +221,20 @@ fn count(level: &Level, id: ValueId) -> Dim {
     level.graph.ty(id).shape.iter().fold(Dim::Const(1), |n, d| n.mul(d))
 }
 
-/// Has a view as many elements as its operand at all sizes?
-fn counts_agree(level: &Level, node: &Node, out: ValueId) -> bool {
-    count(level, operand(node)) == count(level, out)
+/// Has a reshape as many elements as its operand at some sizes only, as far as one can see?
+fn may_disagree(level: &Level, node: &Node, out: ValueId) -> bool {
+    node.op.name == "reshape" && count(level, operand(node)) != count(level, out)
 }
 
 /// Steps that end the inference when a reshape has not as many elements as its operand, unless it always has.
 pub(super) fn same_count(planner: &mut Planner, level: &Level, node: &Node, view: ViewFn, drafts: &mut Vec<Draft>) {
     let [out] = node.outputs[..] else { return };
-    let (from, to) =
-        (View::contiguous(&level.extents(operand(node)).iter().map(|n| n.bound).collect::<Vec<_>>()), level.extents(out));
-    let from = from.with_open(level.graph.ty(operand(node)).open());
-    let known = checked(view, node, &from, level.graph.ty(out), (level, out), &constants_of(level.graph, node)).is_some();
-    if to.iter().all(|n| n.open.is_none()) && from.is_fixed()
-        || known
-        || counts_agree(level, node, out)
-        || !keeps_order(view, level, node, out)
-    {
+    if !may_disagree(level, node, out) || !keeps_order(view, level, node, out) {
+        return;
+    }
+    let shape: Vec<u64> = level.extents(operand(node)).iter().map(|n| n.bound).collect();
+    let dense = View::contiguous(&shape).with_open(level.graph.ty(operand(node)).open());
+    if checked(view, node, &dense, level.graph.ty(out), (level, out), &constants_of(level.graph, node)).is_some() {
         return;
     }
     let (name, attrs, flag) = (step_name(planner, "agree"), Attrs::default(), View::contiguous(&[]));

@@ -139,7 +139,12 @@ pub(crate) fn opset(domain: &str, version: i64) -> Msg {
 
 /// A `ModelProto` of IR version 8 and opset 17 around a graph.
 pub(crate) fn model(graph: &Msg) -> Msg {
-    Msg::new().int(1, 8).msg(8, &opset("", 17)).msg(7, graph)
+    model_of(17, graph)
+}
+
+/// The same of another opset.
+pub(crate) fn model_of(version: i64, graph: &Msg) -> Msg {
+    Msg::new().int(1, 8).msg(8, &opset("", version)).msg(7, graph)
 }
 
 /// The model that most cases spoil; it is valid.

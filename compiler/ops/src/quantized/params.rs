@@ -38,7 +38,7 @@ impl Spread {
     /// From the shape of the scale, which a zero point must have too, and the attributes `axis` and `block_size`.
     pub(crate) fn new(attrs: &Attrs, x: &TensorType, scale: &TensorType, zero: Option<&TensorType>) -> OpResult<Spread> {
         let one = |ty: &TensorType| ty.shape.iter().all(Dim::is_one);
-        if let Some(zero) = zero.filter(|z| !(one(z) && one(scale)) && !alike(z, scale)) {
+        if let Some(zero) = zero.filter(|z| !(alike(z, scale) || one(z) && one(scale))) {
             return Err(OpError::new(format!("zero points are {zero} and scales {scale}: they must have one shape")));
         }
         let axis = || crate::common::axes::axis(attrs.int("axis").unwrap_or(1), x.rank());
