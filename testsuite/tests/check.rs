@@ -82,7 +82,13 @@ fn models_of_the_zoo_are_told_apart() {
     let rows = |id: &str| facts(&data::require(&format!("zoo/{id}.onnx")), &[])["dimensions"].as_array().unwrap().clone();
     let works = |row: &Value| row["range"]["works"].as_bool();
     for id in ["minilm_l3", "opennsfw", "ppocr4_rec", "basic_pitch"] {
-        assert!(rows(id).iter().all(|r| works(r) == Some(true) && r["range"]["multiples_of"] == 1), "{id}: {:?}", rows(id));
+        // The recogniser squeezes away what is left of a height of 48.
+        let any = |r: &&Value| r["name"] != "d0_2";
+        assert!(
+            rows(id).iter().filter(any).all(|r| works(r) == Some(true) && r["range"]["multiples_of"] == 1),
+            "{id}: {:?}",
+            rows(id)
+        );
     }
     let detector = rows("ppocr4_det");
     let multiples: Vec<_> = detector.iter().map(|r| r["range"]["multiples_of"].as_u64().unwrap()).collect();

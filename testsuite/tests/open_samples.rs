@@ -29,13 +29,12 @@ const WITHOUT_CASE: &[(&str, &str)] = &[
 
 /// What operators with code for open extents refuse nevertheless: the beginning of what they say, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("the sizes of its operands come with the call", "N beside 2: it could be a broadcast of 1, or wrong"),
+    ("cannot be for ", "the operator itself does not work at some size of the range"),
     ("input ", "an extent that is not known to be the one of another operand, or to be small enough"),
     ("dimension ", "an extent that the layout of weights or groups depends on"),
     ("channels and filters that come with the call", "the layout of weights depends on them"),
     ("the number of channels comes with the call", "places of blocks depend on it"),
     ("transposed convolutions with computed weights", "one element after the other, over sizes that are known"),
-    ("moves elements to places that depend on sizes", "a view that no strides can express"),
 ];
 
 /// For one run of all cases under the emulator.

@@ -124,6 +124,8 @@ fn infer_all(
     let dims: Vec<_> = children.iter().map(|id| class(id).sizes.clone()).collect();
     let cx = InferCx { attrs, inputs: &inputs, constants: &constants, dims: &dims, n_outputs: results };
     let (mut types, mut sizes) = ((op.infer)(&cx)?, op.infer_dims.and_then(|f| f(&cx)));
+    // Operators infer all results that they can have; nodes may name fewer.
+    types.truncate(results.max(1));
     let bounds = &egraph.analysis.bounds;
     if !bounds.is_empty() {
         types.iter_mut().flat_map(|t| &mut t.shape).chain(sizes.iter_mut().flatten()).for_each(|d| *d = d.within(bounds));

@@ -10,6 +10,7 @@ mod caller;
 mod nodes;
 mod repeat;
 mod schedule;
+mod sizes;
 mod storage;
 mod variants;
 
@@ -78,6 +79,10 @@ pub fn lower(graph: &Graph, target: &TargetDesc) -> Result<Lowered, Vec<PlanErro
 /// The same where some outputs may have the buffers of inputs: pairs of an input and an output, which have the same type and are in one pair each.
 pub fn lower_sharing(graph: &Graph, target: &TargetDesc, aliases: &[(usize, usize)]) -> Result<Lowered, Vec<PlanError>> {
     alias::check(graph, aliases)?;
+    let impossible = sizes::check(graph);
+    if !impossible.is_empty() {
+        return Err(impossible);
+    }
     let sizes = Sizes::within(graph.bounds.clone());
     let mut planner = Planner {
         target,
