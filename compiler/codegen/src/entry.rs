@@ -11,7 +11,6 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use onnxc_ir::Dim;
 use onnxc_ir::plan::{OpenDim, Place, Plan, Step};
 use onnxc_runtime::abi;
 
@@ -84,13 +83,6 @@ fn profile_signature() -> Signature {
     let mut s = signature(1, 0);
     s.params.extend([AbiParam::new(types::I32).sext(), AbiParam::new(types::I32).sext()]);
     s
-}
-
-/// Does a size depend on a symbol?
-fn mentions(dim: &Dim, name: &str) -> bool {
-    let mut symbols = Vec::new();
-    dim.symbols(&mut symbols);
-    symbols.iter().any(|s| **s == *name)
 }
 
 /// The plan at hand and what all plans of the model have in common.
@@ -295,7 +287,7 @@ impl Entry<'_, '_> {
         let counts = plan.counts.iter().map(|c| (c.name.clone(), self.load(table, 8 * c.size as i32))).collect::<Vec<_>>();
         let values = if self.model.dims.is_empty() { table } else { self.load(self.call, CALL_DIMS) };
         let symbols = Symbols { dims: self.model.dims, values, counts: &counts };
-        for (i, dim) in sizes.iter().enumerate().filter(|(i, dim)| *i != known.size && mentions(dim, &known.name)) {
+        for (i, dim) in sizes.iter().enumerate().filter(|(i, dim)| *i != known.size && dim.mentions(&known.name)) {
             let size = symbols.compute(&mut self.b, dim)?;
             self.b.ins().store(flags, size, table, 8 * i as i32);
         }

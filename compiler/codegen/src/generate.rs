@@ -239,7 +239,9 @@ impl Layout {
         let (arena_shared, scratch) = (round(constant(&plan.arena_shared)?), round(constant(&plan.scratch_per_worker)?));
         let bytes = |io: &onnxc_ir::plan::Io| {
             // Buffers have room for whatever data decides on.
-            let room = |d: &Dim| if counts(plan, d) { Dim::Const(d.range(&plan.bounds).1) } else { d.clone() };
+            let room = |d: &Dim| {
+                if plan.counts.iter().any(|c| d.mentions(&c.name)) { Dim::Const(d.range(&plan.bounds).1) } else { d.clone() }
+            };
             let elements = io.ty.shape.iter().fold(Dim::Const(1), |n, d| n.mul(&room(d)));
             let bytes = match elements {
                 Dim::Const(n) => io.ty.dtype.bytes_for(n).map(Dim::Const),
@@ -256,13 +258,6 @@ impl Layout {
             output_bytes: plan.outputs.iter().map(bytes).collect::<Result<_>>()?,
         })
     }
-}
-
-/// Does data decide on a size?
-fn counts(plan: &Plan, dim: &Dim) -> bool {
-    let mut symbols = Vec::new();
-    dim.symbols(&mut symbols);
-    symbols.iter().any(|s| plan.counts.iter().any(|c| c.name == **s))
 }
 
 /// All step functions in order, each with the address of its step as the entry's key.

@@ -337,6 +337,13 @@ impl Dim {
         }
     }
 
+    /// Does a symbol occur?
+    pub fn mentions(&self, symbol: &str) -> bool {
+        let mut all = Vec::new();
+        self.symbols(&mut all);
+        all.iter().any(|s| **s == *symbol)
+    }
+
     /// Adds the symbols that occur to `out`, in order of occurrence, without repeats.
     pub fn symbols(&self, out: &mut Vec<Arc<str>>) {
         match self {

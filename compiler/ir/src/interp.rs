@@ -97,7 +97,7 @@ fn learn(ty: &TensorType, tensor: &Tensor, sizes: &mut DimBindings) {
 }
 
 /// A node with numbers in the place of symbols, if it has lists of sizes among its attributes.
-fn with_sizes(node: &Node, sizes: &DimBindings) -> Option<Node> {
+pub fn with_sizes(node: &Node, sizes: &DimBindings) -> Option<Node> {
     node.attrs.0.values().any(|a| matches!(a, Attr::Dims(_))).then(|| {
         let mut node = node.clone();
         for attr in node.attrs.0.values_mut() {

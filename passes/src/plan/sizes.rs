@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnxc_ir::graph::{Attr, Graph, Node};
-use onnxc_ir::interp::as_dims;
+use onnxc_ir::graph::{Graph, Node};
+use onnxc_ir::interp::{as_dims, with_sizes};
 use onnxc_ir::op::InferCx;
 use onnxc_ir::{Dim, DimBindings, Tensor, TensorType, ValueId};
 
@@ -87,20 +87,6 @@ fn of_data(graph: &Graph, node: &Node) -> bool {
 fn differ(a: &TensorType, b: &TensorType) -> bool {
     let differ = |(m, n): (&Dim, &Dim)| m.as_const().zip(n.as_const()).is_some_and(|(m, n)| m != n);
     a.rank() != b.rank() || a.shape.iter().zip(&b.shape).any(differ)
-}
-
-/// The node with numbers in the place of symbols, if it has sizes among its attributes.
-fn with_sizes(node: &Node, sizes: &DimBindings) -> Option<Node> {
-    if !node.attrs.0.values().any(|a| matches!(a, Attr::Dims(_))) {
-        return None;
-    }
-    let mut node = node.clone();
-    for attr in node.attrs.0.values_mut() {
-        if let Attr::Dims(dims) = attr {
-            dims.iter_mut().for_each(|d| *d = d.bind(sizes));
-        }
-    }
-    Some(node)
 }
 
 fn error(node: &Node, sizes: &DimBindings, reason: &str) -> PlanError {
