@@ -1,6 +1,7 @@
 /* Runs a compiled model once on raw bytes:  program IN_DIR OUT_DIR
  *
- * Reads IN_DIR/input_<i>.bin, writes OUT_DIR/output_<j>.bin and, to standard output, a line for each output: type code and extents.
+ * Reads IN_DIR/input_<i>.bin, writes OUT_DIR/output_<j>.bin and, to standard output, a line for each output: type code and extents,
+ * as the counts that the run reports say.
  * An output that may have an input's buffer is given it. The exit code is the model's status. Knows no model: everything comes from the descriptor `model_model`.
  */
 #include "onnxc.h"
@@ -42,15 +43,24 @@ int main(int argc, char **argv) {
         outputs[j] = alias < 0 ? aligned(m->outputs[j].bytes, 64) : (void *)inputs[alias];
     }
     onnxc_call call = {.inputs = inputs, .outputs = outputs, .arena = aligned(m->arena_bytes, m->arena_align)};
+    call.counts = calloc(m->n_counts + 1, sizeof *call.counts);
     int status = m->run(&call);
     if (status) return status;
+    uint64_t ranks = 1;
+    for (uint32_t j = 0; j < m->n_outputs; j++) ranks += m->outputs[j].rank;
+    uint64_t *extents = calloc(ranks, sizeof *extents);
+    onnxc_sizes sizes = {.output_dims = extents, .counts = call.counts};
+    if (m->sizes(0, &sizes)) die("no sizes", "");
     for (uint32_t j = 0; j < m->n_outputs; j++) {
         const onnxc_tensor *t = &m->outputs[j];
+        uint64_t elements = 1, most = 1;
+        for (uint32_t d = 0; d < t->rank; d++) elements *= extents[d], most *= t->dims[d];
+        uint64_t bytes = elements == most ? t->bytes : t->bytes / most * elements;
         snprintf(path, sizeof path, "%s/output_%u.bin", argv[2], j);
         FILE *f = fopen(path, "wb");
-        if (!f || fwrite(outputs[j], 1, t->bytes, f) != t->bytes || fclose(f)) die("cannot write", path);
+        if (!f || fwrite(outputs[j], 1, bytes, f) != bytes || fclose(f)) die("cannot write", path);
         printf("%u", (unsigned)t->dtype);
-        for (uint32_t d = 0; d < t->rank; d++) printf(" %llu", (unsigned long long)t->dims[d]);
+        for (uint32_t d = 0; d < t->rank; d++) printf(" %llu", (unsigned long long)*extents++);
         printf("\n");
     }
     return 0;
