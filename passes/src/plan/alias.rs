@@ -78,7 +78,7 @@ pub(super) fn in_place(graph: &Graph, input: ValueId, output: ValueId) -> bool {
 /// The value and all views of it.
 fn views(graph: &Graph, of: ValueId) -> Vec<ValueId> {
     let mut all = vec![of];
-    for node in graph.nodes.iter().filter(|n| matches!(n.op.lower, Lower::View(_))) {
+    for node in graph.nodes.iter().filter(|n| n.op.lower.view().is_some()) {
         if node.inputs.first().copied().flatten().is_some_and(|x| all.contains(&x)) {
             all.extend(&node.outputs);
         }
@@ -125,6 +125,8 @@ mod tests {
         assert!(!decides(&format!("{transposed}\n{SCATTER}"), "%y, %t"));
         assert!(!decides(&format!("{transposed}\n  %y = add %x, %t : f32[4,4]"), "%y"));
         assert!(!decides("  %y = matmul %x, %x : f32[4,4]", "%y"));
+        let sliced = "  %b = const i64[1] [0]\n  %e = const i64[1] [2]\n  %s = slice %x, %b, %e : f32[2,4]";
+        assert!(!decides(&format!("{sliced}\n{SCATTER}\n  %z = abs %s : f32[2,4]"), "%y, %z"));
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Model<'_> {
                 "an attribute, a bias computed at run time, or sums that an i32 may not hold".to_string()
             }
             "average_pool" => "padding that does not count in the mean has no integer form".to_string(),
-            op if matches!(node.op.lower, Lower::Elementwise(_) | Lower::View(_)) => {
+            op if matches!(node.op.lower, Lower::Elementwise(_)) || node.op.lower.view().is_some() => {
                 format!("{op} joins neighbours that read or leave floats")
             }
             op => format!("{op} has no integer form"),
