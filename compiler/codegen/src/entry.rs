@@ -11,6 +11,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use onnxc_ir::Dim;
 use onnxc_ir::plan::{OpenDim, Place, Plan, Step};
 use onnxc_runtime::abi;
 
@@ -263,38 +264,83 @@ impl Entry<'_, '_> {
                     self.b.switch_to_block(go_on);
                     self.b.seal_block(go_on);
                 }
-                Step::Count { value, count } => self.count(*value, *count)?,
+                Step::Count { value, count } => {
+                    let value = self.load_place(types::I64, *value)?;
+                    self.within_bound(*count, value);
+                    self.take_down(&[(*count, value)])?;
+                }
+                Step::Fits { sizes } => {
+                    for (count, value) in self.computed(sizes)? {
+                        self.within_bound(count, value);
+                    }
+                }
+                Step::Resize { sizes } => {
+                    let sizes = self.computed(sizes)?;
+                    self.take_down(&sizes)?;
+                }
                 Step::Loop { iteration, trips, cond, body } => self.repeat(*iteration, *trips, *cond, body)?,
             }
         }
         Ok(())
     }
 
-    /// Takes down a count: in the table of sizes, with the sizes that depend on it, and where the caller wants it.
-    fn count(&mut self, value: Place, count: usize) -> Result<()> {
-        let plan = self.model.plan;
-        let Some((table, sizes)) = &plan.sizes else { return Err(Error::Plan("a count without a table of sizes".into())) };
-        let known = &plan.counts[count];
-        let value = self.load_place(types::I64, value)?;
-        let fits = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, value, known.bound as i64);
+    /// The base of the table of sizes.
+    fn table(&mut self) -> Result<Value> {
+        let Some((table, _)) = &self.model.plan.sizes else { return Err(Error::Plan("a count without a table of sizes".into())) };
+        self.address(*table)
+    }
+
+    /// The counts as they are in the table of sizes.
+    fn counts(&mut self, table: Value) -> Vec<(String, Value)> {
+        let counts = &self.model.plan.counts;
+        counts.iter().map(|c| (c.name.clone(), self.load(table, 8 * c.size as i32))).collect()
+    }
+
+    /// Where the values of open dimensions are; anything where there are none.
+    fn dims(&mut self, table: Value) -> Value {
+        if self.model.dims.is_empty() { table } else { self.load(self.call, CALL_DIMS) }
+    }
+
+    /// The values that sizes have now.
+    fn computed(&mut self, sizes: &[(usize, Dim)]) -> Result<Vec<(usize, Value)>> {
+        let table = self.table()?;
+        let (counts, values) = (self.counts(table), self.dims(table));
+        let symbols = Symbols { dims: self.model.dims, values, counts: &counts };
+        sizes.iter().map(|(count, dim)| Ok((*count, symbols.compute(&mut self.b, dim)?))).collect()
+    }
+
+    /// Ends the inference when a count is larger than it may be.
+    fn within_bound(&mut self, count: usize, value: Value) {
+        let bound = self.model.plan.counts[count].bound;
+        let fits = self.b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, value, bound as i64);
         let go_on = self.b.create_block();
         let status = self.b.ins().iconst(types::I32, i64::from(abi::ONNXC_DATA));
         self.b.ins().brif(fits, go_on, &[], self.abort, &[status.into()]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
-        let (flags, table) = (MemFlagsData::trusted(), self.address(*table)?);
-        self.b.ins().store(flags, value, table, 8 * known.size as i32);
-        let counts = plan.counts.iter().map(|c| (c.name.clone(), self.load(table, 8 * c.size as i32))).collect::<Vec<_>>();
-        let values = if self.model.dims.is_empty() { table } else { self.load(self.call, CALL_DIMS) };
-        let symbols = Symbols { dims: self.model.dims, values, counts: &counts };
-        for (i, dim) in sizes.iter().enumerate().filter(|(i, dim)| *i != known.size && dim.mentions(&known.name)) {
+    }
+
+    /// Takes down counts: in the table of sizes, with the sizes that depend on them, and where the caller wants them.
+    fn take_down(&mut self, values: &[(usize, Value)]) -> Result<()> {
+        let plan = self.model.plan;
+        let Some((_, sizes)) = &plan.sizes else { return Err(Error::Plan("a count without a table of sizes".into())) };
+        let (flags, table) = (MemFlagsData::trusted(), self.table()?);
+        for (count, value) in values {
+            let known = &plan.counts[*count];
+            self.b.ins().store(flags, *value, table, 8 * known.size as i32);
+            let at = self.model.counts.iter().position(|c| c.0 == known.name);
+            let at = at.ok_or_else(|| Error::Plan(format!("the count {} has no number", known.name)))?;
+            let to = self.load(self.call, CALL_COUNTS);
+            self.b.ins().store(flags, *value, to, 8 * at as i32);
+        }
+        let (counts, dims) = (self.counts(table), self.dims(table));
+        let symbols = Symbols { dims: self.model.dims, values: dims, counts: &counts };
+        let is_count = |i: usize| plan.counts.iter().any(|c| c.size == i);
+        let depends = |dim: &Dim| values.iter().any(|(count, _)| dim.mentions(&plan.counts[*count].name));
+        for (i, dim) in sizes.iter().enumerate().filter(|(i, dim)| !is_count(*i) && depends(dim)) {
             let size = symbols.compute(&mut self.b, dim)?;
             self.b.ins().store(flags, size, table, 8 * i as i32);
         }
-        let at = self.model.counts.iter().position(|c| c.0 == known.name);
-        let at = at.ok_or_else(|| Error::Plan(format!("the count {} has no number", known.name)))?;
-        let to = self.load(self.call, CALL_COUNTS);
-        self.b.ins().store(flags, value, to, 8 * at as i32);
         Ok(())
     }
 

@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use onnxc_ir::dim::DimBounds;
 use onnxc_ir::plan::Plan;
-use onnxc_ir::{Graph, ValueId, text, verify};
+use onnxc_ir::{Attr, Graph, ValueId, text, verify};
 use onnxc_onnx::Port;
 use onnxc_passes::plan::{self, Lowered};
 use onnxc_targets::Target;
@@ -152,6 +153,7 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
         shapes,
         lengths: model.lengths.iter().cloned().collect(),
         absent: model.absent.iter().cloned().collect(),
+        ranges: bounds.clone(),
         bounds: model.bounds.iter().cloned().collect(),
         limits: limits(&model.limits)?,
         ..onnxc_onnx::Options::default()
@@ -321,7 +323,8 @@ pub fn compilable(graph: &Graph) -> Done<()> {
         }
     }
     if list.is_empty() {
-        list.extend(graph.nodes.iter().filter_map(|n| open_node(graph, n)).take(20));
+        open_nodes(graph, &graph.bounds, &mut list);
+        list.truncate(20);
     }
     if list.is_empty() { Ok(()) } else { Err(Fault::Model(list)) }
 }
@@ -337,11 +340,23 @@ fn open_input(name: &str, ty: &onnxc_ir::TensorType) -> Diagnostic {
     Diagnostic::new("import::dynamic", format!("input {name}: {ty} has dimensions without a value")).help(help)
 }
 
-fn open_node(graph: &Graph, node: &onnxc_ir::Node) -> Option<Diagnostic> {
-    let open = |id: &&ValueId| graph.ty(**id).bound_shape(&graph.bounds).is_none();
+/// Nodes with results of unknown size, in bodies too.
+fn open_nodes(graph: &Graph, bounds: &DimBounds, list: &mut Vec<Diagnostic>) {
+    for node in &graph.nodes {
+        list.extend(open_node(graph, bounds, node));
+        node.attrs.0.values().for_each(|attr| {
+            if let Attr::Graph(body) = attr {
+                open_nodes(body, bounds, list);
+            }
+        });
+    }
+}
+
+fn open_node(graph: &Graph, bounds: &DimBounds, node: &onnxc_ir::Node) -> Option<Diagnostic> {
+    let open = |id: &&ValueId| graph.ty(**id).bound_shape(bounds).is_none();
     let id = node.outputs.iter().find(open)?;
     // Only where the open shape begins: nodes behind it would repeat the message.
-    if node.inputs.iter().flatten().any(|i| graph.ty(*i).bound_shape(&graph.bounds).is_none()) {
+    if node.inputs.iter().flatten().any(|i| graph.ty(*i).bound_shape(bounds).is_none()) {
         return None;
     }
     let mut d = Diagnostic::new(
@@ -352,6 +367,9 @@ fn open_node(graph: &Graph, node: &onnxc_ir::Node) -> Option<Diagnostic> {
             graph.ty(*id)
         ),
     );
+    if matches!(node.op.name, "loop" | "if") {
+        d = d.help(format!("state its largest shape: --bound {}=DIMS", graph.value(*id).name));
+    }
     d.node = Some(node.origins.join(", "));
     d.op = Some(node.op.name.to_string());
     Some(d)

@@ -42,6 +42,11 @@ fn steps(out: &mut String, list: &[Step], depth: usize) {
             Step::Count { value, count } => {
                 let _ = writeln!(out, "{pad}count {count} {}", place(*value));
             }
+            Step::Resize { sizes } | Step::Fits { sizes } => {
+                let what = if matches!(step, Step::Fits { .. }) { "fits" } else { "resize" };
+                let sizes: Vec<String> = sizes.iter().map(|(count, to)| format!("{count} = {to}")).collect();
+                let _ = writeln!(out, "{pad}{what} {}", sizes.join(", "));
+            }
             Step::Loop { iteration, trips, cond, body } => {
                 let part = |what: &str, at: &Option<Place>| at.map_or(String::new(), |at| format!(" {what} {}", place(at)));
                 let _ = writeln!(out, "{pad}loop {}{}{} {{", place(*iteration), part("trips", trips), part("while", cond));

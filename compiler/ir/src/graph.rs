@@ -152,6 +152,22 @@ impl Attrs {
         }
     }
 
+    /// A list of texts.
+    pub fn strs(&self, name: &str) -> Option<&[String]> {
+        match self.get(name) {
+            Some(Attr::Strs(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A list of dimensions.
+    pub fn dims(&self, name: &str) -> Option<&[Dim]> {
+        match self.get(name) {
+            Some(Attr::Dims(v)) => Some(v),
+            _ => None,
+        }
+    }
+
     /// An element type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         match self.get(name) {

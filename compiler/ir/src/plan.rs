@@ -61,6 +61,17 @@ pub enum Step {
         /// Which one of [`Plan::counts`].
         count: usize,
     },
+    /// Gives symbols values that sizes known by now decide on, all at once, from here on: what a loop carries is larger after an iteration, a
+    /// result of `if` has the extents that it has in the branch that was taken.
+    Resize {
+        /// Which of [`Plan::counts`], each with its new value.
+        sizes: Vec<(usize, Dim)>,
+    },
+    /// Ends the inference with `ONNXC_DATA` where a [`Step::Resize`] of the same sizes would exceed a bound.
+    Fits {
+        /// See [`Step::Resize`].
+        sizes: Vec<(usize, Dim)>,
+    },
     /// Runs steps again and again.
     Loop {
         /// Where the number of iterations so far is: an i64, 0 at first, that the steps may read.
@@ -78,9 +89,9 @@ impl Step {
     /// The lists of steps inside of this one.
     pub fn inner(&self) -> impl Iterator<Item = &[Step]> {
         let lists: [Option<&[Step]>; 2] = match self {
-            Step::Call { .. } | Step::Require { .. } | Step::Count { .. } => [None, None],
             Step::If { then, otherwise, .. } => [Some(then), Some(otherwise)],
             Step::Loop { body, .. } => [Some(body), None],
+            _ => [None, None],
         };
         lists.into_iter().flatten()
     }
@@ -94,6 +105,7 @@ impl Step {
             Step::Call { places, .. } => places.iter_mut().for_each(f),
             Step::Require { cond } => f(cond),
             Step::Count { value, .. } => f(value),
+            Step::Resize { .. } | Step::Fits { .. } => {}
             Step::If { cond, then, otherwise } => {
                 f(cond);
                 list(then, f);
@@ -165,7 +177,7 @@ pub enum Base {
     Room(usize),
 }
 
-/// A size that the values of a tensor decide on.
+/// A size that data decides on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Count {
     /// Symbol that stands for it in types and sizes.

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::attribute;
 use crate::builder::Builder;
+use crate::carried::{self, Settled};
 use crate::import::Importer;
 use crate::items::{Form, binding, flatten, items, regroup, tensors};
 use crate::node::{Fault, Given, Results, coded, fault, named};
@@ -21,8 +22,16 @@ use crate::types;
 /// Code of what is wrong with a construct.
 pub const CODE: &str = "import::control";
 
-/// Rounds in which the types of values that a loop carries may become more general.
-const TYPE_ROUNDS: usize = 8;
+/// How the number of iterations is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It is a constant.
+    Certainly,
+    /// The model declares it, and data has to agree.
+    Declared,
+    /// It is at most this, and data decides.
+    Bounded,
+}
 
 /// A body: its graph without captures among the inputs, what its outputs consist of, and the captures.
 pub struct Body {
@@ -136,12 +145,50 @@ impl<'m> Importer<'m> {
             }
         }
         let forms = then.forms[..named(&node.output)].to_vec();
+        let extents = self.extents_of_branches(node, &then.graph, &other.graph);
         let (bodies, captures) = self.close(vec![then, other]);
         let attrs =
             ["then", "else"].into_iter().zip(bodies).fold(Attrs::default(), |a, (n, g)| a.with(n, Attr::Graph(Box::new(g))));
+        let attrs = match extents {
+            Some(extents) => attrs.with("extents", Attr::Dims(extents)),
+            None => attrs,
+        };
         let count = forms.iter().map(|f| f.tensors()).sum();
         let results = self.construct("if", node, vec![Some(cond)], captures, attrs, count)?;
         Ok(Some(regroup(&forms, &results)))
+    }
+
+    /// The extents of all results of an `If`: a symbol for each that is not the same in both branches. `None` when all are the same. Of an extent that
+    /// nobody knows and a number it is hoped that they are the same.
+    fn extents_of_branches(&mut self, node: &NodeProto, then: &Graph, other: &Graph) -> Option<Vec<Dim>> {
+        let (mut extents, mut symbols) = (Vec::new(), 0);
+        for (i, (a, b)) in then.outputs.iter().zip(&other.outputs).enumerate() {
+            let (a, b) = (then.ty(*a), other.ty(*b));
+            if a.rank() != b.rank() {
+                return None;
+            }
+            for (d, (x, y)) in a.shape.iter().zip(&b.shape).enumerate() {
+                if x == y {
+                    extents.push(x.clone());
+                    continue;
+                }
+                let stated = node.output.get(i).and_then(|name| self.options.bounds.get(name)?.get(d).copied());
+                let most = match (self.largest(x), self.largest(y)) {
+                    _ if stated.is_some() => stated,
+                    (Some(m), Some(n)) => Some(m.max(n)),
+                    (Some(n), None) | (None, Some(n)) if x == &Dim::Const(n) || y == &Dim::Const(n) => {
+                        extents.push(Dim::Const(n));
+                        continue;
+                    }
+                    _ => None,
+                };
+                let output = node.output.get(i).filter(|name| !name.is_empty()).unwrap_or(&node.output[0]);
+                let symbol = self.counted(output, d, most);
+                extents.push(Dim::sym(&symbol));
+                symbols += 1;
+            }
+        }
+        (symbols > 0).then_some(extents)
     }
 
     /// Adds the node of a construct, its captures after its own operands.
@@ -188,7 +235,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Builds a body whose inputs have these types into a graph of its own.
-    fn body(&mut self, proto: &'m GraphProto, formal: &[TensorType]) -> Result<Option<Body>, Fault> {
+    pub fn body(&mut self, proto: &'m GraphProto, formal: &[TensorType]) -> Result<Option<Body>, Fault> {
         self.enter().map_err(coded(CODE))?;
         let all: Vec<Formal> = formal.iter().cloned().map(Formal::Tensor).collect();
         check_inputs(proto, &all)?;
@@ -259,7 +306,9 @@ impl<'m> Importer<'m> {
         if proto.output.len() < types.len() + 1 {
             return fault(CODE, format!("the body has {} outputs, at least {} are needed", proto.output.len(), types.len() + 1));
         }
-        let Some(body) = self.settled(node, proto, &mut types, |types| [&head, types].concat(), 1)? else { return Ok(None) };
+        let trips = inputs.first().copied().flatten().and_then(|id| self.most_trips(id));
+        let frame = carried::Frame { formal: |types: &[TensorType]| [&head, types].concat(), first: 1, trips, node };
+        let Some(Settled { body, sizes }) = self.settled(&frame, proto, &mut types)? else { return Ok(None) };
         let cond = body.graph.ty(body.graph.outputs[0]);
         if cond.dtype != DType::Bool {
             return fault(CODE, format!("the body's condition must be bool, it is {cond}"));
@@ -271,16 +320,27 @@ impl<'m> Importer<'m> {
         let extent = if scans > 0 { Some(self.iterations(node, &body, &operands, carried.len())?) } else { None };
         let mut attrs =
             Attrs::default().with("body", Attr::Graph(Box::new(body))).with("carried", Attr::Int(carried.len() as i64));
+        if !sizes.is_empty() {
+            attrs = attrs.with("sizes", Attr::Strs(sizes));
+        }
         if let Some((n, known)) = extent {
             attrs = attrs.with("extent", Attr::Int(n));
-            if !known {
+            if known != Known::Certainly {
                 operands[0] = Some(self.at_most(node, operands[0], n.saturating_add(1))?);
             }
         }
         operands.extend(carried);
         let mut results = self.construct("loop", node, operands, captures, attrs, named(&node.output))?;
         let count = results.pop().expect("internal: a loop counts its iterations");
-        if let Some((n, false)) = extent {
+        if let Some((n, Known::Bounded)) = extent {
+            let output = node.output.iter().skip(carried.len()).find(|name| !name.is_empty()).cloned().unwrap_or_default();
+            let symbol = self.counted(&output, 0, u64::try_from(n).ok());
+            for id in &mut results[carried.len()..] {
+                let attrs = Attrs::default().with("axis", Attr::Int(0)).with("bound", Attr::Int(n));
+                *id = self.helper(node, "prefix", &[*id, count], attrs.with("count", Attr::Str(symbol.clone())))?;
+            }
+        }
+        if let Some((n, Known::Declared)) = extent {
             let wanted = self.add_const("iterations", Tensor::scalar(n));
             let right = self.helper(node, "equal", &[count, wanted], Attrs::default())?;
             for id in &mut results[carried.len()..] {
@@ -290,14 +350,20 @@ impl<'m> Importer<'m> {
         Ok(Some(items(results)))
     }
 
-    /// How often a loop runs whose values are kept, and whether that is certain and not what the model declares.
+    /// The most iterations that an operand allows, if that is known.
+    fn most_trips(&mut self, trips: ValueId) -> Option<u64> {
+        let dims = self.builder().value_dims(trips)?;
+        dims.first().filter(|n| !n.is_rest()).and_then(|n| self.largest(n))
+    }
+
+    /// How often a loop runs whose values are kept.
     fn iterations(
         &mut self,
         node: &'m NodeProto,
         body: &Graph,
         operands: &[Option<ValueId>],
         carried: usize,
-    ) -> Result<(i64, bool), Fault> {
+    ) -> Result<(i64, Known), Fault> {
         let graph = &self.builder().graph;
         let first = |t: &Tensor| t.to_i64s().and_then(|v| v.first().copied());
         let trips = operands[0].and_then(|id| graph.constant(id)).and_then(first);
@@ -306,18 +372,30 @@ impl<'m> Importer<'m> {
         let copy = |n: &onnxc_ir::Node| n.op.name == "identity" && n.outputs[0] == source && n.inputs[0] == Some(given);
         let stays = source == given || body.constant(source).and_then(first) == Some(1) || body.nodes.iter().any(copy);
         if let (Some(n), true, true) = (trips, starts, stays) {
-            return Ok((n.max(0), true));
+            return Ok((n.max(0), Known::Certainly));
         }
-        let declared = node.output.iter().skip(carried).find_map(|name| {
+        let names = || node.output.iter().skip(carried);
+        let bound = names().filter_map(|name| self.options.bounds.get(name)?.first().copied()).min();
+        if let Some(n) = bound.and_then(|n| i64::try_from(n).ok()) {
+            return Ok((n, Known::Bounded));
+        }
+        let declared = names().find_map(|name| {
             let shape = self.scope().declared.get(name.as_str())?;
             shape.first().and_then(|n| i64::try_from(*n).ok())
         });
-        declared.map(|n| (n, false)).ok_or_else(|| {
-            let error =
-                OpError::new("the number of iterations is not known when compiling, and the values of all of them are an output");
-            let help = "make the trip count a constant and the condition true, or declare the shape of the output";
-            Fault { code: "import::operator", error: error.help(help) }
-        })
+        if let Some(n) = declared {
+            return Ok((n, Known::Declared));
+        }
+        if let Some(n) = operands[0].and_then(|id| self.most_trips(id)).and_then(|n| i64::try_from(n).ok()) {
+            return Ok((n, Known::Bounded));
+        }
+        let error =
+            OpError::new("the number of iterations is not known when compiling, and the values of all of them are an output");
+        let named = names().find(|name| !name.is_empty()).map_or("OUTPUT", String::as_str);
+        let help = format!(
+            "state the largest with --bound {named}=DIMS, make the trip count a constant and the condition true, or declare the shape of the output"
+        );
+        Err(Fault { code: "import::operator", error: error.help(help) })
     }
 
     /// A trip count that is not above `limit`.
@@ -340,43 +418,5 @@ impl<'m> Importer<'m> {
         let graph = &self.builder().graph;
         let types: Option<Vec<TensorType>> = ids.iter().map(|id| Some(graph.ty((*id)?).clone())).collect();
         types.map_or_else(|| fault("import::operands", "an operand is missing"), Ok)
-    }
-
-    /// Builds a loop's body until the types of its carried values hold for every iteration: an extent that changes becomes unknown.
-    /// `first` is the place of the first carried value among the body's outputs.
-    pub fn settled(
-        &mut self,
-        node: &'m NodeProto,
-        proto: &'m GraphProto,
-        types: &mut [TensorType],
-        formal: impl Fn(&[TensorType]) -> Vec<TensorType>,
-        first: usize,
-    ) -> Result<Option<Body>, Fault> {
-        for _ in 0..TYPE_ROUNDS {
-            let reported = self.report.clone();
-            let Some(body) = self.body(proto, &formal(types))? else { return Ok(None) };
-            if let Some((i, form)) = body.forms.iter().enumerate().find(|(_, f)| **f != Form::Tensor) {
-                return fault(CODE, format!("output {i} of the body is {form}, and no input of the node is one"));
-            }
-            let mut changed = false;
-            for (i, ty) in types.iter_mut().enumerate() {
-                let after = body.graph.ty(body.graph.outputs[first + i]).clone();
-                if after.dtype != ty.dtype || after.rank() != ty.rank() {
-                    return fault(CODE, format!("carried value {i} is {ty} before and {after} after an iteration"));
-                }
-                for d in 0..ty.rank() {
-                    let same = after.shape[d] == ty.shape[d];
-                    if !same && !matches!(&ty.shape[d], Dim::Sym(s) if s.starts_with('?')) {
-                        ty.shape[d] = self.fresh_dim(&node.output[0]);
-                        changed = true;
-                    }
-                }
-            }
-            if !changed {
-                return Ok(Some(body));
-            }
-            self.report = reported;
-        }
-        fault(CODE, "the types of the carried values do not settle")
     }
 }

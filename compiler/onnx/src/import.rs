@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use onnx_protobuf::{FunctionProto, GraphProto, ModelProto, OperatorSetIdProto};
+use onnxc_ir::dim::DimBounds;
 use onnxc_ir::op::{OpDef, OpSet};
 use onnxc_ir::{Dim, DimBindings, Graph, Tensor, ValueId};
 use rustc_hash::FxHashMap;
@@ -55,6 +56,8 @@ pub struct Importer<'m> {
     pub unroll_left: u64,
     /// Nodes built so far.
     pub nodes: usize,
+    /// Symbols for sizes that data decides on.
+    pub counts: BTreeSet<String>,
     /// Extents of named dimensions.
     pub bound: DimBindings,
     /// Elementwise operators by domain and ONNX name.
@@ -77,6 +80,7 @@ impl<'m> Importer<'m> {
             list_elements_left: options.limits.sequence_total,
             unroll_left: options.limits.unroll_bytes,
             nodes: 0,
+            counts: BTreeSet::new(),
             bound: DimBindings::default(),
             elementwise: declared::elementwise(ops),
         }
@@ -228,10 +232,27 @@ impl<'m> Importer<'m> {
         self.builder().graph.add_const(name, tensor)
     }
 
-    /// An extent that nobody knows, with a name that no other has.
-    pub fn fresh_dim(&mut self, name: &str) -> Dim {
-        self.nodes += 1;
-        Dim::sym(&format!("?{name}_{}", self.nodes))
+    /// A symbol for an extent of a value that data decides on, and its largest value, if that is known. Bodies share it with the graph around them.
+    pub fn counted(&mut self, value: &str, axis: usize, bound: Option<u64>) -> String {
+        let first = format!("{value}.{axis}");
+        let names = std::iter::once(first.clone()).chain((1..).map(|n| format!("{first}.{n}")));
+        let graph = &mut self.frames[0].builder.graph;
+        let name = names.into_iter().find(|n| !self.counts.contains(n)).unwrap_or_default();
+        self.counts.insert(name.clone());
+        graph.bounds.extend(bound.map(|n| (name.clone(), (0, n))));
+        name
+    }
+
+    /// Smallest and largest values of symbols, as far as they are known.
+    pub fn bounds(&self) -> DimBounds {
+        let mut bounds = self.options.ranges.clone();
+        bounds.extend(self.frames[0].builder.graph.bounds.iter().map(|(name, range)| (name.clone(), *range)));
+        bounds
+    }
+
+    /// The largest value of an extent, if it has one.
+    pub fn largest(&self, extent: &Dim) -> Option<u64> {
+        Some(extent.range(&self.bounds()).1).filter(|n| *n < u64::MAX)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod attribute;
 mod builder;
+mod carried;
 mod control;
 mod declared;
 mod function;

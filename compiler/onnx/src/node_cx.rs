@@ -86,17 +86,8 @@ impl ImportCx for NodeCx<'_, '_> {
     }
 
     fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String> {
-        if self.importer.scopes.last().is_none_or(|s| s.frame > 0) {
-            let reason = "a size depends on data inside the body of If, Loop or Scan";
-            return Err(OpError::new(reason).help("declare the shape in the model (value_info), or make the operand a constant"));
-        }
         let output = self.outputs.get(i).copied().unwrap_or_default();
-        let graph = &mut self.importer.builder().graph;
-        let first = format!("{output}.{axis}");
-        let names = std::iter::once(first.clone()).chain((1..).map(|n| format!("{first}.{n}")));
-        let name = names.into_iter().find(|n| !graph.bounds.contains_key(n)).unwrap_or_default();
-        graph.bounds.insert(name.clone(), (0, bound));
-        Ok(name)
+        Ok(self.importer.counted(output, axis, Some(bound)))
     }
 
     fn graph(&self) -> &Graph {

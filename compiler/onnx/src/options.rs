@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use onnxc_ir::dim::DimBounds;
 use onnxc_ir::{Dim, DimBindings, Tensor};
 
 /// Options of an import.
@@ -9,6 +10,8 @@ use onnxc_ir::{Dim, DimBindings, Tensor};
 pub struct Options {
     /// Values of named dimensions (`--dim`).
     pub dims: DimBindings,
+    /// Smallest and largest values of dimensions that stay open.
+    pub ranges: DimBounds,
     /// Extents of inputs by name (`--shape`): numbers, or symbols that the caller names; the tensors of a sequence are `NAME_0`, `NAME_1`, ...
     pub shapes: BTreeMap<String, Vec<Dim>>,
     /// The largest extents of tensors whose size data decides on (`--bound`), by name.

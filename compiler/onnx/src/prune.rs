@@ -1,8 +1,9 @@
 //! What import leaves behind: nodes that nothing uses after folding, constants that were folded away, names that clash.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use onnxc_ir::{Graph, ValueId};
+use onnxc_ir::{Attr, Graph, ValueId};
 
 /// Drops nodes and constants that no output needs, and gives every value a name of its own: inputs and outputs keep theirs.
 pub fn prune(mut graph: Graph) -> Graph {
@@ -19,10 +20,20 @@ pub fn prune(mut graph: Graph) -> Graph {
     graph.nodes.retain(|_| *kept.next().expect("internal: one flag per node"));
     renumber(&mut graph, &live);
     let mut symbols = Vec::new();
-    graph.values.iter().flat_map(|v| &v.ty.shape).for_each(|d| d.symbols(&mut symbols));
+    mentioned(&graph, &mut symbols);
     graph.bounds.retain(|name, _| symbols.iter().any(|s| **s == *name));
     name(&mut graph);
     graph
+}
+
+/// Symbols in the types of a graph and of the bodies in it.
+fn mentioned(graph: &Graph, symbols: &mut Vec<Arc<str>>) {
+    graph.values.iter().flat_map(|v| &v.ty.shape).for_each(|d| d.symbols(symbols));
+    for attr in graph.nodes.iter().flat_map(|n| n.attrs.0.values()) {
+        if let Attr::Graph(body) = attr {
+            mentioned(body, symbols);
+        }
+    }
 }
 
 fn renumber(graph: &mut Graph, live: &[bool]) {

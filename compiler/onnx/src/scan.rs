@@ -5,6 +5,7 @@ use onnxc_ir::list::Item;
 use onnxc_ir::op::OpError;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId};
 
+use crate::carried::{self, Settled};
 use crate::control::{CODE, body_of};
 use crate::import::Importer;
 use crate::items::{items, tensors};
@@ -115,7 +116,9 @@ impl<'m> Importer<'m> {
             return fault(CODE, format!("the body has {} outputs, at least {n_states} are needed", proto.output.len()));
         }
         let mut types = all[..n_states].to_vec();
-        let Some(body) = self.settled(node, proto, &mut types, |states| [states, &slices].concat(), 0)? else { return Ok(None) };
+        let formal = |states: &[TensorType]| [states, &slices].concat();
+        let frame = carried::Frame { formal, first: 0, trips: u64::try_from(length).ok(), node };
+        let Some(Settled { body, sizes }) = self.settled(&frame, proto, &mut types)? else { return Ok(None) };
         if length == 0 {
             return self.nothing_scanned(node, &inputs[..n_states], &body.graph);
         }
@@ -131,6 +134,7 @@ impl<'m> Importer<'m> {
             .with("body", Attr::Graph(Box::new(body)))
             .with("carried", Attr::Int(n_states as i64))
             .with("extent", Attr::Int(length));
+        let attrs = if sizes.is_empty() { attrs } else { attrs.with("sizes", Attr::Strs(sizes)) };
         let mut results = self.construct("loop", node, operands, captures, attrs, named(&node.output))?;
         results.pop();
         for (i, id) in results[n_states..].iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! `if`: both branches are planned; their results land in the storage of the `if`'s results.
 
-use onnxc_ir::ValueId;
 use onnxc_ir::graph::Node;
+use onnxc_ir::{Dim, TensorType, ValueId};
 
 use std::sync::Arc;
 
@@ -39,6 +39,28 @@ pub(super) fn captured(planner: &mut Planner, level: &Level, id: ValueId) -> Sto
     }
 }
 
+/// Symbols in a stated type for which a value of another type has other extents.
+pub(super) fn changes(stated: &TensorType, is: &TensorType) -> Vec<(Arc<str>, Dim)> {
+    let pairs = stated.shape.iter().zip(&is.shape);
+    let change = |(stated, is): (&Dim, &Dim)| match stated {
+        Dim::Sym(name) if stated != is => Some((Arc::clone(name), is.clone())),
+        _ => None,
+    };
+    pairs.filter_map(change).collect()
+}
+
+/// Values of symbols as values of counts, each once.
+pub(super) fn numbered(planner: &mut Planner, sizes: Vec<(Arc<str>, Dim)>) -> Vec<(usize, Dim)> {
+    let mut all: Vec<(usize, Dim)> = Vec::new();
+    for (symbol, size) in sizes {
+        let count = planner.count_of(&symbol);
+        if all.iter().all(|(c, _)| *c != count) {
+            all.push((count, size));
+        }
+    }
+    all
+}
+
 pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, drafts: &mut Vec<Draft>) {
     planner.results(level, 0, node, drafts);
     let cond_id = node.inputs[0].expect("internal: an if has a condition");
@@ -49,7 +71,13 @@ pub(super) fn plan_if(planner: &mut Planner, level: &mut Level, node: &Node, dra
         let body = node.attrs.graph(attr).expect("internal: an if has both branches");
         captures.iter().chain(&results).for_each(|s| planner.touch(s.region));
         let body = &super::schedule::schedule(body);
-        let steps = planner.graph(body, &captures, &results);
+        let own: Vec<Storage> =
+            results.iter().zip(&body.outputs).map(|(s, id)| s.with_extents(body.ty(*id), planner.bounds)).collect();
+        let mut steps = planner.graph(body, &captures, &own);
+        // The extents of results that are not the same in both branches are what they are in this one.
+        let sizes = node.outputs.iter().zip(&body.outputs).flat_map(|(to, from)| changes(level.graph.ty(*to), body.ty(*from)));
+        let sizes = numbered(planner, sizes.collect());
+        planner.resize(sizes, &mut steps, |_, _| {});
         captures.iter().chain(&results).for_each(|s| planner.touch(s.region));
         planner.time += 1;
         steps

@@ -181,6 +181,8 @@ enum Draft {
     If { cond: Spot, then: Vec<Draft>, otherwise: Vec<Draft> },
     Require { cond: Spot },
     Count { value: Spot, count: usize },
+    Fits(Vec<(usize, Dim)>),
+    Resize(Vec<(usize, Dim)>),
     Loop { iteration: Spot, trips: Option<Spot>, cond: Option<Spot>, body: Vec<Draft> },
 }
 
@@ -261,17 +263,34 @@ impl Planner<'_> {
     /// Takes down how many elements a `prefix` has, if its operand decides on that.
     fn count(&mut self, level: &mut storage::Level, node: &Node, drafts: &mut Vec<Draft>) {
         let symbol = node.attrs.str("count").unwrap_or_default();
-        let Some((_, bound)) = self.bounds.get(symbol).filter(|_| has_symbol(level.graph.ty(node.outputs[0]), symbol)) else {
+        if !has_symbol(level.graph.ty(node.outputs[0]), symbol) {
             return;
-        };
+        }
         let number = node.inputs[1].expect("internal: inference accepts a missing operand");
         let value = branch::spot(self, level, number, drafts);
-        let at = self.counts.iter().position(|c| c.name == symbol).unwrap_or_else(|| {
+        let count = self.count_of(symbol);
+        drafts.push(Draft::Count { value, count });
+        self.time += 1;
+    }
+
+    /// The number of a count.
+    fn count_of(&mut self, symbol: &str) -> usize {
+        self.counts.iter().position(|c| c.name == symbol).unwrap_or_else(|| {
+            let (_, bound) = self.bounds.get(symbol).copied().expect("internal: a count without a bound");
             let size = self.sizes.place(&Dim::sym(symbol));
-            self.counts.push(Count { name: symbol.to_string(), bound: *bound, size });
+            self.counts.push(Count { name: symbol.to_string(), bound, size });
             self.counts.len() - 1
-        });
-        drafts.push(Draft::Count { value, count: at });
+        })
+    }
+
+    /// Steps that give symbols new values, which may be too large; `between` them what is done while the old ones hold.
+    fn resize(&mut self, sizes: Vec<(usize, Dim)>, drafts: &mut Vec<Draft>, between: impl FnOnce(&mut Self, &mut Vec<Draft>)) {
+        if sizes.is_empty() {
+            return between(self, drafts);
+        }
+        drafts.push(Draft::Fits(sizes.clone()));
+        between(self, drafts);
+        drafts.push(Draft::Resize(sizes));
         self.time += 1;
     }
 
@@ -378,6 +397,8 @@ impl Draft {
             Draft::If { cond, then, otherwise } => Step::If { cond: spot(cond), then: list(then), otherwise: list(otherwise) },
             Draft::Require { cond } => Step::Require { cond: spot(cond) },
             Draft::Count { value, count } => Step::Count { value: spot(value), count },
+            Draft::Fits(sizes) => Step::Fits { sizes },
+            Draft::Resize(sizes) => Step::Resize { sizes },
             Draft::Loop { iteration, trips, cond, body } => {
                 Step::Loop { iteration: spot(iteration), trips: trips.map(spot), cond: cond.map(spot), body: list(body) }
             }

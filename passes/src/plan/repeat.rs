@@ -5,10 +5,11 @@ use std::sync::Arc;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
+use onnxc_ir::op::View;
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, TensorType, ValueId};
 
-use super::branch::{captured, spot};
+use super::branch::{captured, changes, numbered, spot};
 use super::storage::{Level, Region, Storage};
 use super::{Draft, Planner, nodes, regions_of};
 
@@ -21,10 +22,17 @@ pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, d
     let (count, kept) = results.split_last().expect("internal: a loop counts its iterations");
     let trips = node.inputs[0].map(|id| spot(planner, level, id, drafts));
     let cond = condition(planner, level, node, body, drafts);
-    for (id, to) in node.inputs[2..2 + carried].iter().flatten().zip(kept) {
-        drafts.push(nodes::copy(planner, level, *id, to));
-        planner.time += 1;
-    }
+    let formal: Vec<TensorType> = body.inputs[2..2 + carried].iter().map(|id| body.ty(*id).clone()).collect();
+    let given: Vec<ValueId> = node.inputs[2..2 + carried].iter().flatten().copied().collect();
+    let first = given.iter().zip(&formal).flat_map(|(id, ty)| changes(ty, level.graph.ty(*id)));
+    let first = numbered(planner, first.collect());
+    planner.resize(first, drafts, |planner, drafts| {
+        for (id, to) in given.iter().zip(kept) {
+            let to = to.with_extents(level.graph.ty(*id), planner.bounds);
+            drafts.push(nodes::copy(planner, level, *id, &to));
+            planner.time += 1;
+        }
+    });
     let captures: Vec<Storage> = node.inputs[2 + carried..].iter().flatten().map(|id| captured(planner, level, *id)).collect();
     let start = planner.time;
     // The body may read its condition; where none is kept, any true byte will do.
@@ -37,8 +45,9 @@ pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, d
         .iter()
         .map(|id| {
             let ty = body.ty(*id);
-            let shape = ty.const_shape().unwrap_or_default();
-            Storage::dense(planner.buffer(shape.iter().product::<u64>() * ty.dtype.bytes()), &shape)
+            let shape = ty.bound_shape(planner.bounds).expect("internal: planning with unknown extents");
+            let view = View::contiguous(&shape).with_open(ty.open());
+            Storage { region: planner.buffer_for(&view, &[], ty.dtype.bytes()), view, halo: None }
         })
         .collect();
     let mut steps = planner.graph(body, &inputs, &next);
@@ -46,11 +55,16 @@ pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, d
         steps.push(move_value(planner, body.ty(body.outputs[0]), &next[0], cond, None));
         planner.time += 1;
     }
-    for (i, to) in kept.iter().enumerate() {
-        let iteration = (i >= carried).then_some(count);
-        steps.push(move_value(planner, body.ty(body.outputs[1 + i]), &next[1 + i], to, iteration));
-        planner.time += 1;
-    }
+    let grown = formal.iter().zip(&body.outputs[1..]).flat_map(|(ty, id)| changes(ty, body.ty(*id)));
+    let grown = numbered(planner, grown.collect());
+    planner.resize(grown, &mut steps, |planner, steps| {
+        for (i, to) in kept.iter().enumerate() {
+            let (ty, iteration) = (body.ty(body.outputs[1 + i]), (i >= carried).then_some(count));
+            let to = if iteration.is_none() { to.with_extents(ty, planner.bounds) } else { to.clone() };
+            steps.push(move_value(planner, ty, &next[1 + i], &to, iteration));
+            planner.time += 1;
+        }
+    });
     // What the next iteration reads again must outlive this one.
     let end = planner.time;
     planner.buffers.iter_mut().filter(|b| b.first <= start && b.last >= start).for_each(|b| b.last = b.last.max(end));
@@ -103,8 +117,8 @@ fn move_value(planner: &mut Planner, ty: &TensorType, from: &Storage, to: &Stora
             cx.if_(
                 room,
                 |cx| {
-                    let (shape, order) = (source.view.shape.clone(), target.view.strides[1..].to_vec());
-                    cx.for_each(&shape, &order, |cx, at| {
+                    let (view, order) = (source.view.clone(), target.view.strides[1..].to_vec());
+                    cx.for_each(&view, &order, |cx, at| {
                         let value = cx.load(&source, at);
                         let place: Vec<Expr> = std::iter::once(number.clone()).chain(at.iter().cloned()).collect();
                         cx.store(&target, &place, value);

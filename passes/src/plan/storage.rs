@@ -1,10 +1,10 @@
 //! Where values live while a graph is planned: region and view.
 
-use onnxc_ir::ValueId;
 use onnxc_ir::dim::DimBounds;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::{Extent, Lower, View};
 use onnxc_ir::plan::Place;
+use onnxc_ir::{TensorType, ValueId};
 
 use super::Planner;
 use crate::layout::halo::{self, Halo};
@@ -59,6 +59,13 @@ impl Storage {
     /// Row-major from the start of a region.
     pub fn dense(region: Region, shape: &[u64]) -> Storage {
         Storage { region, view: View::contiguous(shape), halo: None }
+    }
+
+    /// The same memory with the extents of a type, none of which is larger.
+    pub fn with_extents(&self, ty: &TensorType, bounds: &DimBounds) -> Storage {
+        let shape = ty.bound_shape(bounds).expect("internal: planning with unknown extents");
+        let view = View { shape, ..self.view.clone() };
+        Storage { view: view.with_open(ty.open()), ..self.clone() }
     }
 }
 

@@ -72,6 +72,11 @@ impl Picker {
         }
     }
 
+    /// How many there are so far.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
     /// Appends an element of zero bits (an empty string).
     pub(crate) fn zero(&mut self) {
         self.count += 1;

@@ -1,10 +1,13 @@
 //! `if`: one of two graphs. Operands: the condition (bool, one element), then captures, which both graphs take as inputs. Attributes `then` and `else`.
 //!
+//! Extents of results that are not the same in both branches are those of the one that is taken; attribute `extents` has a symbol for each of them
+//! (all extents of all results, one after the other; the other ones do not matter).
+//!
 //! The importer builds it and inlines conditions that are known; the planner lays both bodies out and branches between them.
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, Tolerance};
-use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, interp};
+use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId, interp};
 
 use crate::common::sample::{data, f32s};
 
@@ -25,22 +28,34 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if then.outputs.len() != other.outputs.len() {
         return Err(OpError::new("the branches have different numbers of outputs"));
     }
-    then.outputs.iter().zip(&other.outputs).enumerate().map(|(i, (a, b))| merge(i, then.ty(*a), other.ty(*b))).collect()
+    let mut stated = cx.attrs.dims("extents");
+    let pairs = then.outputs.iter().zip(&other.outputs).enumerate();
+    let result = |(i, (a, b)): (usize, (&ValueId, &ValueId))| {
+        let (a, b) = (then.ty(*a), other.ty(*b));
+        let own = stated.map(|all| all.split_at(a.rank().min(all.len())));
+        stated = own.map(|(_, rest)| rest);
+        merge(i, a, b, own.map(|(own, _)| own))
+    };
+    pairs.map(result).collect()
 }
 
-/// The type of a result that has one of two types.
-fn merge(i: usize, a: &TensorType, b: &TensorType) -> OpResult<TensorType> {
-    if a.dtype != b.dtype || a.rank() != b.rank() {
-        return Err(OpError::new(format!("output {i} is {a} in one branch and {b} in the other"))
-            .help("make the condition a constant, or give both branches the same shape"));
-    }
-    let dim = |(x, y): (&Dim, &Dim)| match (x.as_const(), y.as_const()) {
-        (Some(m), Some(n)) if m != n => Err(OpError::new(format!("output {i} is {a} in one branch and {b} in the other"))
-            .help("make the condition a constant, or give both branches the same shape")),
-        (None, Some(n)) => Ok(Dim::Const(n)),
-        _ => Ok(x.clone()),
+/// The type of a result that has one of two types: where they differ, with the extents that are stated for that.
+fn merge(i: usize, a: &TensorType, b: &TensorType, stated: Option<&[Dim]>) -> OpResult<TensorType> {
+    let differ = || {
+        OpError::new(format!("output {i} is {a} in one branch and {b} in the other"))
+            .help("make the condition a constant, or give both branches the same shape")
     };
-    let shape = a.shape.iter().zip(&b.shape).map(dim).collect::<OpResult<Vec<Dim>>>()?;
+    if a.dtype != b.dtype || a.rank() != b.rank() || stated.is_some_and(|s| s.len() != a.rank()) {
+        return Err(differ());
+    }
+    let dim = |(d, (x, y)): (usize, (&Dim, &Dim))| match (stated, x.as_const(), y.as_const()) {
+        _ if x == y => Ok(x.clone()),
+        (Some(extents), ..) => Ok(extents[d].clone()),
+        (None, Some(_), Some(_)) => Err(differ()),
+        (None, None, Some(n)) => Ok(Dim::Const(n)),
+        (None, ..) => Ok(x.clone()),
+    };
+    let shape = a.shape.iter().zip(&b.shape).enumerate().map(dim).collect::<OpResult<Vec<Dim>>>()?;
     Ok(TensorType::new(a.dtype, shape))
 }
 

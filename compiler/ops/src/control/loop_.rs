@@ -5,6 +5,9 @@
 //! the next iteration, the carried values, and values of this iteration. Results: the carried values after the last iteration; of each value of the
 //! iterations, all of them along a new first dimension of attribute `extent`; the number of iterations (i64).
 //!
+//! Carried values may change their extents: those that are among the symbols of attribute `sizes` in the body's inputs have in each iteration, and in the
+//! results, the value that the iteration before gave them, or the operands if there was none.
+//!
 //! Should there be more iterations than `extent`, the values beyond it are dropped; should there be fewer, the rest is undefined. The importer
 //! requires the number of iterations to be `extent` where it is not sure.
 
@@ -45,12 +48,25 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
             return Err(broken());
         }
     }
-    let mut types: Vec<TensorType> = body.outputs[1..=carried].iter().map(|id| body.ty(*id).clone()).collect();
+    let mut types: Vec<TensorType> = body.inputs[2..2 + carried].iter().map(|id| body.ty(*id).clone()).collect();
+    let sizes = cx.attrs.strs("sizes").unwrap_or(&[]);
+    let free = |d: &Dim| matches!(d, Dim::Sym(name) if sizes.iter().any(|s| **s == **name));
+    let keeps = |ty: &TensorType, other: &TensorType| {
+        // The interpreter knows a number where the body has a symbol.
+        let same = |(d, o): (&Dim, &Dim)| d == o || free(d) || d.as_const().is_none() && o.as_const().is_some();
+        ty.dtype == other.dtype && ty.rank() == other.rank() && ty.shape.iter().zip(&other.shape).all(same)
+    };
     for (i, ty) in types.iter().enumerate() {
-        if cx.input(2 + i)?.shape != ty.shape {
-            return Err(OpError::new(format!("carried value {i} is {} before and {ty} after an iteration", cx.input(2 + i)?))
-                .help("values that loops carry must keep their shape: pad them to the largest"));
+        let (before, after) = (cx.input(2 + i)?, body.ty(body.outputs[1 + i]));
+        if !keeps(ty, before) || !keeps(ty, after) {
+            return Err(OpError::new(format!("carried value {i} is {before} before and {after} after an iteration")));
         }
+    }
+    if let Some(ty) =
+        body.outputs[1 + carried..].iter().map(|id| body.ty(*id)).find(|ty| ty.shape.iter().any(|d| mentions(d, sizes)))
+    {
+        let error = OpError::new(format!("a value of each iteration is kept, and its extents change: {ty}"));
+        return Err(error.help("pad it to its largest size inside of the body"));
     }
     let extent = cx.attrs.int("extent").and_then(|n| u64::try_from(n).ok());
     for id in &body.outputs[1 + carried..] {
@@ -60,6 +76,11 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     }
     types.push(TensorType::fixed(DType::I64, &[]));
     Ok(types)
+}
+
+/// Does an extent depend on one of these symbols?
+fn mentions(extent: &Dim, symbols: &[String]) -> bool {
+    symbols.iter().any(|s| extent.mentions(s))
 }
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
@@ -79,19 +100,37 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
         inputs.extend(state.iter().chain(&captures).cloned());
         let results = interp::run(body, &inputs).map_err(|e| OpError::new(e.to_string()))?;
         go_on = number(&results[0]).unwrap_or(0) != 0;
-        for (all, one) in gathered.iter_mut().zip(&results[1 + carried..]) {
+        let kept = cx.attrs.int("extent").is_none_or(|n| count < n as u64);
+        for (all, one) in gathered.iter_mut().zip(&results[1 + carried..]).filter(|_| kept) {
             (0..one.len()).for_each(|i| all.pick(one, i));
         }
         state = results[1..=carried].to_vec();
+        within_bounds(body, &state)?;
         count += 1;
     }
-    if cx.attrs.int("extent").is_some_and(|n| n as u64 != count) {
-        return Err(OpError::new(format!("the loop ran {count} times, not as often as its results say")));
+    for (i, mut all) in gathered.into_iter().enumerate() {
+        let shape = cx.out_shape(carried + i);
+        (all.len()..shape.iter().product::<u64>() as usize).for_each(|_| all.zero());
+        state.push(all.finish(&shape));
     }
-    let shapes = (carried..cx.outputs.len() - 1).map(|i| cx.out_shape(i));
-    state.extend(gathered.into_iter().zip(shapes).map(|(all, shape)| all.finish(&shape)));
     state.push(Tensor::scalar(count as i64));
     Ok(state)
+}
+
+/// Are carried values no larger than their symbols may be?
+fn within_bounds(body: &Graph, state: &[Tensor]) -> OpResult<()> {
+    for (id, value) in body.inputs[2..].iter().zip(state) {
+        for (extent, n) in body.ty(*id).shape.iter().zip(value.shape()) {
+            if let (Dim::Sym(_), (_, most)) = (extent, extent.range(&body.bounds))
+                && *n > most
+            {
+                return Err(OpError::new(format!(
+                    "a carried value has {n} elements along a dimension, more than the bound {most}"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `y = -y` a number of times, each of them kept.

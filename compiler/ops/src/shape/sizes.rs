@@ -23,10 +23,7 @@ pub(crate) static SIZES: OpDef = OpDef {
 };
 
 fn dims(attrs: &Attrs) -> OpResult<&[Dim]> {
-    match attrs.0.get("dims") {
-        Some(Attr::Dims(list)) => Ok(list),
-        _ => Err(OpError::new("attribute dims is missing")),
-    }
+    attrs.dims("dims").ok_or_else(|| OpError::new("attribute dims is missing"))
 }
 
 fn dtype(attrs: &Attrs) -> OpResult<DType> {

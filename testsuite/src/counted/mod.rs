@@ -1,5 +1,7 @@
 //! ONNX models with results whose size data decides on.
 
+mod bodies;
+
 use crate::bad_models::build::{BOOL, FLOAT, Graph, INT64, int64s, model, node, ones, tensor, value};
 use crate::wire::Msg;
 
@@ -41,8 +43,13 @@ fn scalar(name: &str, value: f32) -> Msg {
     tensor(name, FLOAT, &[]).bytes(9, value.to_le_bytes())
 }
 
-/// Models with every operator that has such results, and operators behind them that take the size as it comes.
+/// All models.
 pub fn cases() -> Vec<Case> {
+    operators().into_iter().chain(bodies::cases()).collect()
+}
+
+/// Models with every operator that has such results, and operators behind them that take the size as it comes.
+fn operators() -> Vec<Case> {
     let x: (&str, i64, &[i64]) = ("x", FLOAT, &[4, 6]);
     vec![
         case(
