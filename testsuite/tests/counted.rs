@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK};
-use onnxc_testsuite::counted::{Case, cases};
+use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_DIMS, ONNXC_OK};
+use onnxc_testsuite::counted::{Case, cases, open_inputs};
 use onnxc_testsuite::harness::{answers, call, program};
 use onnxc_testsuite::mutate::Rng;
 use onnxc_testsuite::target::{self, Target};
@@ -30,7 +30,7 @@ fn inputs(case: &Case, share: usize, rng: &mut Rng) -> Vec<Tensor> {
 }
 
 /// What the interpreter makes of the same file.
-fn interpreted(model: &Path, case: &Case, folder: &Path, inputs: &[Tensor]) -> Option<Vec<Tensor>> {
+fn interpreted(model: &Path, case: &Case, folder: &Path, inputs: &[Tensor], flags: &[String]) -> Option<Vec<Tensor>> {
     let (from, to) = (folder.join("in"), folder.join("out"));
     let _ = fs::remove_dir_all(&to);
     fs::create_dir_all(&from).unwrap();
@@ -38,7 +38,7 @@ fn interpreted(model: &Path, case: &Case, folder: &Path, inputs: &[Tensor]) -> O
         npy::write(&from.join(format!("input_{i}.npy")), input).unwrap();
     }
     let mut c = Command::new(run::onnxc());
-    c.arg("run").arg(model).arg("--inputs").arg(&from).arg("--outputs").arg(&to).arg("--interpret").args(case.flags);
+    c.arg("run").arg(model).arg("--inputs").arg(&from).arg("--outputs").arg(&to).arg("--interpret").args(case.flags).args(flags);
     let done = run::run(&mut c, Duration::from_secs(60));
     if done.code == Some(0) {
         return Some(data::numbered(&to, "output"));
@@ -60,7 +60,7 @@ fn agree(target: &Target, shares: &[usize]) -> (usize, usize) {
         for share in shares {
             let inputs = inputs(&case, *share, &mut rng);
             runs += 1;
-            let Some(want) = interpreted(&model, &case, folder.path(), &inputs) else {
+            let Some(want) = interpreted(&model, &case, folder.path(), &inputs, &[]) else {
                 write(folder.path(), &inputs);
                 assert_eq!(call(&program, target, folder.path(), &[]).code, Some(ONNXC_DATA), "{} on {}", case.name, target.name);
                 refused += 1;
@@ -70,17 +70,21 @@ fn agree(target: &Target, shares: &[usize]) -> (usize, usize) {
             let status = call(&program, target, folder.path(), &[]).code;
             assert_eq!(status, Some(0), "{} {share} on {}", case.name, target.name);
             let got = answers(&program, target, folder.path(), &[], &inputs);
-            assert_eq!(got.len(), want.len());
-            for (got, want) in got.iter().zip(&want) {
-                assert_eq!(got.dims, want.dims, "{} {share} on {}", case.name, target.name);
-                let (a, b) = (got.to_f64().unwrap(), want.to_f64().unwrap());
-                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs())), "{} {share}", case.name);
-            }
+            same(&got, &want, &format!("{} {share} on {}", case.name, target.name));
             sizes.insert(got.iter().map(|t| t.dims.clone()).collect::<Vec<_>>());
         }
         assert!(sizes.len() > 1, "{}: always of one size, {sizes:?}", case.name);
     }
     (runs, refused)
+}
+
+fn same(got: &[Tensor], want: &[Tensor], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (got, want) in got.iter().zip(want) {
+        assert_eq!(got.dims, want.dims, "{what}");
+        let (a, b) = (got.to_f64().unwrap(), want.to_f64().unwrap());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs())), "{what}");
+    }
 }
 
 fn write(folder: &Path, inputs: &[Tensor]) {
@@ -99,6 +103,28 @@ fn calls_report_the_sizes_that_turn_up() {
 fn foreign_targets_report_them_too() {
     for name in ["aarch64", "riscv64-v128", "riscv64"] {
         agree(target::by_name(name), &[0, 3, 8, 1]);
+    }
+}
+
+#[test]
+fn inputs_may_be_open() {
+    let (mut case, flags) = open_inputs();
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, &case.model).unwrap();
+    for target in ["x86-64-v3", "aarch64", "riscv64"].map(target::by_name) {
+        let program = program(&model, &flags, target, folder.path());
+        let (mut rng, mut found) = (Rng(5), 0);
+        for n in [1, 4, 9, 6] {
+            case.inputs.iter_mut().for_each(|(_, dims)| dims[0] = n);
+            let inputs = inputs(&case, 4, &mut rng);
+            let shapes = [format!("--shape=x={n},3"), format!("--shape=c={n}")];
+            let want = interpreted(&model, &case, folder.path(), &inputs, &shapes).unwrap();
+            same(&answers(&program, target, folder.path(), &[n], &inputs), &want, &format!("{n} on {}", target.name));
+            found += want[0].dims[1];
+        }
+        assert!(found > 5, "{found}");
+        assert_eq!(call(&program, target, folder.path(), &[10]).code, Some(ONNXC_DIMS));
     }
 }
 

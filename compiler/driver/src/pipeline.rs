@@ -140,6 +140,15 @@ pub fn prepare(debugging: &Debugging) -> Done<()> {
 
 /// The import alone: for commands that look at the model and compile nothing.
 pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
+    import_part(model, false)
+}
+
+/// The inputs of a model, of which the rest may not be importable as long as their extents are open.
+pub fn inputs(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
+    import_part(model, true)
+}
+
+fn import_part(model: &Model, inputs_only: bool) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
     if model.model.extension().is_some_and(|e| e == "nir") {
         let (mut graph, sizes) = (nir::read(&model.model)?, sizes::fixed(model)?);
         let values = sizes.dims.into_iter().map(|(name, n)| (name, (n, n)));
@@ -156,6 +165,7 @@ pub fn import(model: &Model) -> Done<(Graph, Option<onnxc_onnx::Imported>)> {
         ranges: bounds.clone(),
         bounds: model.bounds.iter().cloned().collect(),
         limits: limits(&model.limits)?,
+        inputs_only,
         ..onnxc_onnx::Options::default()
     };
     for (name, path) in &model.consts {

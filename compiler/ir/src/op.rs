@@ -67,6 +67,8 @@ pub trait ImportCx {
     fn declared(&self, i: usize) -> Option<&[u64]>;
     /// The largest extents that the user expects output `i` to have, where data decides on them (`--bound`).
     fn bound(&self, i: usize) -> Option<&[u64]>;
+    /// The largest value of an extent, if it has one.
+    fn largest(&self, extent: &Dim) -> Option<u64>;
     /// A symbol for the extent of output `i` along `axis`, which data decides on and which is at most `bound`.
     fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String>;
     /// The graph built so far.

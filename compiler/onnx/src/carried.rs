@@ -53,25 +53,31 @@ impl<'m> Importer<'m> {
         types: &mut [TensorType],
     ) -> Result<Option<Settled>, Fault> {
         let mut grown: Vec<Grown> = Vec::new();
+        let (counts, bounds) = (self.counts.clone(), self.frames[0].builder.graph.bounds.clone());
         for _ in 0..TYPE_ROUNDS {
-            let (reported, counts) = (self.report.clone(), self.counts.clone());
-            let bounds = self.frames[0].builder.graph.bounds.clone();
+            let reported = self.report.clone();
             let Some(body) = self.body(proto, &(frame.formal)(types))? else { return Ok(None) };
             if let Some((i, form)) = body.forms.iter().enumerate().find(|(_, f)| **f != Form::Tensor) {
                 return fault(CODE, format!("output {i} of the body is {form}, and no input of the node is one"));
             }
             let after: Vec<TensorType> =
                 (0..types.len()).map(|i| body.graph.ty(body.graph.outputs[frame.first + i]).clone()).collect();
-            if !self.widen(frame.node, types, &after, &mut grown)? {
-                grown.retain(|g| !g.places.is_empty());
-                self.bound_sizes(frame.node, &grown, frame.trips);
+            let changed = self.widen(frame.node, types, &after, &mut grown)?;
+            grown.retain(|g| !g.places.is_empty());
+            let most = self.largest_sizes(frame, &grown);
+            // What the body does may depend on how large its values can be.
+            let known = &self.frames[0].builder.graph.bounds;
+            let same = grown.iter().zip(&most).all(|(g, most)| known.get(&g.symbol).map(|range| range.1) == *most);
+            if !changed && same {
                 return Ok(Some(Settled { body, sizes: grown.into_iter().map(|g| g.symbol).collect() }));
             }
             self.report = reported;
             // The body is built again, with the same names; the symbols of this loop stay.
-            self.counts = counts;
+            self.counts.clone_from(&counts);
             self.counts.extend(grown.iter().map(|g| g.symbol.clone()));
-            self.frames[0].builder.graph.bounds = bounds;
+            let all = &mut self.frames[0].builder.graph.bounds;
+            all.clone_from(&bounds);
+            all.extend(grown.iter().zip(most).filter_map(|(g, most)| Some((g.symbol.clone(), (0, most?)))));
         }
         fault(CODE, "the types of the carried values do not settle")
     }
@@ -123,28 +129,20 @@ impl<'m> Importer<'m> {
     }
 
     /// The largest values of symbols, as far as they are known: what the user says, or what so many iterations make of them at most, or any number.
-    fn bound_sizes(&mut self, node: &NodeProto, grown: &[Grown], trips: Option<u64>) {
+    fn largest_sizes<F>(&self, frame: &Frame<'_, F>, grown: &[Grown]) -> Vec<Option<u64>> {
         let stated = |g: &Grown| {
-            let of = |(i, d): &(usize, usize)| self.options.bounds.get(node.output.get(*i)?)?.get(*d).copied();
+            let of = |(i, d): &(usize, usize)| self.options.bounds.get(frame.node.output.get(*i)?)?.get(*d).copied();
             g.places.iter().filter_map(of).min()
         };
         let mut bounds = self.bounds();
-        let mut open = Vec::new();
         for g in grown {
-            let most = stated(g);
-            if most.is_none() {
-                open.push(g);
-            }
-            let start = g.start.range(&bounds).1;
-            bounds.insert(g.symbol.clone(), (0, most.unwrap_or(start)));
+            let most = stated(g).unwrap_or_else(|| g.start.range(&bounds).1);
+            bounds.insert(g.symbol.clone(), (0, most));
         }
-        let settles = grow(&open, trips, &mut bounds);
-        for g in grown.iter().filter(|g| settles || stated(g).is_some()) {
-            let range = bounds[&g.symbol];
-            if range.1 < MOST {
-                self.frames[0].builder.graph.bounds.insert(g.symbol.clone(), range);
-            }
-        }
+        let open: Vec<&Grown> = grown.iter().filter(|g| stated(g).is_none()).collect();
+        let settles = grow(&open, frame.trips, &mut bounds);
+        let most = |g: &Grown| Some(bounds[&g.symbol].1).filter(|n| *n < MOST && (settles || stated(g).is_some()));
+        grown.iter().map(most).collect()
     }
 }
 

@@ -120,7 +120,7 @@ impl<'m> Importer<'m> {
         });
         self.check_options(proto);
         self.inputs(proto);
-        if self.graph_nodes(proto) {
+        if !self.options.inputs_only && self.graph_nodes(proto) {
             self.outputs(proto);
         }
         if !self.report.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use onnx_protobuf::GraphProto;
 use onnxc_ir::list::{Item, ListCx};
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
-use onnxc_ir::{Attrs, DType, Graph, Tensor, ValueId};
+use onnxc_ir::{Attrs, DType, Dim, Graph, Tensor, ValueId};
 
 use crate::builder::Builder;
 use crate::import::Importer;
@@ -83,6 +83,10 @@ impl ImportCx for NodeCx<'_, '_> {
 
     fn bound(&self, i: usize) -> Option<&[u64]> {
         self.importer.options.bounds.get(*self.outputs.get(i)?).map(Vec::as_slice)
+    }
+
+    fn largest(&self, extent: &Dim) -> Option<u64> {
+        self.importer.largest(extent)
     }
 
     fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String> {

@@ -22,6 +22,8 @@ pub struct Options {
     pub lengths: BTreeMap<String, u64>,
     /// Optional inputs that are not given (`--absent`).
     pub absent: BTreeSet<String>,
+    /// Import nothing but the inputs: for what must be known of their types before the rest can be imported.
+    pub inputs_only: bool,
     /// Limits.
     pub limits: Limits,
 }

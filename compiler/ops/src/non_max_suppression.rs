@@ -39,7 +39,7 @@ fn import(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
         |b, size| {
             let rows = size.or(vec![most_rows(b)?, 3])?[0];
             let chosen = b.0.node("non_max_suppression", &inputs, attrs.with("rows", Attr::Int(rows as i64)))?;
-            cut(b, size, 0, vec![(chosen[0], 0)], chosen[1])
+            cut(b, size, (0, 0), vec![(chosen[0], 0)], chosen[1])
         },
     )
 }

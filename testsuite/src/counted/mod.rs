@@ -48,6 +48,20 @@ pub fn cases() -> Vec<Case> {
     operators().into_iter().chain(bodies::cases()).collect()
 }
 
+/// Found among elements of which the call says how many there are: the model, and the flags that leave the first extent of both inputs open.
+pub fn open_inputs() -> (Case, [&'static str; 3]) {
+    let graph = Graph::of(vec![
+        node("Relu", &["x"], &["r"]),
+        node("NonZero", &["r"], &["at"]),
+        node("Compress", &["x", "c"], &["rows"]).attr_int("axis", 0),
+        node("Softmax", &["rows"], &["y"]).attr_int("axis", 1),
+    ]);
+    let graph = graph.inputs([open("x", FLOAT), open("c", BOOL)]).outputs([open("at", INT64), open("y", FLOAT)]);
+    let inputs = vec![(FLOAT, vec![0, 3]), (BOOL, vec![0])];
+    let case = Case { name: "open_inputs", model: model(&graph.msg()).0, flags: &[], inputs };
+    (case, ["--shape=x=N,3", "--shape=c=N", "--dim=N=1..9"])
+}
+
 /// Models with every operator that has such results, and operators behind them that take the size as it comes.
 fn operators() -> Vec<Case> {
     let x: (&str, i64, &[i64]) = ("x", FLOAT, &[4, 6]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::look::operators;
 use super::probe::{self, Dimensions, Found, Open, Span, Values};
-use crate::cli::{Check, Debugging};
+use crate::cli::{Check, Debugging, Model};
 use crate::fault::{Done, Fault};
 use crate::pipeline::{self, print_all};
 use crate::sizes;
@@ -49,7 +49,10 @@ pub fn check(args: &Check) -> Done<()> {
 fn answer(args: &Check, target: &Target) -> Done<Answer> {
     let choices = sizes::choices(&args.model)?.1;
     let model = &choices[0].1;
-    let (graph, _) = pipeline::import(model)?;
+    let graph = match pipeline::import(model) {
+        Ok((graph, _)) => graph,
+        Err(fault) => return once_sized(model, target, fault),
+    };
     let dimensions = Dimensions::of(&graph);
     if dimensions.open.is_empty() {
         for (_, model) in &choices {
@@ -60,6 +63,26 @@ fn answer(args: &Check, target: &Target) -> Done<Answer> {
     let small = constant_bytes(&graph) <= MOST_WEIGHTS;
     let found = probe::explore(model, &dimensions, target, small)?;
     Ok(Answer { graph, dimensions, found })
+}
+
+/// The answer for a model that cannot even be imported as long as its dimensions are open; `fault` is why.
+fn once_sized(model: &Model, target: &Target, fault: Fault) -> Done<Answer> {
+    let (Fault::Model(_), Ok((graph, _))) = (&fault, pipeline::inputs(model)) else { return Err(fault) };
+    let dimensions = Dimensions::of(&graph);
+    if dimensions.open.is_empty() {
+        return Err(fault);
+    }
+    match probe::explore(model, &dimensions, target, true) {
+        Ok(found) if !found.values.is_empty() => {
+            let (mut planned, _) = pipeline::import(&dimensions.planned(model, &found))?;
+            // Inputs as the model has them.
+            planned.inputs.iter().zip(&graph.inputs).for_each(|(to, from)| {
+                planned.values[to.0 as usize].ty = graph.ty(*from).clone();
+            });
+            Ok(Answer { graph: planned, dimensions, found })
+        }
+        _ => Err(fault),
+    }
 }
 
 /// Bytes of the constants of a graph.

@@ -113,6 +113,11 @@ impl Dimensions {
         model
     }
 
+    /// The model with the values that were found.
+    pub fn planned(&self, model: &Model, found: &Found) -> Model {
+        self.model(model, &found.values.iter().map(|(name, values)| (name.as_str(), *values)).collect())
+    }
+
     /// `--shape` for an input, as far as it is needed to name its dimensions.
     pub fn shape_flag(&self, input: &str) -> Option<String> {
         let (_, extents) = self.shapes.iter().find(|(name, _)| name == input)?;

@@ -27,7 +27,7 @@ pub fn run(args: &Run) -> Done<()> {
 pub fn with_shapes(model: &Model, inputs: &Path) -> Done<Model> {
     let mut model = model.clone();
     data::with_lengths(&mut model, inputs)?;
-    let (graph, imported) = crate::pipeline::import(&model)?;
+    let (graph, imported) = crate::pipeline::inputs(&model)?;
     let side = data::sides(&graph, imported.as_ref()).0;
     let slots = &side.slots;
     if slots.iter().all(|(_, ty)| ty.const_shape().is_some()) {

@@ -1,7 +1,7 @@
 //! Operators that are built for constant operands: built for each value that can lead to the declared shape, the one that turns up is taken.
 
 use onnxc_ir::op::{ImportCx, OpError, OpResult};
-use onnxc_ir::{Attrs, DType, Graph, Tensor, ValueId};
+use onnxc_ir::{Attrs, DType, Dim, Graph, Tensor, ValueId};
 
 use super::{everywhere, impossible, integers, require};
 use crate::composed::Build;
@@ -129,6 +129,10 @@ impl ImportCx for Assumed<'_, '_> {
 
     fn bound(&self, i: usize) -> Option<&[u64]> {
         self.cx.bound(i)
+    }
+
+    fn largest(&self, extent: &Dim) -> Option<u64> {
+        self.cx.largest(extent)
     }
 
     fn counted(&mut self, i: usize, axis: usize, bound: u64) -> OpResult<String> {

@@ -15,7 +15,7 @@ use crate::composed::Build;
 fn cut_all(b: &mut Build, size: &Sized, mut y: ValueId, counts: &[Option<ValueId>]) -> OpResult<Vec<ValueId>> {
     for (d, count) in counts.iter().enumerate() {
         if let Some(count) = count {
-            y = cut(b, size, 0, vec![(y, d)], *count)?[0];
+            y = cut(b, size, (0, d), vec![(y, d)], *count)?[0];
         }
     }
     Ok(vec![y])
@@ -38,7 +38,7 @@ pub(crate) fn range(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let numbers = shapes::numbers(b, n)?;
     let count = b.cast(numbers.count, DType::I64)?;
     let y = require(b, numbers.values, &[numbers.moves])?;
-    cut(b, size, 0, vec![(y, 0)], count)
+    cut(b, size, (0, 0), vec![(y, 0)], count)
 }
 
 /// ConstantOfShape.
@@ -176,5 +176,5 @@ pub(crate) fn top_k(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     }
     let most = vector(b, [most]);
     let best = b.0.node("top_k", &[Some(x), Some(most)], attrs)?;
-    cut(b, size, 0, best.into_iter().map(|y| (y, along)).collect(), k)
+    cut(b, size, (0, along), best.into_iter().map(|y| (y, along)).collect(), k)
 }

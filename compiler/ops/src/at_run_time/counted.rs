@@ -66,12 +66,12 @@ pub(crate) fn or_counted(
     form(&mut Build(cx), &size)
 }
 
-/// The first `counts` elements of results along dimensions: `results` share the number, which is that of result `of`. A declared extent is required to
-/// be the number; otherwise the number becomes the extent.
+/// The first `count` elements of values along dimensions; all of them share the number, which is called after a result and its dimension. A declared
+/// extent is required to be the number; otherwise the number becomes the extent.
 pub(crate) fn cut(
     b: &mut Build,
     size: &Sized,
-    of: usize,
+    (of, along): (usize, usize),
     results: Vec<(ValueId, usize)>,
     count: ValueId,
 ) -> OpResult<Vec<ValueId>> {
@@ -82,7 +82,7 @@ pub(crate) fn cut(
         let same = b.op("equal", &[count, wanted])?;
         return results.into_iter().map(|(x, _)| require(b, x, &[same])).collect();
     }
-    let symbol = b.0.counted(of, axis, extent)?;
+    let symbol = b.0.counted(of, along, extent)?;
     let prefix = |(x, axis): (ValueId, usize)| {
         let attrs = int_attrs(&[("axis", axis as i64), ("bound", extent as i64)]).with("count", Attr::Str(symbol.clone()));
         b.with("prefix", &[x, count], attrs)

@@ -10,7 +10,6 @@ use crate::composed::Build;
 
 /// The first `n` places where a vector of bools holds, zeros behind them, and how many there are in all.
 pub(crate) fn places(b: &mut Build, flags: ValueId, n: u64) -> OpResult<(ValueId, ValueId)> {
-    let length = b.shape(flags)?[0];
     let number = b.cast(flags, DType::I64)?;
     let found = b.sum(number, &[0])?;
     let (zero, one, behind) = (b.int(0), b.int(1), b.int(n as i64));
@@ -20,7 +19,7 @@ pub(crate) fn places(b: &mut Build, flags: ValueId, n: u64) -> OpResult<(ValueId
     let taken = b.op("and", &[flags, room])?;
     // What has no place goes to one more element at the end.
     let to = b.op("where", &[taken, far, behind])?;
-    let (none, all) = (b.filled(0, n + 1)?, b.range(length)?);
+    let (none, all) = (b.filled(0, n + 1)?, b.along(flags, 0)?);
     let packed = b.with("scatter_elements", &[none, to, all], int_attrs(&[("axis", 0)]))?;
     Ok((b.slice(packed, 0, (0, n as i64, 1))?, found))
 }
@@ -31,47 +30,50 @@ pub(crate) fn compress(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let along = match b.0.attrs().int("axis") {
         Some(a) => axis(a, b.ty(x).rank())?,
         None => {
-            let n = b.shape(x)?.iter().product();
-            x = b.reshape(x, &[n])?;
+            x = b.flat(x)?;
             0
         }
     };
-    let (shape, length) = (b.shape(x)?, b.shape(condition)?);
-    if length.len() != 1 || length[0] > shape[along] {
+    let (shape, length) = (b.most(x)?, b.most(condition)?);
+    let (n, flags) = (b.ty(x).shape[along].clone(), b.ty(condition).shape);
+    let fits = n.as_const().is_some_and(|n| length.first().is_some_and(|m| *m <= n)) || flags.first() == Some(&n);
+    if length.len() != 1 || !fits {
         return Err(impossible(b, x, &shape));
     }
     let mut most = shape.clone();
     most[along] = length[0];
     let to = size.or(most)?;
-    if (0..to.len()).any(|d| d != along && shape[d] != to[d]) || to[along] > length[0] {
+    let other = |d: usize| d != along && matches!(size, Sized::Declared(_)) && b.ty(x).shape[d].as_const() != Some(to[d]);
+    if (0..to.len()).any(|d| other(d) || d != along && shape[d] != to[d]) || to[along] > length[0] {
         return Err(impossible(b, x, &to));
     }
     let (at, found) = places(b, condition, to[along])?;
-    let y = b.with("gather", &[x, at], int_attrs(&[("axis", along as i64)]))?;
-    cut(b, size, 0, vec![(y, along)], found)
+    // Behind the last place there is nothing to gather, and perhaps nothing at all.
+    let at = cut(b, size, (0, along), vec![(at, 0)], found)?[0];
+    Ok(vec![b.with("gather", &[x, at], int_attrs(&[("axis", along as i64)]))?])
 }
 
 /// NonZero: coordinates in row-major order.
 pub(crate) fn non_zero(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let x = b.0.input(0)?;
-    let shape = b.shape(x)?;
+    let shape = b.most(x)?;
     let elements: u64 = shape.iter().product();
     let to = size.or(vec![shape.len() as u64, elements])?;
     if shape.is_empty() || to[0] != shape.len() as u64 || to[1] > elements {
         return Err(impossible(b, x, &to));
     }
-    let flat = b.reshape(x, &[elements])?;
+    let flat = b.flat(x)?;
     let flags = b.cast(flat, DType::Bool)?;
     let (at, found) = places(b, flags, to[1])?;
-    let mut rows = Vec::new();
-    let mut step = elements;
-    for extent in &shape {
-        step /= extent.max(&1);
-        let (step, extent) = (b.int(step.max(1) as i64), b.int((*extent).max(1) as i64));
-        let row = b.op("div", &[at, step])?;
-        let row = b.op("mod", &[row, extent])?;
+    let at = cut(b, size, (0, 1), vec![(at, 0)], found)?[0];
+    // The last dimension changes fastest.
+    let (mut rows, mut rest) = (Vec::new(), at);
+    for d in (0..shape.len()).rev() {
+        let extent = b.extent(x, d)?;
+        let (row, next) = (b.op("mod", &[rest, extent])?, b.op("div", &[rest, extent])?);
         rows.push(b.unsqueeze(row, &[0])?);
+        rest = next;
     }
-    let all = b.concat(&rows, 0)?;
-    cut(b, size, 0, vec![(all, 1)], found)
+    rows.reverse();
+    Ok(vec![b.concat(&rows, 0)?])
 }

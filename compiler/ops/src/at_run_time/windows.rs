@@ -87,7 +87,7 @@ pub(crate) fn slice(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
         y = b.with("gather", &[y, places], int_attrs(&[("axis", d as i64)]))?;
         if !declared {
             let count = entry(b, count, d)?;
-            y = cut(b, size, 0, vec![(y, d)], count)?[0];
+            y = cut(b, size, (0, d), vec![(y, d)], count)?[0];
         }
     }
     Ok(vec![y])

@@ -54,6 +54,43 @@ impl Build<'_, '_> {
         })
     }
 
+    /// The largest extents, which must be known.
+    pub(crate) fn most(&self, x: ValueId) -> OpResult<Vec<u64>> {
+        let ty = self.ty(x);
+        let all: Option<Vec<u64>> = ty.shape.iter().map(|d| self.0.largest(d)).collect();
+        all.filter(|shape| TensorType::fixed(ty.dtype, shape).least_bytes().is_some()).ok_or_else(|| {
+            OpError::new(format!("an operand is {ty}, its extents must be known, or have largest values"))
+                .help("state them with --dim or --shape")
+        })
+    }
+
+    /// One extent as a scalar, computed by the call where it is open.
+    pub(crate) fn extent(&mut self, x: ValueId, axis: usize) -> OpResult<ValueId> {
+        if let Some(n) = self.ty(x).shape[axis].as_const() {
+            return Ok(self.int(n as i64));
+        }
+        let (all, axis) = (self.op("shape", &[x])?, self.int(axis as i64));
+        self.with("gather", &[all, axis], int_attrs(&[("axis", 0)]))
+    }
+
+    /// `0, 1, ...`, as many as an extent has.
+    pub(crate) fn along(&mut self, x: ValueId, axis: usize) -> OpResult<ValueId> {
+        let operands = [self.int(0), self.extent(x, axis)?, self.int(1)];
+        self.op("range", &operands)
+    }
+
+    /// The elements as a vector.
+    pub(crate) fn flat(&mut self, x: ValueId) -> OpResult<ValueId> {
+        match self.ty(x).const_shape() {
+            Some(shape) => self.reshape(x, &[shape.iter().product()]),
+            None if self.ty(x).rank() == 1 => Ok(x),
+            None => {
+                let all = self.ints(&[-1]);
+                self.op("reshape", &[x, all])
+            }
+        }
+    }
+
     /// One extent, which must be known.
     pub(crate) fn shape_of(&self, x: ValueId, axis: usize) -> OpResult<u64> {
         let extent = self.ty(x).shape.get(axis).and_then(onnxc_ir::Dim::as_const);

@@ -43,7 +43,7 @@ fn unique(b: &mut Build, size: &Sized) -> OpResult<Vec<ValueId>> {
     let y = b.with("gather", &[x, first], int_attrs(&[("axis", along as i64)]))?;
     let counts = add_up(b, inverse, n)?;
     let counts = b.slice(counts, 0, (0, bound as i64, 1))?;
-    let cut = cut(b, size, 0, vec![(y, along), (first, 0), (counts, 0)], groups.number)?;
+    let cut = cut(b, size, (0, along), vec![(y, along), (first, 0), (counts, 0)], groups.number)?;
     let results = [cut[0], cut[1], inverse, cut[2]];
     Ok(results[..b.0.n_outputs().clamp(1, 4)].to_vec())
 }
