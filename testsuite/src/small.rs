@@ -48,6 +48,11 @@ pub fn wide() -> String {
     )
 }
 
+/// The same for any number of rows `N`.
+pub fn wide_open() -> String {
+    wide().replace(&format!("f32[{WIDE_ROWS},"), "f32[N,")
+}
+
 /// Rows of [`wide`].
 pub const WIDE_ROWS: usize = 128;
 

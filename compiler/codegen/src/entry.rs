@@ -12,6 +12,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::Dim;
+use onnxc_ir::lir::Var;
 use onnxc_ir::plan::{OpenDim, Place, Plan, Step};
 use onnxc_runtime::abi;
 
@@ -21,6 +22,7 @@ use crate::generate::{
     CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start,
 };
 use crate::machine::{Code, Unit, import, import_data, signature};
+use crate::segment::{Split, Trips};
 
 /// Data object: the weight blob.
 pub(crate) const DATA_WEIGHTS: u32 = 0;
@@ -426,24 +428,24 @@ impl Entry<'_, '_> {
             let function = import(self.b.func, *ix, signature(4, 0));
             let ctx = self.b.ins().stack_addr(types::I64, self.ctx, 0);
             let zero = self.b.ins().iconst(types::I64, 0);
-            let Some((trip, tasks)) = segment.parallel else {
+            let Some(split) = segment.parallel else {
                 self.b.ins().call(function, &[ctx, zero, zero, zero]);
                 continue;
             };
             let task = self.helpers.task.ok_or_else(|| Error::Plan("tasks without a trampoline".into()))?;
-            let (many, one, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
-            self.b.ins().brif(self.parallel, many, &[], one, &[]);
-            self.b.switch_to_block(many);
-            self.b.seal_block(many);
+            let (trips, tasks, many) = self.split(split, &segment.loads)?;
+            let (split, one, done) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+            self.b.ins().brif(many, split, &[], one, &[]);
+            self.b.switch_to_block(split);
+            self.b.seal_block(split);
             let pointer = self.b.ins().func_addr(types::I64, function);
-            let (trips, count) = (self.b.ins().iconst(types::I64, trip as i64), self.b.ins().iconst(types::I64, tasks as i64));
-            for (value, offset) in [(ctx, TASK_CTX), (pointer, TASK_FUNC), (trips, TASK_TRIP), (count, TASK_COUNT)] {
+            for (value, offset) in [(ctx, TASK_CTX), (pointer, TASK_FUNC), (trips, TASK_TRIP), (tasks, TASK_COUNT)] {
                 self.b.ins().stack_store(types::I64, value, self.task, offset);
             }
             let trampoline = import(self.b.func, task, task_signature());
             let trampoline = self.b.ins().func_addr(types::I64, trampoline);
             let arg = self.b.ins().stack_addr(types::I64, self.task, 0);
-            let count = self.b.ins().iconst(types::I32, tasks as i64);
+            let count = self.b.ins().ireduce(types::I32, tasks);
             let sig = self.b.import_signature(parallel_signature());
             let answer = self.b.ins().call_indirect(sig, self.parallel, &[self.hooks_ctx, count, trampoline, arg]);
             let answer = self.b.inst_results(answer)[0];
@@ -451,14 +453,33 @@ impl Entry<'_, '_> {
             self.b.ins().brif(answer, self.abort, &[status.into()], done, &[]);
             self.b.switch_to_block(one);
             self.b.seal_block(one);
-            let end = self.b.ins().iconst(types::I64, trip as i64);
-            self.b.ins().call(function, &[ctx, zero, end, zero]);
+            self.b.ins().call(function, &[ctx, zero, trips, zero]);
             self.b.ins().jump(done, &[]);
             self.b.switch_to_block(done);
             self.b.seal_block(done);
         }
         self.profile_call(work.step, 1);
         Ok(())
+    }
+
+    /// Iterations of a parallel loop, the tasks that they become, and whether they are to become tasks.
+    fn split(&mut self, split: Split, loads: &[(Var, u32)]) -> Result<(Value, Value, Value)> {
+        let most = self.b.ins().iconst(types::I64, split.tasks as i64);
+        let (lo, hi, step, least) = match split.trips {
+            Trips::Fixed(n) => return Ok((self.b.ins().iconst(types::I64, n as i64), most, self.parallel)),
+            Trips::Open { lo, hi, step, least } => (lo, hi, step, least),
+        };
+        let slot = loads.iter().find(|(var, _)| *var == hi).ok_or_else(|| Error::Plan("a loop without an end".into()))?.1;
+        let hi = self.b.ins().stack_load(types::I64, types::I64, self.ctx, CTX_SLOTS + slot as i32 * 8);
+        let span = self.b.ins().iadd_imm_s(hi, step - 1 - lo);
+        let zero = self.b.ins().iconst(types::I64, 0);
+        let span = self.b.ins().smax(span, zero);
+        let step = self.b.ins().iconst(types::I64, step);
+        let trips = self.b.ins().udiv(span, step);
+        let enough = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, trips, least as i64);
+        let many = self.b.ins().select(enough, self.parallel, zero);
+        let tasks = self.b.ins().umin(trips, most);
+        Ok((trips, tasks, many))
     }
 
     fn profile_call(&mut self, step: u32, phase: u32) {

@@ -13,13 +13,31 @@ const MIN_WORK: u64 = 60_000;
 /// Work that a task should have at least.
 const TASK_WORK: u64 = 15_000;
 
+/// How the iterations of a parallel loop become tasks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Split {
+    /// How many iterations there are.
+    pub trips: Trips,
+    /// The most tasks.
+    pub tasks: u64,
+}
+
+/// Iterations of a parallel loop.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Trips {
+    /// So many.
+    Fixed(u64),
+    /// As many as lie between a number and a variable, which an earlier segment saves; with fewer than `least` the loop is not worth splitting.
+    Open { lo: i64, hi: Var, step: i64, least: u64 },
+}
+
 /// A part of a function.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Segment {
     /// Statements of the function's body.
     pub stmts: Range<usize>,
-    /// A parallel loop with this many iterations, to be run as this many tasks.
-    pub parallel: Option<(u64, u64)>,
+    /// A parallel loop, and how it is split.
+    pub parallel: Option<Split>,
     /// Variables that come from earlier segments, with their slots.
     pub loads: Vec<(Var, u32)>,
     /// Variables that later segments need, with their slots.
@@ -42,22 +60,33 @@ pub(crate) fn split(func: &Func, threads: u32) -> (Vec<Segment>, u32) {
     (out, slots)
 }
 
-fn push(out: &mut Vec<Segment>, stmts: Range<usize>, parallel: Option<(u64, u64)>) {
+fn push(out: &mut Vec<Segment>, stmts: Range<usize>, parallel: Option<Split>) {
     if !stmts.is_empty() {
         out.push(Segment { stmts, parallel, loads: vec![], saves: vec![] });
     }
 }
 
-/// Iterations and tasks, when the statement is worth splitting.
-fn tasks(stmt: &Stmt, threads: u32) -> Option<(u64, u64)> {
-    let Stmt::For { lo: Expr::Int(lo), hi: Expr::Int(hi), step, kind: LoopKind::Parallel, body, .. } = stmt else { return None };
-    let trip = trip_count(*lo, *hi, *step);
-    let work = block_work(body).saturating_mul(trip);
-    if threads < 2 || trip < 2 || work < MIN_WORK {
+/// How a statement is split, when it is worth it.
+fn tasks(stmt: &Stmt, threads: u32) -> Option<Split> {
+    let Stmt::For { lo: Expr::Int(lo), hi, step, kind: LoopKind::Parallel, body, .. } = stmt else { return None };
+    if threads < 2 {
         return None;
     }
-    let tasks = trip.min(4 * u64::from(threads)).min((work / TASK_WORK).max(2));
-    Some((trip, tasks))
+    let most = 4 * u64::from(threads);
+    let once = block_work(body).max(1);
+    match hi {
+        Expr::Int(hi) => {
+            let trip = trip_count(*lo, *hi, *step);
+            let work = once.saturating_mul(trip);
+            let tasks = trip.min(most).min((work / TASK_WORK).max(2));
+            (trip >= 2 && work >= MIN_WORK).then_some(Split { trips: Trips::Fixed(trip), tasks })
+        }
+        Expr::Var(hi) => {
+            let trips = Trips::Open { lo: *lo, hi: *hi, step: *step, least: MIN_WORK.div_ceil(once).max(2) };
+            Some(Split { trips, tasks: most })
+        }
+        _ => None,
+    }
 }
 
 /// Iterations of a counted loop.
@@ -227,7 +256,15 @@ mod tests {
         let (segments, slots) = split(&f, 2);
         assert_eq!(slots, 1);
         assert_eq!(segments[0], Segment { stmts: 0..1, parallel: None, loads: vec![], saves: vec![(scale, 0)] });
-        assert_eq!(segments[1], Segment { stmts: 1..2, parallel: Some((100, 8)), loads: vec![(scale, 0)], saves: vec![] });
+        assert_eq!(
+            segments[1],
+            Segment {
+                stmts: 1..2,
+                parallel: Some(Split { trips: Trips::Fixed(100), tasks: 8 }),
+                loads: vec![(scale, 0)],
+                saves: vec![]
+            }
+        );
         assert_eq!(split(&f, 1).0.len(), 1);
     }
 }

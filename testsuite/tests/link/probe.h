@@ -1,6 +1,6 @@
 /* Buffers for one inference of any model, with painted bytes around them: for the programs of link.rs, which include a model's header first.
  *
- * f32 inputs hold ((7 i) mod 13 - 6) / 8, i counted over all inputs, as in bare/main.c.
+ * Open dimensions have their largest values. f32 inputs hold ((7 i) mod 13 - 6) / 8, i counted over all inputs, as in bare/main.c.
  */
 #ifndef PROBE_H
 #define PROBE_H
@@ -14,6 +14,7 @@ typedef struct probe {
     const onnxc_model *model;
     const void *inputs[PROBE_MOST];
     void *outputs[PROBE_MOST];
+    uint64_t dims[PROBE_MOST];
     onnxc_call call;
 } probe;
 
@@ -42,7 +43,7 @@ static void probe_open(probe *p, const onnxc_model *m) {
     uint64_t e, element = 0;
     uint32_t i;
     if (m->magic != ONNXC_MAGIC || m->abi_version != ONNXC_ABI_VERSION || m->model_bytes < sizeof *m) probe_die("not a descriptor");
-    if (m->n_inputs > PROBE_MOST || m->n_outputs > PROBE_MOST) probe_die("too many buffers");
+    if (m->n_inputs > PROBE_MOST || m->n_outputs > PROBE_MOST || m->n_dims > PROBE_MOST) probe_die("too many buffers");
     p->model = m;
     for (i = 0; i < m->n_inputs; i++) {
         float *x = (float *)(void *)probe_take(m->inputs[i].bytes, 64);
@@ -51,6 +52,8 @@ static void probe_open(probe *p, const onnxc_model *m) {
         p->inputs[i] = x;
     }
     for (i = 0; i < m->n_outputs; i++) p->outputs[i] = probe_take(m->outputs[i].bytes, 64);
+    for (i = 0; i < m->n_dims; i++) p->dims[i] = m->dims[i].ranges[m->dims[i].n_ranges - 1].last;
+    p->call.dims = p->dims;
     p->call.inputs = p->inputs;
     p->call.outputs = p->outputs;
     p->call.arena = probe_take(m->arena_bytes, m->arena_align);

@@ -19,13 +19,16 @@ const REMAINDERS: [u64; 6] = [32, 16, 8, 4, 2, 1];
 
 /// Emits the loops.
 pub(super) fn emit(cx: &mut LowerCx, p: &Product) {
-    outer_loops(cx, p, 0, &Point::start(p), false, &mut |cx, at| {
+    outer_loops(cx, p, 0, &Point::start(p), cx.at_top_level(), &mut |cx, at| {
         row_blocks(cx, p, at, &mut |cx, at, height| panels(cx, p, at, height));
     });
 }
 
-/// An open extent divided by a number: quotient and remainder as variables.
+/// An extent divided by a number: quotient and remainder, as variables where it is open.
 fn divided(cx: &mut LowerCx, n: &Extent, by: u64) -> (Expr, Expr) {
+    if n.open.is_none() {
+        return (Expr::Int((n.bound / by) as i64), Expr::Int((n.bound % by) as i64));
+    }
     let n = cx.count(n);
     let quotient = Expr::Var(cx.let_(Expr::bin(BinOp::Div, n.clone(), Expr::Int(by as i64))));
     let rest = Expr::Var(cx.let_(n.minus(quotient.clone().times(by as i64))));
@@ -35,7 +38,8 @@ fn divided(cx: &mut LowerCx, n: &Extent, by: u64) -> (Expr, Expr) {
 fn row_blocks(cx: &mut LowerCx, p: &Product, at: &Point, call: &mut dyn FnMut(&mut LowerCx, &Point, u32)) {
     let height = p.rows.bound.div_ceil(p.rows.bound.div_ceil(u64::from(p.mr)));
     let (full, rest) = divided(cx, &p.rows, height);
-    cx.for_range(LoopKind::Serial, Expr::Int(0), full.clone(), 1, |cx, block| {
+    let kind = if cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
+    cx.for_range(kind, Expr::Int(0), full.clone(), 1, |cx, block| {
         let at = at.rows(&block.times(height as i64), p);
         call(cx, &at, height as u32);
     });
@@ -73,6 +77,9 @@ fn panels(cx: &mut LowerCx, p: &Product, at: &Point, height: u32) {
     });
     if p.cols.open.is_none() && p.cols.bound.is_multiple_of(width) {
         return;
+    }
+    if p.cols.open.is_none() {
+        return last_panel(cx, p, at, height, (b(&full), column(&full), rest));
     }
     let some = Expr::bin(BinOp::Gt, rest.clone(), Expr::Int(0));
     cx.if_(some, |cx| last_panel(cx, p, at, height, (b(&full), column(&full), rest.clone())), |_| {});
