@@ -8,6 +8,7 @@
 pub mod artefact;
 pub mod bad_models;
 pub mod batch;
+pub mod bits;
 pub mod compare;
 pub mod compose;
 pub mod counted;

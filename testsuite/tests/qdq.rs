@@ -7,9 +7,9 @@ use std::path::Path;
 use onnxc_ir::Graph;
 use onnxc_passes::Phase;
 use onnxc_passes::canonicalize::quantized::report::{Row, rows};
+use onnxc_testsuite::bits::{infer, same_everywhere};
 use onnxc_testsuite::data::{self, Model};
-use onnxc_testsuite::harness::{self, Program};
-use onnxc_testsuite::target::{self, Target};
+use onnxc_testsuite::target;
 use onnxc_testsuite::tensor::Tensor;
 use onnxc_testsuite::{compare, pb};
 
@@ -18,42 +18,6 @@ const EVERY: [&str; 7] = ["x86-64-v4", "x86-64-v3", "x86-64", "aarch64", "riscv6
 /// Steps between what the graph means in floats and what integers give: one for each of the layers behind each other that round a tie the other way,
 /// of which few meet.
 const STEPS: f64 = 2.0;
-
-fn infer(model: &Model, target: &Target) -> Vec<Tensor> {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let path = folder.path();
-    let what = format!("{} on {}", model.id, target.name);
-    harness::compile(&model.path, target, "model", path, &model.shape_args()).expect_ok(&what);
-    let main = data::repository().join("testsuite/adapters/bench_main.c");
-    let (header, archive) = (path.join("model.h"), path.join("model.a"));
-    let program = Program { main: &main, header: &header, archive: &archive, symbol: "model_model", flags: &[] };
-    harness::infer(&program.build(target, path), target, &model.data, &path.join("out"))
-}
-
-/// The answers on every target that runs here, which must be the same bits.
-fn same_everywhere(model: &Model, targets: &[&str]) -> Vec<Tensor> {
-    let mut first: Option<(&str, Vec<Tensor>)> = None;
-    for t in targets.iter().map(|t| target::by_name(t)).filter(|t| t.can_run()) {
-        let got = infer(model, t);
-        let Some((other, want)) = &first else {
-            first = Some((t.name, got));
-            continue;
-        };
-        for (j, (a, b)) in got.iter().zip(want).enumerate() {
-            let differ = a.bytes.iter().zip(&b.bytes).filter(|(a, b)| a != b).count();
-            assert_eq!(
-                differ,
-                0,
-                "{}: output {j}: {differ} of {} bytes differ on {} and {other}",
-                model.id,
-                a.bytes.len(),
-                t.name
-            );
-        }
-        assert_eq!(got.len(), want.len(), "{}: number of outputs", model.id);
-    }
-    first.expect("a target that runs here").1
-}
 
 /// Every output of integers within [`STEPS`] of what ONNX Runtime answers.
 #[track_caller]
