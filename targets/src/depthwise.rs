@@ -3,6 +3,8 @@
 //! For each group of channels the weights are loaded once if the registers allow it; outputs are then computed one after another, a few at a
 //! time so that the chains of additions overlap.
 
+use std::collections::BTreeMap;
+
 use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
@@ -13,6 +15,8 @@ use crate::program::{Eval, Val, load_operand};
 
 /// Registers left for the epilogue and the operands of the sums.
 const SPARE: usize = 4;
+/// Outputs that are computed at the same time, at most: enough to hide the latency of the additions, and to share what they read.
+const MOST_AT_ONCE: usize = 4;
 
 /// Emits the kernel. `careful`: one output at a time, weights stay in memory.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
@@ -86,9 +90,15 @@ impl Row<'_> {
 
     /// One group of channels, `channel` after the pointers.
     fn group(&self, e: &mut dyn Emitter, start: &Ptrs, channel: i64, lanes: Lanes) -> Result<(), Error> {
-        let at_once = if self.careful { 1 } else { 4 };
         let taps = self.k.taps.len();
-        let keep = !self.careful && taps + 2 * at_once + SPARE <= e.available();
+        // With the weights in registers: as many outputs as there is room for, beside two values of x and a product.
+        let room = e.available().saturating_sub(taps + 3 + SPARE);
+        let keep = !self.careful && room >= 3;
+        let at_once = match (self.careful, keep) {
+            (true, _) => 1,
+            (false, false) => 4,
+            (false, true) => room.min(MOST_AT_ONCE),
+        };
         let weights = if keep { alloc_many(e, self.ty, taps)? } else { Vec::new() };
         for (t, v) in weights.iter().enumerate() {
             e.load(*v, self.acc, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
@@ -98,11 +108,9 @@ impl Row<'_> {
             let q = e.copy_ptr(*q)?;
             p.ops.push(q);
         }
-        let mut widths = vec![1];
-        if at_once > 1 {
-            widths.insert(0, at_once);
-        }
-        for width in widths {
+        // Few outputs are common too: rows of 7 are 4 + 2 + 1.
+        let halves = std::iter::successors(Some(at_once), |n| Some(n / 2).filter(|n| *n > 0));
+        for width in halves {
             let open = e.while_at_least(p.n, width as u32)?;
             self.outputs(e, &p, &weights, width, channel, lanes)?;
             e.advance(p.x, width as i64 * self.k.x_step)?;
@@ -136,41 +144,71 @@ impl Row<'_> {
                 None => e.copy(self.ty, *v, Opd::Const(0))?,
             }
         }
-        let xs = alloc_many(e, self.ty, width)?;
-        for (t, tap) in self.k.taps.iter().enumerate() {
-            let w = match weights.get(t) {
-                Some(w) => *w,
-                None => {
-                    let w = e.alloc(self.ty)?;
-                    e.load(w, self.acc, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
-                    w
-                }
-            };
-            for (o, x) in xs.iter().enumerate() {
-                let disp = tap + o as i64 * self.k.x_step + self.k.x_dtype.bytes() as i64 * channel;
-                e.load(*x, self.k.x_dtype, Mem { base: p.x, disp }, lanes)?;
-            }
-            for (v, x) in acc.iter().zip(&xs) {
-                self.add_product(e, *v, *x, w)?;
-            }
-            if weights.is_empty() {
-                e.free(w);
-            }
+        if weights.is_empty() {
+            self.sum_by_tap(e, p, &acc, channel, lanes)?;
+        } else {
+            self.sum_by_place(e, p, &acc, weights, channel, lanes)?;
         }
-        xs.into_iter().for_each(|v| e.free(v));
         for (o, v) in acc.into_iter().enumerate() {
             self.finish(e, p, v, o as i64, channel, lanes)?;
         }
         Ok(())
     }
 
-    /// `acc += x * w`; x becomes anything.
-    fn add_product(&self, e: &mut dyn Emitter, acc: V, x: V, w: V) -> Result<(), Error> {
+    /// The sums with weights from memory: each is loaded once for all outputs.
+    fn sum_by_tap(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
+        let (w, xs) = (e.alloc(self.ty)?, alloc_many(e, self.ty, acc.len())?);
+        for (t, tap) in self.k.taps.iter().enumerate() {
+            e.load(w, self.acc, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
+            for (o, x) in xs.iter().enumerate() {
+                e.load(*x, self.k.x_dtype, self.x_at(p, tap + o as i64 * self.k.x_step, channel), lanes)?;
+            }
+            for (v, x) in acc.iter().zip(&xs) {
+                self.add_product(e, *v, *x, w, *x)?;
+            }
+        }
+        xs.into_iter().chain([w]).for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    /// The sums with weights in registers: neighbouring outputs share most of what they read, which is loaded once. Each sum is taken in the order of its
+    /// taps all the same.
+    fn sum_by_place(
+        &self,
+        e: &mut dyn Emitter,
+        p: &Ptrs,
+        acc: &[V],
+        weights: &[V],
+        channel: i64,
+        lanes: Lanes,
+    ) -> Result<(), Error> {
+        let mut places: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
+        for (t, tap) in self.k.taps.iter().enumerate() {
+            (0..acc.len()).for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
+        }
+        let (xs, product) = (alloc_many(e, self.ty, 2)?, e.alloc(self.ty)?);
+        for (n, (disp, uses)) in places.into_iter().enumerate() {
+            let x = xs[n % 2];
+            e.load(x, self.k.x_dtype, self.x_at(p, disp, channel), lanes)?;
+            for (t, o) in uses {
+                self.add_product(e, acc[o], x, weights[t], product)?;
+            }
+        }
+        xs.into_iter().chain([product]).for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    fn x_at(&self, p: &Ptrs, disp: i64, channel: i64) -> Mem {
+        Mem { base: p.x, disp: disp + self.k.x_dtype.bytes() as i64 * channel }
+    }
+
+    /// `acc += x * w`; the product of integers may be left in a register.
+    fn add_product(&self, e: &mut dyn Emitter, acc: V, x: V, w: V, product: V) -> Result<(), Error> {
         if self.ty == Ty::F32 {
             return e.fma(acc, Opd::Reg(x), Opd::Reg(w), Opd::Reg(acc));
         }
-        e.bin(BinOp::Mul, self.ty, x, Opd::Reg(x), Opd::Reg(w))?;
-        e.bin(BinOp::Add, self.ty, acc, Opd::Reg(acc), Opd::Reg(x))
+        e.bin(BinOp::Mul, self.ty, product, Opd::Reg(x), Opd::Reg(w))?;
+        e.bin(BinOp::Add, self.ty, acc, Opd::Reg(acc), Opd::Reg(product))
     }
 
     fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, acc: V, o: i64, channel: i64, lanes: Lanes) -> Result<(), Error> {
