@@ -14,6 +14,7 @@ fn machine() -> TargetDesc {
         f32_tiles: vec![(4, 8)],
         i8_tiles: vec![(4, 8)],
         i8_unsigned_a: true,
+        depthwise_columns: 0,
         l1_bytes: 1 << 15,
         l2_bytes: 1 << 18,
         max_threads: 1,

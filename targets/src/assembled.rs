@@ -4,6 +4,7 @@
 //! carries its constants behind its last instruction. `r11` and `k1` are scratch inside one operation; `k2` holds the tail mask, `k3` the
 //! mask of a constant number of lanes.
 
+mod columns;
 pub(crate) mod entry;
 mod memory;
 mod operations;
@@ -487,6 +488,14 @@ impl Emitter for Asm {
 
     fn fill_inactive(&mut self, _: Ty, d: V, lanes: Lanes, bits: u32) -> Result<(), Error> {
         self.emit_fill(d, lanes, bits)
+    }
+
+    fn columns(&self) -> u32 {
+        if self.zmm && self.vnni { 64 } else { 0 }
+    }
+
+    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
+        self.emit_load_columns(d, rows, channels)
     }
 
     fn dot_parts(&self, a_unsigned: bool) -> usize {

@@ -334,6 +334,7 @@ fn desc(
         f32_tiles: tiles.to_vec(),
         i8_tiles: i8_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
+        depthwise_columns: if matches!(vectors, Isa::Avx512 { vnni: true }) { 64 } else { 0 },
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {
             Isa::Avx512 { .. } => 1 << 20,

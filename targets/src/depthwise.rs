@@ -3,6 +3,8 @@
 //! For each group of channels the weights are loaded once if the registers allow it; outputs are then computed one after another, a few at a
 //! time so that the chains of additions overlap.
 
+mod columns;
+
 use std::collections::BTreeMap;
 
 use onnxc_ir::DType;
@@ -20,6 +22,9 @@ const MOST_AT_ONCE: usize = 4;
 
 /// Emits the kernel. `careful`: one output at a time, weights stay in memory.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
+    if k.columns > 0 {
+        return columns::emit(e, k, careful);
+    }
     let program = onnxc_ir::math::expand(&k.epilogue);
     let lanes = i64::from(e.lanes());
     let full = i64::from(k.channels) / lanes;

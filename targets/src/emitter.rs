@@ -161,6 +161,16 @@ pub(crate) trait Emitter {
     /// Sets the lanes of `d` that are not in `lanes` to a constant.
     fn fill_inactive(&mut self, ty: Ty, d: V, lanes: Lanes, bits: u32) -> Result<(), Error>;
 
+    /// Channels that `load_columns` takes at once; 0 where the machine has nothing for it.
+    fn columns(&self) -> u32 {
+        0
+    }
+    /// Bytes of up to four rows beside each other, as operands of `dot`: lane l of `d[q]` has those of channel `q * lanes + l`, one of each row, and in the
+    /// place of missing rows the last one's again. So many `channels` are read, a multiple of 4, and the others are anything.
+    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
+        let _ = (d, rows, channels);
+        Err(Error::Unsupported("columns of bytes".to_string()))
+    }
     /// Registers that one operand of `dot` takes.
     fn dot_parts(&self, a_unsigned: bool) -> usize;
     /// Registers that `dot` needs for itself.

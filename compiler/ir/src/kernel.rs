@@ -66,7 +66,11 @@ pub struct EpilogueOperand {
 /// for channels `0..channels`.
 ///
 /// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs. `x` already points at tap 0 of output 0. Weights are
-/// `[taps][w_stride]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
+/// `[taps][w_step]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
+///
+/// With `columns` instead of `w_step` taps are those of columns of up to four rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
+/// dot products: `[group][column][channel of the group][4 rows]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
+/// last one filled up, rows that are not there 0.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {
     /// Element type of x: f32, u8 or i8.
@@ -83,6 +87,8 @@ pub struct DepthwiseKernel {
     pub y_step: i64,
     /// Bytes between taps in w.
     pub w_step: i64,
+    /// Columns of taps when weights are packed for dot products over rows; 0 when they are not.
+    pub columns: u32,
     /// Bias of `channels` values.
     pub bias: bool,
     /// As in [`TileKernel`]; operand `row` is the byte step per output.

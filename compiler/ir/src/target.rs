@@ -15,6 +15,8 @@ pub struct TargetDesc {
     pub i8_tiles: Vec<(u32, u32)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
     pub i8_unsigned_a: bool,
+    /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
+    pub depthwise_columns: u32,
     /// Bytes of the first and second level data caches.
     pub l1_bytes: u64,
     /// Second level.

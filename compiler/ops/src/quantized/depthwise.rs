@@ -7,6 +7,7 @@ use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
 use onnxc_ir::lir::{Expr, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, View};
+use onnxc_ir::target::TargetDesc;
 
 use super::integer::{Integer, Target};
 use crate::common::nest::{self, ExprExt, int};
@@ -18,7 +19,6 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
     let x = padded(layer, cx);
     let start = layer.start(cx, 0);
     let channels = layer.group;
-    let w = cx.const_buf(DType::I32, weights(layer));
     let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
     let mut dims = dimensions(layer, &x, y, &strides);
     // The row is the last dimension that is one.
@@ -30,6 +30,11 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         let step = x.view.strides[d + 2] * layer.dilations[d];
         taps = taps.iter().flat_map(|t| (0..layer.kernel[d] as i64).map(move |i| t + i * step)).collect();
     }
+    let columns = columns(layer, cx.target, x.dtype, row == layer.kernel.len());
+    let w = match columns {
+        Some(columns) => cx.const_buf(DType::I8, packed(layer, columns, cx.target.depthwise_columns as usize)),
+        None => cx.const_buf(DType::I32, weights(layer)),
+    };
     let kernel_operands = operands.iter().zip(strides.iter().zip(&row_steps)).map(|(o, (s, row))| EpilogueOperand {
         dtype: o.dtype,
         row: row * o.dtype.bytes() as i64,
@@ -43,6 +48,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,
         w_step: channels as i64 * 4,
+        columns: columns.unwrap_or(0) as u32,
         bias: true,
         epilogue: program.clone(),
         operands: kernel_operands.collect(),
@@ -70,10 +76,41 @@ fn dimensions(layer: &Integer, x: &Arg, y: &Arg, operands: &[Vec<i64>]) -> Vec<D
 
 /// Weights without their zero points: `[tap][channel]`.
 fn weights(layer: &Integer) -> Vec<u8> {
+    (0..layer.weights.len()).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
+}
+
+/// The columns of taps when the target takes dot products over their rows and they can be packed for it. `inner`: outputs run along the columns.
+fn columns(layer: &Integer, target: &TargetDesc, x: DType, inner: bool) -> Option<usize> {
+    let [rows, columns] = layer.kernel[..] else { return None };
+    // A window that is wider takes more registers than there are.
+    let small = (2..=4).contains(&rows) && (2..=3).contains(&columns) && layer.strides[1] <= columns as i64;
+    let bytes = x == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
+    let narrow = || (0..layer.weights.len()).all(|i| i8::try_from(weight(layer, i)).is_ok());
+    (target.depthwise_columns > 0 && inner && small && bytes && narrow()).then_some(columns as usize)
+}
+
+/// Weight `i` of `[tap][channel]` without its zero point.
+fn weight(layer: &Integer, i: usize) -> i32 {
     let channels = layer.group as usize;
     let taps = layer.weights.len() / channels;
-    let at = |i: usize| layer.weights[i % channels * taps + i / channels] - layer.w_zeros[i % channels];
-    (0..taps * channels).flat_map(|i| at(i).to_le_bytes()).collect()
+    layer.weights[i % channels * taps + i / channels] - layer.w_zeros[i % channels]
+}
+
+/// Weights as `[group of channels][column][channel][4 rows]`.
+fn packed(layer: &Integer, columns: usize, group: usize) -> Vec<u8> {
+    let channels = layer.group as usize;
+    let rows = layer.kernel[0] as usize;
+    let mut out = Vec::new();
+    for first in (0..channels).step_by(group) {
+        for (column, channel) in (0..columns).flat_map(|c| (first..first + group).map(move |ch| (c, ch))) {
+            let at = |row: usize| {
+                let there = row < rows && channel < channels;
+                if there { weight(layer, (row * columns + column) * channels + channel) as u8 } else { 0 }
+            };
+            out.extend((0..4).map(at));
+        }
+    }
+    out
 }
 
 /// x with its padding and neighbouring channels beside each other: in place, or a copy with zero points around.

@@ -1,0 +1,177 @@
+//! Depthwise convolution of bytes by dot products: the rows of a column of taps are the terms of one product.
+//!
+//! The bytes of a column are brought together once for all outputs that read it. As many columns as the kernel is wide are in registers; a new one takes
+//! the place of the one that is not needed any more, so that code for one output after the other, as many as there are columns, is a round of a loop.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::DepthwiseKernel;
+
+use super::{Ptrs, Row};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
+use crate::error::Error;
+
+/// Emits the kernel. `careful`: weights stay in memory.
+pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
+    let program = onnxc_ir::math::expand(&k.epilogue);
+    let row = Row { k, program: &program, careful, ty: Ty::I32, acc: DType::I32 };
+    let window = Window::of(k, e.columns())?;
+    let at_once = e.columns();
+    let (full, rest) = (k.channels / at_once, k.channels % at_once);
+    let ptrs = row.pointers(e)?;
+    if full > 0 {
+        let block = if full > 1 { Some(e.repeat(u64::from(full))?) } else { None };
+        window.group(e, &row, &ptrs, at_once)?;
+        if full > 1 || rest > 0 {
+            row.next_group(e, &ptrs, i64::from(at_once))?;
+            // Weights are one byte for each of four rows and each column, where `next_group` counts on 32 bits a channel.
+            e.advance(ptrs.w, window.bytes(at_once) - 4 * i64::from(at_once))?;
+        }
+        if let Some(block) = block {
+            e.end(block)?;
+        }
+    }
+    if rest > 0 { window.group(e, &row, &ptrs, rest) } else { Ok(()) }
+}
+
+/// The window over x, in columns.
+struct Window {
+    columns: usize,
+    rows: Vec<i64>,
+    /// Bytes between columns, columns between outputs.
+    step: i64,
+    stride: usize,
+    /// Channels for which weights are packed together.
+    group: u32,
+}
+
+impl Window {
+    fn of(k: &DepthwiseKernel, group: u32) -> Result<Window, Error> {
+        let columns = k.columns as usize;
+        let step = if columns > 1 { k.taps[1] - k.taps[0] } else { k.x_step };
+        let rows: Vec<i64> = k.taps.iter().step_by(columns).copied().collect();
+        let grid = || rows.iter().flat_map(|r| (0..columns as i64).map(move |c| r + c * step));
+        let stride = if step > 0 { k.x_step / step } else { 0 };
+        let fits = group > 0 && step > 0 && stride > 0 && stride <= columns as i64 && k.x_step % step == 0;
+        let bytes = k.x_dtype == DType::U8 && k.channels.is_multiple_of(4) && rows.len() <= 4;
+        if !fits || !bytes || !grid().eq(k.taps.iter().copied()) {
+            return Err(Error::Internal("a depthwise kernel whose taps are no columns".to_string()));
+        }
+        Ok(Window { columns, rows, step, stride: stride as usize, group })
+    }
+
+    /// Bytes of the weights of a group.
+    fn bytes(&self, channels: u32) -> i64 {
+        self.columns as i64 * i64::from(channels) * 4
+    }
+
+    /// All outputs of some channels.
+    fn group(&self, e: &mut dyn Emitter, row: &Row, start: &Ptrs, channels: u32) -> Result<(), Error> {
+        let lanes = e.lanes();
+        let quarters = channels.div_ceil(lanes) as usize;
+        let part = |q: usize| {
+            let left = channels - q as u32 * lanes;
+            if left >= lanes { Lanes::All } else { Lanes::First(left) }
+        };
+        let parts: Vec<Lanes> = (0..quarters).map(part).collect();
+        let x = alloc_many(e, Ty::I32, self.columns * quarters)?;
+        let w = if row.careful { Vec::new() } else { alloc_many(e, Ty::I32, self.columns * quarters)? };
+        for (n, v) in w.iter().enumerate() {
+            e.load(*v, DType::I32, self.weight(start, n, quarters, lanes), Lanes::All)?;
+        }
+        let mut p = Ptrs { x: e.copy_ptr(start.x)?, y: e.copy_ptr(start.y)?, n: e.copy_ptr(start.n)?, ops: Vec::new(), ..*start };
+        for q in &start.ops {
+            let q = e.copy_ptr(*q)?;
+            p.ops.push(q);
+        }
+        let one = Outputs { window: self, row, p: &p, x: &x, w: &w, parts: &parts, channels };
+        // The columns that the first output shares with none before it are loaded by it.
+        let shared = self.columns - self.stride;
+        one.load(e, 0..shared)?;
+        let round = self.columns;
+        for (count, fresh) in [(round, false), (1, true)] {
+            let open = e.while_at_least(p.n, count as u32)?;
+            for o in 0..count {
+                if fresh {
+                    one.load(e, 0..self.columns)?;
+                } else {
+                    one.load(e, o * self.stride + shared..o * self.stride + self.columns)?;
+                }
+                one.output(e, o)?;
+            }
+            e.advance(p.x, count as i64 * row.k.x_step)?;
+            e.advance(p.y, count as i64 * row.k.y_step)?;
+            for (q, operand) in p.ops.iter().zip(&row.k.operands) {
+                e.advance(*q, count as i64 * operand.row)?;
+            }
+            e.end(open)?;
+        }
+        for q in [p.x, p.y, p.n].into_iter().chain(p.ops) {
+            e.free_ptr(q);
+        }
+        x.into_iter().chain(w).for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    /// Where register `n` of the weights is loaded from.
+    fn weight(&self, p: &Ptrs, n: usize, quarters: usize, lanes: u32) -> Mem {
+        let (column, quarter) = (n / quarters, n % quarters);
+        let channel = column as i64 * i64::from(self.group) + quarter as i64 * i64::from(lanes);
+        Mem { base: p.w, disp: 4 * channel }
+    }
+}
+
+/// Outputs of some channels.
+struct Outputs<'a> {
+    window: &'a Window,
+    row: &'a Row<'a>,
+    p: &'a Ptrs,
+    /// Columns of x, each in as many registers as there are parts of the channels; column c is in place c modulo their number.
+    x: &'a [V],
+    /// Weights likewise; none when they stay in memory.
+    w: &'a [V],
+    parts: &'a [Lanes],
+    channels: u32,
+}
+
+impl Outputs<'_> {
+    fn place(&self, column: usize) -> &[V] {
+        let n = self.parts.len();
+        &self.x[column % self.window.columns * n..][..n]
+    }
+
+    /// Loads columns, counted from the pointer.
+    fn load(&self, e: &mut dyn Emitter, columns: std::ops::Range<usize>) -> Result<(), Error> {
+        for c in columns {
+            let rows = self.window.rows.iter().map(|r| Mem { base: self.p.x, disp: r + c as i64 * self.window.step });
+            e.load_columns(self.place(c), &rows.collect::<Vec<_>>(), self.channels)?;
+        }
+        Ok(())
+    }
+
+    fn output(&self, e: &mut dyn Emitter, o: usize) -> Result<(), Error> {
+        let (quarters, lanes) = (self.parts.len(), e.lanes());
+        let acc = alloc_many(e, Ty::I32, quarters)?;
+        for (q, v) in acc.iter().enumerate() {
+            match self.p.bias {
+                Some(base) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * i64::from(lanes) }, self.parts[q])?,
+                None => e.copy(Ty::I32, *v, Opd::Const(0))?,
+            }
+        }
+        let own = if self.w.is_empty() { Some(e.alloc(Ty::I32)?) } else { None };
+        for c in 0..self.window.columns {
+            let x = self.place(o * self.window.stride + c);
+            for (q, v) in acc.iter().enumerate() {
+                let n = c * quarters + q;
+                if let Some(w) = own {
+                    e.load(w, DType::I32, self.window.weight(self.p, n, quarters, lanes), Lanes::All)?;
+                }
+                e.dot(*v, &x[q..=q], &[own.unwrap_or_else(|| self.w[n])], true)?;
+            }
+        }
+        own.into_iter().for_each(|w| e.free(w));
+        for (q, v) in acc.into_iter().enumerate() {
+            self.row.finish(e, self.p, v, o as i64, q as i64 * i64::from(lanes), self.parts[q])?;
+        }
+        Ok(())
+    }
+}
