@@ -17,6 +17,8 @@ use crate::program::{Eval, Val, load_operand};
 
 /// Registers left for the epilogue and the operands of the sums.
 const SPARE: usize = 4;
+/// Registers for two values of x and a product.
+const TEMPORARY: usize = 3;
 /// Outputs that are computed at the same time, at most: enough to hide the latency of the additions, and to share what they read.
 const MOST_AT_ONCE: usize = 4;
 
@@ -96,8 +98,8 @@ impl Row<'_> {
     /// One group of channels, `channel` after the pointers.
     fn group(&self, e: &mut dyn Emitter, start: &Ptrs, channel: i64, lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
-        // With the weights in registers: as many outputs as there is room for, beside two values of x and a product.
-        let room = e.available().saturating_sub(taps + 3 + SPARE);
+        // With the weights in registers: as many outputs as there is room for.
+        let room = e.available().saturating_sub(taps + TEMPORARY + SPARE);
         let keep = !self.careful && room >= 3;
         let at_once = match (self.careful, keep) {
             (true, _) => 1,
@@ -150,9 +152,9 @@ impl Row<'_> {
             }
         }
         if weights.is_empty() {
-            self.sum_by_tap(e, p, &acc, channel, lanes)?;
+            self.sum_in_parts(e, p, &acc, channel, lanes)?;
         } else {
-            self.sum_by_place(e, p, &acc, weights, channel, lanes)?;
+            self.sum(e, p, &acc, (0, weights), channel, lanes)?;
         }
         for (o, v) in acc.into_iter().enumerate() {
             self.finish(e, p, v, o as i64, channel, lanes)?;
@@ -160,35 +162,37 @@ impl Row<'_> {
         Ok(())
     }
 
-    /// The sums with weights from memory: each is loaded once for all outputs.
-    fn sum_by_tap(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
-        let (w, xs) = (e.alloc(self.ty)?, alloc_many(e, self.ty, acc.len())?);
-        for (t, tap) in self.k.taps.iter().enumerate() {
-            e.load(w, self.acc, Mem { base: p.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
-            for (o, x) in xs.iter().enumerate() {
-                e.load(*x, self.k.x_dtype, self.x_at(p, tap + o as i64 * self.k.x_step, channel), lanes)?;
+    /// The sums with weights from memory, as many at a time as there are registers for.
+    fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
+        let taps = self.k.taps.len();
+        let room = if self.careful { 1 } else { e.available().saturating_sub(TEMPORARY).clamp(1, taps) };
+        // Parts of equal size.
+        let most = taps.div_ceil(taps.div_ceil(room));
+        let weights = alloc_many(e, self.ty, most)?;
+        for first in (0..taps).step_by(most) {
+            let part = &weights[..most.min(taps - first)];
+            for (t, w) in part.iter().enumerate() {
+                e.load(*w, self.acc, Mem { base: p.w, disp: (first + t) as i64 * self.k.w_step + 4 * channel }, lanes)?;
             }
-            for (v, x) in acc.iter().zip(&xs) {
-                self.add_product(e, *v, *x, w, *x)?;
-            }
+            self.sum(e, p, acc, (first, part), channel, lanes)?;
         }
-        xs.into_iter().chain([w]).for_each(|v| e.free(v));
+        weights.into_iter().for_each(|v| e.free(v));
         Ok(())
     }
 
-    /// The sums with weights in registers: neighbouring outputs share most of what they read, which is loaded once. Each sum is taken in the order of its
-    /// taps all the same.
-    fn sum_by_place(
+    /// The terms of some taps, from `first` on. Neighbouring outputs share most of what they read, which is loaded once; each sum is taken in the order of
+    /// its taps all the same.
+    fn sum(
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
         acc: &[V],
-        weights: &[V],
+        (first, weights): (usize, &[V]),
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
         let mut places: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
-        for (t, tap) in self.k.taps.iter().enumerate() {
+        for (t, tap) in self.k.taps[first..][..weights.len()].iter().enumerate() {
             (0..acc.len()).for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
         }
         let (xs, product) = (alloc_many(e, self.ty, 2)?, e.alloc(self.ty)?);
