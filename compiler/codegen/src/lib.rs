@@ -23,7 +23,7 @@ mod segment;
 mod unwind;
 
 pub use error::{Error, Result};
-pub use generate::{Source, StepInfo, Weights, step_table};
+pub use generate::{LoopForms, Source, StepInfo, Weights, loop_forms, step_table};
 pub use jit::{JitModel, Profile};
-pub use roofs::measure_roofs;
 pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};
+pub use roofs::measure_roofs;

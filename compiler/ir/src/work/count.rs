@@ -37,7 +37,7 @@ struct Walk<'a> {
     /// Variables with one assignment, whose value is known where they are used.
     once: HashMap<Var, usize>,
     /// Basic operations of functions.
-    costs: HashMap<(ScalarOp, DType), Ops>,
+    costs: HashMap<(ScalarOp, DType, Option<u64>), Ops>,
     reads: Vec<Footprint>,
     writes: Vec<Footprint>,
     work: Work,
@@ -190,24 +190,26 @@ impl<'a> Walk<'a> {
             Expr::Cast(_, a) => self.expr(a, times),
             Expr::Un(op, a) => {
                 self.expr(a, times);
-                self.operation(ScalarOp::Un(*op, 0), self.scope.func.dtype(a), times);
+                self.operation(ScalarOp::Un(*op, 0), self.scope.func.dtype(a), None, times);
             }
             Expr::Bin(op, a, b) => {
                 self.expr(a, times);
                 self.expr(b, times);
-                self.operation(ScalarOp::Bin(*op, 0, 1), self.scope.func.dtype(a), times);
+                // A square is less work than a power.
+                let constant = if let Expr::Const(_, bits) = **b { Some(bits) } else { None };
+                self.operation(ScalarOp::Bin(*op, 0, 1), self.scope.func.dtype(a), constant, times);
             }
             Expr::Fma(a, b, c) => {
                 [a, b, c].into_iter().for_each(|e| self.expr(e, times));
-                self.operation(ScalarOp::Fma(0, 1, 2), self.scope.func.dtype(a), times);
+                self.operation(ScalarOp::Fma(0, 1, 2), self.scope.func.dtype(a), None, times);
             }
             Expr::Select(a, b, c) => [a, b, c].into_iter().for_each(|e| self.expr(e, times)),
         }
     }
 
-    fn operation(&mut self, op: ScalarOp, dtype: DType, times: u64) {
+    fn operation(&mut self, op: ScalarOp, dtype: DType, constant: Option<u64>, times: u64) {
         if times > 0 {
-            let ops = *self.costs.entry((op, dtype)).or_insert_with(|| basic(op, dtype));
+            let ops = *self.costs.entry((op, dtype, constant)).or_insert_with(|| basic(op, dtype, constant));
             self.work.ops.add(ops, times);
         }
     }
@@ -337,7 +339,9 @@ fn program(p: &ScalarProgram) -> Ops {
     let mut ops = Ops::default();
     for node in &math::expand(p).nodes {
         let n = match node.op {
-            ScalarOp::Arg(_) | ScalarOp::Const(_) | ScalarOp::Select(..) | ScalarOp::Cast(_) | ScalarOp::Un(UnOp::Bitcast, _) => 0,
+            ScalarOp::Arg(_) | ScalarOp::Const(_) | ScalarOp::Select(..) | ScalarOp::Cast(_) | ScalarOp::Un(UnOp::Bitcast, _) => {
+                0
+            }
             ScalarOp::Un(..) | ScalarOp::Bin(..) => 1,
             ScalarOp::Fma(..) => 2,
         };
@@ -346,10 +350,13 @@ fn program(p: &ScalarProgram) -> Ops {
     ops
 }
 
-/// Basic operations of an operation on operands of a type.
-fn basic(op: ScalarOp, dtype: DType) -> Ops {
+/// Basic operations of an operation on operands of a type, the second of which may be a constant.
+fn basic(op: ScalarOp, dtype: DType, constant: Option<u64>) -> Ops {
     let mut p = ScalarProgram::default();
-    let args: Vec<u16> = (0..3).map(|n| p.arg(n, dtype)).collect();
+    let mut args: Vec<u16> = (0..3).map(|n| p.arg(n, dtype)).collect();
+    if let Some(bits) = constant {
+        args[1] = p.push(ScalarOp::Const(bits), dtype);
+    }
     let result = match op {
         ScalarOp::Un(UnOp::Bitcast, _) => return Ops::default(),
         ScalarOp::Un(op, _) => p.un(op, args[0]),

@@ -50,7 +50,8 @@ impl Index {
         }
         self.base = self.base.saturating_mul(k);
         self.terms.values_mut().for_each(|c| *c = c.saturating_mul(k));
-        let ends = |(a, b): (i64, i64)| (a.saturating_mul(k).min(b.saturating_mul(k)), a.saturating_mul(k).max(b.saturating_mul(k)));
+        let ends =
+            |(a, b): (i64, i64)| (a.saturating_mul(k).min(b.saturating_mul(k)), a.saturating_mul(k).max(b.saturating_mul(k)));
         self.rest = self.rest.map(ends);
         self
     }
