@@ -43,7 +43,7 @@ pub fn bench(args: &Bench) -> Done<()> {
     let (median, p10, min) = (at(0.5), at(0.1), at(0.0));
     if let (Some(path), Some(report)) = (&args.roofline, &report) {
         let name = args.model.model.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
-        let title = format!("{name}: median {median:.4} ms, {} threads, {}", args.threads, target.desc.cpu);
+        let title = format!("{name}: median {median:.4} ms, {}, {}", table::threads(args.threads), target.desc.cpu);
         data::write_file(path, roofline::svg(&title, report).as_bytes())?;
     }
     if args.json {
@@ -55,7 +55,8 @@ pub fn bench(args: &Bench) -> Done<()> {
         return crate::pipeline::print_all(&format!("{out}\n"));
     }
     let runs = times.len();
-    let mut text = format!("median {median:.4} ms, p10 {p10:.4} ms, min {min:.4} ms  ({runs} runs, {} threads)\n", args.threads);
+    let mut text =
+        format!("median {median:.4} ms, p10 {p10:.4} ms, min {min:.4} ms  ({runs} runs, {})\n", table::threads(args.threads));
     if let Some(report) = report.as_ref().filter(|_| args.profile) {
         text += &table::report(report);
     }

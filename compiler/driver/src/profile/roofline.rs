@@ -161,7 +161,7 @@ fn draw_dots(out: &mut String, axes: &Axes, dots: &[&Timed], named: &[&Timed], t
     // Large dots first, so that small ones lie on them.
     let mut order = dots.to_vec();
     order.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    let mut numbers = String::new();
+    let (mut numbers, mut placed) = (String::new(), Vec::<(f64, f64)>::new());
     let _ = writeln!(out, "<g stroke=\"#fff\" stroke-width=\"0.7\" fill-opacity=\"0.7\">");
     for l in order {
         let (x, y) = (axes.x(intensity(&l.layer.work.ops, &l.layer.traffic)), axes.y(l.gops()));
@@ -173,16 +173,17 @@ fn draw_dots(out: &mut String, axes: &Axes, dots: &[&Timed], named: &[&Timed], t
             escape(&tooltip(l))
         );
         if let Some(n) = named.iter().position(|n| std::ptr::eq(*n, l)) {
-            let _ = writeln!(
-                numbers,
-                "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                x + radius * 0.7 + 2.0,
-                y - radius * 0.7 - 1.0,
-                n + 1
-            );
+            let (mut x, y) = (x + radius * 0.7 + 2.0, y - radius * 0.7 - 1.0);
+            // Beside the numbers that are there already.
+            while placed.iter().any(|p| (p.0 - x).abs() < 14.0 && (p.1 - y).abs() < 12.0) {
+                x += 7.0;
+            }
+            placed.push((x, y));
+            let _ = writeln!(numbers, "<text x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", n + 1);
         }
     }
-    let _ = writeln!(out, "</g>\n<g font-weight=\"bold\">\n{numbers}</g>");
+    let _ =
+        writeln!(out, "</g>\n<g font-weight=\"bold\" stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">\n{numbers}</g>");
 }
 
 fn tooltip(l: &Timed) -> String {

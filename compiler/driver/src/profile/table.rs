@@ -33,7 +33,7 @@ pub fn report(report: &Report) -> String {
 
 /// One line for arithmetic and one for memory.
 pub fn roofs(r: &Roofs, touched: u64) -> String {
-    let threads = if r.threads == 1 { "1 thread".to_string() } else { format!("{} threads", r.threads) };
+    let threads = threads(r.threads);
     let curve = |list: &[(u64, f64)]| -> String {
         let all: Vec<String> = list.iter().map(|(n, rate)| format!("{:.0} ({})", rate * 1e-9, bytes(*n))).collect();
         all.join(", ")
@@ -81,7 +81,12 @@ fn rows(out: &mut String, list: &[&Timed], total: f64) {
     }
     if !small.is_empty() {
         let (ms, lost): (f64, f64) = (small.iter().map(|l| l.ms).sum(), small.iter().map(|l| l.lost()).sum());
-        let _ = writeln!(out, "{ms:>9.4} {lost:>9.4} {:>5.1}  {} smaller ones", ms / total.max(f64::MIN_POSITIVE) * 100.0, small.len());
+        let _ = writeln!(
+            out,
+            "{ms:>9.4} {lost:>9.4} {:>5.1}  {} smaller ones",
+            ms / total.max(f64::MIN_POSITIVE) * 100.0,
+            small.len()
+        );
     }
 }
 
@@ -131,6 +136,11 @@ pub fn facts(layers: &[Layer]) -> String {
         bytes(sum(&|l| l.traffic.written))
     );
     out
+}
+
+/// `1 thread`, `2 threads`
+pub fn threads(n: u32) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
 }
 
 /// A number of bytes in three or four digits.
