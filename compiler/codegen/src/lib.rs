@@ -9,6 +9,7 @@ mod dispatch;
 mod entry;
 mod error;
 mod float;
+mod forms;
 mod generate;
 mod integer;
 mod jit;
@@ -23,7 +24,8 @@ mod segment;
 mod unwind;
 
 pub use error::{Error, Result};
-pub use generate::{LoopForms, Source, StepInfo, Weights, loop_forms, step_table};
+pub use forms::{LoopForms, loop_forms};
+pub use generate::{Source, StepInfo, Weights, step_table};
 pub use jit::{JitModel, Profile};
 pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};
 pub use roofs::measure_roofs;

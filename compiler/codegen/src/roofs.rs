@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::FuncId;
-use onnxc_ir::work::roof::Roofs;
+use onnxc_ir::workload::roof::Roofs;
 use onnxc_targets::{KernelCode, PROBE_WORDS, Probe, Target};
 
 use crate::error::{Error, Result};
@@ -20,8 +20,9 @@ use crate::object::define;
 
 /// Sizes in bytes at which bandwidth is measured, all threads together.
 const SIZES: [u64; 8] = [16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 160 << 20];
-/// How often each figure is measured.
-const TAKES: usize = 5;
+/// How often each figure is measured, least and most, and seconds that it may take if that leaves the least.
+const TAKES: (f64, f64) = (3.0, 12.0);
+const PATIENCE: f64 = 0.03;
 /// Lines that results of a probe take.
 const RESULTS: usize = 64;
 /// Least duration of one measurement.
@@ -133,7 +134,9 @@ fn best(probes: &Probes, probe: usize, memory: &mut [Vec<Line>], bytes: u64, cou
     probes.call(probe, &mut memory[0], bytes);
     let begin = Instant::now();
     probes.call(probe, &mut memory[0], bytes);
-    let calls = (TAKE.as_secs_f64() / begin.elapsed().as_secs_f64().max(1e-9)).clamp(1.0, 1e6) as u32;
+    let one = begin.elapsed().as_secs_f64().max(1e-9);
+    let calls = (TAKE.as_secs_f64() / one).clamp(1.0, 1e6) as u32;
+    let takes = (PATIENCE / (one * f64::from(calls))).clamp(TAKES.0, TAKES.1) as usize;
     let barrier = Barrier::new(memory.len());
     let worker = |memory: &mut Vec<Line>| {
         probes.call(probe, memory, bytes);
@@ -143,7 +146,7 @@ fn best(probes: &Probes, probe: usize, memory: &mut [Vec<Line>], bytes: u64, cou
             (0..calls).for_each(|_| probes.call(probe, memory, bytes));
             (begin, Instant::now())
         };
-        (0..TAKES).map(take).collect()
+        (0..takes).map(take).collect()
     };
     let times: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
         let (first, others) = memory.split_first_mut().expect("internal: a thread");
@@ -157,7 +160,7 @@ fn best(probes: &Probes, probe: usize, memory: &mut [Vec<Line>], bytes: u64, cou
         let end = times.iter().map(|t| t[i].1).max();
         begin.zip(end).map_or(Duration::MAX, |(b, e)| e.duration_since(b))
     };
-    let seconds = (0..TAKES).map(take).min().unwrap_or(Duration::MAX).as_secs_f64().max(1e-9);
+    let seconds = (0..takes).map(take).min().unwrap_or(Duration::MAX).as_secs_f64().max(1e-9);
     count as f64 * f64::from(calls) / seconds
 }
 

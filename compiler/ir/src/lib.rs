@@ -25,7 +25,7 @@ pub mod target;
 pub mod tensor;
 pub mod text;
 pub mod verify;
-pub mod work;
+pub mod workload;
 
 pub use dim::{Dim, DimBindings};
 pub use dtype::DType;

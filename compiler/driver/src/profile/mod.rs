@@ -1,6 +1,6 @@
 //! Layers of a plan: what each of them does, with what, how long it takes, and how long it had to take.
 //!
-//! A layer is a step of the plan. What it does is counted (`onnxc_ir::work`); times and roofs are measured. `inspect --layers` shows the first half,
+//! A layer is a step of the plan. What it does is counted (`onnxc_ir::workload`); times and roofs are measured. `inspect --layers` shows the first half,
 //! `bench --profile` all of it.
 
 pub mod roofline;
@@ -9,8 +9,8 @@ pub mod table;
 use onnxc_codegen::Profile;
 use onnxc_ir::lir::Func;
 use onnxc_ir::plan::{Place, Plan, Step};
-use onnxc_ir::work::roof::{Bound, Roofs};
-use onnxc_ir::work::{Ops, Traffic, Work};
+use onnxc_ir::workload::roof::{Bound, Roofs};
+use onnxc_ir::workload::{Ops, Traffic, Work};
 use onnxc_targets::Target;
 use serde_json::{Value, json};
 

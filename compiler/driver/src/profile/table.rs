@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use onnxc_ir::work::roof::Roofs;
+use onnxc_ir::workload::roof::Roofs;
 
 use super::{GOOD_SHARE, Layer, Report, Timed, intensity};
 
