@@ -143,3 +143,52 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::lir::{BufId, Expr, LoopKind, Stmt, Var};
+    use crate::scalar::BinOp;
+
+    fn each(var: Var, lo: Expr, hi: Expr, body: Vec<Stmt>) -> Stmt {
+        Stmt::For { var, lo, hi, step: 1, kind: LoopKind::Serial, body }
+    }
+
+    /// `y[i] = x[i] + 1`
+    fn increment(x: BufId, y: BufId, i: Expr) -> Stmt {
+        Stmt::Store(y, i.clone(), Expr::bin(BinOp::Add, Expr::Load(x, Box::new(i)), Expr::f32(1.0)))
+    }
+
+    #[test]
+    fn rounds_that_decide_on_branches_and_bounds_are_walked_one_by_one() {
+        let mut f = Func::default();
+        let (x, y) = (f.buf(DType::F32, BufKind::Input(0)), f.buf(DType::F32, BufKind::Output(0)));
+        let (i, j, end) = (f.var(DType::I64), f.var(DType::I64), f.var(DType::I64));
+        let first = || Expr::Var(i).times(16);
+        // Blocks of 16 of 100 elements; the sixth one is left out.
+        let last = Expr::bin(BinOp::Min, first().add(Expr::Int(16)), Expr::Int(100));
+        let block = each(j, first(), Expr::Var(end), vec![increment(x, y, Expr::Var(j))]);
+        let skipped = Stmt::If(Expr::bin(BinOp::Eq, Expr::Var(i), Expr::Int(5)), vec![], vec![block]);
+        f.body.push(each(i, Expr::Int(0), Expr::Int(7), vec![Stmt::Set(end, last), skipped]));
+        let work = Work::of(&f, &[]);
+        assert!(work.exact);
+        assert_eq!((work.ops.floats, work.stores), (84, 84));
+        assert_eq!(work.bufs, [Touched { read: 336, written: 0 }, Touched { read: 0, written: 336 }]);
+        assert_eq!(work.kernel(), "loops");
+    }
+
+    #[test]
+    fn sizes_that_come_with_the_call_give_bounds() {
+        let mut f = Func::default();
+        let (x, y) = (f.buf(DType::F32, BufKind::Input(0)), f.buf(DType::F32, BufKind::Output(0)));
+        let (sizes, i) = (f.buf(DType::I64, BufKind::Sizes), f.var(DType::I64));
+        let n = Expr::Load(sizes, Box::new(Expr::Int(1)));
+        f.body.push(each(i, Expr::Int(0), n, vec![increment(x, y, Expr::Var(i))]));
+        let work = Work::of(&f, &[(1, 2), (3, 9)]);
+        assert_eq!((work.exact, work.ops.floats, work.bufs[1].written), (false, 9, 36));
+        assert!(Work::of(&f, &[(1, 2), (9, 9)]).exact);
+        let traffic = work.traffic(&f, &[Place::Weights(0), Place::Arena(0), Place::Arena(64)]);
+        assert_eq!(traffic, Traffic { weights: 36, read: 0, written: 36 });
+    }
+}
