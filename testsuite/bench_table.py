@@ -4,6 +4,11 @@
 usage: testsuite/bench_table.py [--models id,id] [--bench] [--threads N] [--engines ort] [--seconds S] [--json OUT] [--markdown OUT]
 --bench takes the dense networks of make_bench_models.py instead (testsuite/setup.sh --bench writes them).
 Both engines run interleaved in one call of bench_peers.py, compiled code through testsuite/adapters/bench.
+
+usage: testsuite/bench_table.py --page [FILE] [--quick] [--again] [--models id,id] [--threads N] [--json FILE]
+All networks and the zoo beside five peers at one and two threads, with goals and the profiles of the farthest from them: docs/benchmarks.md, in an
+hour or two.  Needs testsuite/setup.sh --bench --peers.  Results are kept in target/benchmarks.json or FILE, and what is there is not measured
+again without --again; --quick takes three small models and short runs, and keeps its results elsewhere.
 """
 import argparse, json, os, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(HERE)
@@ -40,9 +45,14 @@ def row(model, path, a):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--models", default=""); ap.add_argument("--bench", action="store_true"); ap.add_argument("--threads", type=int, default=1); ap.add_argument("--engines", default="ort")
+    ap.add_argument("--models", default=""); ap.add_argument("--bench", action="store_true"); ap.add_argument("--threads", type=int); ap.add_argument("--engines", default="ort")
     ap.add_argument("--seconds", type=float, default=2); ap.add_argument("--json"); ap.add_argument("--markdown"); ap.add_argument("--no-wait", action="store_true")
-    a = ap.parse_args(); d = os.path.join(os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")), "bench" if a.bench else "zoo")
+    ap.add_argument("--page", nargs="?", const="", metavar="FILE"); ap.add_argument("--quick", action="store_true"); ap.add_argument("--again", action="store_true")
+    a = ap.parse_args()
+    if a.page is not None:
+        import bench_page
+        return 1 if bench_page.run(a) else 0
+    a.threads = a.threads or 1; d = os.path.join(os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")), "bench" if a.bench else "zoo")
     if not os.path.isdir(d): sys.exit(f"{d} is missing: run testsuite/setup.sh" + (" --bench" if a.bench else ""))
     names = [n for n in a.models.split(",") if n] or sorted(f[:-5] for f in os.listdir(d) if f.endswith(".onnx"))
     head = ["model", "compile s", "object bytes", "arena bytes", f"ms, {a.threads} thread" + "s" * (a.threads > 1), "ONNX Runtime ms", "ratio", "largest relative difference"]

@@ -4,23 +4,25 @@
 #   testsuite/setup.sh            tools, Python packages, zoo models, ONNX backend tests, tests of ONNX Runtime's operators,
 #                                 small quantised networks, the small ones of the benchmark networks
 #   testsuite/setup.sh --bench    all benchmark networks, dense (0.8 GB) and quantised
+#   testsuite/setup.sh --peers    the engines of testsuite/bench_table.py --page, in an environment of their own (2 GB)
 #   testsuite/setup.sh --no-apt   never call the package manager
 #
 # $DATA is target/ unless ONNXC_DATA names another folder:
 #   $DATA/zoo/<id>.onnx, $DATA/zoo/data/<id>/{input_<i>,output_<j>}.npy, $DATA/onnx-tests/<kind>/<test>/,
 #   $DATA/contrib/<test>/, $DATA/qdq/<id>.onnx, $DATA/qdq/data/<id>/{input_<i>,output_<j>}.npy, the same in $DATA/bench
-# Python packages go to .venv, or to $ONNXC_DATA/venv when that variable is set.
+# Python packages go to .venv, or to $ONNXC_DATA/venv when that variable is set; the peers to $DATA/peers.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 data=${ONNXC_DATA:-$root/target}
 venv=$root/.venv
 if [ -n "${ONNXC_DATA:-}" ]; then venv=$data/venv; fi
-bench=0 apt=1
+bench=0 apt=1 peers=0
 for arg in "$@"; do
     case $arg in
         --bench) bench=1 ;;
+        --peers) peers=1 ;;
         --no-apt) apt=0 ;;
-        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -56,6 +58,14 @@ if ! cmp -s "$root/testsuite/zoo/requirements.txt" "$venv/requirements.txt"; the
     cp "$root/testsuite/zoo/requirements.txt" "$venv/requirements.txt"
 fi
 python=$venv/bin/python
+if [ $peers = 1 ] && ! cmp -s "$root/testsuite/zoo/requirements-peers.txt" "$data/peers/requirements.txt"; then
+    [ -x "$data/peers/bin/python" ] || python3 -m venv "$data/peers"
+    # Only a program of pnnx is used, which needs none of the packages that it asks for (and these are large).
+    grep -v '^pnnx==' "$root/testsuite/zoo/requirements-peers.txt" >"$data/peers/requirements.part"
+    "$data/peers/bin/pip" install -q --disable-pip-version-check -r "$data/peers/requirements.part"
+    "$data/peers/bin/pip" install -q --disable-pip-version-check --no-deps "$(grep '^pnnx==' "$root/testsuite/zoo/requirements-peers.txt")"
+    cp "$root/testsuite/zoo/requirements-peers.txt" "$data/peers/requirements.txt"
+fi
 
 # ---- models and data
 "$python" "$root/testsuite/zoo/fetch_zoo.py" "$data/zoo"

@@ -375,7 +375,7 @@ fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, optio
 }
 
 /// The outermost loops that have a vector form.
-fn vector_loops<'a>(func: &'a Func, block: &'a [Stmt], target: &Target, out: &mut Vec<(&'a Stmt, VectorLoop)>) {
+pub(crate) fn vector_loops<'a>(func: &'a Func, block: &'a [Stmt], target: &Target, out: &mut Vec<(&'a Stmt, VectorLoop)>) {
     for stmt in block {
         match stmt {
             Stmt::For { body, .. } => match onnxc_targets::vectorize(func, stmt, target) {

@@ -20,9 +20,9 @@ use crate::pool::Pool;
 /// Bytes aligned to a cache line and to any vector.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(crate) struct Line(pub [u8; 64]);
 
-fn lines(bytes: u64) -> Vec<Line> {
+pub(crate) fn lines(bytes: u64) -> Vec<Line> {
     vec![Line([0; 64]); (bytes as usize).div_ceil(64)]
 }
 
@@ -63,12 +63,18 @@ struct CallSizes {
     outputs: Vec<TensorType>,
 }
 
-/// Nanoseconds that each step took, by step number.
-pub type Profile = Vec<u64>;
+/// What each step took in one inference, by step number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Nanoseconds, the sum of all times that the step ran.
+    pub ns: Vec<u64>,
+    /// How often it ran: not at all in the branch that was not taken, once for each round of a loop.
+    pub calls: Vec<u64>,
+}
 
 struct ProfileState {
     begun: std::time::Instant,
-    ns: Profile,
+    profile: Profile,
 }
 
 struct HookState {
@@ -82,8 +88,9 @@ unsafe extern "C" fn profile_hook(ctx: *mut c_void, step: u32, phase: u32) {
     if let Some(p) = &mut state.profile {
         if phase == 0 {
             p.begun = std::time::Instant::now();
-        } else if let Some(ns) = p.ns.get_mut(step as usize) {
+        } else if let (Some(ns), Some(calls)) = (p.profile.ns.get_mut(step as usize), p.profile.calls.get_mut(step as usize)) {
             *ns += p.begun.elapsed().as_nanos() as u64;
+            *calls += 1;
         }
     }
 }
@@ -225,10 +232,10 @@ impl JitModel {
         let in_pointers: Vec<*const c_void> = inputs.iter().map(|i| i.as_ptr().cast()).collect();
         let out_pointers: Vec<*mut c_void> = outputs.iter_mut().map(|o| o.as_mut_ptr().cast()).collect();
         let threads = threads.clamp(1, self.threads);
-        let now = std::time::Instant::now();
+        let empty = || Profile { ns: vec![0; self.n_steps], calls: vec![0; self.n_steps] };
         let mut state = HookState {
             pool: (threads > 1).then(|| self.pool(threads)),
-            profile: profile.then(|| ProfileState { begun: now, ns: vec![0; self.n_steps] }),
+            profile: profile.then(|| ProfileState { begun: std::time::Instant::now(), profile: empty() }),
         };
         let hooks = onnxc_hooks {
             ctx: (&raw mut state).cast(),
@@ -262,7 +269,7 @@ impl JitModel {
             let bytes = bytes.ok_or_else(|| Error::Run(format!("the size of an output, {ty}, is not known")))?;
             output.truncate(bytes as usize);
         }
-        Ok((state.profile.map(|p| p.ns).unwrap_or_default(), values))
+        Ok((state.profile.map(|p| p.profile).unwrap_or_default(), values))
     }
 
     fn pool(&self, threads: u32) -> std::sync::Arc<Pool> {

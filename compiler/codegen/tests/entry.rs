@@ -137,9 +137,10 @@ fn jit_runs_branches_and_profiles() {
     let x: Vec<u8> = (0..N).flat_map(|i| (i as f32).to_le_bytes()).collect();
     for (flag, first) in [(0u8, 2.0f32), (1, 1.0)] {
         let mut out = vec![];
-        let ns = model.run_profiled(&[&x, &[flag]], &mut out, 2).unwrap();
-        assert_eq!(ns.len(), 3);
-        assert!(ns[0] > 0 && ns[1 + usize::from(flag)] == 0, "{ns:?}");
+        let profile = model.run_profiled(&[&x, &[flag]], &mut out, 2).unwrap();
+        assert_eq!((profile.ns.len(), profile.calls[0]), (3, 1));
+        let skipped = 1 + usize::from(flag);
+        assert!(profile.ns[0] > 0 && profile.ns[skipped] == 0 && profile.calls[skipped] == 0, "{profile:?}");
         assert_eq!(out[0][..4], first.to_le_bytes());
         assert_eq!(out[0][4..8], 500f32.to_le_bytes());
     }

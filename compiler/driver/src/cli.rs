@@ -77,15 +77,16 @@ pub enum Command {
   onnxc verify test_relu/model.onnx --data test_relu/")]
     Verify(Verify),
     /// Measure a model.
-    #[command(after_help = "Example:
-  onnxc bench model.onnx --threads 1 --json")]
+    #[command(after_help = "Examples:
+  onnxc bench model.onnx --threads 1 --json
+  onnxc bench model.onnx --profile --roofline layers.svg")]
     Bench(Bench),
     /// Say whether a model can be compiled, and for what sizes; report every problem.
     #[command(after_help = "Examples:
   onnxc check model.onnx                                      for open dimensions some sizes and ranges are tried
   onnxc check model.onnx --dim N=1..64 --target riscv64gc-unknown-linux-gnu --json")]
     Check(Check),
-    /// Show inputs, outputs, operators and sizes of a model.
+    /// Show inputs, outputs, operators and sizes of a model; with --layers what each step of the compiled model does.
     Inspect(Inspect),
     /// List the operators.
     Ops(Ops),
@@ -291,9 +292,12 @@ pub struct Bench {
     /// One JSON object on stdout.
     #[arg(long)]
     pub json: bool,
-    /// Time of each layer.
+    /// Time, arithmetic, bytes and kernel of each layer, against roofs of this machine that are measured.
     #[arg(long)]
     pub profile: bool,
+    /// Draw the layers under these roofs.
+    #[arg(long, value_name = "FILE.svg")]
+    pub roofline: Option<PathBuf>,
 }
 
 /// `check`.
@@ -316,6 +320,12 @@ pub struct Inspect {
     /// Model.
     #[command(flatten)]
     pub model: Model,
+    /// Machine, for --layers.
+    #[command(flatten)]
+    pub machine: Machine,
+    /// Plan the model for a machine and list its layers: operations, bytes, kernels, arena.
+    #[arg(long)]
+    pub layers: bool,
     /// JSON instead of text.
     #[arg(long)]
     pub json: bool,

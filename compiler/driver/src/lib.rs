@@ -7,6 +7,7 @@ pub mod fault;
 pub mod nir;
 pub mod pipeline;
 pub mod plan_text;
+pub mod profile;
 mod progress;
 mod reproducer;
 mod sizes;

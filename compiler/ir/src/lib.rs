@@ -25,6 +25,7 @@ pub mod target;
 pub mod tensor;
 pub mod text;
 pub mod verify;
+pub mod workload;
 
 pub use dim::{Dim, DimBindings};
 pub use dtype::DType;

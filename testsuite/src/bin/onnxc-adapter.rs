@@ -180,11 +180,13 @@ fn bench(model: &Path, inputs: &Path, threads: &str) -> Result<ExitCode, String>
         "--max-threads",
         threads,
     ]);
-    compile.args(data::shape_args(&pb::model_inputs(&bytes)?, &data::numbered(inputs, "input")));
+    let shapes = data::shape_args(&pb::model_inputs(&bytes)?, &data::numbered(inputs, "input"));
+    compile.args(&shapes);
     compile.args(std::env::var("ONNXC_BENCH_FLAGS").unwrap_or_default().split_whitespace());
     let start = Instant::now();
     succeed(&mut compile)?;
-    let facts = serde_json::json!({ "compile_s": start.elapsed().as_secs_f64(), "command": format!("{compile:?}") });
+    let facts =
+        serde_json::json!({ "compile_s": start.elapsed().as_secs_f64(), "command": format!("{compile:?}"), "shapes": shapes });
     std::fs::write(folder.join("bench.json"), format!("{facts:#}\n")).map_err(|e| e.to_string())?;
 
     let main = data::repository().join("testsuite/adapters/bench_main.c");

@@ -1,10 +1,8 @@
 //! `bench`: latency of a model on this machine, and where the time goes.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use onnxc_codegen::JitModel;
-use onnxc_ir::plan::{Plan, Step};
+use onnxc_codegen::{JitModel, Profile};
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Tensor};
 use serde_json::json;
@@ -14,6 +12,10 @@ use super::run::with_shapes;
 use crate::cli::Bench;
 use crate::data::{self, Slot};
 use crate::fault::{Done, Fault};
+use crate::profile::{self, Report, roofline, table};
+
+/// Most profiled runs: medians do not get better, only memory fuller.
+const PROFILES: usize = 2000;
 
 /// `onnxc bench`.
 pub fn bench(args: &Bench) -> Done<()> {
@@ -29,34 +31,45 @@ pub fn bench(args: &Bench) -> Done<()> {
     };
     let jit = engine.compiled().ok_or_else(|| Fault::Internal("no compiled model".to_string()))?;
     let bytes: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
-    let times = measure(jit, &bytes, args.threads, args.seconds)?;
+    let profiled = args.profile || args.roofline.is_some();
+    let report = |runs: &[Profile], roofs| {
+        Report::new(profile::layers(&compiled.plan, &target), runs, roofs, profile::touched(&compiled.plan))
+    };
+    // Before the runs: the processor has the clock then that it has under load.
+    let roofs = if profiled { Some(onnxc_codegen::measure_roofs(&target, args.threads).map_err(codegen_fault)?) } else { None };
+    let (times, runs) = measure(jit, &bytes, args, profiled)?;
+    let report = roofs.map(|roofs| report(&runs, roofs));
     let at = |q: f64| times[((times.len() - 1) as f64 * q).round() as usize];
     let (median, p10, min) = (at(0.5), at(0.1), at(0.0));
-    let layers = if args.profile { profile(jit, &bytes, args.threads, &compiled.plan)? } else { Vec::new() };
+    if let (Some(path), Some(report)) = (&args.roofline, &report) {
+        let name = args.model.model.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let title = format!("{name}: median {median:.4} ms, {}, {}", table::threads(args.threads), target.desc.cpu);
+        data::write_file(path, roofline::svg(&title, report).as_bytes())?;
+    }
     if args.json {
         let mut out = json!({ "median_ms": median, "p10_ms": p10, "min_ms": min, "runs": times.len(), "threads": args.threads,
             "arena_bytes": jit.arena_bytes(), "weights_bytes": compiled.plan.weights_bytes });
-        if args.profile {
-            let rows: Vec<_> = layers.iter().map(|l| json!({ "op": l.op, "origins": l.origins, "ms": l.ms })).collect();
-            out["layers"] = rows.into();
+        for (key, value) in report.iter().flat_map(Report::json) {
+            out[key] = value;
         }
         return crate::pipeline::print_all(&format!("{out}\n"));
     }
     let runs = times.len();
-    let mut text = format!("median {median:.4} ms, p10 {p10:.4} ms, min {min:.4} ms  ({runs} runs, {} threads)\n", args.threads);
-    if args.profile {
-        table(&layers, &mut text);
+    let mut text =
+        format!("median {median:.4} ms, p10 {p10:.4} ms, min {min:.4} ms  ({runs} runs, {})\n", table::threads(args.threads));
+    if let Some(report) = report.as_ref().filter(|_| args.profile) {
+        text += &table::report(report);
     }
     crate::pipeline::print_all(&text)
 }
 
-/// Milliseconds of each run, ascending.
-fn measure(jit: &JitModel, inputs: &[&[u8]], threads: u32, seconds: f64) -> Done<Vec<f64>> {
+/// Milliseconds of each run, ascending, and profiles of as many other runs in between if they are wanted.
+fn measure(jit: &JitModel, inputs: &[&[u8]], args: &Bench, profiled: bool) -> Done<(Vec<f64>, Vec<Profile>)> {
     let _progress = crate::progress::Progress::start("measuring");
     let mut outputs = Vec::new();
     let mut once = || -> Done<f64> {
         let start = Instant::now();
-        jit.run(inputs, &mut outputs, threads).map_err(codegen_fault)?;
+        jit.run(inputs, &mut outputs, args.threads).map_err(codegen_fault)?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     // The first runs touch the memory and wake the threads.
@@ -64,12 +77,15 @@ fn measure(jit: &JitModel, inputs: &[&[u8]], threads: u32, seconds: f64) -> Done
     for _ in 0..((200.0 / first.max(1e-3)) as usize).clamp(1, 50) {
         once()?;
     }
-    let (begin, mut times) = (Instant::now(), Vec::new());
-    while times.len() < 5 || begin.elapsed().as_secs_f64() < seconds {
+    let (begin, mut times, mut profiles, mut unused) = (Instant::now(), Vec::new(), Vec::new(), Vec::new());
+    while times.len() < 5 || begin.elapsed().as_secs_f64() < args.seconds {
         times.push(once()?);
+        if profiled && profiles.len() < PROFILES {
+            profiles.push(jit.run_profiled(inputs, &mut unused, args.threads).map_err(codegen_fault)?);
+        }
     }
     times.sort_by(f64::total_cmp);
-    Ok(times)
+    Ok((times, profiles))
 }
 
 /// Seeded values: the same on every machine. Integers are 0 and 1, so that they are valid indices more often than not.
@@ -100,63 +116,4 @@ fn random(slots: &[Slot]) -> Done<Vec<Tensor>> {
         }
     };
     slots.iter().map(&mut tensor).collect()
-}
-
-/// One step of the plan and the time that it takes.
-struct Layer {
-    op: String,
-    origins: Vec<String>,
-    ms: f64,
-}
-
-/// Median time of each step over some runs.
-fn profile(jit: &JitModel, inputs: &[&[u8]], threads: u32, plan: &Plan) -> Done<Vec<Layer>> {
-    let mut outputs = Vec::new();
-    let mut runs = Vec::new();
-    for _ in 0..15 {
-        runs.push(jit.run_profiled(inputs, &mut outputs, threads).map_err(codegen_fault)?);
-    }
-    let mut layers = Vec::new();
-    list_steps(&plan.steps, &mut layers);
-    for (i, layer) in layers.iter_mut().enumerate() {
-        let mut ns: Vec<u64> = runs.iter().map(|r| r.get(i).copied().unwrap_or(0)).collect();
-        ns.sort_unstable();
-        layer.ms = ns[ns.len() / 2] as f64 * 1e-6;
-    }
-    Ok(layers)
-}
-
-fn list_steps(steps: &[Step], out: &mut Vec<Layer>) {
-    for step in steps {
-        if let Step::Call { op, origins, .. } = step {
-            out.push(Layer { op: op.clone(), origins: origins.clone(), ms: 0.0 });
-        }
-        step.inner().for_each(|list| list_steps(list, out));
-    }
-}
-
-/// Slowest layers first, then the sums by operator.
-fn table(layers: &[Layer], out: &mut String) {
-    let total: f64 = layers.iter().map(|l| l.ms).sum::<f64>().max(f64::MIN_POSITIVE);
-    let line = |name: &str, ms: f64, rest: &str| format!("{ms:>10.4} ms {:>5.1} %  {name:<24} {rest}\n", ms / total * 100.0);
-    let mut sorted: Vec<&Layer> = layers.iter().collect();
-    sorted.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    for l in sorted {
-        let mut origins = l.origins.join(", ");
-        if origins.chars().count() > 80 {
-            origins = origins.chars().take(77).collect::<String>() + "...";
-        }
-        *out += &line(&l.op, l.ms, &origins);
-    }
-    let mut by_op: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-    for l in layers {
-        let sum = by_op.entry(&l.op).or_default();
-        *sum = (sum.0 + l.ms, sum.1 + 1);
-    }
-    let mut by_op: Vec<_> = by_op.into_iter().collect();
-    by_op.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
-    *out += "by operator\n";
-    for (op, (ms, n)) in by_op {
-        *out += &line(op, ms, &format!("x{n}"));
-    }
 }

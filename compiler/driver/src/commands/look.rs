@@ -1,4 +1,4 @@
-//! Commands that compile nothing: `inspect`, `targets`, `completions`.
+//! Commands that write no code: `inspect`, `targets`, `completions`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,12 +8,16 @@ use onnxc_ir::{Attr, Graph, ValueId};
 use serde_json::json;
 
 use super::check::constant_bytes;
-use crate::cli::{Cli, Inspect};
+use crate::cli::{Cli, Debugging, Inspect};
 use crate::fault::Done;
 use crate::pipeline::{self, print_all};
+use crate::profile;
 
 /// `onnxc inspect`.
 pub fn inspect(args: &Inspect) -> Done<()> {
+    if args.layers {
+        return layers(args);
+    }
     let (graph, imported) = pipeline::import(&args.model)?;
     let ops = operators(&graph);
     let constants = constant_bytes(&graph);
@@ -43,6 +47,28 @@ pub fn inspect(args: &Inspect) -> Done<()> {
         let _ = writeln!(out, "{n:>9} {op}");
     }
     out += &super::integers::text(&integers);
+    print_all(&out)
+}
+
+/// `onnxc inspect --layers`: as far as a model can be looked at without running it, for any target.
+fn layers(args: &Inspect) -> Done<()> {
+    let target = super::target(&args.machine, "", 1)?;
+    let compiled = pipeline::compile(&args.model, &target, &Debugging::default())?;
+    let plan = &compiled.plan;
+    let layers = profile::layers(plan, &target);
+    if args.json {
+        let facts = json!({ "target": target.desc.triple, "cpu": target.desc.cpu, "arena_bytes": plan.arena_shared.range(&plan.bounds).1,
+            "scratch_bytes_per_thread": plan.scratch_per_worker.range(&plan.bounds).1, "live_bytes": compiled.live_bytes,
+            "weights_bytes": plan.weights_bytes, "layers": profile::facts(&layers) });
+        return print_all(&format!("{facts:#}\n"));
+    }
+    let mut out = format!("{} {}\n", target.desc.triple, target.desc.cpu);
+    let _ = writeln!(
+        out,
+        "arena {} bytes, scratch {} bytes a thread, live {} bytes at the busiest step, weights {} bytes\n",
+        plan.arena_shared, plan.scratch_per_worker, compiled.live_bytes, plan.weights_bytes
+    );
+    out += &profile::table::facts(&layers);
     print_all(&out)
 }
 

@@ -1,0 +1,222 @@
+//! Layers of a plan: what each of them does, with what, how long it takes, and how long it had to take.
+//!
+//! A layer is a step of the plan. What it does is counted (`onnxc_ir::workload`); times and roofs are measured. `inspect --layers` shows the first half,
+//! `bench --profile` all of it.
+
+pub mod roofline;
+pub mod table;
+
+use onnxc_codegen::Profile;
+use onnxc_ir::lir::Func;
+use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::workload::roof::{Bound, Roofs};
+use onnxc_ir::workload::{Ops, Traffic, Work};
+use onnxc_targets::Target;
+use serde_json::{Value, json};
+
+/// Layers that reach less of their roof are worth a look.
+pub const GOOD_SHARE: f64 = 0.6;
+
+/// A step of a plan, and what one call of it does.
+pub struct Layer {
+    /// The operator's mnemonic.
+    pub op: String,
+    /// ONNX nodes that it does the work of.
+    pub origins: Vec<String>,
+    /// What was counted.
+    pub work: Work,
+    /// Bytes that it moves.
+    pub traffic: Traffic,
+    /// The kernel, or kind of loops, that does most of it.
+    pub kernel: String,
+}
+
+/// The layers of a plan in the order of profiles.
+pub fn layers(plan: &Plan, target: &Target) -> Vec<Layer> {
+    let (sizes, mut out) = (Work::sizes(plan), Vec::new());
+    visit(&plan.steps, &mut |func, places, origins, op| {
+        let work = Work::of(func, &sizes);
+        let traffic = work.traffic(func, places);
+        let kernel = kernel(func, &work, target);
+        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel });
+    });
+    out
+}
+
+fn visit(steps: &[Step], f: &mut impl FnMut(&Func, &[Place], &[String], &str)) {
+    for step in steps {
+        if let Step::Call { func, places, origins, op } = step {
+            f(func, places, origins, op);
+        }
+        step.inner().for_each(|list| visit(list, f));
+    }
+}
+
+/// As [`Work::kernel`]; whether loops became vector code only the target can say.
+fn kernel(func: &Func, work: &Work, target: &Target) -> String {
+    let name = work.kernel();
+    if !work.kernels.is_empty() || work.stores == 0 {
+        return name.to_string();
+    }
+    let forms = onnxc_codegen::loop_forms(func, target);
+    let how = match (forms.vector, forms.plain) {
+        (0, 0) => return name.to_string(),
+        (0, _) => "plain",
+        (_, 0) => "vector",
+        _ => "vector, plain",
+    };
+    if name == "copy" { format!("copy ({how})") } else { format!("loops ({how})") }
+}
+
+/// Bytes that a whole inference touches at most: weights, arena, inputs and outputs.
+pub fn touched(plan: &Plan) -> u64 {
+    let most = |d: &onnxc_ir::Dim| d.range(&plan.bounds).1;
+    let io = |list: &[onnxc_ir::plan::Io]| -> u64 {
+        let bytes = |io: &onnxc_ir::plan::Io| io.ty.shape.iter().map(most).fold(io.ty.dtype.bytes(), u64::saturating_mul);
+        list.iter().map(bytes).fold(0, u64::saturating_add)
+    };
+    let arena = most(&plan.arena_shared).saturating_add(most(&plan.scratch_per_worker));
+    plan.weights_bytes.saturating_add(arena).saturating_add(io(&plan.inputs)).saturating_add(io(&plan.outputs))
+}
+
+impl Layer {
+    /// The ONNX nodes in one line.
+    pub fn nodes(&self) -> String {
+        self.origins.join(", ")
+    }
+
+    /// What of it needs no machine, for `times` calls.
+    fn facts(&self, times: f64) -> Value {
+        let n = |x: u64| (x as f64 * times).round();
+        let Work { ops, kernels, exact, .. } = &self.work;
+        let kernels: serde_json::Map<String, Value> = kernels.iter().map(|(name, c)| (name.clone(), c.calls.into())).collect();
+        let Traffic { weights, read, written } = self.traffic;
+        json!({ "op": self.op, "origins": self.origins, "kernel": self.kernel, "kernels": kernels, "exact": exact,
+            "flops": n(ops.flops()), "product_flops": n(ops.products), "int8_ops": n(ops.dots), "int_ops": n(ops.ints),
+            "weight_bytes": n(weights), "read_bytes": n(read), "written_bytes": n(written),
+            "intensity": intensity(&self.work.ops, &self.traffic) })
+    }
+}
+
+/// Operations for each byte that is moved; 0 when none is.
+pub fn intensity(ops: &Ops, traffic: &Traffic) -> f64 {
+    match traffic.bytes() {
+        0 => 0.0,
+        bytes => ops.all() as f64 / bytes as f64,
+    }
+}
+
+/// Rows of `inspect --layers --json`.
+pub fn facts(layers: &[Layer]) -> Vec<Value> {
+    layers.iter().map(|l| l.facts(1.0)).collect()
+}
+
+/// A layer with its times.
+pub struct Timed {
+    /// The layer.
+    pub layer: Layer,
+    /// Calls in one inference, median.
+    pub calls: f64,
+    /// Milliseconds of all these calls, median.
+    pub ms: f64,
+    /// Least time of all these calls.
+    pub bound: Bound,
+}
+
+impl Timed {
+    /// Operations in a second, in billions.
+    pub fn gops(&self) -> f64 {
+        if self.ms > 0.0 { self.layer.work.ops.all() as f64 * self.calls / self.ms * 1e-6 } else { 0.0 }
+    }
+
+    /// Part of the roof that it reaches.
+    pub fn share(&self) -> f64 {
+        if self.ms > 0.0 { self.bound.seconds() * 1e3 / self.ms } else { 0.0 }
+    }
+
+    /// Milliseconds above the least time.
+    pub fn lost(&self) -> f64 {
+        (self.ms - self.bound.seconds() * 1e3).max(0.0)
+    }
+
+    /// What the roof is made of.
+    pub fn limit(&self) -> &'static str {
+        if self.bound.compute >= self.bound.memory { "compute" } else { "memory" }
+    }
+
+    fn json(&self) -> Value {
+        let mut row = self.layer.facts(self.calls);
+        let more = json!({ "ms": self.ms, "calls": self.calls, "gops": self.gops(), "roof_ms": self.bound.seconds() * 1e3,
+            "roof_share": self.share(), "lost_ms": self.lost(), "limit": self.limit() });
+        if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
+            row.extend(more);
+        }
+        row
+    }
+}
+
+/// Everything that `bench --profile` reports.
+pub struct Report {
+    /// Layers in the order of the plan.
+    pub layers: Vec<Timed>,
+    /// The machine's.
+    pub roofs: Roofs,
+    /// Bytes that an inference touches.
+    pub touched: u64,
+    /// Runs that the medians are of.
+    pub runs: usize,
+}
+
+impl Report {
+    /// Joins what is known of layers with times of some runs.
+    pub fn new(layers: Vec<Layer>, runs: &[Profile], roofs: Roofs, touched: u64) -> Report {
+        let median = |get: &dyn Fn(&Profile) -> u64| {
+            let mut all: Vec<u64> = runs.iter().map(get).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(0) as f64
+        };
+        let timed = layers.into_iter().enumerate().map(|(i, layer)| {
+            let calls = median(&|r| r.calls.get(i).copied().unwrap_or(0));
+            let ms = median(&|r| r.ns.get(i).copied().unwrap_or(0)) * 1e-6;
+            let one = roofs.bound(&layer.work.ops, &layer.traffic, touched);
+            let bound = Bound { compute: one.compute * calls, memory: one.memory * calls };
+            Timed { layer, calls, ms, bound }
+        });
+        Report { layers: timed.collect(), roofs, touched, runs: runs.len() }
+    }
+
+    /// Sum of the times of the layers in milliseconds.
+    pub fn sum_ms(&self) -> f64 {
+        self.layers.iter().map(|l| l.ms).sum()
+    }
+
+    /// Layers that ran.
+    pub fn ran(&self) -> impl Iterator<Item = &Timed> {
+        self.layers.iter().filter(|l| l.calls > 0.0)
+    }
+
+    /// Layers below [`GOOD_SHARE`] of their roof, those that lose most first.
+    pub fn weak(&self) -> Vec<&Timed> {
+        let mut weak: Vec<&Timed> = self.ran().filter(|l| l.share() < GOOD_SHARE).collect();
+        weak.sort_by(|a, b| b.lost().total_cmp(&a.lost()));
+        weak
+    }
+
+    /// Fields for the object that `bench --json` prints.
+    pub fn json(&self) -> Vec<(&'static str, Value)> {
+        let curve = |list: &[(u64, f64)]| -> Vec<Value> {
+            list.iter().map(|(bytes, rate)| json!({ "bytes": bytes, "gb_per_s": rate * 1e-9 })).collect()
+        };
+        let r = &self.roofs;
+        let roofs = json!({ "threads": r.threads, "f32_gflops": r.flops * 1e-9, "int8_gops": r.int8_ops * 1e-9,
+            "read": curve(&r.read), "copy": curve(&r.copy) });
+        let rows: Vec<Value> = self.layers.iter().map(Timed::json).collect();
+        vec![
+            ("roofs", roofs),
+            ("touched_bytes", self.touched.into()),
+            ("profiled_runs", self.runs.into()),
+            ("layers_ms", self.sum_ms().into()),
+            ("layers", rows.into()),
+        ]
+    }
+}

@@ -1,0 +1,194 @@
+//! What a lowered function does: arithmetic operations, bytes that it touches, kernels that it calls.
+//!
+//! The numbers are facts of the loop nest: trip counts times statements, and for kernels what their description says. Nothing is measured and nothing
+//! is known of a machine, so that profiles, listings and cost models can all use them. Loops are walked once for all their rounds; those that decide on
+//! branches or on the bounds of other loops are walked round by round.
+
+mod count;
+mod footprint;
+mod index;
+pub mod roof;
+
+use std::collections::BTreeMap;
+
+use crate::lir::{BufKind, Func};
+use crate::plan::{Place, Plan};
+
+/// Operations, by what a machine needs for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ops {
+    /// Float operations of products: a multiplication and an addition are two.
+    pub products: u64,
+    /// The same of products of 8-bit integers.
+    pub dots: u64,
+    /// Other float operations. Functions such as exp count as the basic operations that they are made of (`ir::math`), conversions as none.
+    pub floats: u64,
+    /// Other integer operations on data; indices do not count.
+    pub ints: u64,
+}
+
+impl Ops {
+    /// Float operations.
+    pub fn flops(&self) -> u64 {
+        self.products.saturating_add(self.floats)
+    }
+
+    /// All operations.
+    pub fn all(&self) -> u64 {
+        self.flops().saturating_add(self.dots).saturating_add(self.ints)
+    }
+
+    fn add(&mut self, other: Ops, times: u64) {
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b.saturating_mul(times));
+        sum(&mut self.products, other.products);
+        sum(&mut self.dots, other.dots);
+        sum(&mut self.floats, other.floats);
+        sum(&mut self.ints, other.ints);
+    }
+}
+
+/// Bytes of a buffer that a function touches, each counted once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Touched {
+    /// Reads.
+    pub read: u64,
+    /// Writes.
+    pub written: u64,
+}
+
+/// Calls of one kind of kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Calls {
+    /// How often it is called.
+    pub calls: u64,
+    /// Operations of all calls.
+    pub ops: u64,
+}
+
+/// What one call of a function does.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Work {
+    /// Operations.
+    pub ops: Ops,
+    /// For each buffer of the function, in their order.
+    pub bufs: Vec<Touched>,
+    /// Kernels by the name of their kind, `tile f32 14x32`.
+    pub kernels: BTreeMap<String, Calls>,
+    /// Does the function have a vector loop, any loop?
+    pub vector_loops: bool,
+    /// Rounds of all innermost statements outside of kernels that store something.
+    pub stores: u64,
+    /// False: trip counts or branches depend on data or open sizes, and the numbers are what the largest sizes and the longer branches make them;
+    /// loops without bound count as one round.
+    pub exact: bool,
+}
+
+/// Where the bytes that a function moves live. Scratch memory is not among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Read from the weights.
+    pub weights: u64,
+    /// Read from the arena and the caller's inputs.
+    pub read: u64,
+    /// Written to the arena and the caller's outputs.
+    pub written: u64,
+}
+
+impl Traffic {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.weights.saturating_add(self.read).saturating_add(self.written)
+    }
+}
+
+impl Work {
+    /// Analyses a function. `sizes` are the smallest and largest values of the table of sizes, if it reads that.
+    pub fn of(func: &Func, sizes: &[(u64, u64)]) -> Work {
+        count::count(func, sizes)
+    }
+
+    /// Smallest and largest values of the table of sizes of a plan.
+    pub fn sizes(plan: &Plan) -> Vec<(u64, u64)> {
+        plan.sizes.iter().flat_map(|(_, dims)| dims).map(|d| d.range(&plan.bounds)).collect()
+    }
+
+    /// What moves when the buffers of `func`, which this is the work of, are at `places`. Buffers at one place count once.
+    pub fn traffic(&self, func: &Func, places: &[Place]) -> Traffic {
+        let (mut weights, mut read, mut written) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let most = |map: &mut BTreeMap<Place, u64>, place: Place, n: u64| {
+            let at = map.entry(place).or_default();
+            *at = n.max(*at);
+        };
+        for ((buf, touched), place) in func.bufs.iter().zip(&self.bufs).zip(places) {
+            match (&buf.kind, place) {
+                (BufKind::Scratch { .. } | BufKind::Sizes, _) | (_, Place::WorkerScratch(_)) => {}
+                (BufKind::Const(_), _) | (_, Place::Weights(_)) => most(&mut weights, *place, touched.read),
+                // What is read again after it was written does not come from elsewhere.
+                _ if touched.written > 0 => most(&mut written, *place, touched.written),
+                _ => most(&mut read, *place, touched.read),
+            }
+        }
+        let sum = |map: BTreeMap<Place, u64>| map.values().fold(0u64, |a, b| a.saturating_add(*b));
+        Traffic { weights: sum(weights), read: sum(read), written: sum(written) }
+    }
+
+    /// The kernel that does most of the work, or the kind of the loops.
+    pub fn kernel(&self) -> &str {
+        match self.kernels.iter().max_by_key(|(_, c)| c.ops) {
+            Some((name, _)) => name,
+            None if self.stores == 0 => "nothing",
+            None if self.ops.all() == 0 => "copy",
+            None if self.vector_loops => "vector loops",
+            None => "loops",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::lir::{BufId, Expr, LoopKind, Stmt, Var};
+    use crate::scalar::BinOp;
+
+    fn each(var: Var, lo: Expr, hi: Expr, body: Vec<Stmt>) -> Stmt {
+        Stmt::For { var, lo, hi, step: 1, kind: LoopKind::Serial, body }
+    }
+
+    /// `y[i] = x[i] + 1`
+    fn increment(x: BufId, y: BufId, i: Expr) -> Stmt {
+        Stmt::Store(y, i.clone(), Expr::bin(BinOp::Add, Expr::Load(x, Box::new(i)), Expr::f32(1.0)))
+    }
+
+    #[test]
+    fn rounds_that_decide_on_branches_and_bounds_are_walked_one_by_one() {
+        let mut f = Func::default();
+        let (x, y) = (f.buf(DType::F32, BufKind::Input(0)), f.buf(DType::F32, BufKind::Output(0)));
+        let (i, j, end) = (f.var(DType::I64), f.var(DType::I64), f.var(DType::I64));
+        let first = || Expr::Var(i).times(16);
+        // Blocks of 16 of 100 elements; the sixth one is left out.
+        let last = Expr::bin(BinOp::Min, first().add(Expr::Int(16)), Expr::Int(100));
+        let block = each(j, first(), Expr::Var(end), vec![increment(x, y, Expr::Var(j))]);
+        let skipped = Stmt::If(Expr::bin(BinOp::Eq, Expr::Var(i), Expr::Int(5)), vec![], vec![block]);
+        f.body.push(each(i, Expr::Int(0), Expr::Int(7), vec![Stmt::Set(end, last), skipped]));
+        let work = Work::of(&f, &[]);
+        assert!(work.exact);
+        assert_eq!((work.ops.floats, work.stores), (84, 84));
+        assert_eq!(work.bufs, [Touched { read: 336, written: 0 }, Touched { read: 0, written: 336 }]);
+        assert_eq!(work.kernel(), "loops");
+    }
+
+    #[test]
+    fn sizes_that_come_with_the_call_give_bounds() {
+        let mut f = Func::default();
+        let (x, y) = (f.buf(DType::F32, BufKind::Input(0)), f.buf(DType::F32, BufKind::Output(0)));
+        let (sizes, i) = (f.buf(DType::I64, BufKind::Sizes), f.var(DType::I64));
+        let n = Expr::Load(sizes, Box::new(Expr::Int(1)));
+        f.body.push(each(i, Expr::Int(0), n, vec![increment(x, y, Expr::Var(i))]));
+        let work = Work::of(&f, &[(1, 2), (3, 9)]);
+        assert_eq!((work.exact, work.ops.floats, work.bufs[1].written), (false, 9, 36));
+        assert!(Work::of(&f, &[(1, 2), (9, 9)]).exact);
+        let traffic = work.traffic(&f, &[Place::Weights(0), Place::Arena(0), Place::Arena(64)]);
+        assert_eq!(traffic, Traffic { weights: 36, read: 0, written: 36 });
+    }
+}

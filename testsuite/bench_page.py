@@ -1,0 +1,241 @@
+"""The page of benchmarks: runs every model against all peers and writes docs/benchmarks.md.  Called by bench_table.py --page.
+
+Results are kept in a JSON file, one entry for each model and number of threads, as soon as they are there; a run that was
+interrupted goes on where it stopped.  Nothing of the page is written by hand, so that it can always be made anew.
+"""
+import datetime, json, os, platform, subprocess, sys, tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+OWN = os.path.join("testsuite", "adapters", "bench")
+NETWORKS = "resnet50 vgg16 mobilenetv2 efficientnet_b0 shufflenetv2 squeezenet11 bert6 vit_tiny dscnn_kws mnist_cnn resnet50.int8 mobilenetv2.int8".split()
+QUICK = ["mnist_cnn", "dscnn_kws", "silero_vad"]
+# Our time over that of the best peer, which is to be reached; AHEAD counts as faster.
+GOALS = dict(resnet50=.90, vgg16=.72, mobilenetv2=.80, efficientnet_b0=.75, shufflenetv2=.75, squeezenet11=.90, bert6=.85, vit_tiny=.85, ppocr4_rec=.90,
+             opennsfw=.95, minilm_l3=.90, silero_vad=.5, dscnn_kws=.4, mnist_cnn=.4, **{"resnet50.int8": .90, "mobilenetv2.int8": .60})
+AHEAD = 0.97
+PEERS = ["ort", "openvino", "ncnn", "mnn", "tract"]
+# The same engines through their C interfaces; the others' bindings are all there is in their packages.
+NATIVE = {"ort": "ort-c", "openvino": "openvino-c"}
+TITLES = {"ort": "ONNX Runtime", "ort-c": "ONNX Runtime (C)", "openvino": "OpenVINO", "openvino-c": "OpenVINO (C)", "ncnn": "ncnn", "mnn": "MNN", "tract": "tract"}
+PACKAGES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "ncnn": "ncnn", "MNN": "mnn", "tract": "tract"}
+# A peer whose answer differs more from ONNX Runtime's computes something else, and its time does not count.
+SAME = 0.02
+SAME_INT8 = 0.4
+
+
+def peers_python(data):
+    """the Python of the peers (setup.sh --peers)"""
+    for d in (os.path.join(data, "peers"), os.path.join(ROOT, ".peers")):
+        if os.path.exists(os.path.join(d, "bin", "python")): return os.path.join(d, "bin", "python")
+    sys.exit("the peers' Python is missing: run testsuite/setup.sh --peers")
+
+
+def onnxc():
+    """the compiler beside the adapter"""
+    adapter = os.environ.get("ONNXC_ADAPTER")
+    return os.path.join(os.path.dirname(adapter), "onnxc") if adapter else os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "onnxc")
+
+
+def goal(model): return GOALS.get(model, AHEAD)
+
+
+def models(data, only, quick):
+    """(name, file) of what is measured: the networks, then the zoo"""
+    zoo = sorted(f[:-5] for f in os.listdir(os.path.join(data, "zoo")) if f.endswith(".onnx"))
+    names = only or (QUICK if quick else NETWORKS + zoo)
+    found = []
+    for n in names:
+        path = next((p for p in (os.path.join(data, d, n + ".onnx") for d in ("bench", "zoo")) if os.path.exists(p)), None)
+        if path is None: sys.exit(f"{n} is missing: run testsuite/setup.sh --bench")
+        found.append((n, path))
+    return found
+
+
+# ---- measuring
+
+def peers_run(python, path, threads, engines, seconds, wait):
+    """one interleaved run of all engines: {engine: figures}"""
+    with tempfile.TemporaryDirectory() as t:
+        out = os.path.join(t, "r.json")
+        cmd = [python, os.path.join(HERE, "zoo", "bench_peers.py"), path, "--threads", str(threads), "--engines", ",".join(engines + ["cmd:" + OWN]), "--seconds", str(seconds), "--max-seconds", str(max(4, 10 * seconds)), "--json", out]
+        r = subprocess.run(cmd + ([] if wait else ["--no-wait"]), cwd=ROOT, capture_output=True, text=True)
+        if not os.path.exists(out): return {"error": " ".join((r.stdout + r.stderr).split())[-300:]}
+        return next(iter(json.load(open(out)).values()))[str(threads)]
+
+
+def ms(figures): return (figures or {}).get("median_ms")
+
+
+def difference(figures):
+    try: return float((figures or {}).get("diff"))
+    except (TypeError, ValueError): return None
+
+
+def counts(model, engine, figures):
+    """does a peer's time count?"""
+    if not ms(figures): return False
+    if engine in ("ort", "ort-c"): return True
+    d = difference(figures)
+    return d is not None and d <= (SAME_INT8 if "int8" in model else SAME)
+
+
+def best(model, run):
+    """(engine, ms) of the fastest peer that computes the same"""
+    rows = [(ms(f), e) for e, f in run.items() if not e.startswith("cmd:") and e != "error" and counts(model, e, f)]
+    return (min(rows)[1], min(rows)[0]) if rows else (None, None)
+
+
+def measure(name, path, threads, python, a):
+    """the entry of a model: figures of the run that counts, and what the compiler says"""
+    run, native = peers_run(python, path, threads, PEERS, a.seconds, not a.no_wait), False
+    own = "cmd:" + OWN
+    fastest = min((t for t in (ms(run.get(own)), best(name, run)[1]) if t), default=None)
+    if fastest is not None and fastest < 1:
+        # A Python call takes as long as a part of these: the peers that have a C interface are called through it.
+        run, native = peers_run(python, path, threads, [NATIVE.get(e, e) for e in PEERS], a.seconds, not a.no_wait), True
+    facts = {}
+    for f in ("bench.json", "model.json"):
+        try: facts.update(json.load(open(os.path.join(ROOT, "target", "bench-adapter", f"{name}-t{threads}", f))))
+        except (OSError, ValueError): pass
+    entry = {k: facts.get(k) for k in ("compile_s", "object_bytes", "arena_bytes", "shapes")}
+    return dict(entry, model=name, threads=threads, native=native, run=run, own=run.get(own, {}), date=datetime.date.today().isoformat())
+
+
+def ratio(entry):
+    ours, peer = ms(entry["own"]), best(entry["model"], entry["run"])[1]
+    return ours / peer if ours and peer else None
+
+
+def verdict(entry):
+    r = ratio(entry)
+    if r is None: return "no figure"
+    return "goal" if r <= goal(entry["model"]) else "ahead" if r <= AHEAD else "behind"
+
+
+def profile(entry, path, lines=16):
+    """the head of `onnxc bench --profile`: roofs, and the layers that lose most"""
+    cmd = [onnxc(), "bench", path, "--cpu", "native", "--threads", str(entry["threads"]), "--profile", "--seconds", "2"]
+    r = subprocess.run(cmd + (entry.get("shapes") or []), capture_output=True, text=True)
+    return "\n".join(l.rstrip()[:170] for l in (r.stdout or r.stderr).splitlines()[:lines])
+
+
+def roofs(data, threads):
+    r = subprocess.run([onnxc(), "bench", os.path.join(data, "bench", "mnist_cnn.onnx"), "--cpu", "native", "--threads", str(threads), "--profile", "--json", "--seconds", "0.1"], capture_output=True, text=True)
+    return json.loads(r.stdout)["roofs"] if r.returncode == 0 else None
+
+
+# ---- the page
+
+def cpu():
+    """name of the processor, and the vector instructions it has"""
+    text = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    field = lambda key: next((l.split(":", 1)[1].strip() for l in text.splitlines() if l.startswith(key)), "")
+    flags = (field("flags") or field("Features")).split()
+    wanted = ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve"]
+    return field("model name") or platform.processor() or platform.machine(), [f for f in wanted if f in flags]
+
+
+def versions(python):
+    code = "import importlib.metadata as m, json, sys\nprint(json.dumps({t: m.version(p) for t, p in json.loads(sys.argv[1]).items()}))"
+    r = subprocess.run([python, "-c", code, json.dumps(PACKAGES)], capture_output=True, text=True)
+    return json.loads(r.stdout) if r.returncode == 0 else {}
+
+
+def commit():
+    r = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return r.stdout.strip() or "unknown"
+
+
+def show(value, form): return format(value, form) if isinstance(value, (int, float)) else "-"
+
+
+def time_of(figures):
+    v = ms(figures)
+    return "-" if not v else ("~" if figures.get("noisy") else "") + (f"{v:.2f}" if v >= 10 else f"{v:.3f}" if v >= 1 else f"{v:.4f}")
+
+
+def row(entry):
+    engine, _ = best(entry["model"], entry["run"])
+    peer = entry["run"].get(engine) or {}
+    d = difference(entry["own"])
+    cells = [entry["model"], time_of(entry["own"]), TITLES.get(engine, "-"), time_of(peer), show(ratio(entry), ".2f"), show(goal(entry["model"]), ".2f"), verdict(entry),
+             f"{d:.0e}" if d is not None else str(entry["own"].get("err") or entry["run"].get("error") or "-")[:60].replace("|", "/"),
+             show(entry["object_bytes"], ",d"), show(entry["arena_bytes"], ",d"), show(entry["compile_s"], ".1f")]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEAD = ["model", "onnxc ms", "best peer", "its ms", "ratio", "goal", "", "difference", "object bytes", "arena bytes", "compile s"]
+
+
+def peers_table(entries):
+    """all engines' times"""
+    lines = ["| model | " + " | ".join(TITLES[e] for e in PEERS) + " |", "|---|" + "---:|" * len(PEERS)]
+    for e in entries:
+        cell = lambda p: time_of(e["run"].get(p)) + ("" if counts(e["model"], p, e["run"].get(p)) or not ms(e["run"].get(p)) else " ≠")
+        lines.append(f"| {e['model']}{' (C)' if e['native'] else ''} | " + " | ".join(cell(NATIVE.get(p, p) if e["native"] else p) for p in PEERS) + " |")
+    return lines
+
+
+def summary(entries):
+    by = {v: [e for e in entries if verdict(e) == v] for v in ("goal", "ahead", "behind", "no figure")}
+    named = lambda list_: ", ".join(f"{e['model']} {ratio(e):.2f}" if ratio(e) else e["model"] for e in list_)
+    out = [f"- goals reached: {len(by['goal'])} of {len(entries)}", f"- ahead, but not at the goal: {len(by['ahead'])}" + (f" ({named(by['ahead'])})" if by["ahead"] else ""),
+           f"- behind: {len(by['behind'])}" + (f" ({named(by['behind'])})" if by["behind"] else "")]
+    return out + ([f"- no figure: {named(by['no figure'])}"] if by["no figure"] else [])
+
+
+def preface(state):
+    name, isa = state["cpu"]
+    lines = ["# Benchmarks", "", "Made by `testsuite/bench_table.py --page`; do not edit." + (" **Quick figures of a few models: short runs, on a machine that may be busy.**" if state["quick"] else ""), "",
+             f"Machine: {name}, {state['cores']} cores, {', '.join(isa) or platform.machine()}, {platform.system()}.  "]
+    for threads, r in sorted(state["roofs"].items()):
+        if r: lines.append(f"Measured roofs, threads: {threads}: f32 {r['f32_gflops']:.0f} GFLOP/s, int8 {r['int8_gops']:.0f} GOP/s, memory {r['read'][-1]['gb_per_s']:.0f} GB/s.  ")
+    lines += [f"Peers: {', '.join(f'{t} {v}' for t, v in state['versions'].items())}.  ", f"onnxc: commit {state['commit']}, `--cpu native`; {state['date']}; command: `{state['command']}`.", "",
+              "Medians at batch 1, all engines interleaved in one run of `testsuite/zoo/bench_peers.py`, outputs compared with ONNX Runtime's first: the largest",
+              "difference, relative to the largest value of an output. `~`: other programs ran too often. The ratio is our time over the best peer's; the goal is the",
+              f"ratio to reach, and at most {AHEAD} counts as ahead. A peer whose outputs differ by more than {SAME} ({SAME_INT8} for 8-bit models) is marked `≠` and does not count.", "",
+              "Below a millisecond ONNX Runtime and OpenVINO are called through their C interfaces, in a loop of C as our code is; these rows say (C). The packages of",
+              "MNN, ncnn and tract have no C interface: they are called through their Python bindings there too, which costs them a few microseconds a call.", ""]
+    return lines
+
+
+def page(state, entries, profiles):
+    lines = preface(state)
+    for threads in sorted({e["threads"] for e in entries}):
+        mine = [e for e in entries if e["threads"] == threads]
+        lines += [f"## {threads} thread{'s' if threads > 1 else ''}", ""] + summary(mine) + [""]
+        lines += ["| " + " | ".join(HEAD) + " |", "|---|---:|---|" + "---:|" * 3 + "---|" + "---:|" * 4] + [row(e) for e in mine] + ["", "All engines, ms:", ""] + peers_table(mine) + [""]
+    if profiles: lines += ["## The farthest from their goals", "", "Heads of `onnxc bench --profile`:", ""]
+    for e, text in profiles:
+        lines += [f"{e['model']}, threads: {e['threads']}, ratio {ratio(e):.2f}, goal {goal(e['model']):.2f}", "", "```text", text, "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def run(a):
+    """measures what is missing and writes the page; the number of models that are behind or have no figure"""
+    data = os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target"))
+    python, keep = peers_python(data), a.json or os.path.join(ROOT, "target", "benchmarks-quick.json" if a.quick else "benchmarks.json")
+    if not os.environ.get("ONNXC_ADAPTER"): subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "onnxc", "-p", "onnxc-testsuite", "--bins"], cwd=ROOT, check=True)
+    kept = json.load(open(keep)) if os.path.exists(keep) and not a.again else {}
+    if a.quick: a.seconds, a.no_wait = min(a.seconds, .3), True
+    chosen, threads = models(data, [n for n in a.models.split(",") if n], a.quick), [a.threads] if a.threads else [1, 2]
+    for t in threads:
+        for n, path in chosen:
+            key = f"{n}@{t}"
+            if key in kept and ratio(kept[key]): continue
+            kept[key] = measure(n, path, t, python, a)
+            with open(keep + ".new", "w") as f: json.dump(kept, f, indent=1)
+            os.replace(keep + ".new", keep)
+            e = kept[key]; print(f"{key:28} ours {time_of(e['own'])} ms, best {best(n, e['run'])}, ratio {show(ratio(e), '.2f')}, goal {goal(n):.2f}: {verdict(e)}", flush=True)
+    entries = [kept[f"{n}@{t}"] for t in threads for n, _ in chosen]
+    worst = sorted((e for e in entries if ratio(e)), key=lambda e: -ratio(e) / goal(e["model"]))
+    worst = [e for i, e in enumerate(worst) if e["model"] not in [w["model"] for w in worst[:i]]][:3]
+    paths = dict(chosen)
+    shown = "testsuite/bench_table.py --page" + " --quick" * a.quick + (f" --models {a.models}" if a.models else "") + (f" --threads {a.threads}" if a.threads else "")
+    state = dict(cpu=cpu(), cores=os.cpu_count(), roofs={t: roofs(data, t) for t in threads}, versions=versions(python), commit=commit(),
+                 date=max(e["date"] for e in entries), command=shown, quick=a.quick)
+    out = a.page if isinstance(a.page, str) and a.page else os.path.join(ROOT, "docs", "benchmarks.md")
+    with open(out, "w") as f: f.write(page(state, entries, [(e, profile(e, paths[e["model"]])) for e in worst]))
+    print(f"wrote {os.path.relpath(out, ROOT)}; results are kept in {os.path.relpath(keep, ROOT)}")
+    return sum(verdict(e) in ("behind", "no figure") for e in entries)

@@ -1,0 +1,33 @@
+//! The page of benchmarks, from made-up results: verdicts against goals, peers that do not count, and what the page says of them.
+
+use onnxc_testsuite::{data, run};
+use std::process::Command;
+use std::time::Duration;
+
+/// Results of two models, and what follows from them.
+const SCRIPT: &str = r#"
+import bench_page as b
+def entry(model, ours, native=False, **peers):
+    run = {p.replace("_", "-"): dict(median_ms=ms, diff=diff) for p, (ms, diff) in peers.items()}
+    own = dict(median_ms=ours, diff="2.0e-06")
+    return dict(model=model, threads=1, native=native, run={**run, "cmd:" + b.OWN: own}, own=own, date="2000-01-01", object_bytes=1234567, arena_bytes=64, compile_s=0.51)
+far = entry("resnet50", 9.5, ort=(20.0, "ref"), ncnn=(10.0, "1.0e-05"), mnn=(1.0, "3.0e-01"), tract=(2.0, "shape []"))
+met = entry("mnist_cnn", 0.02, True, ort_c=(0.06, "ref"), openvino_c=(0.05, "1.0e-06"))
+lost = entry("opennsfw", 3.0, ort=(2.0, "ref"))
+none = dict(entry("magika", None), own={})
+assert b.best("resnet50", far["run"]) == ("ncnn", 10.0), b.best("resnet50", far["run"])
+assert [b.verdict(e) for e in (far, met, lost, none)] == ["ahead", "goal", "behind", "no figure"]
+state = dict(cpu=("Processor", ["avx2"]), cores=2, versions={"ncnn": "1"}, commit="abc", date="2000-01-01", command="x", quick=False,
+             roofs={1: dict(f32_gflops=100.0, int8_gops=400.0, read=[dict(bytes=1, gb_per_s=20.0)])})
+page = b.page(state, [far, met, lost, none], [(lost, "table")])
+for part in ("| resnet50 | 9.500 | ncnn | 10.00 | 0.95 | 0.90 | ahead | 2e-06 | 1,234,567 | 64 | 0.5 |", "| mnist_cnn | 0.0200 | OpenVINO (C) | 0.0500 | 0.40 | 0.40 | goal |",
+             "goals reached: 1 of 4", "behind: 1 (opennsfw 1.50)", "no figure: magika", "1.000 \u2260", "f32 100 GFLOP/s, int8 400 GOP/s, memory 20 GB/s", "ratio 1.50, goal 0.95"):
+    assert part in page, (part, page)
+"#;
+
+#[test]
+fn verdicts_follow_from_results() {
+    let folder = data::repository().join("testsuite");
+    run::run(Command::new("python3").args(["-B", "-c", SCRIPT]).current_dir(folder), Duration::from_secs(60))
+        .expect_ok("bench_page");
+}
