@@ -33,6 +33,8 @@ pub enum BufKind {
         /// One per thread instead of one for all.
         per_worker: bool,
     },
+    /// The memory of an earlier buffer, as elements of another type.
+    Same(BufId),
 }
 
 /// A buffer with its element type.

@@ -19,6 +19,7 @@ impl fmt::Display for Func {
                 BufKind::Input(n) => writeln!(f, "input {n}")?,
                 BufKind::Output(n) => writeln!(f, "output {n}")?,
                 BufKind::Sizes => writeln!(f, "sizes")?,
+                BufKind::Same(of) => writeln!(f, "same as b{}", of.0)?,
                 BufKind::Const(bytes) => writeln!(f, "const {} bytes", bytes.len())?,
                 BufKind::Scratch { bytes, per_worker } => {
                     writeln!(f, "scratch {bytes} bytes{}", if *per_worker { " per worker" } else { "" })?;

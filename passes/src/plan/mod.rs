@@ -415,6 +415,7 @@ fn regions_of(planner: &mut Planner, func: &Func, inputs: &[Option<Region>], out
             BufKind::Input(i) => inputs[*i].expect("internal: a buffer for an absent operand"),
             BufKind::Output(i) => outputs[*i],
             BufKind::Sizes => Region::Sizes,
+            BufKind::Same(of) => regions[of.0 as usize],
             BufKind::Const(bytes) => Region::Weights(planner.weights.add(Arc::clone(bytes))),
             BufKind::Scratch { bytes, per_worker: false } => planner.buffer(*bytes),
             BufKind::Scratch { bytes, per_worker: true } => {

@@ -372,7 +372,7 @@ impl Fun {
                     scratch += bytes;
                     Place::WorkerScratch(scratch - bytes)
                 }
-                BufKind::Sizes => panic!("these functions have no open sizes"),
+                BufKind::Sizes | BufKind::Same(_) => panic!("these functions have no open sizes, and no memory of two types"),
             });
         }
         plan.arena_shared = Dim::from(arena);

@@ -289,7 +289,10 @@ impl<'a> Walk<'a> {
             let at = x.1.clone().add(Expr::Int(tap / k.x_dtype.bytes() as i64));
             self.touch((x.0, &at), &[row, (n, k.x_step)], false);
         }
-        self.touch(w, &[(4 * channels, 1), (k.taps.len() as u64, k.w_step)], false);
+        match u64::from(k.columns) {
+            0 => self.touch(w, &[(4 * channels, 1), (k.taps.len() as u64, k.w_step)], false),
+            columns => self.touch(w, &[(4 * channels * columns, 1)], false),
+        }
         self.touch(y, &[(channels * k.y_dtype.bytes(), 1), (n, k.y_step)], true);
         if let (true, Some(bias)) = (k.bias, args.next()) {
             self.touch(bias, &[(4 * channels, 1)], false);

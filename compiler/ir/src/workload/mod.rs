@@ -121,7 +121,7 @@ impl Work {
         };
         for ((buf, touched), place) in func.bufs.iter().zip(&self.bufs).zip(places) {
             match (&buf.kind, place) {
-                (BufKind::Scratch { .. } | BufKind::Sizes, _) | (_, Place::WorkerScratch(_)) => {}
+                (BufKind::Scratch { .. } | BufKind::Sizes | BufKind::Same(_), _) | (_, Place::WorkerScratch(_)) => {}
                 (BufKind::Const(_), _) | (_, Place::Weights(_)) => most(&mut weights, *place, touched.read),
                 // What is read again after it was written does not come from elsewhere.
                 _ if touched.written > 0 => most(&mut written, *place, touched.written),

@@ -5,7 +5,7 @@
 //! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
 
 use onnxc_ir::DType;
-use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
@@ -184,6 +184,10 @@ impl Integer {
             let zero = cx.let_(zero);
             nest::fill(cx, &all, &Expr::Var(zero));
         }
+        if self.group == 1 && whole == 4 {
+            self.quads(cx, &all, &first, &convert);
+            return Bytes { arg: all, channels: whole, moved };
+        }
         for g in 0..self.group as i64 {
             first[1] = g * whole as i64;
             let mut from_start = vec![0i64; shape.len()];
@@ -197,6 +201,31 @@ impl Integer {
             });
         }
         Bytes { arg: all, channels: whole, moved }
+    }
+
+    /// Writes the bytes of up to four channels, of which x may have planes, in one go for each pixel.
+    fn quads(&self, cx: &mut LowerCx, all: &Arg, first: &[i64], convert: &dyn Fn(Expr, DType) -> Expr) {
+        let channels = self.x.view.shape[1] as i64;
+        let same = cx.func.buf(DType::I32, BufKind::Same(all.buf));
+        let pixels = nest::part(all, first, &self.x.view.extents()).view;
+        let outer = |list: &[i64]| [&list[..1], &list[2..]].concat();
+        let mut extents = self.x.view.extents();
+        extents.remove(1);
+        let steps: Vec<i64> = outer(&pixels.strides).into_iter().map(|s| s / 4).collect();
+        let view = nest::view(&extents, steps.clone(), pixels.offset / 4);
+        let to = Arg { buf: same, dtype: DType::I32, view, constant: None };
+        cx.for_each(&extents, &steps, |cx, at| {
+            let mut quad: Option<Expr> = None;
+            for c in 0..channels {
+                let mut from = at.to_vec();
+                from.insert(1, Expr::Int(c));
+                let byte = convert(cx.load(&self.x, &from), self.x.dtype).cast_from(all.dtype, DType::I32);
+                let byte = Expr::bin(BinOp::And, byte, int(DType::I32, 0xff));
+                let byte = if c == 0 { byte } else { Expr::bin(BinOp::Shl, byte, int(DType::I32, 8 * c)) };
+                quad = Some(quad.map_or(byte.clone(), |q| Expr::bin(BinOp::Or, q, byte)));
+            }
+            cx.store(&to, at, quad.unwrap_or_else(|| int(DType::I32, 0)));
+        });
     }
 
     /// The zero point of x, if it is known when compiling.
