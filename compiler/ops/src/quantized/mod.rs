@@ -83,8 +83,13 @@ fn finish_quantization(mut p: ScalarProgram, scaled: u16, dtype: DType, zero: i6
     let bounded = p.bin(BinOp::Max, bounded, low);
     let rounded = p.un(UnOp::Round, bounded);
     let whole = p.cast(rounded, DType::I32);
-    let zero = p.int(zero, DType::I32);
-    let moved = p.bin(BinOp::Add, whole, zero);
+    let moved = match zero {
+        0 => whole,
+        zero => {
+            let zero = p.int(zero, DType::I32);
+            p.bin(BinOp::Add, whole, zero)
+        }
+    };
     let result = p.cast(moved, dtype);
     p.finish(result)
 }
