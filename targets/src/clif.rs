@@ -468,7 +468,7 @@ impl Emitter for Clif<'_> {
             (VUn::Round, _) => (self.b.ins().nearest(x), Ty::F32),
             (VUn::Not, _) => (self.b.ins().bnot(x), ty),
             (VUn::ToInt, _) => (self.b.ins().fcvt_to_sint_sat(if self.vector { types::I32X4 } else { types::I32 }, x), Ty::I32),
-            (VUn::ToNearest, _) => (self.nearest_int_of(x), Ty::I32),
+            (VUn::ToNearest | VUn::NumberToNearest, _) => (self.nearest_int_of(x), Ty::I32),
             (VUn::ToFloat, _) => (self.b.ins().fcvt_from_sint(if self.vector { types::F32X4 } else { types::F32 }, x), Ty::F32),
         };
         self.set(d, value, ty);

@@ -233,7 +233,7 @@ impl Row<'_> {
             load_operand(e, operand.dtype, at, operand.per_column, lanes)
         };
         let root = self.program.result();
-        let (v, own) = Eval::new(self.program, &[root]).take_reg(e, root, &mut args)?;
+        let (v, own) = Eval::of_epilogue(self.program, &self.k.operands).take_reg(e, root, &mut args)?;
         let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
         e.store(v, self.k.y_dtype, Mem { base: p.y, disp }, lanes)?;
         if own {

@@ -70,6 +70,8 @@ pub(crate) enum VUn {
     ToInt,
     /// f32 of a magnitude below 2^22 to i32, to nearest, ties to even; NaN gives 0.
     ToNearest,
+    /// The same of what is no NaN.
+    NumberToNearest,
     /// i32 to f32.
     ToFloat,
 }

@@ -32,6 +32,41 @@ fn ends((a, b): (f64, f64), (c, d): (f64, f64), f: impl Fn(f64, f64) -> f64) -> 
     (f(a, c), f(b, d))
 }
 
+/// What is known of a float.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Known {
+    Nothing,
+    /// It is no NaN.
+    Number,
+    /// Nor infinite.
+    Finite,
+}
+
+/// What is known of a node's value, if it is a float; `finite` tells of the operands.
+pub(crate) fn known(program: &ScalarProgram, node: NodeIx, finite: &[bool]) -> Known {
+    let of = |n: NodeIx| known(program, n, finite);
+    match program.nodes[node as usize].op {
+        ScalarOp::Arg(n) if finite.get(n as usize).copied().unwrap_or(false) => Known::Finite,
+        ScalarOp::Const(bits) if f64::from_bits(bits).is_finite() => Known::Finite,
+        ScalarOp::Cast(x) if program.dtype(x).is_int() => Known::Finite,
+        ScalarOp::Bin(BinOp::Mul, x, y) if is_small(program, x) && is_small(program, y) => Known::Finite,
+        ScalarOp::Bin(BinOp::Mul, x, y) if of(x).min(of(y)) == Known::Finite => Known::Number,
+        ScalarOp::Bin(BinOp::Add | BinOp::Sub, x, y) if of(x).max(of(y)) == Known::Finite => of(x).min(of(y)).min(Known::Number),
+        // One of them says how far it can go, on one side.
+        ScalarOp::Bin(BinOp::Min | BinOp::Max, x, y) => of(x).min(of(y)),
+        _ => Known::Nothing,
+    }
+}
+
+/// An integer, or a constant that is far from the largest float even when multiplied by one.
+fn is_small(program: &ScalarProgram, node: NodeIx) -> bool {
+    match program.nodes[node as usize].op {
+        ScalarOp::Const(bits) => f64::from_bits(bits).abs() < 1e18,
+        ScalarOp::Cast(x) => program.dtype(x).is_int() && program.dtype(x).bits() <= 32,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +87,23 @@ mod tests {
         let product = p.bin(BinOp::Mul, moved, moved);
         let sum = p.bin(BinOp::Add, product, moved);
         assert_eq!(limits(&p, sum), (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
+    }
+
+    #[test]
+    fn a_scaled_integer_is_no_nan() {
+        let mut p = ScalarProgram::default();
+        let (acc, factor) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
+        let acc = p.cast(acc, DType::F32);
+        let scaled = p.bin(BinOp::Mul, acc, factor);
+        let high = p.float(255.0, DType::F32);
+        let bounded = p.bin(BinOp::Min, scaled, high);
+        assert_eq!(known(&p, bounded, &[false, true]), Known::Number);
+        assert_eq!(known(&p, bounded, &[false, false]), Known::Nothing, "the factor may be infinite, the integer 0");
+        let sum = p.bin(BinOp::Add, scaled, scaled);
+        assert_eq!(known(&p, sum, &[false, true]), Known::Nothing, "infinite of both signs");
+        let third = p.float(0.3, DType::F32);
+        let small = p.bin(BinOp::Mul, acc, third);
+        let sum = p.bin(BinOp::Add, scaled, small);
+        assert_eq!((known(&p, small, &[]), known(&p, sum, &[false, true])), (Known::Finite, Known::Number));
     }
 }

@@ -4,6 +4,7 @@
 //! overwritten in place, at the last use of its value. Rare arms of selections are jumped over where no lane takes them.
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::EpilogueOperand;
 use onnxc_ir::rare_arm::{self, RareArm};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
@@ -42,6 +43,8 @@ pub(crate) struct Eval<'p> {
     /// Registers that the subtree of each node needs at least (Sethi and Ullman 1970); an order, not a promise.
     need: Vec<u32>,
     rare: Vec<RareArm>,
+    /// Operands that are neither infinite nor NaN.
+    finite: Vec<bool>,
 }
 
 /// What the lanes of a value of this type hold; errors for types that have no vector form here.
@@ -86,7 +89,13 @@ impl<'p> Eval<'p> {
                 _ => most.unwrap_or(1).max(1),
             });
         }
-        Eval { program, uses, vals: vec![None; n], need, rare }
+        Eval { program, uses, vals: vec![None; n], need, rare, finite: Vec::new() }
+    }
+
+    /// The same of an epilogue, of whose operands something may be known.
+    pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand]) -> Eval<'p> {
+        let finite = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
+        Eval { finite, ..Eval::new(program, &[program.result()]) }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
@@ -207,7 +216,8 @@ impl<'p> Eval<'p> {
         self.forgo(source);
         let (v, own) = self.take_reg(e, real, args)?;
         let d = e.alloc(Ty::I32)?;
-        e.un(VUn::ToNearest, Ty::F32, d, v)?;
+        let is_number = limits::known(self.program, real, &self.finite) >= limits::Known::Number;
+        e.un(if is_number { VUn::NumberToNearest } else { VUn::ToNearest }, Ty::F32, d, v)?;
         if own {
             e.free(v);
         }

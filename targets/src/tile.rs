@@ -374,7 +374,7 @@ impl Tile<'_> {
         if lane_type(result_type)? != lane_type(self.k.c_dtype)? {
             return Err(Error::Internal(format!("a tile's epilogue gives {result_type}, its C is {}", self.k.c_dtype)));
         }
-        let (v, own) = Eval::new(program, &[root]).take_reg(e, root, &mut args)?;
+        let (v, own) = Eval::of_epilogue(program, &self.k.operands).take_reg(e, root, &mut args)?;
         e.store(v, self.k.c_dtype, c_at, lanes)?;
         if own {
             e.free(v);

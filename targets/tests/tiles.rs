@@ -277,10 +277,13 @@ fn epilogues_bias_and_accumulation() {
             for (rows, cols) in [(mr, nr), (1, nr), (mr, nr - lanes.min(nr - 1) / 2)] {
                 let base = tile(DType::F32, DType::F32, rows, nr, cols, 6);
                 let operands = vec![
-                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true },
-                    EpilogueOperand { dtype: DType::F32, row: 4, per_column: false },
+                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false },
+                    EpilogueOperand { dtype: DType::F32, row: 4, per_column: false, finite: false },
                 ];
-                let residual = vec![operands[0].clone(), EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true }];
+                let residual = vec![
+                    operands[0].clone(),
+                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, finite: false },
+                ];
                 let with =
                     |bias, accumulate, epilogue, operands| TileKernel { bias, accumulate, epilogue, operands, ..base.clone() };
                 all.push(("bias".to_string(), with(true, false, identity(DType::F32), vec![])));
@@ -307,7 +310,7 @@ fn int8_is_exact_everywhere() {
                 for cols in 1..=nr {
                     let base = tile(a, DType::I8, mr, nr, cols, 3);
                     all.push((format!("columns {cols}"), base.clone()));
-                    let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0 }];
+                    let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0, finite: false }];
                     let epilogue = requantise();
                     all.push((
                         "requantise".to_string(),

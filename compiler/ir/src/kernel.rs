@@ -60,6 +60,8 @@ pub struct EpilogueOperand {
     pub row: i64,
     /// True: one element per column; false: one element for the whole row.
     pub per_column: bool,
+    /// All elements are known, and neither infinite nor NaN.
+    pub finite: bool,
 }
 
 /// One row of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`

@@ -216,6 +216,7 @@ impl Asm {
             (VUn::Not, _) => op3!(self, vpxord / vpxor, d, a, Opd::Const(u32::MAX)),
             (VUn::ToInt, _) => self.int_of(d, a)?,
             (VUn::ToNearest, _) => self.nearest_int_of(d, a)?,
+            (VUn::NumberToNearest, _) => op2!(self, vcvtps2dq, d, a),
             (VUn::ToFloat, _) => op2!(self, vcvtdq2ps, d, a),
         }
         Ok(())

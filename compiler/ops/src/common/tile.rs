@@ -6,7 +6,7 @@
 //! outside otherwise, so that the larger of both streams once.
 
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
-use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
@@ -45,6 +45,19 @@ pub struct Operand {
     pub row: i64,
     /// True: neighbouring columns are neighbours in memory; false: one element per row.
     pub per_column: bool,
+    /// Its elements are known to be finite ([`is_finite`]).
+    pub finite: bool,
+}
+
+/// Are all elements of a buffer known, and floats that are neither infinite nor NaN?
+pub fn is_finite(cx: &LowerCx, buf: BufId) -> bool {
+    let buf = &cx.func.bufs[buf.0 as usize];
+    match &buf.kind {
+        BufKind::Const(bytes) if buf.dtype == DType::F32 => {
+            bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
+        }
+        _ => false,
+    }
 }
 
 /// The whole computation. Strides and starts in elements.
@@ -333,7 +346,10 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
         operands: p
             .operands
             .iter()
-            .map(|o| EpilogueOperand { dtype: o.dtype, row: o.row * o.dtype.bytes() as i64, per_column: o.per_column })
+            .map(|o| {
+                let row = o.row * o.dtype.bytes() as i64;
+                EpilogueOperand { dtype: o.dtype, row, per_column: o.per_column, finite: o.finite }
+            })
             .collect(),
     }
 }

@@ -168,6 +168,7 @@ impl Conv {
             start: o.view.offset,
             row: *row,
             per_column: s[1] == 1,
+            finite: false,
         };
         let operands: Vec<Operand> = self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect();
         let mut outer: Vec<Outer> =
@@ -302,6 +303,7 @@ impl Conv {
             dtype: o.dtype,
             row: row * o.dtype.bytes() as i64,
             per_column: s[1] == 1,
+            finite: false,
         };
         let kernel = Kernel::Depthwise(DepthwiseKernel {
             x_dtype: DType::F32,

@@ -270,11 +270,11 @@ impl Layer {
                 // One value per channel: the phases of the set need a copy each.
                 Some(t) if many && row == 0 => {
                     let buf = self.repeated(cx, &t.to_vec::<f32>(), set.len());
-                    Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true }
+                    Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true, finite: false }
                 }
                 _ => {
                     let per_column = s[1] == 1 || many && s[last + 2] != 0;
-                    Operand { buf: o.buf, dtype: o.dtype, start: first(o.view.offset, s), row, per_column }
+                    Operand { buf: o.buf, dtype: o.dtype, start: first(o.view.offset, s), row, per_column, finite: false }
                 }
             }
         };

@@ -198,6 +198,7 @@ impl Product {
             start: o.arg.view.offset,
             row: o.row,
             per_column: o.col == 1,
+            finite: false,
         };
         let product = tile::Product {
             outer: outer.collect(),

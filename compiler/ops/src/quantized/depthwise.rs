@@ -11,7 +11,7 @@ use onnxc_ir::target::TargetDesc;
 
 use super::integer::{Integer, Target};
 use crate::common::nest::{self, ExprExt, int};
-use crate::common::tile::{Dimension, broadcast_strides};
+use crate::common::tile::{self, Dimension, broadcast_strides};
 use crate::common::views::channels_last;
 
 /// `target = program(sum over the window of (x - zero) * (w - zero), operands)`.
@@ -39,7 +39,9 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         dtype: o.dtype,
         row: row * o.dtype.bytes() as i64,
         per_column: s[1] == 1,
+        finite: tile::is_finite(cx, o.buf),
     });
+    let kernel_operands: Vec<EpilogueOperand> = kernel_operands.collect();
     let kernel = Kernel::Depthwise(DepthwiseKernel {
         x_dtype: x.dtype,
         y_dtype: y.dtype,
@@ -51,7 +53,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         columns: columns.unwrap_or(0) as u32,
         bias: true,
         epilogue: program.clone(),
-        operands: kernel_operands.collect(),
+        operands: kernel_operands,
     });
     let shape: Vec<Extent> = dims.iter().map(|d| d.0.clone()).collect();
     let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();

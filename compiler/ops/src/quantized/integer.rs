@@ -367,6 +367,7 @@ impl Integer {
             start: o.view.offset,
             row: *row,
             per_column: s[1] == 1,
+            finite: tile::is_finite(cx, o.buf),
         };
         let product = Product {
             outer,

@@ -107,7 +107,7 @@ fn epilogue(
 ) -> (ScalarProgram, Vec<Operand>) {
     let mut operands = Vec::new();
     let mut operand = |buf: BufId, dtype: DType, row: i64| {
-        operands.push(Operand { buf, dtype, start: 0, row, per_column: row == 0 });
+        operands.push(Operand { buf, dtype, start: 0, row, per_column: row == 0, finite: false });
         operands.len() as u8
     };
     let mut p = ScalarProgram::default();
