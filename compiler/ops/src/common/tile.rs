@@ -202,6 +202,19 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     }
 }
 
+/// Emits the products of all steps of the one outer dimension, each with its panels outside: columns stream once, the rows stay near.
+pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
+    let [outer] = &p.outer[..] else { unreachable!("internal: one dimension around the products") };
+    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
+    let panels = p.cols.bound.div_ceil(u64::from(p.nr));
+    cx.for_in(kind, &outer.n, |cx, i| {
+        let at = Point::start(p).step(&i, outer);
+        cx.for_(LoopKind::Serial, panels, |cx, panel| {
+            row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
+        });
+    });
+}
+
 /// Rows of a block: 20 rows are 10 + 10, not 14 + 6.
 fn balanced(p: &Product) -> u64 {
     p.rows.bound.div_ceil(p.rows.bound.div_ceil(u64::from(p.mr)))
