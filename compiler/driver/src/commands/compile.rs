@@ -84,7 +84,7 @@ fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
     let mut built: Option<Built> = None;
     let mut merge = Merge::new(names.clone());
     for (values, model) in choices {
-        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.debugging)?);
+        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.freedom, &args.debugging)?);
         if names.is_empty() {
             one.plans.plans.push((values, plan));
             return Ok(one);

@@ -11,6 +11,7 @@ mod operators;
 mod probe;
 mod run;
 
+pub use check::constant_bytes;
 use onnxc_targets::Target;
 
 use crate::cli::{Command, Machine};

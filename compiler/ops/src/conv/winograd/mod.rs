@@ -1,9 +1,10 @@
 //! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3) and F(4x4, 3x3), as the attribute `algorithm` asks for.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call) is computed
-//! directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, `emit` the loops.
+//! directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, [`cost`] what that takes, `emit` the loops.
 
 pub mod blocks;
+pub mod cost;
 mod emit;
 pub mod points;
 
