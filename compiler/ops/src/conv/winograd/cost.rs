@@ -2,7 +2,7 @@
 
 use onnxc_ir::target::TargetDesc;
 
-use super::blocks::{Blocks, Shape, cycles_per_byte};
+use super::blocks::{Blocks, Shape, cold, streaming};
 use super::points::{Points, TAPS};
 use crate::common::tile;
 
@@ -13,10 +13,8 @@ const TILE: f64 = 30.0;
 const ROW: f64 = 3.0;
 /// Cycles to begin the transform of a tile.
 const TRANSFORM: f64 = 60.0;
-/// Cycles to load, transform and store a vector, in each direction.
-const VECTOR: f64 = 2.5;
-/// The part of moving that multiplications do not hide.
-const VISIBLE: f64 = 0.5;
+/// Cycles for a vector that a transform loads or stores.
+const VECTOR: f64 = 5.0;
 
 /// `rows` by `k` times `k` by `columns`.
 fn product(target: &TargetDesc, (mr, nr): (u32, u32), rows: u64, columns: u64, k: u64) -> f64 {
@@ -32,8 +30,8 @@ pub fn direct(target: &TargetDesc, s: Shape) -> f64 {
     let k = (TAPS * TAPS) as u64 * s.channels;
     let shape = tile::choose(target, false, s.width, s.filters);
     let weights = 4 * k * s.filters;
-    let rows = (s.images * s.height) as f64 * product(target, shape, s.width, s.filters, k);
-    rows + VISIBLE * weights as f64 * cycles_per_byte(target, u64::MAX)
+    let products = (s.images * s.height) as f64 * product(target, shape, s.width, s.filters, k);
+    products + streaming(cold(weights), products)
 }
 
 /// The convolution in tiles.
@@ -42,7 +40,9 @@ pub fn tiled(target: &TargetDesc, points: &Points, s: Shape) -> f64 {
     let (n, m) = (points.n() as f64, points.m as f64);
     let lanes = u64::from(target.lanes.max(1));
     let products = blocks.count() as f64 * n * n * product(target, blocks.product, blocks.tiles_of_block, s.filters, s.channels);
-    let vectors = |channels: u64, there: f64, back: f64| channels.div_ceil(lanes) as f64 * 2.0 * VECTOR * (there + back) / 2.0;
-    let tile = vectors(s.channels, n * n, n * n) + vectors(s.filters, n * m, m * m) + 2.0 * TRANSFORM;
-    products + blocks.tiles as f64 * tile + VISIBLE * blocks.moving(target, points, s)
+    let vectors = |channels: u64, n: f64| channels.div_ceil(lanes) as f64 * n * VECTOR;
+    // Each direction reads and writes what it transforms.
+    let tile = vectors(s.channels, 4.0 * n * n) + vectors(s.filters, n * n + 2.0 * n * m + m * m) + 2.0 * TRANSFORM;
+    let moving = streaming(blocks.weights(target, points, s), products) + blocks.scratch(target, points, s);
+    products + blocks.tiles as f64 * tile + moving
 }

@@ -7,7 +7,7 @@ use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use super::blocks::{Blocks, Shape};
-use super::points::Points;
+use super::points::{Coefficients, Points};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::conv::lower::Conv;
 
@@ -75,9 +75,17 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
 }
 
 impl Winograd<'_> {
+    /// Coefficients of the transforms of input and result.
+    fn coefficients(&self, cx: &mut LowerCx) -> (Coefficients, Coefficients) {
+        let any = vec![Expr::f32(0.0); self.points.n()];
+        let to = Coefficients::set(cx, |k, cx| drop(self.points.input(cx, k, &any)));
+        (to, Coefficients::set(cx, |k, cx| drop(self.points.output(cx, k, &any))))
+    }
+
     /// Blocks are tasks.
     fn blocks_in_parallel(&self, cx: &mut LowerCx) {
         let (tiles, size, count) = (self.blocks.tiles, self.blocks.tiles_of_block, self.blocks.count());
+        let (to, back) = self.coefficients(cx);
         cx.for_(LoopKind::Parallel, count, |cx, block| {
             let first = Expr::Var(cx.let_(block.clone().times(size as i64)));
             let left = Expr::bin(BinOp::Sub, Expr::Int(tiles as i64), first.clone());
@@ -87,7 +95,7 @@ impl Winograd<'_> {
                 Expr::bin(BinOp::Min, left, Expr::Int(size as i64))
             };
             let here = Expr::Var(cx.let_(here));
-            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_input(cx, at, i));
+            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_input(cx, &to, at, i));
             let last = tiles - (count - 1) * size;
             if last == size {
                 self.multiply(cx, LoopKind::Serial, size);
@@ -95,19 +103,20 @@ impl Winograd<'_> {
                 let is_last = Expr::bin(BinOp::Eq, block, Expr::Int(count as i64 - 1));
                 cx.if_(is_last, |cx| self.multiply(cx, LoopKind::Serial, last), |cx| self.multiply(cx, LoopKind::Serial, size));
             }
-            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_result(cx, at, i));
+            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_result(cx, &back, at, i));
         });
     }
 
     /// Blocks follow each other, and the tiles and points of each are tasks.
     fn blocks_in_order(&self, cx: &mut LowerCx) {
         let (tiles, size) = (self.blocks.tiles, self.blocks.tiles_of_block);
+        let (to, back) = self.coefficients(cx);
         for first in (0..tiles).step_by(size as usize) {
             let here = size.min(tiles - first);
             let (first, count) = (Expr::Int(first as i64), Expr::Int(here as i64));
-            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_input(cx, at, i));
+            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_input(cx, &to, at, i));
             self.multiply(cx, LoopKind::Parallel, here);
-            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_result(cx, at, i));
+            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_result(cx, &back, at, i));
         }
     }
 
@@ -140,7 +149,7 @@ impl Winograd<'_> {
         }
     }
 
-    fn transform_input(&self, cx: &mut LowerCx, at: &At, i: &Expr) {
+    fn transform_input(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
         let (x, m, n) = (&self.conv.x, self.points.m as i64, self.points.n());
         let s = &x.view.strides;
         let origin = Expr::Int(x.view.offset).add(at.image.clone().times(s[0]));
@@ -155,14 +164,14 @@ impl Winograd<'_> {
                 for column in 0..n as i64 {
                     let load = |row: i64| Expr::Load(x.buf, Box::new(element.clone().add(Expr::Int(row * s[2] + column * s[3]))));
                     let d: Vec<Expr> = (0..n as i64).map(load).map(|e| Expr::Var(cx.let_(e))).collect();
-                    let out = self.points.input(&d, &mut |e| Expr::Var(cx.let_(e)));
+                    let out = self.points.input(cx, &mut k.clone(), &d);
                     for (row, e) in out.into_iter().enumerate() {
                         cx.push(Stmt::Store(self.between, self.between_at(&c, row * n + column as usize), e));
                     }
                 }
                 for row in 0..n {
                     let d: Vec<Expr> = (0..n).map(|column| self.kept(cx, &c, row * n + column)).collect();
-                    let out = self.points.input(&d, &mut |e| Expr::Var(cx.let_(e)));
+                    let out = self.points.input(cx, &mut k.clone(), &d);
                     for (column, e) in out.into_iter().enumerate() {
                         let point = (row * n + column) as i64 * self.input_planes.point;
                         cx.push(Stmt::Store(self.input, c.clone().add(to.clone()).add(Expr::Int(point)), e));
@@ -217,19 +226,19 @@ impl Winograd<'_> {
         tile::emit_panels_outside(cx, &product, kind);
     }
 
-    fn transform_result(&self, cx: &mut LowerCx, at: &At, i: &Expr) {
+    fn transform_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
         let (m, y) = (self.points.m as u64, &self.conv.y.view.shape);
         // Rows and columns of the last tiles that are in the image.
         let (rows, columns) = (y[2] - (self.blocks.rows - 1) * m, y[3] - (self.blocks.columns - 1) * m);
         let last = |e: &Expr, n: u64| Expr::bin(BinOp::Eq, e.clone(), Expr::Int(n as i64 - 1));
         let part = |cx: &mut LowerCx, columns: u64| {
             if rows == m {
-                return self.store_result(cx, at, i, (m, columns));
+                return self.store_result(cx, k, at, i, (m, columns));
             }
             cx.if_(
                 last(&at.row, self.blocks.rows),
-                |cx| self.store_result(cx, at, i, (rows, columns)),
-                |cx| self.store_result(cx, at, i, (m, columns)),
+                |cx| self.store_result(cx, k, at, i, (rows, columns)),
+                |cx| self.store_result(cx, k, at, i, (m, columns)),
             );
         };
         if columns == m {
@@ -239,7 +248,7 @@ impl Winograd<'_> {
     }
 
     /// The first rows and columns of a tile of the result.
-    fn store_result(&self, cx: &mut LowerCx, at: &At, i: &Expr, (rows, columns): (u64, u64)) {
+    fn store_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr, (rows, columns): (u64, u64)) {
         let (m, conv) = (self.points.m, self.conv);
         let origin = |cx: &mut LowerCx, offset: i64, s: &[i64]| {
             let image = Expr::Int(offset).add(at.image.clone().times(s[0]));
@@ -272,11 +281,11 @@ impl Winograd<'_> {
             let at_once = conv.program.nodes.len() * m * m <= MOST_NODES && conv.operands.len() <= 2;
             let raw = (m * self.points.n()) as u64;
             cx.for_(LoopKind::Vector, channels, |cx, c| {
-                self.columns(cx, &c, &from);
+                self.columns(cx, k, &c, &from);
                 let bias = bias.map(|(b, at)| Expr::Var(cx.let_(Expr::Load(b, Box::new(c.clone().add(at))))));
                 for row in 0..rows as usize {
                     let p: Vec<Expr> = (0..self.points.n()).map(|x| self.kept(cx, &c, row * self.points.n() + x)).collect();
-                    let out = self.points.output(&p, &mut |e| Expr::Var(cx.let_(e)));
+                    let out = self.points.output(cx, &mut k.clone(), &p);
                     for (column, e) in out.into_iter().take(columns as usize).enumerate() {
                         let e = bias.clone().map_or(e.clone(), |b| Expr::bin(BinOp::Add, e, b));
                         if at_once {
@@ -302,7 +311,7 @@ impl Winograd<'_> {
     }
 
     /// The first direction of the transform of the result.
-    fn columns(&self, cx: &mut LowerCx, c: &Expr, from: &Expr) {
+    fn columns(&self, cx: &mut LowerCx, k: &Coefficients, c: &Expr, from: &Expr) {
         let n = self.points.n();
         for column in 0..n {
             let load = |row: usize| {
@@ -310,7 +319,7 @@ impl Winograd<'_> {
                 Expr::Load(self.products, Box::new(c.clone().add(from.clone()).add(Expr::Int(point))))
             };
             let p: Vec<Expr> = (0..n).map(load).map(|e| Expr::Var(cx.let_(e))).collect();
-            let out = self.points.output(&p, &mut |e| Expr::Var(cx.let_(e)));
+            let out = self.points.output(cx, &mut k.clone(), &p);
             for (row, e) in out.into_iter().enumerate() {
                 cx.push(Stmt::Store(self.between, self.between_at(c, row * n + column), e));
             }

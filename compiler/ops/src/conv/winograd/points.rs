@@ -9,6 +9,7 @@
 //! transforms is exact in f32, so that no rounding of coefficients adds to it.
 
 use onnxc_ir::lir::Expr;
+use onnxc_ir::lower::LowerCx;
 use onnxc_ir::scalar::BinOp;
 
 /// Taps of the kernels in each direction.
@@ -41,18 +42,44 @@ fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
     poly
 }
 
-/// `sum of c * x`, whose coefficients of one cost no multiplication. Coefficients of zero are left out.
-fn sum(terms: impl IntoIterator<Item = (f64, Expr)>) -> Expr {
-    let mut terms: Vec<(f64, Expr)> = terms.into_iter().filter(|(c, _)| *c != 0.0).collect();
-    // The first term starts the sum: one that needs no multiplication, if there is one.
-    let first = terms.iter().position(|(c, _)| *c == 1.0).unwrap_or(0);
-    let (c, x) = terms.remove(first);
-    let start = if c == 1.0 { x } else { Expr::bin(BinOp::Mul, Expr::f32(c as f32), x) };
-    terms.into_iter().fold(start, |sum, (c, x)| match c {
-        1.0 => Expr::bin(BinOp::Add, sum, x),
-        -1.0 => Expr::bin(BinOp::Sub, sum, x),
-        c => Expr::Fma(Box::new(Expr::f32(c as f32)), Box::new(x), Box::new(sum)),
-    })
+/// The coefficients of transforms as variables that are set in front of the loops: they stay in registers there.
+#[derive(Clone, Default)]
+pub struct Coefficients(Vec<(f32, Expr)>);
+
+impl Coefficients {
+    /// Sets a variable to each coefficient that is not 1 or -1 of a transform. `transform` is one of a [`Points`].
+    pub fn set(cx: &mut LowerCx, transform: impl Fn(&mut Coefficients, &mut LowerCx)) -> Coefficients {
+        let mut all = Coefficients::default();
+        // What the transform computes here goes nowhere: only the coefficients that it asks for matter.
+        cx.block(|cx| transform(&mut all, cx));
+        for (value, e) in &mut all.0 {
+            *e = Expr::Var(cx.let_(Expr::f32(*value)));
+        }
+        all
+    }
+
+    fn get(&mut self, value: f64) -> Expr {
+        let value = value as f32;
+        if let Some((_, e)) = self.0.iter().find(|(v, _)| *v == value) {
+            return e.clone();
+        }
+        self.0.push((value, Expr::f32(value)));
+        Expr::f32(value)
+    }
+
+    /// `sum of c * x`, whose coefficients of one cost no multiplication. Coefficients of zero are left out.
+    fn sum(&mut self, terms: impl IntoIterator<Item = (f64, Expr)>) -> Expr {
+        let mut terms: Vec<(f64, Expr)> = terms.into_iter().filter(|(c, _)| *c != 0.0).collect();
+        // The first term starts the sum: one that needs no multiplication, if there is one.
+        let first = terms.iter().position(|(c, _)| *c == 1.0).unwrap_or(0);
+        let (c, x) = terms.remove(first);
+        let start = if c == 1.0 { x } else { Expr::bin(BinOp::Mul, self.get(c), x) };
+        terms.into_iter().fold(start, |sum, (c, x)| match c {
+            1.0 => Expr::bin(BinOp::Add, sum, x),
+            -1.0 => Expr::bin(BinOp::Sub, sum, x),
+            c => Expr::Fma(Box::new(self.get(c)), Box::new(x), Box::new(sum)),
+        })
+    }
 }
 
 impl Points {
@@ -61,40 +88,40 @@ impl Points {
         self.m + TAPS - 1
     }
 
-    /// `Bt d`: n inputs to n values. `let_` names an expression that is used more than once.
-    pub fn input(&self, d: &[Expr], let_: &mut dyn FnMut(Expr) -> Expr) -> Vec<Expr> {
+    /// `Bt d`: n inputs to n values.
+    pub fn input(&self, cx: &mut LowerCx, k: &mut Coefficients, d: &[Expr]) -> Vec<Expr> {
         let all = even_powers(self.pairs, None);
-        let every_other = |coefficients: &[f64], start: usize| {
-            sum(coefficients.iter().enumerate().map(|(j, c)| (*c, d[start + 2 * j].clone())))
+        let every_other = |k: &mut Coefficients, coefficients: &[f64], start: usize| {
+            k.sum(coefficients.iter().enumerate().map(|(j, c)| (*c, d[start + 2 * j].clone())))
         };
-        let mut out = vec![every_other(&all, 0)];
+        let mut out = vec![every_other(k, &all, 0)];
         for (i, a) in self.pairs.iter().enumerate() {
             let others = even_powers(self.pairs, Some(i));
-            let even = let_(every_other(&others, 2));
-            let odd = let_(every_other(&others, 1));
-            out.push(sum([(1.0, even.clone()), (*a, odd.clone())]));
-            out.push(sum([(1.0, even), (-*a, odd)]));
+            let even = Expr::Var(cx.let_(every_other(k, &others, 2)));
+            let odd = Expr::Var(cx.let_(every_other(k, &others, 1)));
+            out.push(k.sum([(1.0, even.clone()), (*a, odd.clone())]));
+            out.push(k.sum([(1.0, even), (-*a, odd)]));
         }
-        out.push(every_other(&all, 1));
+        out.push(every_other(k, &all, 1));
         out
     }
 
     /// `At p`: n products to m outputs.
-    pub fn output(&self, p: &[Expr], let_: &mut dyn FnMut(Expr) -> Expr) -> Vec<Expr> {
+    pub fn output(&self, cx: &mut LowerCx, k: &mut Coefficients, p: &[Expr]) -> Vec<Expr> {
         let mut halves = Vec::new();
         for i in 0..self.pairs.len() {
             let (plus, minus) = (&p[1 + 2 * i], &p[2 + 2 * i]);
-            let even = let_(Expr::bin(BinOp::Add, plus.clone(), minus.clone()));
-            let odd = let_(Expr::bin(BinOp::Sub, plus.clone(), minus.clone()));
+            let even = Expr::Var(cx.let_(Expr::bin(BinOp::Add, plus.clone(), minus.clone())));
+            let odd = Expr::Var(cx.let_(Expr::bin(BinOp::Sub, plus.clone(), minus.clone())));
             halves.push([even, odd]);
         }
-        let row = |r: usize| {
+        let mut row = |r: usize| {
             let pairs = self.pairs.iter().zip(&halves).map(|(a, h)| (a.powi(r as i32), h[r % 2].clone()));
             let zero = (r == 0).then(|| (1.0, p[0].clone()));
             let infinity = (r + 1 == self.m).then(|| (1.0, p[self.n() - 1].clone()));
-            sum(zero.into_iter().chain(infinity).chain(pairs))
+            k.sum(zero.into_iter().chain(infinity).chain(pairs))
         };
-        (0..self.m).map(row).collect()
+        (0..self.m).map(&mut row).collect()
     }
 
     /// G: n rows that make a kernel's three taps the values at the points.
