@@ -23,6 +23,9 @@ use crate::with_bodies;
 /// What the choice does to numbers.
 pub const CLASS: RuleClass = RuleClass::Bounded;
 
+/// The factor by which constants may grow if nobody says otherwise.
+pub const GROWTH: f64 = 1.5;
+
 /// A way to compute a layer.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Way {
@@ -54,15 +57,44 @@ pub fn run(graph: &Graph, target: &TargetDesc, growth: f64) -> Graph {
     out
 }
 
+/// A convolution that is computed in tiles.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Chosen {
+    /// The ONNX nodes that it does the work of.
+    pub origins: Vec<String>,
+    /// The value of the attribute.
+    pub algorithm: String,
+    /// Bytes of its weights as they are, and as they are kept.
+    pub bytes: (u64, u64),
+}
+
+/// The convolutions of a graph and its bodies that have an algorithm.
+pub fn chosen(graph: &Graph) -> Vec<Chosen> {
+    let mut all = Vec::new();
+    for node in &graph.nodes {
+        let bodies = node.attrs.0.values().filter_map(|a| if let Attr::Graph(body) = a { Some(body) } else { None });
+        bodies.for_each(|body| all.extend(chosen(body)));
+        let (Some(points), Some(shape)) = (winograd::points(&node.attrs), shape(graph, node)) else { continue };
+        let algorithm = node.attrs.str(winograd::ATTR).unwrap_or_default().to_string();
+        let bytes = (kernel_bytes(shape, 9), kernel_bytes(shape, (points.n() * points.n()) as u64));
+        all.push(Chosen { origins: node.origins.clone(), algorithm, bytes });
+    }
+    all
+}
+
+/// Bytes of kernels of so many numbers.
+fn kernel_bytes(shape: Shape, taps: u64) -> u64 {
+    4 * taps * shape.channels * shape.filters
+}
+
 /// The ways of a convolution, if Winograd's algorithm computes it at all.
 fn layer(graph: &Graph, n: usize, target: &TargetDesc) -> Option<Layer> {
     let node = &graph.nodes[n];
     let shape = shape(graph, node)?;
-    let bytes = |taps: u64| 4 * taps * shape.channels * shape.filters;
-    let mut ways = vec![Way { algorithm: None, cycles: cost::direct(target, shape), bytes: bytes(9) }];
+    let mut ways = vec![Way { algorithm: None, cycles: cost::direct(target, shape), bytes: kernel_bytes(shape, 9) }];
     for (name, points) in winograd::ALGORITHMS {
         let cycles = cost::tiled(target, points, shape);
-        ways.push(Way { algorithm: Some(name), cycles, bytes: bytes((points.n() * points.n()) as u64) });
+        ways.push(Way { algorithm: Some(name), cycles, bytes: kernel_bytes(shape, (points.n() * points.n()) as u64) });
     }
     ways.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
     // Only what needs fewer bytes is worth more time.
@@ -87,7 +119,7 @@ fn shape(graph: &Graph, node: &Node) -> Option<Shape> {
     (!y.contains(&0)).then_some(Shape { images, height, width, channels: w[1], filters })
 }
 
-/// Takes slower ways until all layers together need at most `allowed` bytes more than directly, the least loss of time for each byte first.
+/// Takes ways of fewer bytes until all layers together need at most `allowed` bytes more than directly, the least loss of time for each byte first.
 fn shrink(layers: &mut [Layer], allowed: u64) {
     let direct = |l: &Layer| l.ways.last().map_or(0, |w| w.bytes);
     loop {

@@ -176,7 +176,7 @@ pub enum Size {
 
 impl Default for Freedom {
     fn default() -> Freedom {
-        Freedom { math: Math::Fast, max_size: Size::Times(1.5) }
+        Freedom { math: Math::Fast, max_size: Size::Times(onnxc_passes::winograd::GROWTH) }
     }
 }
 

@@ -214,6 +214,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
+        "winograd": super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)),
         "stack_bytes": object.stack_bytes, "kernels": object.kernels, "functions": object.functions,
     });
     format!("{report:#}\n").into_bytes()

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod algorithms;
 mod bench;
 mod check;
 mod compile;
