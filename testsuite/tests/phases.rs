@@ -96,7 +96,8 @@ fn read(path: &Path) -> Graph {
 fn operators(graph: &Graph) -> String {
     fn count(graph: &Graph, dots: &str, counts: &mut BTreeMap<String, usize>) {
         for node in &graph.nodes {
-            *counts.entry(format!("{dots}{}", node.op.name)).or_default() += 1;
+            let algorithm = node.attrs.str(onnxc_ops::winograd::ATTR).map(|a| format!(" ({a})")).unwrap_or_default();
+            *counts.entry(format!("{dots}{}{algorithm}", node.op.name)).or_default() += 1;
             for attr in node.attrs.0.values() {
                 if let Attr::Graph(body) = attr {
                     count(body, &format!("{dots}."), counts);
