@@ -8,8 +8,9 @@ pub mod fuse;
 pub mod layout;
 pub mod memory;
 pub mod plan;
+pub mod winograd;
 
-use onnxc_egraph::{Limits, Outcome, Rule};
+use onnxc_egraph::{Limits, Outcome, Rule, RuleClass};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Attr, Graph};
@@ -41,11 +42,34 @@ impl Phase {
     }
 }
 
+/// How far passes may go from the numbers of the model's own operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Math {
+    /// The same real numbers, rounded in another order.
+    Strict,
+    /// Rounding may grow by a stated bound.
+    #[default]
+    Fast,
+}
+
+impl Math {
+    /// May a rule of this class be used?
+    pub fn allows(self, class: RuleClass) -> bool {
+        self == Math::Fast || class != RuleClass::Bounded
+    }
+}
+
 /// Runs a phase, in bodies too. The result computes the same function and costs no more under the target's model.
 pub fn run(phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
+    run_within(Math::default(), phase, graph, target)
+}
+
+/// The same with the rules that `math` allows.
+pub fn run_within(math: Math, phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
     let ops = OpSet(onnxc_ops::ALL);
-    let inner = with_bodies(graph, &|body| run(phase, body, target).0);
-    onnxc_egraph::rewrite(inner.as_ref().unwrap_or(graph), ops, &phase.rules(), &cost::TargetCost::new(target), Limits::default())
+    let inner = with_bodies(graph, &|body| run_within(math, phase, body, target).0);
+    let rules: Vec<Rule> = phase.rules().into_iter().filter(|r| math.allows(r.class)).collect();
+    onnxc_egraph::rewrite(inner.as_ref().unwrap_or(graph), ops, &rules, &cost::TargetCost::new(target), Limits::default())
 }
 
 /// The graph with every body replaced by what `pass` makes of it; `None` when it has no bodies.

@@ -13,7 +13,7 @@ use onnxc_ir::plan::{Plan, Step};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{parse, text, verify};
 use onnxc_onnx::{Options, import};
-use onnxc_passes::{Phase, plan};
+use onnxc_passes::{Phase, plan, winograd};
 use onnxc_testsuite::{data, pb};
 
 /// One machine for all snapshots, whatever runs the test.
@@ -28,6 +28,7 @@ fn phases(graph: Graph, target: &TargetDesc) -> (Vec<(&'static str, Graph)>, Pla
         let (next, _) = onnxc_passes::run(phase, &all[all.len() - 1].1, target);
         all.push((phase.name(), next));
     }
+    all.push(("winograd", winograd::run(&all[all.len() - 1].1, target, winograd::GROWTH)));
     let last = plan::schedule(&all[all.len() - 1].1);
     let planned = plan::plan(&last, target).unwrap_or_else(|e| panic!("{e:?}\n{}", text::print(&last)));
     all.push(("schedule", last));
@@ -95,7 +96,8 @@ fn read(path: &Path) -> Graph {
 fn operators(graph: &Graph) -> String {
     fn count(graph: &Graph, dots: &str, counts: &mut BTreeMap<String, usize>) {
         for node in &graph.nodes {
-            *counts.entry(format!("{dots}{}", node.op.name)).or_default() += 1;
+            let algorithm = node.attrs.str(onnxc_ops::winograd::ATTR).map(|a| format!(" ({a})")).unwrap_or_default();
+            *counts.entry(format!("{dots}{}{algorithm}", node.op.name)).or_default() += 1;
             for attr in node.attrs.0.values() {
                 if let Attr::Graph(body) = attr {
                     count(body, &format!("{dots}."), counts);

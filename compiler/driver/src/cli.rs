@@ -145,6 +145,52 @@ pub struct Machine {
     pub max_threads: Option<u32>,
 }
 
+/// What the compiler may do for speed.
+#[derive(Args, Debug, Clone)]
+pub struct Freedom {
+    /// Rounding: `strict` keeps the model's own operations, in any order; `fast` may let rounding errors grow by a bound that is stated
+    /// (Winograd's convolutions, integers between quantisations).
+    #[arg(long, value_enum, default_value_t = Math::Fast)]
+    pub math: Math,
+    /// How large faster forms of the weights may make the model's constants: a multiple of what they are, or bytes (with K, M or G).
+    #[arg(long, value_name = "1.5x|BYTES", default_value = "1.5x", value_parser = size)]
+    pub max_size: Size,
+}
+
+/// Forms of arithmetic.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Math {
+    /// The model's operations.
+    Strict,
+    /// Bounded errors are allowed.
+    Fast,
+}
+
+/// A limit of size.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Size {
+    /// A multiple of the constants' bytes.
+    Times(f64),
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl Default for Freedom {
+    fn default() -> Freedom {
+        Freedom { math: Math::Fast, max_size: Size::Times(onnxc_passes::winograd::GROWTH) }
+    }
+}
+
+impl Freedom {
+    /// What passes are told.
+    pub fn math(&self) -> onnxc_passes::Math {
+        match self.math {
+            Math::Strict => onnxc_passes::Math::Strict,
+            Math::Fast => onnxc_passes::Math::Fast,
+        }
+    }
+}
+
 /// Looking into the compiler.
 #[derive(Args, Debug, Clone, Default)]
 pub struct Debugging {
@@ -194,6 +240,9 @@ pub struct Compile {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// Looking inside.
     #[command(flatten)]
     pub debugging: Debugging,
@@ -231,6 +280,9 @@ pub struct Run {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// Looking inside.
     #[command(flatten)]
     pub debugging: Debugging,
@@ -254,6 +306,9 @@ pub struct Verify {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// Looking inside.
     #[command(flatten)]
     pub debugging: Debugging,
@@ -277,6 +332,9 @@ pub struct Bench {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// Looking inside.
     #[command(flatten)]
     pub debugging: Debugging,
@@ -309,6 +367,9 @@ pub struct Check {
     /// Machine.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// One JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -444,6 +505,22 @@ fn prefix(text: &str) -> Result<String, String> {
     if good { Ok(text.to_string()) } else { Err("a prefix is a C identifier: letters, digits and _, no digit first".into()) }
 }
 
+/// `1.5x`, `600M`
+fn size(text: &str) -> Result<Size, String> {
+    let wrong = || format!("`{text}`: write it as 1.5x, or as bytes: 4096, 300K, 20M, 1G");
+    if let Some(times) = text.strip_suffix('x') {
+        return times.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0).map(Size::Times).ok_or_else(wrong);
+    }
+    let shift = match text.chars().last() {
+        Some('K') => 10,
+        Some('M') => 20,
+        Some('G') => 30,
+        _ => 0,
+    };
+    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
+    digits.parse().ok().and_then(|n: u64| n.checked_mul(1 << shift)).map(Size::Bytes).ok_or_else(wrong)
+}
+
 fn weights(text: &str) -> Result<Weights, String> {
     match text.split_once(':') {
         None if text == "embed" => Ok(Weights::Embed),
@@ -475,6 +552,8 @@ mod tests {
         assert_eq!(shape("s="), Ok(("s".into(), vec![])));
         assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err() && dim("N=1,").is_err());
         assert_eq!(weights("section:.w"), Ok(Weights::Section(".w".into())));
+        assert_eq!((size("2x"), size("20M"), size("7")), (Ok(Size::Times(2.0)), Ok(Size::Bytes(20 << 20)), Ok(Size::Bytes(7))));
+        assert!(size("x").is_err() && size("-1x").is_err() && size("20m").is_err() && size("").is_err());
         assert!(weights("section:").is_err() && prefix("1a").is_err() && prefix("a-b").is_err());
     }
 }

@@ -10,10 +10,12 @@ use onnxc_ir::plan::Plan;
 use onnxc_ir::{Attr, Graph, ValueId, text, verify};
 use onnxc_onnx::Port;
 use onnxc_passes::plan::{self, Lowered};
+use onnxc_passes::winograd;
 use onnxc_targets::Target;
 use sha2::Digest;
 
-use crate::cli::{Debugging, Model};
+use crate::cli::{Debugging, Freedom, Model, Size};
+use crate::commands::constant_bytes;
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
@@ -32,7 +34,7 @@ pub struct Pass {
 
 enum Run {
     Import,
-    Graph(fn(&Graph, &Target) -> Graph),
+    Graph(fn(&Graph, &Target, &Freedom) -> Graph),
     Lower,
     Place,
     /// Named here for the lists; the command runs it.
@@ -46,15 +48,21 @@ pub const PASSES: &[Pass] = &[
         phase: "canonicalize",
         name: "canonicalize",
         about: "exact rules, recognition of decomposed operators, folding into weights (e-graph)",
-        run: Run::Graph(|g, t| onnxc_passes::run(onnxc_passes::Phase::Canonicalize, g, &t.desc).0),
+        run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Canonicalize, g, &t.desc).0),
     },
     Pass {
         phase: "fuse",
         name: "fuse",
         about: "elementwise work into maps and epilogues (e-graph)",
-        run: Run::Graph(|g, t| onnxc_passes::run(onnxc_passes::Phase::Fuse, g, &t.desc).0),
+        run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Fuse, g, &t.desc).0),
     },
-    Pass { phase: "layout", name: "schedule", about: "dead code, order of execution", run: Run::Graph(|g, _| plan::schedule(g)) },
+    Pass { phase: "choose", name: "winograd", about: "algorithms of convolutions of 3 by 3", run: Run::Graph(algorithms) },
+    Pass {
+        phase: "layout",
+        name: "schedule",
+        about: "dead code, order of execution",
+        run: Run::Graph(|g, _, _| plan::schedule(g)),
+    },
     Pass {
         phase: "lower",
         name: "lower",
@@ -64,6 +72,18 @@ pub const PASSES: &[Pass] = &[
     Pass { phase: "memory", name: "place", about: "arena offsets by liveness, weight blob", run: Run::Place },
     Pass { phase: "codegen", name: "codegen", about: "loop nests and microkernels to machine code", run: Run::Codegen },
 ];
+
+/// The graph with algorithms of convolutions, where they are allowed.
+fn algorithms(graph: &Graph, target: &Target, freedom: &Freedom) -> Graph {
+    if !freedom.math().allows(winograd::CLASS) {
+        return graph.clone();
+    }
+    let growth = match freedom.max_size {
+        Size::Times(n) => n,
+        Size::Bytes(n) => n as f64 / (constant_bytes(graph) as f64).max(1.0),
+    };
+    winograd::run(graph, &target.desc, growth)
+}
 
 /// What the pipeline has made so far.
 enum State {
@@ -206,7 +226,7 @@ pub fn limits(given: &[(String, u64)]) -> Done<onnxc_onnx::Limits> {
 }
 
 /// Runs every pass up to the plan.
-pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Compiled> {
+pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &Debugging) -> Done<Compiled> {
     prepare(debugging)?;
     let progress = Progress::start("import");
     let mut times = Times::default();
@@ -229,7 +249,7 @@ pub fn compile(model: &Model, target: &Target, debugging: &Debugging) -> Done<Co
                 names = made.slots.into_iter().map(|(name, _)| name).collect();
                 State::Graph(g)
             }
-            (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target))),
+            (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target, freedom))),
             (Run::Lower, State::Graph(g)) => {
                 compilable(&g)?;
                 let aliases = aliases(&g, &names, &model.aliases)?;

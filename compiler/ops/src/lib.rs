@@ -40,6 +40,7 @@ mod view;
 
 use onnxc_ir::op::OpDef;
 
+pub use conv::winograd;
 pub use quantized::{dequantization, quantization};
 pub use sequences::LISTS;
 

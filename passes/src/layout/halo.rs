@@ -3,6 +3,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::View;
+use onnxc_ops::winograd;
 
 use super::{Order, channels_last};
 
@@ -13,7 +14,7 @@ pub struct Halo(pub Vec<(u64, u64)>);
 /// Rows of fewer pixels lose more by not merging with the next row than a padded copy costs.
 const NARROW: u64 = 10;
 
-/// The border that each value should have: the largest padding of the convolutions that read it.
+/// The border that each value should have: the largest padding of the convolutions that read it, and what their tiles reach over the end.
 pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
     let mut halos: Vec<Option<Halo>> = vec![None; graph.values.len()];
     for node in &graph.nodes {
@@ -24,16 +25,27 @@ pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
         let ty = graph.ty(*x);
         let spatial = ty.rank().saturating_sub(2);
         let wide = ty.shape.last().is_some_and(|w| w.range(&graph.bounds).1 >= NARROW);
-        let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && pads.iter().any(|p| *p > 0);
+        let over = overhang(graph, node, spatial);
+        let needs = pads.iter().any(|p| *p > 0) || over.iter().any(|n| *n > 0);
+        let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && needs;
         if !wide || !fits || orders[x.0 as usize] != channels_last(ty.rank()) {
             continue;
         }
         let halo = halos[x.0 as usize].get_or_insert_with(|| Halo(vec![(0, 0); ty.rank()]));
         for (d, border) in halo.0[2..].iter_mut().enumerate() {
-            *border = (border.0.max(pads[d] as u64), border.1.max(pads[d + spatial] as u64));
+            *border = (border.0.max(pads[d] as u64), border.1.max(pads[d + spatial] as u64 + over[d]));
         }
     }
     halos
+}
+
+/// What a convolution in tiles reads beyond its pads.
+fn overhang(graph: &Graph, node: &Node, spatial: usize) -> Vec<u64> {
+    let shape = graph.ty(node.outputs[0]).const_shape();
+    match (winograd::points(&node.attrs), shape.as_deref()) {
+        (Some(points), Some([_, _, height, width])) => winograd::overhang(points, *height, *width).to_vec(),
+        _ => vec![0; spatial],
+    }
 }
 
 /// True for convolutions that read zeros where they pad: floats, and bytes whose zero point is 0.

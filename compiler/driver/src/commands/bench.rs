@@ -24,7 +24,7 @@ pub fn bench(args: &Bench) -> Done<()> {
         None => args.model.clone(),
     };
     let target = super::this_machine(&args.machine, args.threads)?;
-    let (engine, compiled) = engine::jit(&model, &target, &args.debugging)?;
+    let (engine, compiled) = engine::jit(&model, &target, &args.freedom, &args.debugging)?;
     let inputs = match &args.inputs {
         Some(path) => data::read(path, "input", &engine.inputs)?.0,
         None => random(&engine.inputs.slots)?,

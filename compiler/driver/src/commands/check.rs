@@ -56,7 +56,7 @@ fn answer(args: &Check, target: &Target) -> Done<Answer> {
     let dimensions = Dimensions::of(&graph);
     if dimensions.open.is_empty() {
         for (_, model) in &choices {
-            pipeline::compile(model, target, &Debugging::default())?;
+            pipeline::compile(model, target, &args.freedom, &Debugging::default())?;
         }
         return Ok(Answer { graph, dimensions, found: Found::default() });
     }

@@ -84,7 +84,7 @@ fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
     let mut built: Option<Built> = None;
     let mut merge = Merge::new(names.clone());
     for (values, model) in choices {
-        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.debugging)?);
+        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.freedom, &args.debugging)?);
         if names.is_empty() {
             one.plans.plans.push((values, plan));
             return Ok(one);
@@ -214,6 +214,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
+        "winograd": super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)),
         "stack_bytes": object.stack_bytes, "kernels": object.kernels, "functions": object.functions,
     });
     format!("{report:#}\n").into_bytes()

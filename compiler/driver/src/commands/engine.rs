@@ -5,7 +5,7 @@ use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DimBindings, Graph, Tensor, TensorType};
 use onnxc_targets::Target;
 
-use crate::cli::{Debugging, Model};
+use crate::cli::{Debugging, Freedom, Model};
 use crate::data::{self, Side};
 use crate::fault::{Done, Fault};
 use crate::pipeline::{self, Compiled};
@@ -32,8 +32,8 @@ pub fn interpreter(model: &Model) -> Done<Engine> {
 }
 
 /// Compiles a model for this machine, and says what it compiled.
-pub fn jit(model: &Model, target: &Target, debugging: &Debugging) -> Done<(Engine, Compiled)> {
-    let mut compiled = pipeline::compile(model, target, debugging)?;
+pub fn jit(model: &Model, target: &Target, freedom: &Freedom, debugging: &Debugging) -> Done<(Engine, Compiled)> {
+    let mut compiled = pipeline::compile(model, target, freedom, debugging)?;
     let plan = &compiled.plan;
     let progress = crate::progress::Progress::start("codegen");
     crate::reproducer::entering("codegen", Some(&compiled.graph));

@@ -1,25 +1,28 @@
-//! The part of `onnxc inspect` about quantised models: which nodes run in integers, and why the others do not.
+//! The part of `onnxc inspect` about what passes make of a model: of quantised ones, which nodes run in integers, and why the others do not.
 
 use std::fmt::Write;
 
 use onnxc_ir::Graph;
 use onnxc_passes::Phase;
 use onnxc_passes::canonicalize::quantized::report::{self, Row};
+use onnxc_passes::winograd::{self, Chosen};
 use serde_json::json;
 
 use crate::fault::{Done, Fault};
 use crate::pipeline;
 
-/// One row per node of a quantised model whose dimensions are all known; no rows for others.
-pub fn rows(graph: &Graph) -> Done<Vec<Row>> {
+/// One row per node of a quantised model whose dimensions are all known, and the convolutions that are computed in tiles; nothing for others.
+pub fn rows(graph: &Graph) -> Done<(Vec<Row>, Vec<Chosen>)> {
     if pipeline::compilable(graph).is_err() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     // The rules ask the target about costs only.
     let host = target_lexicon::Triple::host().to_string();
     let target = onnxc_targets::describe(&host, "", 1).map_err(|e| Fault::Usage(e.to_string()))?;
     let canonical = onnxc_passes::run(Phase::Canonicalize, graph, &target.desc).0;
-    Ok(report::rows(graph, &onnxc_passes::run(Phase::Fuse, &canonical, &target.desc).0))
+    let fused = onnxc_passes::run(Phase::Fuse, &canonical, &target.desc).0;
+    let tiled = winograd::chosen(&winograd::run(&fused, &target.desc, winograd::GROWTH));
+    Ok((report::rows(graph, &fused), tiled))
 }
 
 /// For people: how many run in integers, and one line for each that does not.

@@ -24,14 +24,14 @@ pub fn inspect(args: &Inspect) -> Done<()> {
     let producer = imported.as_ref().map_or("", |i| i.producer.as_str());
     let opsets: BTreeMap<String, i64> =
         imported.iter().flat_map(|i| &i.opsets).map(|(d, v)| (full_domain(d).to_string(), *v)).collect();
-    let integers = super::integers::rows(&graph)?;
+    let (integers, tiled) = super::integers::rows(&graph)?;
     if args.json {
         let io = |ids: &[ValueId]| -> Vec<_> {
             ids.iter().map(|id| json!({ "name": graph.value(*id).name, "type": graph.ty(*id).to_string() })).collect()
         };
         let facts = json!({ "name": graph.name, "producer": producer, "opsets": opsets, "inputs": io(&graph.inputs),
             "outputs": io(&graph.outputs), "operators": ops, "constant_bytes": constants,
-            "quantized": super::integers::json(&integers) });
+            "quantized": super::integers::json(&integers), "winograd": super::algorithms::json(&tiled) });
         return print_all(&format!("{facts:#}\n"));
     }
     let mut out = format!("name      {}\nproducer  {producer}\n", graph.name);
@@ -46,6 +46,7 @@ pub fn inspect(args: &Inspect) -> Done<()> {
     for (op, n) in ops {
         let _ = writeln!(out, "{n:>9} {op}");
     }
+    out += &super::algorithms::text(&tiled);
     out += &super::integers::text(&integers);
     print_all(&out)
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod algorithms;
 mod bench;
 mod check;
 mod compile;
@@ -11,6 +12,7 @@ mod operators;
 mod probe;
 mod run;
 
+pub use check::constant_bytes;
 use onnxc_targets::Target;
 
 use crate::cli::{Command, Machine};

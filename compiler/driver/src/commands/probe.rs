@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::Graph;
 use onnxc_targets::Target;
 
-use crate::cli::{Debugging, Extent, Model};
+use crate::cli::{Debugging, Extent, Freedom, Model};
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::pipeline;
 
@@ -209,7 +209,7 @@ fn span(model: &Model, dimensions: &Dimensions, sizes: &Trial, open: &Open, targ
 
 /// What is wrong with a model whose sizes are given, if anything.
 fn compiles(model: &Model, target: &Target) -> Done<Option<Vec<Diagnostic>>> {
-    match pipeline::compile(model, target, &Debugging::default()) {
+    match pipeline::compile(model, target, &Freedom::default(), &Debugging::default()) {
         Ok(_) => Ok(None),
         Err(Fault::Model(problems)) => Ok(Some(problems)),
         Err(Fault::Usage(text)) => Ok(Some(vec![Diagnostic::new("usage", text)])),

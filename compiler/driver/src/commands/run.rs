@@ -16,7 +16,7 @@ pub fn run(args: &Run) -> Done<()> {
     let engine = if args.interpret {
         engine::interpreter(model)?
     } else {
-        engine::jit(model, &super::this_machine(&args.machine, threads)?, &args.debugging)?.0
+        engine::jit(model, &super::this_machine(&args.machine, threads)?, &args.freedom, &args.debugging)?.0
     };
     let (inputs, kind) = data::read(&args.inputs, "input", &engine.inputs)?;
     let outputs = engine.run(&inputs, threads)?;
@@ -54,7 +54,7 @@ pub fn verify(args: &Verify) -> Done<()> {
         let engine = match ready.take() {
             Some((same, engine)) if same == fixed => engine,
             _ if args.interpret => engine::interpreter(&model)?,
-            _ => engine::jit(&model, &super::this_machine(&args.machine, threads)?, &args.debugging)?.0,
+            _ => engine::jit(&model, &super::this_machine(&args.machine, threads)?, &args.freedom, &args.debugging)?.0,
         };
         let (inputs, _) = data::read(set, "input", &engine.inputs)?;
         let (want, _) = data::read(set, "output", &engine.outputs)?;

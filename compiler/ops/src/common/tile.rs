@@ -98,6 +98,11 @@ pub struct Product {
 /// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B, in quarters of a cycle of a
 /// core with as many multipliers as load ports for vectors and twice as many for scalars.
 pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
+    choose_among(target, int8, rows, cols, |_| true)
+}
+
+/// [`choose`] among some of the tiles.
+pub fn choose_among(target: &TargetDesc, int8: bool, rows: u64, cols: u64, allowed: impl Fn(&(u32, u32)) -> bool) -> (u32, u32) {
     let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
     let cost = |&&(mr, nr): &&(u32, u32)| {
         let panels = cols.div_ceil(u64::from(nr));
@@ -107,7 +112,7 @@ pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u3
         let full = 4 * height * vectors + 2 * height + 8 * vectors;
         (panels * blocks).saturating_mul(full)
     };
-    tiles.iter().min_by_key(cost).copied().expect("internal: a target has tiles")
+    tiles.iter().filter(|t| allowed(t)).min_by_key(cost).copied().expect("internal: a target has tiles")
 }
 
 /// [`choose`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
@@ -213,6 +218,19 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             });
         });
     }
+}
+
+/// Emits the products of all steps of the one outer dimension, each with its panels outside: columns stream once, the rows stay near.
+pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
+    let [outer] = &p.outer[..] else { unreachable!("internal: one dimension around the products") };
+    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
+    let panels = p.cols.bound.div_ceil(u64::from(p.nr));
+    cx.for_in(kind, &outer.n, |cx, i| {
+        let at = Point::start(p).step(&i, outer);
+        cx.for_(LoopKind::Serial, panels, |cx, panel| {
+            row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
+        });
+    });
 }
 
 /// Rows of a block: 20 rows are 10 + 10, not 14 + 6.

@@ -7,22 +7,23 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
+use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::nest;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
 
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
-struct Conv {
+pub(super) struct Conv {
     geometry: Geometry,
-    x: Arg,
-    y: Arg,
+    pub x: Arg,
+    pub y: Arg,
     kernel: Vec<u64>,
     /// Channels of a group, filters of a group.
-    channels: u64,
-    filters: u64,
-    program: ScalarProgram,
-    operands: Vec<Arg>,
+    pub channels: u64,
+    pub filters: u64,
+    pub program: ScalarProgram,
+    pub operands: Vec<Arg>,
 }
 
 pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
@@ -44,7 +45,10 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     }
     let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
     let depthwise = w.view.shape[1] == 1 && w.view.shape[0] == geometry.group && geometry.group > 1;
-    let x = pad(cx, &x, &geometry, depthwise);
+    let points = winograd::points(cx.attrs).filter(|_| x.view.is_fixed() && y.view.is_fixed());
+    let transformed = points.zip(w.constant.as_ref().map(|t| t.to_vec::<f32>()));
+    let zeros = zeros(&geometry, &y.view, points);
+    let x = pad(cx, &x, &zeros, depthwise || transformed.is_some());
     let conv = Conv {
         kernel: w.view.shape[2..].to_vec(),
         channels: w.view.shape[1],
@@ -55,30 +59,44 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         program,
         operands,
     };
+    if let Some((points, weights)) = transformed {
+        winograd::emit(cx, &conv, points, &weights);
+        return Ok(());
+    }
     let in_place = conv.writes_in_place();
     if in_place { conv.emit(cx, depthwise) } else { conv.emit_through_scratch(cx, depthwise) }
 }
 
-/// x with a zero halo in scratch memory, channels last; x itself when it needs no halo (and, for depthwise kernels, has dense channels).
-fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
-    let spatial = x.view.shape.len() - 2;
-    let padded = g.pads.iter().any(|p| *p != 0);
+/// The zeros that x needs before and behind each dimension of space: the pads, and what tiles reach over the end.
+fn zeros(g: &Geometry, y: &View, points: Option<&Points>) -> Vec<(i64, i64)> {
+    let spatial = y.shape.len() - 2;
+    let mut zeros: Vec<(i64, i64)> = (0..spatial).map(|d| (g.pads[d], g.pads[d + spatial])).collect();
+    if let Some(points) = points {
+        let over = winograd::overhang(points, y.shape[2], y.shape[3]);
+        zeros.iter_mut().zip(over).for_each(|(z, over)| z.1 += over as i64);
+    }
+    zeros
+}
+
+/// x with zeros around it in scratch memory, channels last; x itself when it needs none (and, for `dense_channels`, has these).
+fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) -> Arg {
+    let padded = zeros.iter().any(|z| *z != (0, 0));
     if !padded && (!dense_channels || x.view.strides[1] == 1 || x.view.shape[1] == 1) {
         return x.clone();
     }
-    let zeros = |d: usize| cx.halos[0].get(d + 2).copied().unwrap_or_default();
-    let enough = |d: usize| zeros(d).0 >= g.pads[d].max(0) as u64 && zeros(d).1 >= g.pads[d + spatial].max(0) as u64;
-    if (0..spatial).all(enough) && (!dense_channels || x.view.strides[1] == 1) {
+    let there = |d: usize| cx.halos[0].get(d + 2).copied().unwrap_or_default();
+    let enough = |(d, z): (usize, &(i64, i64))| there(d).0 as i64 >= z.0 && there(d).1 as i64 >= z.1;
+    if zeros.iter().enumerate().all(enough) && (!dense_channels || x.view.strides[1] == 1) {
         let mut view = x.view.clone();
-        for d in 0..spatial {
-            view.shape[d + 2] = view.shape[d + 2].saturating_add_signed(g.pads[d] + g.pads[d + spatial]);
-            view.offset -= g.pads[d] * view.strides[d + 2];
+        for (d, (before, behind)) in zeros.iter().enumerate() {
+            view.shape[d + 2] = view.shape[d + 2].saturating_add_signed(before + behind);
+            view.offset -= before * view.strides[d + 2];
         }
         return Arg { view, ..x.clone() };
     }
     let mut shape = x.view.shape.clone();
-    for d in 0..spatial {
-        shape[d + 2] += (g.pads[d] + g.pads[d + spatial]) as u64;
+    for (d, (before, behind)) in zeros.iter().enumerate() {
+        shape[d + 2] += (before + behind) as u64;
     }
     let whole = channels_last(&shape);
     let elements: u64 = shape.iter().product();
@@ -89,8 +107,8 @@ fn pad(cx: &mut LowerCx, x: &Arg, g: &Geometry, dense_channels: bool) -> Arg {
     let mut inner = whole.clone();
     inner.shape.clone_from(&x.view.shape);
     inner.open.clone_from(&x.view.open);
-    for d in 0..spatial {
-        inner.offset += g.pads[d] * inner.strides[d + 2];
+    for (d, (before, _)) in zeros.iter().enumerate() {
+        inner.offset += before * inner.strides[d + 2];
     }
     cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
@@ -266,7 +284,7 @@ impl Conv {
     }
 
     /// The bias as dense f32: its own buffer, which tiles read from the filter on.
-    fn bias(&self, cx: &mut LowerCx) -> Option<(BufId, i64)> {
+    pub fn bias(&self, cx: &mut LowerCx) -> Option<(BufId, i64)> {
         let b = cx.opt(2)?;
         if let Some(tensor) = &b.constant {
             // Padded by a panel: the last tile of the last group may load whole vectors.

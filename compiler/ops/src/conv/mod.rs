@@ -7,8 +7,10 @@
 //! neighbouring outputs, its k loop runs over kernel positions and channels. Padding is a zero halo in scratch memory.
 
 mod lower;
+pub mod winograd;
 
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
@@ -149,6 +151,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if x.dtype != w.dtype || !matches!(x.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
         return Err(OpError::new(format!("x is {x} and w is {w}; both need one float type")));
     }
+    winograd::check(cx.attrs, w)?;
     let spatial = x.rank() - 2;
     let g = Geometry::of(cx.attrs, spatial);
     if g.strides.len() != spatial || g.dilations.len() != spatial || g.pads.len() != 2 * spatial {
@@ -220,6 +223,12 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 }
 
 fn samples() -> Vec<Sample> {
+    let mut all = plain_samples();
+    all.extend(winograd_samples());
+    all
+}
+
+fn plain_samples() -> Vec<Sample> {
     let f32s = |shape: &[u64]| Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0));
     let weights = |shape: &[u64]| {
         let n: u64 = shape.iter().product();
@@ -259,4 +268,50 @@ fn samples() -> Vec<Sample> {
         case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
         case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),
     ]
+}
+
+/// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.
+fn winograd_samples() -> Vec<Sample> {
+    let data = |shape: &[u64]| Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0));
+    // So small that results are of the order of one: the error is one part in some hundred thousand of the largest result.
+    let weights = |shape: &[u64]| {
+        let n: u64 = shape.iter().product();
+        let values = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1024.0).collect();
+        Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
+    };
+    let mut relu_of_sum = ScalarProgram::default();
+    let (sum, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
+    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, sum, other), relu_of_sum.float(0.0, DType::F32));
+    relu_of_sum.bin(BinOp::Max, sum, zero);
+    // Longer than what is computed together with the transform.
+    let mut swish = ScalarProgram::default();
+    let x = swish.arg(0, DType::F32);
+    let mut value = x;
+    for _ in 0..12 {
+        let half = swish.float(0.5, DType::F32);
+        value = swish.bin(BinOp::Mul, value, half);
+        value = swish.bin(BinOp::Add, value, x);
+    }
+    let mut out = Vec::new();
+    for (algorithm, _) in winograd::ALGORITHMS {
+        let attrs = |pads: [i64; 4]| {
+            let attrs = Attrs::default().with("pads", Attr::Ints(pads.to_vec()));
+            attrs.with(winograd::ATTR, Attr::Str((*algorithm).to_string()))
+        };
+        let epilogue = |attrs: Attrs, program: &ScalarProgram| attrs.with("epilogue", Attr::Program(program.clone()));
+        let mut case = |attrs: Attrs, inputs| out.push(Sample { attrs, inputs, n_outputs: 1 });
+        case(attrs([1; 4]), vec![data(&[1, 5, 8, 8]), weights(&[3, 5, 3, 3]), weights(&[3])]);
+        case(attrs([0; 4]), vec![data(&[1, 3, 3, 3]), weights(&[1, 3, 3, 3]), None]);
+        case(attrs([1, 0, 2, 1]), vec![data(&[2, 70, 7, 13]), weights(&[35, 70, 3, 3]), weights(&[35])]);
+        case(attrs([1; 4]), vec![data(&[3, 16, 17, 30]), weights(&[16, 16, 3, 3]), None]);
+        case(
+            epilogue(attrs([1; 4]), &relu_of_sum),
+            vec![data(&[2, 9, 10, 11]), weights(&[33, 9, 3, 3]), weights(&[33]), data(&[2, 33, 10, 11])],
+        );
+        case(epilogue(attrs([1; 4]), &relu_of_sum), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, 3, 3]), None, data(&[66, 1, 1])]);
+        case(epilogue(attrs([1; 4]), &swish), vec![data(&[1, 20, 9, 9]), weights(&[20, 20, 3, 3]), weights(&[20])]);
+        // Computed weights: the attribute is no more than a permission.
+        case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, 3, 3]), None]);
+    }
+    out
 }

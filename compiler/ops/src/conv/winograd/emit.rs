@@ -1,0 +1,328 @@
+//! The loops: for every block of tiles the transform of the input, a product for each point, the transform of the result with bias and epilogue.
+
+use onnxc_ir::DType;
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lower::LowerCx;
+use onnxc_ir::op::Extent;
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
+
+use super::blocks::{Blocks, Shape};
+use super::points::{Coefficients, Points};
+use crate::common::tile::{self, Outer, Product, broadcast_strides};
+use crate::conv::lower::Conv;
+
+/// Channels that a transform keeps in the first-level cache between its two directions.
+const CHANNELS: u64 = 64;
+/// Most operations of the epilogues of a tile that are computed together with the transform.
+const MOST_NODES: usize = 200;
+/// Fewer blocks than so many for each thread are divided inside.
+const BLOCKS_OF_THREAD: u64 = 4;
+
+/// Distances in a buffer of `[point][tile][channel]`, in elements.
+#[derive(Clone, Copy)]
+struct Planes {
+    tile: i64,
+    point: i64,
+}
+
+impl Planes {
+    fn new(tiles: u64, channels: u64) -> Planes {
+        // Neighbours and points lie apart by an odd number of cache lines: a tile reads many neighbours, a transform all points.
+        let apart = |n: u64| if n.is_multiple_of(32) { n + 16 } else { n };
+        let tile = channels.next_multiple_of(16);
+        let tile = if tile.is_multiple_of(256) { tile + 16 } else { tile };
+        Planes { tile: tile as i64, point: apart(tiles * tile) as i64 }
+    }
+}
+
+struct Winograd<'c> {
+    conv: &'c Conv,
+    points: &'static Points,
+    blocks: Blocks,
+    weights: BufId,
+    bias: Option<(BufId, i64)>,
+    /// Transformed input, products, and what is between the two directions of a transform.
+    input: BufId,
+    products: BufId,
+    between: BufId,
+    input_planes: Planes,
+    product_planes: Planes,
+}
+
+/// Where a tile is: image, row and column of tiles.
+struct At {
+    image: Expr,
+    row: Expr,
+    column: Expr,
+}
+
+/// Emits the convolution, whose x has zeros as far as tiles reach, and whose extents and weights are known.
+pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: &[f32]) {
+    let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
+    let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
+    let blocks = Blocks::choose(cx.target, points, shape);
+    let packed = points.kernels(weights, conv.filters as usize, conv.channels as usize, blocks.product.1 as usize);
+    let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
+    let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
+    let (input_planes, product_planes) = (Planes::new(tiles, conv.channels), Planes::new(tiles, conv.filters));
+    let mut scratch = |planes: Planes| cx.scratch(DType::F32, n * n * planes.point as u64, !inside);
+    let (input, products) = (scratch(input_planes), scratch(product_planes));
+    let between = cx.scratch(DType::F32, 2 * n * n * CHANNELS, true);
+    let weights = cx.const_buf(DType::F32, packed);
+    let bias = conv.bias(cx);
+    let w = Winograd { conv, points, blocks, weights, bias, input, products, between, input_planes, product_planes };
+    if inside { w.blocks_in_order(cx) } else { w.blocks_in_parallel(cx) }
+}
+
+impl Winograd<'_> {
+    /// Coefficients of the transforms of input and result.
+    fn coefficients(&self, cx: &mut LowerCx) -> (Coefficients, Coefficients) {
+        let any = vec![Expr::f32(0.0); self.points.n()];
+        let to = Coefficients::set(cx, |k, cx| drop(self.points.input(cx, k, &any)));
+        (to, Coefficients::set(cx, |k, cx| drop(self.points.output(cx, k, &any))))
+    }
+
+    /// Blocks are tasks.
+    fn blocks_in_parallel(&self, cx: &mut LowerCx) {
+        let (tiles, size, count) = (self.blocks.tiles, self.blocks.tiles_of_block, self.blocks.count());
+        let (to, back) = self.coefficients(cx);
+        cx.for_(LoopKind::Parallel, count, |cx, block| {
+            let first = Expr::Var(cx.let_(block.clone().times(size as i64)));
+            let left = Expr::bin(BinOp::Sub, Expr::Int(tiles as i64), first.clone());
+            let here = if tiles.is_multiple_of(size) {
+                Expr::Int(size as i64)
+            } else {
+                Expr::bin(BinOp::Min, left, Expr::Int(size as i64))
+            };
+            let here = Expr::Var(cx.let_(here));
+            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_input(cx, &to, at, i));
+            let last = tiles - (count - 1) * size;
+            if last == size {
+                self.multiply(cx, LoopKind::Serial, size);
+            } else {
+                let is_last = Expr::bin(BinOp::Eq, block, Expr::Int(count as i64 - 1));
+                cx.if_(is_last, |cx| self.multiply(cx, LoopKind::Serial, last), |cx| self.multiply(cx, LoopKind::Serial, size));
+            }
+            self.each_tile(cx, LoopKind::Serial, &first, &here, &|cx, at, i| self.transform_result(cx, &back, at, i));
+        });
+    }
+
+    /// Blocks follow each other, and the tiles and points of each are tasks.
+    fn blocks_in_order(&self, cx: &mut LowerCx) {
+        let (tiles, size) = (self.blocks.tiles, self.blocks.tiles_of_block);
+        let (to, back) = self.coefficients(cx);
+        for first in (0..tiles).step_by(size as usize) {
+            let here = size.min(tiles - first);
+            let (first, count) = (Expr::Int(first as i64), Expr::Int(here as i64));
+            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_input(cx, &to, at, i));
+            self.multiply(cx, LoopKind::Parallel, here);
+            self.each_tile(cx, LoopKind::Parallel, &first, &count, &|cx, at, i| self.transform_result(cx, &back, at, i));
+        }
+    }
+
+    /// A loop over the tiles of a block; `body` gets where the tile is in the image, and its number in the block.
+    fn each_tile(&self, cx: &mut LowerCx, kind: LoopKind, first: &Expr, count: &Expr, body: &dyn Fn(&mut LowerCx, &At, &Expr)) {
+        let (rows, columns) = (self.blocks.rows as i64, self.blocks.columns as i64);
+        cx.for_range(kind, Expr::Int(0), count.clone(), 1, |cx, i| {
+            let tile = Expr::Var(cx.let_(first.clone().add(i.clone())));
+            let mut split = |e: Expr, by: i64| {
+                let outer = Expr::Var(cx.let_(Expr::bin(BinOp::Div, e.clone(), Expr::Int(by))));
+                let inner = Expr::Var(cx.let_(Expr::bin(BinOp::Sub, e, outer.clone().times(by))));
+                (outer, inner)
+            };
+            let (line, column) = split(tile, columns);
+            let (image, row) = split(line, rows);
+            body(cx, &At { image, row, column }, &i);
+        });
+    }
+
+    /// Vector loops over all channels, in pieces; `body` gets the first channel of a piece and a channel in it.
+    fn each_piece(&self, cx: &mut LowerCx, channels: u64, body: &dyn Fn(&mut LowerCx, &Expr, u64)) {
+        let (full, rest) = (channels / CHANNELS, channels % CHANNELS);
+        cx.for_(LoopKind::Serial, full, |cx, piece| {
+            let start = Expr::Var(cx.let_(piece.times(CHANNELS as i64)));
+            body(cx, &start, CHANNELS);
+        });
+        if rest > 0 {
+            let start = Expr::Var(cx.let_(Expr::Int((full * CHANNELS) as i64)));
+            body(cx, &start, rest);
+        }
+    }
+
+    fn transform_input(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
+        let (x, m, n) = (&self.conv.x, self.points.m as i64, self.points.n());
+        let s = &x.view.strides;
+        let origin = Expr::Int(x.view.offset).add(at.image.clone().times(s[0]));
+        let origin = origin.add(at.row.clone().times(m * s[2])).add(at.column.clone().times(m * s[3]));
+        let origin = Expr::Var(cx.let_(origin));
+        let to = Expr::Var(cx.let_(i.clone().times(self.input_planes.tile)));
+        self.each_piece(cx, self.conv.channels, &|cx, start, channels| {
+            let from = Expr::Var(cx.let_(origin.clone().add(start.clone().times(s[1]))));
+            let to = Expr::Var(cx.let_(to.clone().add(start.clone())));
+            cx.for_(LoopKind::Vector, channels, |cx, c| {
+                let element = c.clone().times(s[1]).add(from);
+                for column in 0..n as i64 {
+                    let load = |row: i64| Expr::Load(x.buf, Box::new(element.clone().add(Expr::Int(row * s[2] + column * s[3]))));
+                    let d: Vec<Expr> = (0..n as i64).map(load).map(|e| Expr::Var(cx.let_(e))).collect();
+                    let out = self.points.input(cx, &mut k.clone(), &d);
+                    for (row, e) in out.into_iter().enumerate() {
+                        cx.push(Stmt::Store(self.between, self.between_at(&c, row * n + column as usize), e));
+                    }
+                }
+                for row in 0..n {
+                    let d: Vec<Expr> = (0..n).map(|column| self.kept(cx, &c, row * n + column)).collect();
+                    let out = self.points.input(cx, &mut k.clone(), &d);
+                    for (column, e) in out.into_iter().enumerate() {
+                        let point = (row * n + column) as i64 * self.input_planes.point;
+                        cx.push(Stmt::Store(self.input, c.clone().add(to.clone()).add(Expr::Int(point)), e));
+                    }
+                }
+            });
+        });
+    }
+
+    /// Element `place` of channel `c` between the two directions.
+    fn between_at(&self, c: &Expr, place: usize) -> Expr {
+        c.clone().add(Expr::Int(place as i64 * CHANNELS as i64))
+    }
+
+    fn kept(&self, cx: &mut LowerCx, c: &Expr, place: usize) -> Expr {
+        Expr::Var(cx.let_(Expr::Load(self.between, Box::new(self.between_at(c, place)))))
+    }
+
+    /// The products of all points of a block of so many tiles.
+    fn multiply(&self, cx: &mut LowerCx, kind: LoopKind, tiles: u64) {
+        let conv = self.conv;
+        let (mr, nr) = self.blocks.product;
+        let mut identity = ScalarProgram::default();
+        identity.arg(0, DType::F32);
+        let panels = conv.filters.div_ceil(u64::from(nr));
+        let points = (self.points.n() * self.points.n()) as u64;
+        let outer = Outer {
+            n: points.into(),
+            a: self.input_planes.point,
+            b: (panels * conv.channels * u64::from(nr)) as i64,
+            c: self.product_planes.point,
+            bias: 0,
+            operands: Vec::new(),
+        };
+        let product = Product {
+            outer: vec![outer],
+            rows: Extent::from(tiles),
+            cols: Extent::from(conv.filters),
+            a: (self.input, DType::F32, 0),
+            a_row: self.input_planes.tile,
+            nest: vec![(conv.channels, 1)],
+            open_k: None,
+            b: (self.weights, DType::F32, 0),
+            c: (self.products, DType::F32, 0),
+            c_row: self.product_planes.tile,
+            bias: None,
+            epilogue: identity,
+            operands: Vec::new(),
+            nr,
+            mr,
+        };
+        tile::emit_panels_outside(cx, &product, kind);
+    }
+
+    fn transform_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
+        let (m, y) = (self.points.m as u64, &self.conv.y.view.shape);
+        // Rows and columns of the last tiles that are in the image.
+        let (rows, columns) = (y[2] - (self.blocks.rows - 1) * m, y[3] - (self.blocks.columns - 1) * m);
+        let last = |e: &Expr, n: u64| Expr::bin(BinOp::Eq, e.clone(), Expr::Int(n as i64 - 1));
+        let part = |cx: &mut LowerCx, columns: u64| {
+            if rows == m {
+                return self.store_result(cx, k, at, i, (m, columns));
+            }
+            cx.if_(
+                last(&at.row, self.blocks.rows),
+                |cx| self.store_result(cx, k, at, i, (rows, columns)),
+                |cx| self.store_result(cx, k, at, i, (m, columns)),
+            );
+        };
+        if columns == m {
+            return part(cx, m);
+        }
+        cx.if_(last(&at.column, self.blocks.columns), |cx| part(cx, columns), |cx| part(cx, m));
+    }
+
+    /// The first rows and columns of a tile of the result.
+    fn store_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr, (rows, columns): (u64, u64)) {
+        let (m, conv) = (self.points.m, self.conv);
+        let origin = |cx: &mut LowerCx, offset: i64, s: &[i64]| {
+            let image = Expr::Int(offset).add(at.image.clone().times(s[0]));
+            let sum = image.add(at.row.clone().times(m as i64 * s[2])).add(at.column.clone().times(m as i64 * s[3]));
+            Expr::Var(cx.let_(sum))
+        };
+        let y = origin(cx, conv.y.view.offset, &conv.y.view.strides);
+        let spread: Vec<Vec<i64>> = conv.operands.iter().map(|o| broadcast_strides(o, &conv.y.view.shape)).collect();
+        let operands: Vec<Expr> = conv.operands.iter().zip(&spread).map(|(o, s)| origin(cx, o.view.offset, s)).collect();
+        let from = Expr::Var(cx.let_(i.clone().times(self.product_planes.tile)));
+        self.each_piece(cx, conv.filters, &|cx, start, channels| {
+            let from = Expr::Var(cx.let_(from.clone().add(start.clone())));
+            let bias = self.bias.map(|(b, at)| (b, start.clone().add(Expr::Int(at))));
+            let ends = |cx: &mut LowerCx, origin: &Expr, s: &[i64]| {
+                (Expr::Var(cx.let_(origin.clone().add(start.clone().times(s[1])))), s.to_vec())
+            };
+            let y = ends(cx, &y, &conv.y.view.strides);
+            let operands: Vec<_> = operands.iter().zip(&spread).map(|(o, s)| ends(cx, o, s)).collect();
+            let pixel = |(base, s): &(Expr, Vec<i64>), c: &Expr, row: &Expr, column: &Expr| {
+                c.clone().times(s[1]).add(base.clone()).add(row.clone().times(s[2])).add(column.clone().times(s[3]))
+            };
+            let finish = |cx: &mut LowerCx, c: &Expr, row: Expr, column: Expr, sum: Expr| {
+                let mut args = vec![sum];
+                for (o, place) in conv.operands.iter().zip(&operands) {
+                    args.push(Expr::Load(o.buf, Box::new(pixel(place, c, &row, &column))));
+                }
+                let value = cx.program(&conv.program, &args);
+                cx.push(Stmt::Store(conv.y.buf, pixel(&y, c, &row, &column), value));
+            };
+            let at_once = conv.program.nodes.len() * m * m <= MOST_NODES && conv.operands.len() <= 2;
+            let raw = (m * self.points.n()) as u64;
+            cx.for_(LoopKind::Vector, channels, |cx, c| {
+                self.columns(cx, k, &c, &from);
+                let bias = bias.map(|(b, at)| Expr::Var(cx.let_(Expr::Load(b, Box::new(c.clone().add(at))))));
+                for row in 0..rows as usize {
+                    let p: Vec<Expr> = (0..self.points.n()).map(|x| self.kept(cx, &c, row * self.points.n() + x)).collect();
+                    let out = self.points.output(cx, &mut k.clone(), &p);
+                    for (column, e) in out.into_iter().take(columns as usize).enumerate() {
+                        let e = bias.clone().map_or(e.clone(), |b| Expr::bin(BinOp::Add, e, b));
+                        if at_once {
+                            finish(cx, &c, Expr::Int(row as i64), Expr::Int(column as i64), e);
+                        } else {
+                            cx.push(Stmt::Store(self.between, self.between_at(&c, raw as usize + row * m + column), e));
+                        }
+                    }
+                }
+            });
+            if at_once {
+                return;
+            }
+            cx.for_serial(&[rows, columns][..], |cx, place| {
+                let raw = Expr::Int(raw as i64).add(place[0].clone().times(m as i64)).add(place[1].clone());
+                let raw = Expr::Var(cx.let_(raw.times(CHANNELS as i64)));
+                cx.for_(LoopKind::Vector, channels, |cx, c| {
+                    let sum = Expr::Var(cx.let_(Expr::Load(self.between, Box::new(c.clone().add(raw)))));
+                    finish(cx, &c, place[0].clone(), place[1].clone(), sum);
+                });
+            });
+        });
+    }
+
+    /// The first direction of the transform of the result.
+    fn columns(&self, cx: &mut LowerCx, k: &Coefficients, c: &Expr, from: &Expr) {
+        let n = self.points.n();
+        for column in 0..n {
+            let load = |row: usize| {
+                let point = (row * n + column) as i64 * self.product_planes.point;
+                Expr::Load(self.products, Box::new(c.clone().add(from.clone()).add(Expr::Int(point))))
+            };
+            let p: Vec<Expr> = (0..n).map(load).map(|e| Expr::Var(cx.let_(e))).collect();
+            let out = self.points.output(cx, &mut k.clone(), &p);
+            for (row, e) in out.into_iter().enumerate() {
+                cx.push(Stmt::Store(self.between, self.between_at(c, row * n + column), e));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The transforms of F(m x m, 3 x 3) by their points.
+//!
+//! A tile of m by m outputs is a polynomial product, evaluated at n = m + 2 points in each direction (Toom and Cook; Winograd, "Arithmetic Complexity of
+//! Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015): `Y = At [(G g Gt) * (Bt d B)] A`.
+//! The points are 0, pairs `a` and `-a`, and infinity. A pair shares its even and odd halves, so that transforms take few operations.
+//!
+//! Lavin and Gray use 1 and 2 for m = 4. Points whose products are near 1 lose less (Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving
+//! the Accuracy of Winograd Convolution for Deep Neural Networks", 2020): with 3/4 and 3/2 the error is less than a third, and every coefficient of the
+//! transforms is exact in f32, so that no rounding of coefficients adds to it.
+
+use onnxc_ir::lir::Expr;
+use onnxc_ir::lower::LowerCx;
+use onnxc_ir::scalar::BinOp;
+
+/// Taps of the kernels in each direction.
+pub const TAPS: usize = 3;
+
+/// The points of one m.
+pub struct Points {
+    /// Outputs of a tile in each direction.
+    pub m: usize,
+    /// The pairs: each number stands for itself and its negative.
+    pairs: &'static [f64],
+}
+
+/// F(2x2, 3x3).
+pub static TWO: Points = Points { m: 2, pairs: &[1.0] };
+/// F(4x4, 3x3).
+pub static FOUR: Points = Points { m: 4, pairs: &[0.75, 1.5] };
+
+/// Coefficients of `product of (x - b^2)` over the pairs but number `without`, the lowest power first.
+fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
+    let mut poly = vec![1.0];
+    for (_, b) in pairs.iter().enumerate().filter(|(i, _)| Some(*i) != without) {
+        let mut next = vec![0.0; poly.len() + 1];
+        for (i, c) in poly.iter().enumerate() {
+            next[i + 1] += c;
+            next[i] -= c * b * b;
+        }
+        poly = next;
+    }
+    poly
+}
+
+/// The coefficients of transforms as variables that are set in front of the loops: they stay in registers there.
+#[derive(Clone, Default)]
+pub struct Coefficients(Vec<(f32, Expr)>);
+
+impl Coefficients {
+    /// Sets a variable to each coefficient that is not 1 or -1 of a transform. `transform` is one of a [`Points`].
+    pub fn set(cx: &mut LowerCx, transform: impl Fn(&mut Coefficients, &mut LowerCx)) -> Coefficients {
+        let mut all = Coefficients::default();
+        // What the transform computes here goes nowhere: only the coefficients that it asks for matter.
+        cx.block(|cx| transform(&mut all, cx));
+        for (value, e) in &mut all.0 {
+            *e = Expr::Var(cx.let_(Expr::f32(*value)));
+        }
+        all
+    }
+
+    fn get(&mut self, value: f64) -> Expr {
+        let value = value as f32;
+        if let Some((_, e)) = self.0.iter().find(|(v, _)| *v == value) {
+            return e.clone();
+        }
+        self.0.push((value, Expr::f32(value)));
+        Expr::f32(value)
+    }
+
+    /// `sum of c * x`, whose coefficients of one cost no multiplication. Coefficients of zero are left out.
+    fn sum(&mut self, terms: impl IntoIterator<Item = (f64, Expr)>) -> Expr {
+        let mut terms: Vec<(f64, Expr)> = terms.into_iter().filter(|(c, _)| *c != 0.0).collect();
+        // The first term starts the sum: one that needs no multiplication, if there is one.
+        let first = terms.iter().position(|(c, _)| *c == 1.0).unwrap_or(0);
+        let (c, x) = terms.remove(first);
+        let start = if c == 1.0 { x } else { Expr::bin(BinOp::Mul, self.get(c), x) };
+        terms.into_iter().fold(start, |sum, (c, x)| match c {
+            1.0 => Expr::bin(BinOp::Add, sum, x),
+            -1.0 => Expr::bin(BinOp::Sub, sum, x),
+            c => Expr::Fma(Box::new(self.get(c)), Box::new(x), Box::new(sum)),
+        })
+    }
+}
+
+impl Points {
+    /// Inputs of a tile, and points, in each direction.
+    pub fn n(&self) -> usize {
+        self.m + TAPS - 1
+    }
+
+    /// `Bt d`: n inputs to n values.
+    pub fn input(&self, cx: &mut LowerCx, k: &mut Coefficients, d: &[Expr]) -> Vec<Expr> {
+        let all = even_powers(self.pairs, None);
+        let every_other = |k: &mut Coefficients, coefficients: &[f64], start: usize| {
+            k.sum(coefficients.iter().enumerate().map(|(j, c)| (*c, d[start + 2 * j].clone())))
+        };
+        let mut out = vec![every_other(k, &all, 0)];
+        for (i, a) in self.pairs.iter().enumerate() {
+            let others = even_powers(self.pairs, Some(i));
+            let even = Expr::Var(cx.let_(every_other(k, &others, 2)));
+            let odd = Expr::Var(cx.let_(every_other(k, &others, 1)));
+            out.push(k.sum([(1.0, even.clone()), (*a, odd.clone())]));
+            out.push(k.sum([(1.0, even), (-*a, odd)]));
+        }
+        out.push(every_other(k, &all, 1));
+        out
+    }
+
+    /// `At p`: n products to m outputs.
+    pub fn output(&self, cx: &mut LowerCx, k: &mut Coefficients, p: &[Expr]) -> Vec<Expr> {
+        let mut halves = Vec::new();
+        for i in 0..self.pairs.len() {
+            let (plus, minus) = (&p[1 + 2 * i], &p[2 + 2 * i]);
+            let even = Expr::Var(cx.let_(Expr::bin(BinOp::Add, plus.clone(), minus.clone())));
+            let odd = Expr::Var(cx.let_(Expr::bin(BinOp::Sub, plus.clone(), minus.clone())));
+            halves.push([even, odd]);
+        }
+        let mut row = |r: usize| {
+            let pairs = self.pairs.iter().zip(&halves).map(|(a, h)| (a.powi(r as i32), h[r % 2].clone()));
+            let zero = (r == 0).then(|| (1.0, p[0].clone()));
+            let infinity = (r + 1 == self.m).then(|| (1.0, p[self.n() - 1].clone()));
+            k.sum(zero.into_iter().chain(infinity).chain(pairs))
+        };
+        (0..self.m).map(&mut row).collect()
+    }
+
+    /// G: n rows that make a kernel's three taps the values at the points.
+    fn kernel_rows(&self) -> Vec<[f64; TAPS]> {
+        let all = even_powers(self.pairs, None);
+        let mut rows = vec![[1.0 / all[0], 0.0, 0.0]];
+        for (i, a) in self.pairs.iter().enumerate() {
+            let others = even_powers(self.pairs, Some(i));
+            let others = others.iter().rev().fold(0.0, |value, c| value * a * a + c);
+            // The derivative of `x * product of (x^2 - b^2)` at a, and at -a.
+            let slope = 2.0 * a * a * others;
+            rows.extend([*a, -*a].map(|x| [1.0 / slope, x / slope, x * x / slope]));
+        }
+        rows.push([0.0, 0.0, 1.0]);
+        rows
+    }
+
+    /// `G g Gt` of all kernels, in the order in which the products read them: `[point][panel][channel][nr]`, zero padded. `w` is
+    /// `[filter][channel][tap]`. Computed in f64, rounded once.
+    pub fn kernels(&self, w: &[f32], filters: usize, channels: usize, nr: usize) -> Vec<u8> {
+        let (rows, n, panels) = (self.kernel_rows(), self.n(), filters.div_ceil(nr));
+        let point_floats = panels * channels * nr;
+        let mut out = vec![0u8; n * n * point_floats * 4];
+        let mut taps = vec![[0f64; TAPS * TAPS]; nr];
+        for panel in 0..panels {
+            let first = panel * nr;
+            let columns = nr.min(filters - first);
+            for c in 0..channels {
+                for (q, taps) in taps[..columns].iter_mut().enumerate() {
+                    let at = ((first + q) * channels + c) * TAPS * TAPS;
+                    taps.iter_mut().zip(&w[at..]).for_each(|(t, w)| *t = f64::from(*w));
+                }
+                for (y, down) in rows.iter().enumerate() {
+                    for (x, across) in rows.iter().enumerate() {
+                        let at = 4 * ((y * n + x) * point_floats + (panel * channels + c) * nr);
+                        let places = out[at..at + 4 * columns].as_chunks_mut::<4>().0;
+                        for (place, g) in places.iter_mut().zip(&taps) {
+                            let column = |i: usize| down[0] * g[i] + down[1] * g[3 + i] + down[2] * g[6 + i];
+                            let value = across[0] * column(0) + across[1] * column(1) + across[2] * column(2);
+                            *place = (value as f32).to_le_bytes();
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,75 @@
+//! Winograd's algorithm as compiled code: its error for many channels, and the same bits for any number of threads.
+
+use onnxc_codegen::JitModel;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{Graph, Tensor, interp, parse};
+use onnxc_ops::winograd::ALGORITHMS;
+use onnxc_passes::plan::plan;
+
+/// Numbers in -1..1 (xorshift64*).
+fn random(n: u64, seed: u64) -> Vec<f32> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// A padded convolution, images x channels x height x width to filters.
+fn conv([n, c, h, w]: [u64; 4], filters: u64, algorithm: &str) -> (Graph, Tensor) {
+    let text = format!(
+        "graph @f(%x: f32[{n},{c},{h},{w}]) {{
+  %w = const f32[{filters},{c},3,3] blob(0000000000000001)
+  %y = conv %x, %w, _ {{algorithm = \"{algorithm}\", pads = ints[1, 1, 1, 1]}} : f32[{n},{filters},{h},{w}] @\"layer\"
+  return %y
+}}"
+    );
+    let weights = Tensor::from_vec(&[filters, c, 3, 3], random(filters * c * 9, 7));
+    let graph = parse::parse(&text, OpSet(onnxc_ops::ALL), &|_| Some(weights.clone())).unwrap_or_else(|e| panic!("{e}"));
+    (graph, Tensor::from_vec(&[n, c, h, w], random(n * c * h * w, 3)))
+}
+
+fn compiled(graph: &Graph, x: &Tensor, cpu: &str, threads: u32) -> Vec<u8> {
+    let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", cpu, threads).expect("a known machine");
+    let plan = plan(graph, &target.desc).unwrap_or_else(|e| panic!("{e:?}"));
+    let model = JitModel::new(&plan, &target).unwrap_or_else(|e| panic!("{e}"));
+    let mut outputs = Vec::new();
+    model.run(&[x.bytes()], &mut outputs, threads).unwrap_or_else(|e| panic!("{e}"));
+    outputs.swap_remove(0)
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Far below what whole models are allowed, 1e-3 of the largest output.
+#[test]
+fn the_error_is_small_for_many_channels() {
+    for (algorithm, _) in ALGORITHMS {
+        let (graph, x) = conv([1, 512, 9, 8], 12, algorithm);
+        let want = interp::run(&graph, std::slice::from_ref(&x)).expect("the interpreter").swap_remove(0).to_vec::<f32>();
+        let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for cpu in ["x86-64", "x86-64-v3", "native"] {
+            let got = floats(&compiled(&graph, &x, cpu, 1));
+            let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(worst <= 1e-5 * largest, "{algorithm} on {cpu}: {worst} of {largest}");
+        }
+    }
+}
+
+/// Many blocks, which are tasks, and a few, whose tiles and points are.
+#[test]
+fn threads_change_no_bit() {
+    for (algorithm, _) in ALGORITHMS {
+        for (x, filters) in [([2, 20, 90, 87], 24), ([1, 96, 13, 14], 70), ([1, 40, 33, 30], 36)] {
+            let (graph, x) = conv(x, filters, algorithm);
+            let one = compiled(&graph, &x, "x86-64-v3", 1);
+            for threads in [2, 3] {
+                assert!(compiled(&graph, &x, "x86-64-v3", threads) == one, "{algorithm}, {:?}, {threads} threads", x.shape());
+            }
+        }
+    }
+}
