@@ -14,6 +14,7 @@ fn machine() -> TargetDesc {
         f32_tiles: vec![(14, 32), (28, 16)],
         i8_tiles: vec![(14, 32)],
         i8_unsigned_a: true,
+        depthwise_columns: 0,
         l1_bytes: 1 << 15,
         l2_bytes: 1 << 20,
         max_threads: 1,

@@ -384,6 +384,9 @@ pub struct Inspect {
     /// Machine, for --layers.
     #[command(flatten)]
     pub machine: Machine,
+    /// Trade-offs.
+    #[command(flatten)]
+    pub freedom: Freedom,
     /// Plan the model for a machine and list its layers: operations, bytes, kernels, arena.
     #[arg(long)]
     pub layers: bool,

@@ -54,7 +54,7 @@ pub fn inspect(args: &Inspect) -> Done<()> {
 /// `onnxc inspect --layers`: as far as a model can be looked at without running it, for any target.
 fn layers(args: &Inspect) -> Done<()> {
     let target = super::target(&args.machine, "", 1)?;
-    let compiled = pipeline::compile(&args.model, &target, &Debugging::default())?;
+    let compiled = pipeline::compile(&args.model, &target, &args.freedom, &Debugging::default())?;
     let plan = &compiled.plan;
     let layers = profile::layers(plan, &target);
     if args.json {
