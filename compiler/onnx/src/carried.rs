@@ -147,15 +147,17 @@ impl<'m> Importer<'m> {
 }
 
 /// No size that is larger counts as known.
-const MOST: u64 = 1 << 40;
+pub const MOST: u64 = 1 << 40;
 /// Iterations that are looked at one by one.
 const STEPS: u64 = 4096;
+/// Looks at a size altogether: bodies may carry many values.
+const WORK: u64 = 1 << 18;
 /// And where nobody knows how many there are.
 const TRIED: u64 = 64;
 
 /// Raises the upper ends of symbols' ranges to what iterations make of them; whether they are right then.
 fn grow(sizes: &[&Grown], trips: Option<u64>, bounds: &mut DimBounds) -> bool {
-    let steps = trips.unwrap_or(TRIED).min(STEPS);
+    let steps = trips.unwrap_or(TRIED).min(STEPS).min(WORK / (sizes.len() as u64 + 1));
     let mut once = vec![0; sizes.len()];
     for _ in 0..steps {
         let after: Vec<u64> = sizes.iter().map(|g| g.after.range(bounds).1).collect();

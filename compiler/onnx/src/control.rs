@@ -173,14 +173,14 @@ impl<'m> Importer<'m> {
                     continue;
                 }
                 let stated = node.output.get(i).and_then(|name| self.options.bounds.get(name)?.get(d).copied());
+                // Branches write their results where they belong: there has to be room for the larger ones, whatever is stated.
                 let most = match (self.largest(x), self.largest(y)) {
-                    _ if stated.is_some() => stated,
                     (Some(m), Some(n)) => Some(m.max(n)),
                     (Some(n), None) | (None, Some(n)) if x == &Dim::Const(n) || y == &Dim::Const(n) => {
                         extents.push(Dim::Const(n));
                         continue;
                     }
-                    _ => None,
+                    _ => stated,
                 };
                 let output = node.output.get(i).filter(|name| !name.is_empty()).unwrap_or(&node.output[0]);
                 let symbol = self.counted(output, d, most);
@@ -386,7 +386,9 @@ impl<'m> Importer<'m> {
         if let Some(n) = declared {
             return Ok((n, Known::Declared));
         }
-        if let Some(n) = operands[0].and_then(|id| self.most_trips(id)).and_then(|n| i64::try_from(n).ok()) {
+        // Exporters write the largest integer where a condition alone ends the loop.
+        let most = operands[0].and_then(|id| self.most_trips(id)).filter(|n| *n < carried::MOST);
+        if let Some(n) = most.and_then(|n| i64::try_from(n).ok()) {
             return Ok((n, Known::Bounded));
         }
         let error =
