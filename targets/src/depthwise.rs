@@ -72,6 +72,20 @@ struct Ptrs {
     n: P,
 }
 
+impl Ptrs {
+    /// Pointers that go along the row while these stay.
+    fn moving(&self, e: &mut dyn Emitter) -> Result<Ptrs, Error> {
+        let (x, y, n) = (e.copy_ptr(self.x)?, e.copy_ptr(self.y)?, e.copy_ptr(self.n)?);
+        let ops = self.ops.iter().map(|q| e.copy_ptr(*q)).collect::<Result<_, _>>()?;
+        Ok(Ptrs { x, y, n, ops, ..*self })
+    }
+
+    /// Gives those back.
+    fn free(self, e: &mut dyn Emitter) {
+        [self.x, self.y, self.n].into_iter().chain(self.ops).for_each(|q| e.free_ptr(q));
+    }
+}
+
 impl Row<'_> {
     fn pointers(&self, e: &mut dyn Emitter) -> Result<Ptrs, Error> {
         let first = 3 + usize::from(self.k.bias);
@@ -95,6 +109,13 @@ impl Row<'_> {
         Ok(())
     }
 
+    /// Moves pointers along the row by so many outputs.
+    fn next_outputs(&self, e: &mut dyn Emitter, p: &Ptrs, outputs: usize) -> Result<(), Error> {
+        e.advance(p.x, outputs as i64 * self.k.x_step)?;
+        e.advance(p.y, outputs as i64 * self.k.y_step)?;
+        p.ops.iter().zip(&self.k.operands).try_for_each(|(q, operand)| e.advance(*q, outputs as i64 * operand.row))
+    }
+
     /// One group of channels, `channel` after the pointers.
     fn group(&self, e: &mut dyn Emitter, start: &Ptrs, channel: i64, lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
@@ -110,26 +131,16 @@ impl Row<'_> {
         for (t, v) in weights.iter().enumerate() {
             e.load(*v, self.acc, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
         }
-        let mut p = Ptrs { x: e.copy_ptr(start.x)?, y: e.copy_ptr(start.y)?, n: e.copy_ptr(start.n)?, ops: Vec::new(), ..*start };
-        for q in &start.ops {
-            let q = e.copy_ptr(*q)?;
-            p.ops.push(q);
-        }
+        let p = start.moving(e)?;
         // Few outputs are common too: rows of 7 are 4 + 2 + 1.
         let halves = std::iter::successors(Some(at_once), |n| Some(n / 2).filter(|n| *n > 0));
         for width in halves {
             let open = e.while_at_least(p.n, width as u32)?;
             self.outputs(e, &p, &weights, width, channel, lanes)?;
-            e.advance(p.x, width as i64 * self.k.x_step)?;
-            e.advance(p.y, width as i64 * self.k.y_step)?;
-            for (q, operand) in p.ops.iter().zip(&self.k.operands) {
-                e.advance(*q, width as i64 * operand.row)?;
-            }
+            self.next_outputs(e, &p, width)?;
             e.end(open)?;
         }
-        for q in [p.x, p.y, p.n].into_iter().chain(p.ops) {
-            e.free_ptr(q);
-        }
+        p.free(e);
         weights.into_iter().for_each(|v| e.free(v));
         Ok(())
     }

@@ -64,10 +64,10 @@ impl<'m> Importer<'m> {
                 (0..types.len()).map(|i| body.graph.ty(body.graph.outputs[frame.first + i]).clone()).collect();
             let changed = self.widen(frame.node, types, &after, &mut grown)?;
             grown.retain(|g| !g.places.is_empty());
-            let most = self.largest_sizes(frame, &grown);
+            let ranges = self.ranges(frame, &grown);
             // What the body does may depend on how large its values can be.
             let known = &self.frames[0].builder.graph.bounds;
-            let same = grown.iter().zip(&most).all(|(g, most)| known.get(&g.symbol).map(|range| range.1) == *most);
+            let same = grown.iter().zip(&ranges).all(|(g, range)| known.get(&g.symbol) == range.as_ref());
             if !changed && same {
                 return Ok(Some(Settled { body, sizes: grown.into_iter().map(|g| g.symbol).collect() }));
             }
@@ -77,7 +77,7 @@ impl<'m> Importer<'m> {
             self.counts.extend(grown.iter().map(|g| g.symbol.clone()));
             let all = &mut self.frames[0].builder.graph.bounds;
             all.clone_from(&bounds);
-            all.extend(grown.iter().zip(most).filter_map(|(g, most)| Some((g.symbol.clone(), (0, most?)))));
+            all.extend(grown.iter().zip(ranges).filter_map(|(g, range)| Some((g.symbol.clone(), range?))));
         }
         fault(CODE, "the types of the carried values do not settle")
     }
@@ -128,21 +128,28 @@ impl<'m> Importer<'m> {
         Ok(changed)
     }
 
-    /// The largest values of symbols, as far as they are known: what the user says, or what so many iterations make of them at most, or any number.
-    fn largest_sizes<F>(&self, frame: &Frame<'_, F>, grown: &[Grown]) -> Vec<Option<u64>> {
+    /// Smallest and largest values of symbols, as far as they are known: the largest is what the user says, or what so many iterations make of them at most,
+    /// or any number.
+    fn ranges<F>(&self, frame: &Frame<'_, F>, grown: &[Grown]) -> Vec<Option<(u64, u64)>> {
         let stated = |g: &Grown| {
             let of = |(i, d): &(usize, usize)| self.options.bounds.get(frame.node.output.get(*i)?)?.get(*d).copied();
             g.places.iter().filter_map(of).min()
         };
         let mut bounds = self.bounds();
         for g in grown {
-            let most = stated(g).unwrap_or_else(|| g.start.range(&bounds).1);
-            bounds.insert(g.symbol.clone(), (0, most));
+            let (low, high) = g.start.range(&bounds);
+            let most = stated(g).unwrap_or(high);
+            bounds.insert(g.symbol.clone(), (low.min(most), most));
         }
         let open: Vec<&Grown> = grown.iter().filter(|g| stated(g).is_none()).collect();
         let settles = grow(&open, frame.trips, &mut bounds);
-        let most = |g: &Grown| Some(bounds[&g.symbol].1).filter(|n| *n < MOST && (settles || stated(g).is_some()));
-        grown.iter().map(most).collect()
+        // What never shrinks is never smaller than at first.
+        while let Some(g) = grown.iter().find(|g| g.after.range(&bounds).0 < bounds[&g.symbol].0) {
+            let most = bounds[&g.symbol].1;
+            bounds.insert(g.symbol.clone(), (0, most));
+        }
+        let range = |g: &Grown| Some(bounds[&g.symbol]).filter(|(_, most)| *most < MOST && (settles || stated(g).is_some()));
+        grown.iter().map(range).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::interp::{as_dims, with_sizes};
 use onnxc_ir::op::InferCx;
-use onnxc_ir::{Dim, DimBindings, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attr, Dim, DimBindings, Tensor, TensorType, ValueId};
 
 use super::PlanError;
 
@@ -43,7 +43,7 @@ fn sample((low, high): (u64, u64), n: u64) -> u64 {
     low + step.min(span)
 }
 
-/// The nodes whose types are others than stated when symbols have these values, or that inference refuses then.
+/// The nodes whose types are others than stated when symbols have these values, or that inference refuses then, or in whose bodies there is one.
 fn at(graph: &Graph, sizes: &DimBindings) -> Vec<(usize, String)> {
     let bound = |ty: &TensorType| TensorType::new(ty.dtype, ty.shape.iter().map(|d| d.bind(sizes)).collect());
     let mut wrong = Vec::new();
@@ -59,6 +59,12 @@ fn at(graph: &Graph, sizes: &DimBindings) -> Vec<(usize, String)> {
             InferCx { attrs: &node.attrs, inputs: &types, constants: &constants, dims: &dims, n_outputs: node.outputs.len() };
         if let Some(values) = node.op.infer_dims.and_then(|f| f(&cx)) {
             known.insert(node.outputs[0], values.iter().map(|d| d.bind(sizes)).collect());
+        }
+        for attr in node.attrs.0.values() {
+            if let Attr::Graph(body) = attr {
+                let inside = |(m, reason): (usize, String)| (n, format!("{} in its body: {reason}", body.nodes[m].op.name));
+                wrong.extend(at(body, sizes).into_iter().map(inside));
+            }
         }
         if node.op.name == "reshape" && of_data(graph, node) {
             // Looked at when the model runs.

@@ -78,11 +78,7 @@ impl Window {
         for (n, v) in w.iter().enumerate() {
             e.load(*v, DType::I32, self.weight(start, n, quarters, lanes), Lanes::All)?;
         }
-        let mut p = Ptrs { x: e.copy_ptr(start.x)?, y: e.copy_ptr(start.y)?, n: e.copy_ptr(start.n)?, ops: Vec::new(), ..*start };
-        for q in &start.ops {
-            let q = e.copy_ptr(*q)?;
-            p.ops.push(q);
-        }
+        let p = start.moving(e)?;
         let one = Outputs { window: self, row, p: &p, x: &x, w: &w, parts: &parts, channels };
         // The columns that the first output shares with none before it are loaded by it.
         let shared = self.columns - self.stride;
@@ -98,16 +94,10 @@ impl Window {
                 }
                 one.output(e, o)?;
             }
-            e.advance(p.x, count as i64 * row.k.x_step)?;
-            e.advance(p.y, count as i64 * row.k.y_step)?;
-            for (q, operand) in p.ops.iter().zip(&row.k.operands) {
-                e.advance(*q, count as i64 * operand.row)?;
-            }
+            row.next_outputs(e, &p, count)?;
             e.end(open)?;
         }
-        for q in [p.x, p.y, p.n].into_iter().chain(p.ops) {
-            e.free_ptr(q);
-        }
+        p.free(e);
         x.into_iter().chain(w).for_each(|v| e.free(v));
         Ok(())
     }

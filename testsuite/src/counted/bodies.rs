@@ -4,7 +4,7 @@ use super::{Case, case, open, scalar};
 use crate::bad_models::build::{BOOL, FLOAT, Graph, INT64, int64s, node, tensor, value};
 use crate::wire::Msg;
 
-/// An input of a body of which only the type is declared; inputs of the models: a matrix, and four bools whose number is that of iterations.
+/// Inputs of the models: a matrix, and four bools, of which those that are true count iterations.
 const X: (&str, i64, &[i64]) = ("x", FLOAT, &[2, 3]);
 const C: (&str, i64, &[i64]) = ("c", BOOL, &[4]);
 
@@ -16,7 +16,7 @@ fn number() -> Vec<Msg> {
     ]
 }
 
-/// A body: its nodes, what it carries, and what it gives of each iteration. Its condition is `go` unless `while_` names another value.
+/// A body: its nodes, what it carries, and what it gives of each iteration. It goes on as long as it may, or `condition` says.
 fn body(nodes: Vec<Msg>, carried: &[(&str, &str)], kept: &[(&str, i64)], condition: Option<&str>) -> Msg {
     let mut all = vec![node("Identity", &["go_on"], &["go"])];
     all.extend(nodes);

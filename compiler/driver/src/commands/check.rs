@@ -51,7 +51,7 @@ fn answer(args: &Check, target: &Target) -> Done<Answer> {
     let model = &choices[0].1;
     let graph = match pipeline::import(model) {
         Ok((graph, _)) => graph,
-        Err(fault) => return once_sized(model, target, fault),
+        Err(fault) => return once_sized(model, (target, &args.freedom), fault),
     };
     let dimensions = Dimensions::of(&graph);
     if dimensions.open.is_empty() {
@@ -61,12 +61,12 @@ fn answer(args: &Check, target: &Target) -> Done<Answer> {
         return Ok(Answer { graph, dimensions, found: Found::default() });
     }
     let small = constant_bytes(&graph) <= MOST_WEIGHTS;
-    let found = probe::explore(model, &dimensions, target, small)?;
+    let found = probe::explore(model, &dimensions, (target, &args.freedom), small)?;
     Ok(Answer { graph, dimensions, found })
 }
 
 /// The answer for a model that cannot even be imported as long as its dimensions are open; `fault` is why.
-fn once_sized(model: &Model, target: &Target, fault: Fault) -> Done<Answer> {
+fn once_sized(model: &Model, target: probe::For, fault: Fault) -> Done<Answer> {
     let (Fault::Model(_), Ok((graph, _))) = (&fault, pipeline::inputs(model)) else { return Err(fault) };
     let dimensions = Dimensions::of(&graph);
     if dimensions.open.is_empty() {

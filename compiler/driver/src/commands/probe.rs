@@ -136,6 +136,9 @@ const RANGES: [(u64, (u64, u64)); 3] = [(1, (1, 64)), (1, (32, 64)), (32, (1, 4)
 /// The range to try for a batch.
 const BATCH: (u64, u64) = (1, 4);
 
+/// What is compiled for.
+pub type For<'a> = (&'a Target, &'a Freedom);
+
 /// What the trials have shown.
 #[derive(Default)]
 pub struct Found {
@@ -147,7 +150,7 @@ pub struct Found {
 
 /// Tries values for the open dimensions: ranges for all of them at once; if that does not do, single sizes, and then a range for each dimension. An
 /// error says what is wrong whatever the sizes are.
-pub fn explore(model: &Model, dimensions: &Dimensions, target: &Target, with_ranges: bool) -> Done<Found> {
+pub fn explore(model: &Model, dimensions: &Dimensions, target: For, with_ranges: bool) -> Done<Found> {
     // A batch has one range only.
     let ranges = if dimensions.open.iter().all(|o| o.batch) { &RANGES[..1] } else { &RANGES };
     for range in ranges.iter().filter(|_| with_ranges) {
@@ -176,7 +179,7 @@ fn named(trial: &Trial) -> BTreeMap<String, Values> {
 }
 
 /// The first single sizes for which the model compiles, if there are any.
-fn sizes<'a>(model: &Model, dimensions: &'a Dimensions, target: &Target) -> Done<Option<Trial<'a>>> {
+fn sizes<'a>(model: &Model, dimensions: &'a Dimensions, target: For) -> Done<Option<Trial<'a>>> {
     for size in SIZES {
         let value = |o: &Open| Values::one(if o.batch { 1 } else { size });
         let trial: Trial = dimensions.open.iter().map(|o| (&*o.name, value(o))).collect();
@@ -191,7 +194,7 @@ fn sizes<'a>(model: &Model, dimensions: &'a Dimensions, target: &Target) -> Done
 }
 
 /// Whether one dimension may be a range while the others have these sizes.
-fn span(model: &Model, dimensions: &Dimensions, sizes: &Trial, open: &Open, target: &Target) -> Done<Span> {
+fn span(model: &Model, dimensions: &Dimensions, sizes: &Trial, open: &Open, target: For) -> Done<Span> {
     let mut why = Vec::new();
     for range in RANGES {
         let mut trial = sizes.clone();
@@ -208,8 +211,8 @@ fn span(model: &Model, dimensions: &Dimensions, sizes: &Trial, open: &Open, targ
 }
 
 /// What is wrong with a model whose sizes are given, if anything.
-fn compiles(model: &Model, target: &Target) -> Done<Option<Vec<Diagnostic>>> {
-    match pipeline::compile(model, target, &Freedom::default(), &Debugging::default()) {
+fn compiles(model: &Model, (target, freedom): For) -> Done<Option<Vec<Diagnostic>>> {
+    match pipeline::compile(model, target, freedom, &Debugging::default()) {
         Ok(_) => Ok(None),
         Err(Fault::Model(problems)) => Ok(Some(problems)),
         Err(Fault::Usage(text)) => Ok(Some(vec![Diagnostic::new("usage", text)])),
