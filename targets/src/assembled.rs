@@ -415,9 +415,9 @@ impl Emitter for Asm {
         self.emit_scatter(v, dtype, at, stride, lanes)
     }
 
-    fn prefetch(&mut self, at: Mem) -> Result<(), Error> {
-        let at = self.at(at)?;
-        Ok(self.a.prefetcht0(byte_ptr(at))?)
+    fn prefetch(&mut self, at: Mem, later: bool) -> Result<(), Error> {
+        let at = byte_ptr(self.at(at)?);
+        Ok(if later { self.a.prefetcht1(at) } else { self.a.prefetcht0(at) }?)
     }
 
     fn copy(&mut self, _: Ty, d: V, s: Opd) -> Result<(), Error> {
@@ -445,6 +445,19 @@ impl Emitter for Asm {
         }
         self.writes(d);
         Ok(self.a.vfmadd231ps(any_ymm(d), any_ymm(a), any_ymm(b))?)
+    }
+
+    fn fma_splat(&mut self, d: V, a: Mem, b: V, n: u32) -> Result<bool, Error> {
+        if !self.zmm {
+            return Ok(false);
+        }
+        let at = dword_bcst(self.at(a)?);
+        self.writes(d);
+        match n {
+            0..=8 => self.a.vfmadd231ps(any_ymm(d), any_ymm(b), at)?,
+            _ => self.a.vfmadd231ps(z(d), z(b), at)?,
+        }
+        Ok(true)
     }
 
     fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error> {

@@ -367,7 +367,7 @@ impl Emitter for Clif<'_> {
         self.emit_scatter(v, dtype, at, stride, lanes)
     }
 
-    fn prefetch(&mut self, _: Mem) -> Result<(), Error> {
+    fn prefetch(&mut self, _: Mem, _: bool) -> Result<(), Error> {
         Ok(())
     }
 

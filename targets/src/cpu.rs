@@ -335,6 +335,7 @@ fn desc(
         i8_tiles: i8_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         depthwise_columns: if matches!(vectors, Isa::Avx512 { vnni: true }) { 64 } else { 0 },
+        prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {
             Isa::Avx512 { .. } => 1 << 20,

@@ -132,8 +132,8 @@ pub(crate) trait Emitter {
     fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error>;
     /// Stores elements `stride` bytes apart.
     fn scatter(&mut self, v: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error>;
-    /// Brings a line near, where that is worth an instruction.
-    fn prefetch(&mut self, at: Mem) -> Result<(), Error>;
+    /// Brings a line to the first cache, or only to the second one if it is for `later`, where that is worth an instruction.
+    fn prefetch(&mut self, at: Mem, later: bool) -> Result<(), Error>;
 
     /// `d = s`.
     fn copy(&mut self, ty: Ty, d: V, s: Opd) -> Result<(), Error>;
@@ -143,6 +143,11 @@ pub(crate) trait Emitter {
     fn fma_first(&mut self, d: V, a: V, b: V, n: u32) -> Result<(), Error> {
         let _ = n;
         self.fma(d, Opd::Reg(a), Opd::Reg(b), Opd::Reg(d))
+    }
+    /// The same with one f32 of memory in all lanes of `a`, if that is one instruction; else nothing happens and the answer is false.
+    fn fma_splat(&mut self, d: V, a: Mem, b: V, n: u32) -> Result<bool, Error> {
+        let _ = (d, a, b, n);
+        Ok(false)
     }
     /// `d = op(a, b)`; `d` may be an operand. Shifts take constant counts. f32: + - * / min max; i32: + - * min max and or xor shl shr;
     /// masks: and or xor. Min and max of f32 propagate NaN.

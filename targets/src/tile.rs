@@ -14,6 +14,8 @@ use crate::program::{Eval, Val, lane_type, load_operand};
 
 /// Distance in bytes at which packed weights are prefetched.
 const PREFETCH: i64 = 4096;
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
 /// Innermost steps that are emitted behind each other.
 const UNROLL: u32 = 4;
 /// Epilogues with more nodes than this run as a loop over rows, after the accumulators were stored.
@@ -72,6 +74,11 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
     Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used })
 }
 
+/// Steps of a loop of so many that are emitted behind each other.
+fn unrolled(count: u32) -> u32 {
+    if count <= 2 * UNROLL { count } else { UNROLL }
+}
+
 /// The pointers after an open loop are unknown, so that nothing can be around it.
 fn k_is_wrong(k: &TileKernel) -> bool {
     k.open_k && k.nest.len() != 1
@@ -91,7 +98,7 @@ impl Tile<'_> {
         let (acc_ty, acc_dtype) = if self.int8 { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
         let acc = alloc_many(e, acc_ty, ((rows.end - rows.start) * self.used) as usize)?;
         self.init(e, &acc, c, rows.clone())?;
-        self.steps(e, &acc, a, b)?;
+        self.steps(e, &acc, (a, b), through_c)?;
         e.free_ptr(a);
         e.free_ptr(b);
         if program.is_identity() && k.c_dtype == acc_dtype {
@@ -161,7 +168,7 @@ impl Tile<'_> {
         nest
     }
 
-    fn steps(&self, e: &mut dyn Emitter, acc: &[V], a: P, b: P) -> Result<(), Error> {
+    fn steps(&self, e: &mut dyn Emitter, acc: &[V], (a, b): (P, P), through_c: bool) -> Result<(), Error> {
         let nest = self.nest();
         if k_is_wrong(self.k) {
             return Err(Error::Internal("an open k with other loops around it".into()));
@@ -180,7 +187,9 @@ impl Tile<'_> {
         for level in outer {
             open.push((e.repeat(u64::from(level.0))?, level.1));
         }
-        self.inner(e, acc, (a, b), (&a_regs, &b_regs), *inner)?;
+        let outer_rounds: i64 = outer.iter().map(|l| i64::from(l.0)).product();
+        let ahead = if through_c { None } else { self.ahead(e, outer_rounds * i64::from(inner.0 / unrolled(inner.0)))? };
+        self.inner(e, acc, (a, b), (&a_regs, &b_regs), *inner, ahead)?;
         let mut done = i64::from(inner.0) * inner.1;
         for ((loop_, step), (count, _)) in open.into_iter().zip(outer).rev() {
             e.advance(a, step - done)?;
@@ -188,7 +197,19 @@ impl Tile<'_> {
             done = i64::from(*count) * step;
         }
         b_regs.into_iter().chain(a_regs).for_each(|v| e.free(v));
+        if let Some((p, _)) = ahead {
+            e.free_ptr(p);
+        }
         Ok(())
+    }
+
+    /// The pointer to what is fetched for tiles to come, and how many of its lines in each of so many rounds.
+    fn ahead(&self, e: &mut dyn Emitter, rounds: i64) -> Result<Option<(P, i64)>, Error> {
+        if self.k.ahead == 0 {
+            return Ok(None);
+        }
+        let last = 3 + usize::from(self.k.bias) + self.k.operands.len();
+        Ok(Some((e.arg(last)?, (i64::from(self.k.ahead) + rounds - 1) / rounds)))
     }
 
     /// The innermost loop; advances both pointers past it.
@@ -199,12 +220,13 @@ impl Tile<'_> {
         (a, b): (P, P),
         regs: (&[V], &[V]),
         (count, step): (u32, i64),
+        ahead: Option<(P, i64)>,
     ) -> Result<(), Error> {
         let b_step = self.nv * self.lanes * 4;
         if self.k.open_k {
             return self.open_inner(e, acc, (a, step), (b, b_step), regs);
         }
-        let unroll = if count <= 2 * UNROLL { count } else { UNROLL };
+        let unroll = unrolled(count);
         let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
             e.advance(a, i64::from(n) * step)?;
             e.advance(b, i64::from(n) * b_step)
@@ -213,6 +235,10 @@ impl Tile<'_> {
         let open = if rounds > 1 { Some(e.repeat(u64::from(rounds))?) } else { None };
         for u in 0..unroll {
             self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
+        }
+        if let Some((p, lines)) = ahead {
+            (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
+            e.advance(p, lines * LINE)?;
         }
         advance(e, unroll)?;
         if let Some(open) = open {
@@ -234,7 +260,7 @@ impl Tile<'_> {
         (b, b_step): (P, i64),
         regs: (&[V], &[V]),
     ) -> Result<(), Error> {
-        let given = e.arg(3 + usize::from(self.k.bias) + self.k.operands.len())?;
+        let given = e.arg(3 + usize::from(self.k.bias) + self.k.operands.len() + usize::from(self.k.ahead > 0))?;
         let count = e.copy_ptr(given)?;
         for at_once in [UNROLL, 1] {
             let open = e.while_at_least(count, at_once)?;
@@ -270,13 +296,17 @@ impl Tile<'_> {
                 e.load(b_regs[j], DType::F32, at, if half { Lanes::First(8) } else { Lanes::All })?;
             }
         }
-        for at in (b_at..b_at + self.nv * vector).filter(|at| at % 64 == 0) {
-            e.prefetch(Mem { base: b, disp: at + PREFETCH })?;
+        for at in (b_at..b_at + self.nv * vector).filter(|at| at % LINE == 0) {
+            e.prefetch(Mem { base: b, disp: at + PREFETCH }, false)?;
         }
         let sets = a_regs.len() / parts;
         for i in 0..acc.len() / used {
             let a_part = &a_regs[i % sets * parts..][..parts];
             let at = Mem { base: a, disp: a_at + i as i64 * self.k.a_row };
+            // A broadcast of its own for each product takes a slot that the product needs.
+            if !self.int8 && used == 1 && e.fma_splat(acc[i], at, b_regs[0], self.columns(0))? {
+                continue;
+            }
             if self.int8 {
                 e.dot_splat_a(a_part, at, self.a_unsigned)?;
             } else {

@@ -83,6 +83,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
         bias: false,
         epilogue: identity(acc),
         operands: vec![],
+        ahead: 0,
     }
 }
 
@@ -155,6 +156,10 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
         let at = place(&mut image, &random(n, o.dtype));
         ops.push(at);
         args.push(Arg::Ptr(at));
+    }
+    if k.ahead > 0 {
+        // Nothing is there.
+        args.push(Arg::Ptr(1 << 40));
     }
     place(&mut image, &[]);
     let mut want = image.clone();
@@ -290,8 +295,12 @@ fn epilogues_bias_and_accumulation() {
                 all.push(("accumulate".to_string(), with(false, true, identity(DType::F32), vec![])));
                 all.push(("relu".to_string(), with(true, false, relu(), vec![])));
                 all.push(("scale".to_string(), with(true, false, scale_clip_add(), operands)));
-                all.push(("residual".to_string(), with(true, false, scale_clip_add(), residual)));
+                all.push(("residual".to_string(), with(true, false, scale_clip_add(), residual.clone())));
                 all.push(("gelu".to_string(), with(true, false, gelu(), vec![])));
+                for ahead in [1, 50] {
+                    let scale = with(true, false, scale_clip_add(), residual.clone());
+                    all.push((format!("{ahead} lines ahead"), TileKernel { ahead, ..scale }));
+                }
             }
         }
         all

@@ -55,6 +55,7 @@ fn matmul(target: &Target) -> (Fun, Vec<u8>, Vec<u8>) {
             bias: false,
             epilogue,
             operands: vec![],
+            ahead: 0,
         })
     };
     let (m, n) = (i64::from(mr), i64::from(nr));

@@ -14,7 +14,8 @@ pub enum Kernel {
 
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
 ///
-/// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand; no integers, unless `open_k`.
+/// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand, then one where lines are fetched if
+/// `ahead` is not 0; no integers, unless `open_k`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
 /// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
 /// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
@@ -49,6 +50,9 @@ pub struct TileKernel {
     pub epilogue: ScalarProgram,
     /// How each operand (argument 1..) is read.
     pub operands: Vec<EpilogueOperand>,
+    /// Lines of 64 bytes from the last pointer on that are brought near during the k loop, for tiles to come: a part of the next panel of B. The memory
+    /// is not read, and need not be there.
+    pub ahead: u32,
 }
 
 /// How an epilogue operand is indexed.

@@ -94,6 +94,9 @@ impl fmt::Display for Short<'_> {
                     nest.join(", ")
                 )?;
                 write!(f, "{}{}", if k.bias { " bias" } else { "" }, if k.accumulate { " accumulate" } else { "" })?;
+                if k.ahead > 0 {
+                    write!(f, " ahead={}", k.ahead)?;
+                }
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }
             Kernel::Depthwise(k) => {

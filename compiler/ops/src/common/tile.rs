@@ -206,8 +206,9 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     let height = balanced(p);
     let panels_outside = b_bytes > cx.target.l2_bytes / 2 && panels > 1 || is_one_block(p);
     if panels_outside {
+        let start = Point { ahead: Ahead::new(cx.target, p, p.outer.iter().map(|o| o.n.bound).collect()), ..Point::start(p) };
         cx.for_(LoopKind::Parallel, panels, |cx, panel| {
-            outer_loops(cx, p, 0, &Point::start(p), false, &mut |cx, at| {
+            outer_loops(cx, p, 0, &start, false, &mut |cx, at| {
                 row_blocks(cx, p, height, at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
             });
         });
@@ -225,8 +226,9 @@ pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
     let [outer] = &p.outer[..] else { unreachable!("internal: one dimension around the products") };
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
+    let start = Point { ahead: Ahead::new(cx.target, p, vec![1]), ..Point::start(p) };
     cx.for_in(kind, &outer.n, |cx, i| {
-        let at = Point::start(p).step(&i, outer);
+        let at = start.step(&i, outer);
         cx.for_(LoopKind::Serial, panels, |cx, panel| {
             row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
         });
@@ -250,6 +252,51 @@ pub(super) struct Point {
     pub c: Expr,
     pub bias: Expr,
     pub operands: Vec<Expr>,
+    pub ahead: Ahead,
+}
+
+/// What each call of a kernel fetches of the next panel, for calls that all go over the same panel: memory brings it while one panel is multiplied by many
+/// rows, not while the first rows wait for it.
+#[derive(Clone, Default)]
+pub(super) struct Ahead {
+    /// Lines of each call; 0 when nothing is fetched.
+    lines: u32,
+    /// Elements of the panel that the calls before this one fetch.
+    at: Option<Expr>,
+    /// What a round of each of the outer loops adds to that.
+    rounds: Vec<i64>,
+    /// Elements of the lines of one call.
+    each: i64,
+}
+
+/// Panels below this size come near by themselves.
+const SMALL_PANEL: u64 = 16 << 10;
+
+/// Bytes of a line of the caches.
+const LINE: u64 = 64;
+
+impl Ahead {
+    /// What is to be fetched when these loops and those over rows are inside the one over panels.
+    fn new(target: &TargetDesc, p: &Product, loops: Vec<u64>) -> Ahead {
+        let blocks = p.rows.bound.div_ceil(balanced(p));
+        let panel = p.nest.iter().map(|(n, _)| n).product::<u64>() * u64::from(p.nr) * p.b.1.bytes();
+        let calls = blocks * loops.iter().product::<u64>();
+        let moves = loops.iter().zip(&p.outer).any(|(n, o)| *n > 1 && o.b != 0);
+        if !target.prefetches || calls < 2 || moves || panel < SMALL_PANEL {
+            return Ahead::default();
+        }
+        let lines = panel.div_ceil(LINE * calls);
+        let each = (lines * LINE / p.b.1.bytes()) as i64;
+        let inside = |d: usize| loops[d + 1..].iter().product::<u64>() * blocks;
+        let rounds = (0..loops.len()).map(|d| each * inside(d) as i64).collect();
+        Ahead { lines: lines as u32, at: Some(Expr::Int(0)), rounds, each }
+    }
+
+    /// After `i` times so many elements more.
+    fn later(&self, i: &Expr, elements: i64) -> Ahead {
+        let at = self.at.as_ref().map(|at| at.clone().add(i.clone().times(elements)));
+        Ahead { at, ..self.clone() }
+    }
 }
 
 impl Point {
@@ -260,6 +307,7 @@ impl Point {
             c: Expr::Int(p.c.2),
             bias: Expr::Int(p.bias.map_or(0, |b| b.1)),
             operands: p.operands.iter().map(|o| Expr::Int(o.start)).collect(),
+            ahead: Ahead::default(),
         }
     }
 
@@ -271,6 +319,7 @@ impl Point {
             c: go(&self.c, o.c),
             bias: go(&self.bias, o.bias),
             operands: self.operands.iter().zip(&o.operands).map(|(e, s)| go(e, *s)).collect(),
+            ahead: self.ahead.clone(),
         }
     }
 
@@ -294,7 +343,10 @@ pub(super) fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, p
     let Some(o) = p.outer.get(d) else { return body(cx, at) };
     let kind = if parallel && !o.n.is_one() { LoopKind::Parallel } else { LoopKind::Serial };
     cx.for_in(kind, &o.n, |cx, i| {
-        let next = at.step(&i, o);
+        let mut next = at.step(&i, o);
+        if let Some(elements) = at.ahead.rounds.get(d) {
+            next.ahead = at.ahead.later(&i, *elements);
+        }
         outer_loops(cx, p, d + 1, &next, parallel && o.n.is_one(), body);
     });
 }
@@ -304,13 +356,13 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut
     let rest = p.rows.bound % height;
     let only_rows = p.outer.iter().all(|o| o.n.is_one()) && full > 1;
     let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
-    cx.for_(kind, full, |cx, block| {
-        let at = at.rows(&block.times(height as i64), p);
-        call(cx, &at, height as u32);
-    });
+    let block = |n: &Expr| {
+        let at = at.rows(&n.clone().times(height as i64), p);
+        Point { ahead: at.ahead.later(n, at.ahead.each), ..at }
+    };
+    cx.for_(kind, full, |cx, n| call(cx, &block(&n), height as u32));
     if rest > 0 {
-        let at = at.rows(&Expr::Int((full * height) as i64), p);
-        call(cx, &at, rest as u32);
+        call(cx, &block(&Expr::Int(full as i64)), rest as u32);
     }
 }
 
@@ -319,15 +371,20 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
     let last_cols = (p.cols.bound - (panels - 1) * u64::from(p.nr)) as u32;
     let call = |cx: &mut LowerCx, cols: u32| {
         let column = panel.clone().times(i64::from(p.nr));
-        let b = at.b.clone().add(panel.clone().times((k * u64::from(p.nr)) as i64));
-        let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b), (p.c.0, at.c.clone().add(column.clone()))];
+        let whole = (k * u64::from(p.nr)) as i64;
+        let b = at.b.clone().add(panel.clone().times(whole));
+        let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b.clone()), (p.c.0, at.c.clone().add(column.clone()))];
         if let Some((bias, _)) = p.bias {
             ptrs.push((bias, at.bias.clone().add(column.clone())));
         }
         for (o, e) in p.operands.iter().zip(&at.operands) {
             ptrs.push((o.buf, if o.per_column { e.clone().add(column.clone()) } else { e.clone() }));
         }
-        cx.push(Stmt::Call(Kernel::Tile(tile(p, mr, cols)), ptrs, Vec::new()));
+        if let Some(at) = &at.ahead.at {
+            ptrs.push((p.b.0, b.add(Expr::Int(whole)).add(at.clone())));
+        }
+        let kernel = TileKernel { ahead: at.ahead.lines, ..tile(p, mr, cols) };
+        cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, Vec::new()));
     };
     if last_cols == p.nr || panels == 1 {
         return call(cx, last_cols);
@@ -369,6 +426,7 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
                 EpilogueOperand { dtype: o.dtype, row, per_column: o.per_column, finite: o.finite }
             })
             .collect(),
+        ahead: 0,
     }
 }
 
