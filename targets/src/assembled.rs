@@ -435,6 +435,10 @@ impl Emitter for Asm {
         Ok(())
     }
 
+    fn fuses(&self) -> bool {
+        true
+    }
+
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
         self.emit_fma(d, a, b, c)
     }

@@ -377,6 +377,10 @@ impl Emitter for Clif<'_> {
         Ok(())
     }
 
+    fn fuses(&self) -> bool {
+        self.has_fma
+    }
+
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
         let (a, b, c) = (self.opd(a, Ty::F32), self.opd(b, Ty::F32), self.opd(c, Ty::F32));
         let value = self.mul_add(a, b, c);

@@ -27,7 +27,7 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     if k.columns > 0 {
         return columns::emit(e, k, careful);
     }
-    let program = onnxc_ir::math::expand(&k.epilogue);
+    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
     let lanes = i64::from(e.lanes());
     let full = i64::from(k.channels) / lanes;
     let rest = i64::from(k.channels) % lanes;

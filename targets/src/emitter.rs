@@ -137,6 +137,8 @@ pub(crate) trait Emitter {
 
     /// `d = s`.
     fn copy(&mut self, ty: Ty, d: V, s: Opd) -> Result<(), Error>;
+    /// True when `fma` rounds once.
+    fn fuses(&self) -> bool;
     /// `d = a*b + c`, rounded once where the machine can. `d` may be any of the operands.
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error>;
     /// `d += a*b` in the first `n` lanes at least; others may become anything. Half vectors are cheaper on machines that work in halves.

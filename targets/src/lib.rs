@@ -8,6 +8,7 @@ mod clif;
 mod cpu;
 mod depthwise;
 mod emitter;
+mod epilogue;
 mod error;
 mod features;
 mod kernels;

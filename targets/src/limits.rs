@@ -1,18 +1,28 @@
 //! Between which numbers the values of a scalar program lie: conversions inside of these limits need no care.
 
 use onnxc_ir::DType;
-use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarNode, ScalarOp, ScalarProgram, UnOp};
 
-/// The least and the largest value that node `n` can have; a NaN besides, if its type has one. Infinite where nothing is known.
-pub(crate) fn limits(program: &ScalarProgram, n: NodeIx) -> (f64, f64) {
-    let node = program.nodes[n as usize];
-    let of = |n: NodeIx| limits(program, n);
+/// The least and the largest value that each node can have; a NaN besides, if its type has one. Infinite where nothing is known.
+pub(crate) fn limits(program: &ScalarProgram) -> Vec<(f64, f64)> {
+    let mut all = Vec::with_capacity(program.nodes.len());
+    for node in &program.nodes {
+        all.push(of_node(program, *node, &all));
+    }
+    all
+}
+
+/// The same of one node, when those before it have theirs.
+fn of_node(program: &ScalarProgram, node: ScalarNode, before: &[(f64, f64)]) -> (f64, f64) {
+    let of = |n: NodeIx| before[n as usize];
     let found = match node.op {
         ScalarOp::Const(bits) if node.dtype.is_float() => (f64::from_bits(bits), f64::from_bits(bits)),
         ScalarOp::Const(bits) if node.dtype.is_int() => (bits as i64 as f64, bits as i64 as f64),
         ScalarOp::Bin(BinOp::Min, a, b) => ends(of(a), of(b), f64::min),
         ScalarOp::Bin(BinOp::Max, a, b) => ends(of(a), of(b), f64::max),
         ScalarOp::Bin(BinOp::Add, a, b) if node.dtype == DType::I32 => ends(of(a), of(b), |a, b| a + b),
+        ScalarOp::Bin(op @ (BinOp::Add | BinOp::Mul), a, b) if node.dtype == DType::F32 => combined(op, of(a), of(b)),
+        ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::F32 => rounded(of(a)),
         ScalarOp::Un(UnOp::Round, a) => (of(a).0.round_ties_even(), of(a).1.round_ties_even()),
         ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::I32 => of(a),
         // NaN becomes 0.
@@ -26,6 +36,20 @@ pub(crate) fn limits(program: &ScalarProgram, n: NodeIx) -> (f64, f64) {
         Some((low, high)) if !(found.0 >= low as f64 && found.1 <= high as f64) => (low as f64, high as f64),
         _ => found,
     }
+}
+
+/// Limits of a sum or product of floats, rounded.
+fn combined(op: BinOp, (a, b): (f64, f64), (c, d): (f64, f64)) -> (f64, f64) {
+    let ends = if op == BinOp::Add { [a + c, b + d, a + c, b + d] } else { [a * c, a * d, b * c, b * d] };
+    if [a, b, c, d].iter().any(|x| x.is_infinite()) {
+        return (f64::NEG_INFINITY, f64::INFINITY);
+    }
+    rounded((ends.into_iter().fold(f64::INFINITY, f64::min), ends.into_iter().fold(f64::NEG_INFINITY, f64::max)))
+}
+
+/// Limits of what is rounded to f32.
+fn rounded((low, high): (f64, f64)) -> (f64, f64) {
+    (f64::from(low as f32), f64::from(high as f32))
 }
 
 fn ends((a, b): (f64, f64), (c, d): (f64, f64), f: impl Fn(f64, f64) -> f64) -> (f64, f64) {
@@ -42,10 +66,18 @@ pub(crate) enum Known {
     Finite,
 }
 
-/// What is known of a node's value, if it is a float; `finite` tells of the operands.
-pub(crate) fn known(program: &ScalarProgram, node: NodeIx, finite: &[bool]) -> Known {
-    let of = |n: NodeIx| known(program, n, finite);
-    match program.nodes[node as usize].op {
+/// What is known of each node's value, if it is a float; `finite` tells of the operands.
+pub(crate) fn known(program: &ScalarProgram, finite: &[bool]) -> Vec<Known> {
+    let mut all = Vec::with_capacity(program.nodes.len());
+    for node in &program.nodes {
+        all.push(known_of(program, *node, &all, finite));
+    }
+    all
+}
+
+fn known_of(program: &ScalarProgram, node: ScalarNode, before: &[Known], finite: &[bool]) -> Known {
+    let of = |n: NodeIx| before[n as usize];
+    match node.op {
         ScalarOp::Arg(n) if finite.get(n as usize).copied().unwrap_or(false) => Known::Finite,
         ScalarOp::Const(bits) if f64::from_bits(bits).is_finite() => Known::Finite,
         ScalarOp::Cast(x) if program.dtype(x).is_int() => Known::Finite,
@@ -77,16 +109,16 @@ mod tests {
         let x = p.arg(0, DType::F32);
         let (low, high) = (p.float(-100.0, DType::F32), p.float(155.0, DType::F32));
         let bounded = p.bin(BinOp::Min, x, high);
-        assert_eq!(limits(&p, bounded), (f64::NEG_INFINITY, 155.0));
+        assert_eq!(limits(&p)[bounded as usize], (f64::NEG_INFINITY, 155.0));
         let bounded = p.bin(BinOp::Max, bounded, low);
         let rounded = p.un(UnOp::Round, bounded);
         let whole = p.cast(rounded, DType::I32);
         let zero = p.int(100, DType::I32);
         let moved = p.bin(BinOp::Add, whole, zero);
-        assert_eq!(limits(&p, moved), (0.0, 255.0));
+        assert_eq!(limits(&p)[moved as usize], (0.0, 255.0));
         let product = p.bin(BinOp::Mul, moved, moved);
         let sum = p.bin(BinOp::Add, product, moved);
-        assert_eq!(limits(&p, sum), (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
+        assert_eq!(limits(&p)[sum as usize], (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
     }
 
     #[test]
@@ -97,13 +129,13 @@ mod tests {
         let scaled = p.bin(BinOp::Mul, acc, factor);
         let high = p.float(255.0, DType::F32);
         let bounded = p.bin(BinOp::Min, scaled, high);
-        assert_eq!(known(&p, bounded, &[false, true]), Known::Number);
-        assert_eq!(known(&p, bounded, &[false, false]), Known::Nothing, "the factor may be infinite, the integer 0");
+        assert_eq!(known(&p, &[false, true])[bounded as usize], Known::Number);
+        assert_eq!(known(&p, &[false, false])[bounded as usize], Known::Nothing, "the factor may be infinite, the integer 0");
         let sum = p.bin(BinOp::Add, scaled, scaled);
-        assert_eq!(known(&p, sum, &[false, true]), Known::Nothing, "infinite of both signs");
+        assert_eq!(known(&p, &[false, true])[sum as usize], Known::Nothing, "infinite of both signs");
         let third = p.float(0.3, DType::F32);
         let small = p.bin(BinOp::Mul, acc, third);
         let sum = p.bin(BinOp::Add, scaled, small);
-        assert_eq!((known(&p, small, &[]), known(&p, sum, &[false, true])), (Known::Finite, Known::Number));
+        assert_eq!((known(&p, &[])[small as usize], known(&p, &[false, true])[sum as usize]), (Known::Finite, Known::Number));
     }
 }

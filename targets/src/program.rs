@@ -43,8 +43,9 @@ pub(crate) struct Eval<'p> {
     /// Registers that the subtree of each node needs at least (Sethi and Ullman 1970); an order, not a promise.
     need: Vec<u32>,
     rare: Vec<RareArm>,
-    /// Operands that are neither infinite nor NaN.
-    finite: Vec<bool>,
+    /// Where each value lies, and what is known of floats.
+    limits: Vec<(f64, f64)>,
+    known: Vec<limits::Known>,
 }
 
 /// What the lanes of a value of this type hold; errors for types that have no vector form here.
@@ -89,13 +90,14 @@ impl<'p> Eval<'p> {
                 _ => most.unwrap_or(1).max(1),
             });
         }
-        Eval { program, uses, vals: vec![None; n], need, rare, finite: Vec::new() }
+        let known = limits::known(program, &[]);
+        Eval { program, uses, vals: vec![None; n], need, rare, limits: limits::limits(program), known }
     }
 
     /// The same of an epilogue, of whose operands something may be known.
     pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand]) -> Eval<'p> {
-        let finite = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
-        Eval { finite, ..Eval::new(program, &[program.result()]) }
+        let finite: Vec<bool> = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
+        Eval { known: limits::known(program, &finite), ..Eval::new(program, &[program.result()]) }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
@@ -204,7 +206,7 @@ impl<'p> Eval<'p> {
         let ScalarOp::Cast(source) = self.program.nodes[n as usize].op else { return None };
         let ScalarOp::Un(UnOp::Round, real) = self.program.nodes[source as usize].op else { return None };
         let types = (self.program.dtype(real), self.program.dtype(n)) == (DType::F32, DType::I32);
-        let (low, high) = limits::limits(self.program, real);
+        let (low, high) = self.limits[real as usize];
         (types && self.is_fresh(source) && low > -FAR && high < FAR).then_some(real)
     }
 
@@ -216,7 +218,7 @@ impl<'p> Eval<'p> {
         self.forgo(source);
         let (v, own) = self.take_reg(e, real, args)?;
         let d = e.alloc(Ty::I32)?;
-        let is_number = limits::known(self.program, real, &self.finite) >= limits::Known::Number;
+        let is_number = self.known[real as usize] >= limits::Known::Number;
         e.un(if is_number { VUn::NumberToNearest } else { VUn::ToNearest }, Ty::F32, d, v)?;
         if own {
             e.free(v);
@@ -265,7 +267,7 @@ impl<'p> Eval<'p> {
                 if from == DType::F16 && !matches!(source_op, ScalarOp::Arg(_)) {
                     return Err(Error::Unsupported("rounding to f16 in the middle of a chain".to_string()));
                 }
-                let (low, high) = limits::limits(self.program, source);
+                let (low, high) = self.limits[source as usize];
                 let fits = dtype.int_range().is_some_and(|(least, most)| low >= least as f64 && high <= most as f64);
                 cast(e, d, at(0), (from, dtype), fits)?;
             }

@@ -39,7 +39,7 @@ const SPARE: usize = 5;
 /// where it can.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result<(), Error> {
     let t = check(e, k)?;
-    let program = onnxc_ir::math::expand(&k.epilogue);
+    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
     let (a, b, c) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
     let rows = i64::from(k.mr);
     if !careful {
@@ -98,6 +98,7 @@ impl Tile<'_> {
         let (acc_ty, acc_dtype) = if self.int8 { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
         let acc = alloc_many(e, acc_ty, ((rows.end - rows.start) * self.used) as usize)?;
         self.init(e, &acc, c, rows.clone())?;
+        self.fetch_for_epilogue(e, rows.clone())?;
         self.steps(e, &acc, (a, b), through_c)?;
         e.free_ptr(a);
         e.free_ptr(b);
@@ -113,6 +114,21 @@ impl Tile<'_> {
             for j in 0..self.used {
                 let v = acc[((i - rows.start) * self.used + j) as usize];
                 self.finish_vector(e, program, Some(v), acc_dtype, c, &ops, (i, j))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings near what the epilogue will read of each row, while the products go on.
+    fn fetch_for_epilogue(&self, e: &mut dyn Emitter, rows: Range<i64>) -> Result<(), Error> {
+        let first = 3 + usize::from(self.k.bias);
+        for (n, operand) in self.k.operands.iter().enumerate().filter(|(_, o)| o.row != 0 && o.per_column) {
+            let p = e.arg(first + n)?;
+            let bytes = i64::from(self.k.cols) * operand.dtype.bytes() as i64;
+            for row in rows.clone() {
+                for line in (0..bytes).step_by(LINE as usize) {
+                    e.prefetch(Mem { base: p, disp: row * operand.row + line }, false)?;
+                }
             }
         }
         Ok(())

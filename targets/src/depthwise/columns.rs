@@ -12,7 +12,7 @@ use crate::error::Error;
 
 /// Emits the kernel. `careful`: weights stay in memory.
 pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
-    let program = onnxc_ir::math::expand(&k.epilogue);
+    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
     let row = Row { k, program: &program, careful, ty: Ty::I32, acc: DType::I32 };
     let window = Window::of(k, e.columns())?;
     let at_once = e.columns();

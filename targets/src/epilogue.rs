@@ -1,0 +1,263 @@
+//! Epilogues in fewer instructions with the same results, bit for bit.
+//!
+//! Chains of quantised operators go to integers and back, and divide by constants where a multiplication would round otherwise:
+//!
+//! - integers that are made narrower and wider again, or moved to a zero point and back, are what they were where nothing wraps;
+//! - a quotient by a constant `c` that is bounded, rounded and made an integer is `fma(x, h, x * l)` with `h + l` about `1/c`, which rounds like the
+//!   division for nearly all constants (Brisebarre, Muller and Raina 2004); [`Reciprocal::of`] proves it for the one at hand.
+
+use onnxc_ir::DType;
+use onnxc_ir::kernel::EpilogueOperand;
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
+
+use crate::limits::{Known, known, limits};
+
+/// The program of an epilogue in basic operations; `fma` says that the machine rounds fused operations once.
+pub(crate) fn prepare(program: &ScalarProgram, operands: &[EpilogueOperand], fma: bool) -> ScalarProgram {
+    let program = without_detours(&onnxc_ir::math::expand(program));
+    if !fma {
+        return program;
+    }
+    let finite: Vec<bool> = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
+    without_divisions(&program, &finite)
+}
+
+/// What an integer node is: another node of i32, and a number that is added to it.
+type Moved = (NodeIx, i64);
+
+/// Additions of constants and conversions between integers joined.
+fn without_detours(program: &ScalarProgram) -> ScalarProgram {
+    let mut out = ScalarProgram::default();
+    let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
+    let mut moved: Vec<Option<Moved>> = Vec::with_capacity(program.nodes.len());
+    let limits = limits(program);
+    for (n, node) in program.nodes.iter().enumerate() {
+        let found = moved_from(program, n as NodeIx, &moved, &limits);
+        let at = match found {
+            Some((base, 0)) if node.dtype == DType::I32 => map[base as usize],
+            Some((base, by)) if node.dtype == DType::I32 => {
+                let by = out.int(by, DType::I32);
+                out.bin(BinOp::Add, map[base as usize], by)
+            }
+            _ => out.push(node.op.map_operands(|o| map[o as usize]), node.dtype),
+        };
+        map.push(at);
+        moved.push(found.or((node.dtype == DType::I32).then_some((n as NodeIx, 0))));
+    }
+    out.finish(*map.last().expect("internal: empty scalar program"))
+}
+
+/// The node that node `n` is moved from by integer additions and conversions none of which wraps.
+fn moved_from(program: &ScalarProgram, n: NodeIx, moved: &[Option<Moved>], limits: &[(f64, f64)]) -> Option<Moved> {
+    let node = program.nodes[n as usize];
+    let constant = |n: NodeIx| match program.nodes[n as usize].op {
+        ScalarOp::Const(bits) => Some(bits as i64),
+        _ => None,
+    };
+    let (from, by) = match node.op {
+        ScalarOp::Bin(BinOp::Add, a, b) if node.dtype == DType::I32 => (a, constant(b)?),
+        ScalarOp::Bin(BinOp::Sub, a, b) if node.dtype == DType::I32 => (a, -constant(b)?),
+        ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype.is_int() => (a, 0),
+        _ => return None,
+    };
+    let (low, high) = limits[from as usize];
+    let (least, most) = node.dtype.int_range()?;
+    let (base, before) = moved[from as usize]?;
+    (low + by as f64 >= least as f64 && high + by as f64 <= most as f64).then_some((base, before + by))
+}
+
+/// Quotients by constants as products where that rounds alike.
+fn without_divisions(program: &ScalarProgram, finite: &[bool]) -> ScalarProgram {
+    let mut out = ScalarProgram::default();
+    let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
+    let (rounded, limits, known) = (rounded_to_int(program), limits(program), known(program, finite));
+    let bounded = |x: NodeIx| {
+        let (low, high) = limits[x as usize];
+        known[x as usize] >= Known::Number && low > -FAR && high < FAR
+    };
+    for (n, node) in program.nodes.iter().enumerate() {
+        let at = match divided(program, n as NodeIx).filter(|(x, _)| rounded[n] && bounded(*x)) {
+            Some((x, by)) => {
+                let x = map[x as usize];
+                let (high, low) = (out.float(f64::from(by.high), DType::F32), out.float(f64::from(by.low), DType::F32));
+                let rest = out.bin(BinOp::Mul, x, low);
+                out.push(ScalarOp::Fma(x, high, rest), DType::F32)
+            }
+            None => out.push(node.op.map_operands(|o| map[o as usize]), node.dtype),
+        };
+        map.push(at);
+    }
+    out.finish(*map.last().expect("internal: empty scalar program"))
+}
+
+/// The nodes that nothing uses but bounds and roundings to integers: the sign of a zero and numbers next to zero do not matter.
+fn rounded_to_int(program: &ScalarProgram) -> Vec<bool> {
+    let n = program.nodes.len();
+    // What a node becomes is known before what its operands become.
+    let (mut only, mut round) = (vec![true; n], vec![true; n]);
+    only[n - 1] = false;
+    round[n - 1] = false;
+    for (i, node) in program.nodes.iter().enumerate().rev() {
+        for o in node.op.operands().map(usize::from) {
+            match node.op {
+                ScalarOp::Un(UnOp::Round, _) => only[o] &= round[i],
+                ScalarOp::Bin(BinOp::Min | BinOp::Max, ..) => only[o] &= only[i],
+                _ => only[o] = false,
+            }
+            round[o] &= matches!(node.op, ScalarOp::Cast(_)) && node.dtype.is_int();
+        }
+    }
+    only
+}
+
+/// Far from the largest and the smallest numbers.
+const FAR: f64 = 1e30;
+
+/// Operand and reciprocal of a quotient by a constant that a product can take the place of.
+fn divided(program: &ScalarProgram, n: NodeIx) -> Option<(NodeIx, Reciprocal)> {
+    let node = program.nodes[n as usize];
+    let ScalarOp::Bin(BinOp::Div, x, c) = node.op else { return None };
+    let ScalarOp::Const(bits) = program.nodes[c as usize].op else { return None };
+    Some((x, Reciprocal::of(f64::from_bits(bits) as f32).filter(|_| node.dtype == DType::F32)?))
+}
+
+/// Two numbers whose sum is the reciprocal of a constant, nearly.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Reciprocal {
+    high: f32,
+    low: f32,
+}
+
+/// Bits of the significand of an f32.
+const BITS: u32 = 24;
+/// Significands of constants with fewer bits than this (without the zeros at their end) have too many operands that would have to be tried.
+const FEWEST: u64 = 1 << 12;
+/// The error of the product is below `2^-47` of it. A quotient of significands X and C lies at least `|D| / (X * 2^25)` of it from the next number in the
+/// middle of two neighbours, with an integer D that is not 0: only operands with a `|D|` of at most 4 can be rounded wrongly. Some more are tried.
+const TRIED: i64 = 8;
+
+impl Reciprocal {
+    /// That of `c`, if for every x whose quotient is a normal number `fma(x, high, x * low)` is `x / c`.
+    fn of(c: f32) -> Option<Reciprocal> {
+        if !(f64::from(c).abs() > 1e-6 && f64::from(c).abs() < 1e6) {
+            return None;
+        }
+        let high = 1.0 / c;
+        let low = (1.0 / f64::from(c) - f64::from(high)) as f32;
+        let by = Reciprocal { high, low };
+        let significand = u64::from(c.to_bits() & ((1 << (BITS - 1)) - 1) | 1 << (BITS - 1));
+        let odd = significand >> significand.trailing_zeros();
+        if odd < FEWEST {
+            return (low == 0.0).then_some(by);
+        }
+        let exact = |x: u64| {
+            let x = x as f32;
+            x.mul_add(high, x * low) == x / c
+        };
+        // X * 2^j - M * C = D for the odd M of a number in the middle, where X / C is at least 1 (j = 24) or less (j = 25).
+        let close = |j: u32, d: i64| {
+            let zeros = significand.trailing_zeros();
+            let possible = d % (1 << zeros) == 0;
+            let first = (d >> zeros).rem_euclid(odd as i64) as u64 * inverse_of_two(odd, j - zeros) % odd;
+            let from = first + (1u64 << (BITS - 1)).saturating_sub(first).div_ceil(odd) * odd;
+            (from..1 << BITS).step_by(odd as usize).filter(move |_| possible)
+        };
+        let differences = (-TRIED..=TRIED).filter(|d| *d != 0);
+        differences.flat_map(|d| [BITS, BITS + 1].map(|j| (j, d))).all(|(j, d)| close(j, d).all(exact)).then_some(by)
+    }
+}
+
+/// The inverse of `2^j` modulo an odd number.
+fn inverse_of_two(odd: u64, j: u32) -> u64 {
+    let half = odd.div_ceil(2);
+    (0..j).fold(1 % odd, |inverse, _| inverse * half % odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look random.
+    fn random(n: usize) -> impl Iterator<Item = u32> {
+        let mut state = 9u64;
+        (0..n).map(move |_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as u32
+        })
+    }
+
+    #[test]
+    fn quotients_are_rounded_alike() {
+        let mut proved = 0;
+        for bits in random(40) {
+            let c = f32::from_bits(0x3C00_0000 | (bits & 0x00FF_FFFF));
+            let Some(by) = Reciprocal::of(c) else { continue };
+            proved += 1;
+            for x in random(100_000).map(|b| f32::from_bits(0x4000_0000 | (b & 0x03FF_FFFF))) {
+                assert_eq!(x.mul_add(by.high, x * by.low), x / c, "{x} / {c}");
+            }
+        }
+        assert!(proved > 30, "{proved} of 40");
+    }
+
+    /// All significands, for a few constants; and a constant for which it does not hold is found out.
+    #[test]
+    fn proofs_agree_with_all_significands() {
+        for c in [0.068992345f32, 0.08864514, 3.0, 0.1, 1.0 / 3.0, 0.75, 16777215.0 / 16777216.0] {
+            let high = 1.0 / c;
+            let low = (1.0 / f64::from(c) - f64::from(high)) as f32;
+            let all = (1u32 << 23..1 << 24).all(|x| (x as f32).mul_add(high, x as f32 * low) == x as f32 / c);
+            let proved = Reciprocal::of(c).is_some();
+            assert!(all || !proved, "{c}: proved, but not so");
+            assert!(proved || !all || (c.to_bits() & 0x7F_FFFF | 0x80_0000).trailing_zeros() > 11, "{c}: not proved, but so");
+        }
+    }
+
+    #[test]
+    fn integers_come_back_from_their_zero_point() {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, DType::F32);
+        let (low, high) = (p.float(-132.0, DType::F32), p.float(123.0, DType::F32));
+        let x = p.bin(BinOp::Max, x, low);
+        let x = p.bin(BinOp::Min, x, high);
+        let x = p.un(UnOp::Round, x);
+        let whole = p.cast(x, DType::I32);
+        let zero = p.int(132, DType::I32);
+        let moved = p.bin(BinOp::Add, whole, zero);
+        let byte = p.cast(moved, DType::U8);
+        let wide = p.cast(byte, DType::I32);
+        let back = p.bin(BinOp::Sub, wide, zero);
+        let result = p.cast(back, DType::F32);
+        let p = p.finish(result);
+        let want = "f32 a0; f32 -132.0; f32 123.0; f32 max %0 %1; f32 min %3 %2; f32 round %4; i32 cast %5; f32 cast %6";
+        assert_eq!(without_detours(&p).to_string(), want);
+    }
+
+    #[test]
+    fn what_may_wrap_stays() {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, DType::I32);
+        let byte = p.cast(x, DType::U8);
+        let back = p.cast(byte, DType::I32);
+        let one = p.int(1, DType::I32);
+        let more = p.bin(BinOp::Add, back, one);
+        let p = p.finish(more);
+        assert_eq!(without_detours(&p), p);
+    }
+
+    #[test]
+    fn quotients_that_are_rounded_become_products() {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, DType::U8);
+        let x = p.cast(x, DType::I32);
+        let x = p.cast(x, DType::F32);
+        let c = p.float(f64::from(0.08864514f32), DType::F32);
+        let quotient = p.bin(BinOp::Div, x, c);
+        let whole = p.un(UnOp::Round, quotient);
+        let whole = p.cast(whole, DType::I32);
+        let rounded = p.finish(whole);
+        assert!(without_divisions(&rounded, &[]).to_string().contains("fma"));
+        let plain = p.finish(quotient);
+        assert_eq!(without_divisions(&plain, &[]), plain, "its smallest bits are wanted");
+    }
+}
