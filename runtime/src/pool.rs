@@ -10,7 +10,7 @@ use std::hint::spin_loop;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 
 use crate::hooks::{Hooks, Parallel, Task};
 
@@ -18,13 +18,12 @@ use crate::hooks::{Hooks, Parallel, Task};
 const SPINS: u32 = 10_000;
 
 /// What the workers are to do.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Job {
     /// The task; its true lifetime is that of the call that put it here, which returns only after `pending` is zero.
     task: Task<'static>,
     tasks: u32,
     workers: u32,
-    caller: Thread,
 }
 
 struct Shared {
@@ -35,9 +34,49 @@ struct Shared {
     /// Workers that have not finished the job.
     pending: AtomicU32,
     stop: AtomicBool,
-    /// Guards sleeping: `generation` changes under it, so that no worker misses the change.
-    sleep: Mutex<()>,
+    begun: Sleep,
+    finished: Sleep,
+}
+
+/// Threads that wait for a change of an atomic which others make: first awake, then asleep. Who makes the change pays for waking only if someone sleeps.
+struct Sleep {
+    sleepers: AtomicU32,
+    lock: Mutex<()>,
     wake: Condvar,
+}
+
+impl Sleep {
+    const fn new() -> Sleep {
+        Sleep { sleepers: AtomicU32::new(0), lock: Mutex::new(()), wake: Condvar::new() }
+    }
+
+    /// Returns when `changed` has a value, which it makes of one load that is sequentially consistent.
+    fn until<T>(&self, changed: impl Fn() -> Option<T>) -> T {
+        for _ in 0..SPINS {
+            if let Some(value) = changed() {
+                return value;
+            }
+            spin_loop();
+        }
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Either the change is seen below, or who makes it sees that someone sleeps, and waits for the lock before it wakes.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        loop {
+            if let Some(value) = changed() {
+                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+                return value;
+            }
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// To be called after the change, which must be sequentially consistent.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
 }
 
 // SAFETY: `job` is written only while no worker reads it (`pending` is zero), and `generation` orders the write before the reads.
@@ -63,8 +102,8 @@ impl ThreadPool {
             generation: AtomicU64::new(0),
             pending: AtomicU32::new(0),
             stop: AtomicBool::new(false),
-            sleep: Mutex::new(()),
-            wake: Condvar::new(),
+            begun: Sleep::new(),
+            finished: Sleep::new(),
         });
         let mut pool = ThreadPool { shared, threads: Vec::new(), busy: AtomicBool::new(false) };
         for worker in 1..threads {
@@ -105,7 +144,7 @@ unsafe impl Parallel for ThreadPool {
         }
         // SAFETY: only the lifetime changes. `finish` below waits until no worker uses the task.
         let task: Task<'static> = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(task) };
-        self.shared.begin(Job { task, tasks, workers, caller: thread::current() }, self.threads.len() as u32);
+        self.shared.begin(Job { task, tasks, workers }, self.threads.len() as u32);
         run_range(task, part(tasks, 0, workers), 0);
         self.shared.finish();
         self.busy.store(false, Ordering::Release);
@@ -126,10 +165,8 @@ impl Drop for ThreadPool {
 
 impl Shared {
     fn signal(&self) {
-        let guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::Release);
-        drop(guard);
-        self.wake.notify_all();
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.begun.wake();
     }
 
     #[expect(unsafe_code, reason = "writes the job")]
@@ -141,15 +178,7 @@ impl Shared {
     }
 
     fn finish(&self) {
-        let mut spins = 0;
-        while self.pending.load(Ordering::Acquire) != 0 {
-            if spins < SPINS {
-                spins += 1;
-                spin_loop();
-            } else {
-                thread::park();
-            }
-        }
+        self.finished.until(|| (self.pending.load(Ordering::SeqCst) == 0).then_some(()));
     }
 
     /// Body of a worker thread.
@@ -157,37 +186,18 @@ impl Shared {
     fn work(&self, worker: u32) {
         let mut seen = 0;
         loop {
-            seen = self.wait(seen);
+            seen = self.begun.until(|| Some(self.generation.load(Ordering::SeqCst)).filter(|now| *now != seen));
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
             // SAFETY: `wait` has seen the generation that follows the write of the job; it stays until `pending` is zero.
-            let Some(job) = (unsafe { (*self.job.get()).clone() }) else { continue };
+            let Some(job) = (unsafe { *self.job.get() }) else { continue };
             if worker < job.workers {
                 run_range(job.task, part(job.tasks, worker, job.workers), worker);
             }
-            if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-                job.caller.unpark();
+            if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+                self.finished.wake();
             }
-        }
-    }
-
-    /// Waits for a generation other than `seen`.
-    fn wait(&self, seen: u64) -> u64 {
-        for _ in 0..SPINS {
-            let now = self.generation.load(Ordering::Acquire);
-            if now != seen {
-                return now;
-            }
-            spin_loop();
-        }
-        let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let now = self.generation.load(Ordering::Acquire);
-            if now != seen {
-                return now;
-            }
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

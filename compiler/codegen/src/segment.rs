@@ -9,9 +9,9 @@ use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, LoopKind, Stmt, Var};
 
 /// Work (roughly: scalar operations) below which splitting a loop costs more than it gains.
-const MIN_WORK: u64 = 60_000;
+const MIN_WORK: u64 = 16_000;
 /// Work that a task should have at least.
-const TASK_WORK: u64 = 15_000;
+const TASK_WORK: u64 = 4_000;
 
 /// How the iterations of a parallel loop become tasks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,8 +117,10 @@ fn work(stmt: &Stmt) -> u64 {
             let steps: u64 = k.nest.iter().map(|(n, _)| u64::from(*n)).product();
             20 + steps * u64::from(k.mr) * u64::from(k.nr) / 16
         }
-        // One output of every channel; rows are of the order of ten outputs.
-        Stmt::Call(Kernel::Depthwise(k), ..) => 20 + 10 * k.taps.len() as u64 * u64::from(k.channels) / 8,
+        Stmt::Call(Kernel::Depthwise(k), _, ints) => {
+            let outputs = if let [Expr::Int(n)] = ints[..] { n.unsigned_abs() } else { 10 };
+            20 + outputs * k.taps.len() as u64 * u64::from(k.channels) / 8
+        }
     }
 }
 

@@ -101,8 +101,11 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     let whole = channels_last(&shape);
     let elements: u64 = shape.iter().product();
     let buf = cx.scratch(x.dtype, elements, false);
-    if padded {
-        cx.for_(LoopKind::Vector, elements, |cx, i| cx.push(Stmt::Store(buf, i, Expr::f32(0.0))));
+    let all = Arg { buf, dtype: x.dtype, view: whole.clone(), constant: None };
+    if padded && x.view.is_fixed() {
+        around(cx, &all, zeros);
+    } else if padded {
+        nest::fill(cx, &all, &Expr::f32(0.0));
     }
     let mut inner = whole.clone();
     inner.shape.clone_from(&x.view.shape);
@@ -112,6 +115,24 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     }
     cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
+}
+
+/// Zeros in the border of a padded copy.
+fn around(cx: &mut LowerCx, whole: &Arg, zeros: &[(i64, i64)]) {
+    let mut rest = whole.view.clone();
+    for (d, (before, behind)) in zeros.iter().enumerate().map(|(d, z)| (d + 2, z)) {
+        let extent = rest.shape[d] as i64;
+        for (start, n) in [(0, *before), (extent - behind, *behind)] {
+            let mut side = rest.clone();
+            side.offset += start * side.strides[d];
+            side.shape[d] = n as u64;
+            if n > 0 {
+                nest::fill(cx, &Arg { view: side, ..whole.clone() }, &Expr::f32(0.0));
+            }
+        }
+        rest.offset += before * rest.strides[d];
+        rest.shape[d] = (extent - before - behind) as u64;
+    }
 }
 
 impl Conv {
