@@ -29,6 +29,27 @@ def fit(f, weight, lo, hi, goal):
             return [c[k] for k in range(n)], worst
     raise SystemExit("no fit")
 
+def quotient(f, m, n, hi):
+    """P(u)/Q(u) of degrees m and n, Q(0) = 1, close to f(u) on 0..hi, where errors count sqrt(u) times: the linearised least-squares fit at Chebyshev
+    nodes, weighted by the denominator of the round before."""
+    xs = nodes(mpf(0), hi, 4 * (m + n + 2))
+    d = [mpf(1)] * len(xs)
+    for _ in range(10):
+        size = m + 1 + n
+        a, b = matrix(size, size), matrix(size, 1)
+        for x, old in zip(xs, d):
+            w, y = sqrt(x) / old, f(x)
+            row = [w * x ** k for k in range(m + 1)] + [-w * y * x ** k for k in range(1, n + 1)]
+            for i in range(size):
+                b[i] += row[i] * w * y
+                for j in range(size):
+                    a[i, j] += row[i] * row[j]
+        c = lu_solve(a, b)
+        p, q = [c[k] for k in range(m + 1)], [mpf(1)] + [c[m + 1 + k] for k in range(n)]
+        d = [sum(q[k] * x ** k for k in range(n + 1)) for x in xs]
+    value = lambda u: sum(p[k] * u ** k for k in range(m + 1)) / sum(q[k] * u ** k for k in range(n + 1))
+    return p, q, max(fabs(sqrt(u) * (value(u) - f(u))) for u in nodes(mpf(0), hi, 400))
+
 tiny = mpf(10) ** -12
 odd = lambda g, bound: (lambda u: (g(sqrt(u)) / sqrt(u) - 1) / u, lambda u: u * sqrt(u) / g(sqrt(u)), tiny, mpf(bound) ** 2)
 quarter = pi / 4 * mpf("1.0001")
@@ -65,6 +86,22 @@ for ty, goal, end in (("F32", mpf(2) ** mpf("-27.5"), 4), ("F64", mpf(2) ** mpf(
         values = ", ".join(repr(float(x)) for x in c).replace("1.1283791670955126", "std::f64::consts::FRAC_2_SQRT_PI")
         print(f"    // error 2^{float(log(worst, 2)):.1f}\n    {name}: &[{values}],")
     print(f"    erf_end: {end}.0,\n}};")
+
+c, worst = fit(lambda s: (2 ** -s - 1) / s, lambda s: s * 2 ** s, mpf("-0.5001"), mpf("0.5001"), mpf(2) ** mpf("-23.2"))
+print(f"\n/// `(2^-s - 1) / s` for `|s| <= 1/2`, in s, for f32.\npub(super) static EXP2: &[f64] = &[ // error 2^{float(log(worst, 2)):.1f}")
+print(f"    {', '.join(repr(float(x)) for x in c)},\n];")
+
+end = mpf("5.5")
+# A little too large at the end: the result is limited to 1/2, which has to be the result far out in whatever way products are rounded.
+cdf = lambda u: erf(sqrt(u / 2)) / (2 * sqrt(u)) * (1 + mpf("2e-7") * (u / end ** 2) ** 8)
+p, q, worst = quotient(cdf, 5, 5, end ** 2)
+print(f"\n/// Where the f32 normal distribution function is 1.\npub(super) const NORMAL_CDF_END: f64 = {end};")
+print("/// `(cdf(x) - 1/2) / x` for `|x| <= NORMAL_CDF_END` as a quotient of polynomials in x^2, for f32.")
+print("pub(super) static NORMAL_CDF: (&[f64], &[f64]) = (")
+print(f"    // error 2^{float(log(worst, 2)):.1f}")
+for c in (p, q):
+    print(f"    &[{', '.join(repr(float(x)) for x in c)}],")
+print(");")
 
 mp.dps = 420
 words = int(2 / pi * 2 ** 1280)

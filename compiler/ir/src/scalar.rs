@@ -19,6 +19,8 @@ pub enum UnOp {
     Sqrt,
     Recip,
     Exp,
+    /// e^x for x <= 0, as softmax needs it: 1 for 0, and below the smallest normal number anything from 0 to 1.2e-38.
+    ExpNonPositive,
     Log,
     Sin,
     Cos,
@@ -33,6 +35,8 @@ pub enum UnOp {
     Acosh,
     Atanh,
     Erf,
+    /// Normal distribution function, `(1 + erf(x / sqrt 2)) / 2`.
+    NormalCdf,
     Sigmoid,
     Floor,
     Ceil,
@@ -97,6 +101,7 @@ impl UnOp {
         UnOp::Sqrt,
         UnOp::Recip,
         UnOp::Exp,
+        UnOp::ExpNonPositive,
         UnOp::Log,
         UnOp::Sin,
         UnOp::Cos,
@@ -111,6 +116,7 @@ impl UnOp {
         UnOp::Acosh,
         UnOp::Atanh,
         UnOp::Erf,
+        UnOp::NormalCdf,
         UnOp::Sigmoid,
         UnOp::Floor,
         UnOp::Ceil,

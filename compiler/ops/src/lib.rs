@@ -2,6 +2,7 @@
 
 mod arg_extreme;
 mod at_run_time;
+mod attention;
 mod bit_cast;
 mod col2im;
 mod common;
@@ -57,6 +58,7 @@ pub static ALL: &[&OpDef] = &[
     &elementwise::ASINH,
     &elementwise::ATAN,
     &elementwise::ATANH,
+    &attention::ATTENTION,
     &pool::AVERAGE_POOL,
     &normalization::BATCH_NORMALIZATION,
     &bit_cast::BIT_CAST,

@@ -1,5 +1,6 @@
-//! Fusion: elementwise chains into maps, maps into the epilogues of kernels.
+//! Fusion: elementwise chains into maps, maps into the epilogues of kernels, attention into one operator.
 
+pub mod attention;
 pub mod epilogue;
 pub mod map;
 pub mod quantized;
@@ -8,5 +9,5 @@ use onnxc_egraph::Rule;
 
 /// All rules of the phase; they share one e-graph.
 pub fn rules() -> Vec<Rule> {
-    [map::rules(), quantized::rules(), epilogue::rules()].concat()
+    [map::rules(), quantized::rules(), epilogue::rules(), attention::rules()].concat()
 }

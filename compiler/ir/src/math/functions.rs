@@ -127,10 +127,12 @@ impl<'p> Builder<'p> {
         match op {
             UnOp::Sign => self.sign(x),
             UnOp::Exp => self.exp(x),
+            UnOp::ExpNonPositive => self.exp_non_positive(x),
             UnOp::Log => self.log(x),
             UnOp::Sigmoid => self.sigmoid(x),
             UnOp::Tanh => self.tanh(x),
             UnOp::Erf => self.erf(x),
+            UnOp::NormalCdf => self.normal_cdf(x),
             UnOp::Sin => self.sin_cos(x, 0),
             UnOp::Cos => self.sin_cos(x, 1),
             UnOp::Tan => self.tan(x),
@@ -213,11 +215,7 @@ impl<'p> Builder<'p> {
         let one = self.c(1.0);
         let tail = self.fma(p, r2, r);
         let e = self.add(tail, one);
-        let (e, n) = (self.bits(e), self.bits(shifted));
-        let fraction = self.i(self.fraction);
-        let n = self.bin(BinOp::Shl, n, fraction);
-        let scaled = self.bin(BinOp::Add, e, n);
-        let scaled = self.float(scaled);
+        let scaled = self.times_power(e, shifted);
         let zero = self.c(0.0);
         let in_range = self.cmp(BinOp::Ge, x, lo);
         let low = self.select(in_range, scaled, zero);
@@ -226,6 +224,33 @@ impl<'p> Builder<'p> {
         let infinity = self.c(f64::INFINITY);
         let over = self.add(x, infinity);
         self.select(fits, low, over)
+    }
+
+    /// The same without the cases that only positive x have, and with the reduction in units of ln 2: y = x / ln 2, n = round(y), 2^n * 2^(y-n). What
+    /// rounding y loses grows with |x| as the result shrinks, so that the error is at most an ulp of 1.
+    fn exp_non_positive(&mut self, x: NodeIx) -> NodeIx {
+        if self.double() {
+            return self.exp(x);
+        }
+        let (lo, magic, log2e) = (self.c(-87.33654), self.c(1.5 * (1u64 << self.fraction) as f64), self.c(LOG2_E));
+        let x = self.bin(BinOp::Max, x, lo);
+        let shifted = self.fma(x, log2e, magic);
+        let n = self.sub(shifted, magic);
+        let back = self.c(-LOG2_E);
+        let minus_r = self.fma(x, back, n);
+        let p = self.poly(minus_r, tables::EXP2);
+        let one = self.c(1.0);
+        let e = self.fma(p, minus_r, one);
+        self.times_power(e, shifted)
+    }
+
+    /// `e * 2^n`, n in the low bits of `shifted`: an addition to the exponent.
+    fn times_power(&mut self, e: NodeIx, shifted: NodeIx) -> NodeIx {
+        let (e, n) = (self.bits(e), self.bits(shifted));
+        let fraction = self.i(self.fraction);
+        let n = self.bin(BinOp::Shl, n, fraction);
+        let scaled = self.bin(BinOp::Add, e, n);
+        self.float(scaled)
     }
 
     /// `x - n*c` where c is the sum of `parts`, the first ones short enough for exact products.
@@ -344,6 +369,28 @@ impl<'p> Builder<'p> {
         let small = self.mul(x, p);
         let near = self.cmp(BinOp::Lt, m, 1.0);
         self.select(near, small, big)
+    }
+
+    /// `1/2 + x*P(x^2)/Q(x^2)`, the second term within 1/2; f64 by erf. One quotient for all x costs half of what erf's two branches do, and where the
+    /// result is an addend or a factor, as in gelu, its relative error near 0 is nobody's concern.
+    fn normal_cdf(&mut self, x: NodeIx) -> NodeIx {
+        let half = self.c(0.5);
+        if self.double() {
+            let root = self.c(std::f64::consts::FRAC_1_SQRT_2);
+            let scaled = self.mul(x, root);
+            let erf = self.erf(scaled);
+            return self.fma(erf, half, half);
+        }
+        // Beyond the end the quotient stays as it is, and with x the term only grows.
+        let (square, end) = (self.mul(x, x), self.c(tables::NORMAL_CDF_END * tables::NORMAL_CDF_END));
+        let square = self.bin(BinOp::Min, square, end);
+        let (p, q) = (self.poly(square, tables::NORMAL_CDF.0), self.poly(square, tables::NORMAL_CDF.1));
+        let p = self.mul(x, p);
+        let above = self.div(p, q);
+        let above = self.bin(BinOp::Min, above, half);
+        let minus_half = self.c(-0.5);
+        let above = self.bin(BinOp::Max, above, minus_half);
+        self.add(above, half)
     }
 
     /// (e, 1/e)/2 of |x|, in a form that overflows only where the result does.

@@ -296,6 +296,33 @@ pub(super) static F64: Tables = Tables {
     erf_end: 6.0,
 };
 
+/// `(2^-s - 1) / s` for `|s| <= 1/2`, in s, for f32.
+pub(super) static EXP2: &[f64] = &[
+    // error 2^-28.8
+    -0.6931472056067098,
+    0.24022648459584056,
+    -0.055503289703146344,
+    0.009618373449372206,
+    -0.0013399874628700638,
+    0.00015370690830756798,
+];
+
+/// Where the f32 normal distribution function is 1.
+pub(super) const NORMAL_CDF_END: f64 = 5.5;
+/// `(cdf(x) - 1/2) / x` for `|x| <= NORMAL_CDF_END` as a quotient of polynomials in x^2, for f32.
+pub(super) static NORMAL_CDF: (&[f64], &[f64]) = (
+    // error 2^-27.0
+    &[
+        0.39894224027141606,
+        0.03373480864940324,
+        0.004670477992300432,
+        0.00016765808285977465,
+        6.348828167521846e-06,
+        2.2884960299808053e-08,
+    ],
+    &[1.0, 0.25122662374754234, 0.028579523205640084, 0.001877941043466273, 7.32927232171719e-05, 1.2011048318504531e-06],
+);
+
 /// The first 1280 binary digits of 2/pi behind the point.
 pub(super) static TWO_OVER_PI: [u64; 20] = [
     0xa2f9_836e_4e44_1529,

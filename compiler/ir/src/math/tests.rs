@@ -22,6 +22,10 @@ fn erf(x: f64) -> f64 {
     x.signum() * (1.0 - (-m * m).exp() * scale / 2.0 / fraction)
 }
 
+fn normal_cdf(x: f64) -> f64 {
+    0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
+}
+
 type Reference = fn(f64) -> f64;
 
 /// Operation, reference, allowed ulps of f32 and f64, largest |x| of the sweep, absolute floor of the error unit.
@@ -32,6 +36,7 @@ const FUNCTIONS: &[(UnOp, Reference, f64, f64, f64, f64)] = &[
     (UnOp::Asin, f64::asin, 3.0, 4.0, 2.0, 0.0),
     (UnOp::Acos, f64::acos, 3.0, 4.0, 2.0, 0.0),
     (UnOp::Erf, erf, 4.0, 16.0, f64::INFINITY, 0.0),
+    (UnOp::NormalCdf, normal_cdf, 2.0, 6.0, f64::INFINITY, 1.0),
     (UnOp::Tanh, f64::tanh, 4.0, 6.0, f64::INFINITY, 0.0),
     (UnOp::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()), 4.0, 6.0, f64::INFINITY, 0.0),
     (UnOp::Sinh, f64::sinh, 4.0, 6.0, f64::INFINITY, 0.0),
@@ -218,6 +223,39 @@ fn the_hardest_angle() {
     let x = 6_381_956_970_095_103.0 * 2f64.powi(797);
     let got = call(&program(UnOp::Cos, F64), x);
     assert!(ulps(-4.687_165_924_254_628e-19, got, F64, 0.0) <= 1.0, "{got:e}");
+}
+
+/// Far out it is 0 and 1, not almost: gelu multiplies it by x. Machines that round products give the same.
+#[test]
+fn the_normal_distribution_ends() {
+    let p = program(UnOp::NormalCdf, F32);
+    for p in [p.clone(), rounding_twice(&p)] {
+        for x in [5.5, 6.0, 100.0, 1e30, f64::INFINITY] {
+            assert_eq!((call(&p, x), call(&p, -x)), (1.0, 0.0), "{x}");
+        }
+        for i in -6000..6000 {
+            let (x, want) = (f64::from(i as f32 / 1000.0), normal_cdf(f64::from(i as f32 / 1000.0)));
+            assert!(ulps(want, call(&p, x), F32, 1.0) <= 2.0, "{x}: {} for {want}", call(&p, x));
+        }
+        assert!(call(&p, f64::NAN).is_nan());
+    }
+}
+
+#[test]
+fn exponentials_of_non_positive_numbers() {
+    let p = program(UnOp::ExpNonPositive, F32);
+    for p in [p.clone(), rounding_twice(&p)] {
+        let dense = (0..100_000).map(|i| f64::from(-i as f32 / 1024.0));
+        for x in dense.chain([-0.0, -1e-40, -1e-20, -1e30, f64::NEG_INFINITY]) {
+            let floor = if x < -1.0 { 1.0 } else { 0.0 };
+            let (want, got) = (x.exp(), call(&p, x));
+            assert!(got >= 0.0 && ulps(want, got, F32, floor) <= 3.0, "{x}: {got} for {want}");
+            // The error relative to the result grows with |x| only.
+            assert!((got - want).abs() <= want * 2e-7 * (1.0 - x).min(200.0) + 1.2e-38, "{x}: {got} for {want}");
+        }
+        assert_eq!(call(&p, 0.0), 1.0);
+        assert!(call(&p, f64::NAN).is_nan());
+    }
 }
 
 fn pow_program(exponent: Option<f64>, t: DType) -> ScalarProgram {

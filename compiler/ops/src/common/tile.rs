@@ -235,6 +235,16 @@ pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
     });
 }
 
+/// Emits one product of numbers for extents, inside of other loops: `a`, `b`, `c` and `operands` are the indices of their first elements.
+pub fn emit_at(cx: &mut LowerCx, p: &Product, (a, b, c): (Expr, Expr, Expr), operands: Vec<Expr>) {
+    let at = Point { a, b, c, operands, ..Point::start(p) };
+    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
+    let panels = p.cols.bound.div_ceil(u64::from(p.nr));
+    row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| {
+        cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+    });
+}
+
 /// Rows of a block: 20 rows are 10 + 10, not 14 + 6.
 fn balanced(p: &Product) -> u64 {
     p.rows.bound.div_ceil(p.rows.bound.div_ceil(u64::from(p.mr)))

@@ -275,17 +275,16 @@ fn gelu(attrs: &Attrs, t: &[DType]) -> OpResult<P> {
     let tanh = is_tanh(attrs);
     float_program(t, |p, a| {
         let x = a[0];
-        let inner = if tanh {
-            let square = p.bin(BinOp::Mul, x, x);
-            let k = bin_k(p, BinOp::Mul, square, TANH_CUBIC);
-            let k = bin_k(p, BinOp::Add, k, 1.0);
-            let scaled = bin_k(p, BinOp::Mul, x, TANH_SCALE);
-            let arg = p.bin(BinOp::Mul, scaled, k);
-            p.un(UnOp::Tanh, arg)
-        } else {
-            let scaled = bin_k(p, BinOp::Mul, x, std::f64::consts::FRAC_1_SQRT_2);
-            p.un(UnOp::Erf, scaled)
-        };
+        if !tanh {
+            let share = p.un(UnOp::NormalCdf, x);
+            return p.bin(BinOp::Mul, x, share);
+        }
+        let square = p.bin(BinOp::Mul, x, x);
+        let k = bin_k(p, BinOp::Mul, square, TANH_CUBIC);
+        let k = bin_k(p, BinOp::Add, k, 1.0);
+        let scaled = bin_k(p, BinOp::Mul, x, TANH_SCALE);
+        let arg = p.bin(BinOp::Mul, scaled, k);
+        let inner = p.un(UnOp::Tanh, arg);
         let one = bin_k(p, BinOp::Add, inner, 1.0);
         let half = bin_k(p, BinOp::Mul, x, 0.5);
         p.bin(BinOp::Mul, half, one)

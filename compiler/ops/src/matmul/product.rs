@@ -31,7 +31,8 @@ impl Stack {
         Stack { row: self.col, col: self.row, ..self }
     }
 
-    fn index(&self, outer: &[Expr], row: &Expr, col: &Expr) -> Expr {
+    /// Index of an element.
+    pub fn index(&self, outer: &[Expr], row: &Expr, col: &Expr) -> Expr {
         let start = Expr::Int(self.arg.view.offset);
         let at = outer.iter().zip(&self.outer).fold(start, |e, (i, s)| e.add(i.clone().times(*s)));
         at.add(row.clone().times(self.row)).add(col.clone().times(self.col))
@@ -222,7 +223,7 @@ impl Product {
     }
 
     /// b in panels, once for every matrix of the stack that differs: its buffer and the steps of the stack in it.
-    fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>)> {
+    pub fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>)> {
         let width = u64::from(nr);
         let panels = match &self.n.open {
             None => Extent::from(self.n.bound.div_ceil(width)),

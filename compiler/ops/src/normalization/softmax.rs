@@ -102,7 +102,7 @@ fn one_narrow_row(row: &mut Row) {
     let sum = row.start(float(t, 0.0));
     row.each(|cx, at| {
         let distance = rounded(load(cx, &x, at).minus(top.clone()));
-        let e = Expr::Var(cx.let_(rounded(Expr::un(UnOp::Exp, distance))));
+        let e = Expr::Var(cx.let_(rounded(Expr::un(UnOp::ExpNonPositive, distance))));
         store(cx, &y, at, e.clone());
         accumulate(cx, sum, BinOp::Add, e);
     });
@@ -121,7 +121,7 @@ fn one_row(row: &mut Row, log: bool) {
     let keep = !log && y.dtype == t;
     let sum = row.start(float(t, 0.0));
     row.each(|cx, at| {
-        let mut e = Expr::un(UnOp::Exp, load(cx, &x, at).minus(top.clone()));
+        let mut e = Expr::un(UnOp::ExpNonPositive, load(cx, &x, at).minus(top.clone()));
         if keep {
             e = Expr::Var(cx.let_(e));
             store(cx, &y, at, e.clone());
@@ -137,7 +137,7 @@ fn one_row(row: &mut Row, log: bool) {
     }
     let share = row.let_(Expr::bin(BinOp::Div, float(t, 1.0), Expr::Var(sum)));
     row.each(|cx, at| {
-        let e = if keep { load(cx, &y, at) } else { Expr::un(UnOp::Exp, load(cx, &x, at).minus(top.clone())) };
+        let e = if keep { load(cx, &y, at) } else { Expr::un(UnOp::ExpNonPositive, load(cx, &x, at).minus(top.clone())) };
         store(cx, &y, at, e.mul(share.clone()));
     });
 }
