@@ -16,6 +16,8 @@ use crate::hooks::{Hooks, Parallel, Task};
 
 /// Rounds that a thread spins before it sleeps: some tens of microseconds.
 const SPINS: u32 = 10_000;
+/// Rounds after which it offers its core to others: some hundreds of nanoseconds.
+const ROUNDS: u32 = 64;
 
 /// What the workers are to do.
 #[derive(Clone, Copy)]
@@ -40,23 +42,26 @@ struct Shared {
 
 /// Threads that wait for a change of an atomic which others make: first awake, then asleep. Who makes the change pays for waking only if someone sleeps.
 struct Sleep {
+    /// Rounds that a thread stays awake.
+    rounds: u32,
     sleepers: AtomicU32,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
 impl Sleep {
-    const fn new() -> Sleep {
-        Sleep { sleepers: AtomicU32::new(0), lock: Mutex::new(()), wake: Condvar::new() }
+    const fn new(rounds: u32) -> Sleep {
+        Sleep { rounds, sleepers: AtomicU32::new(0), lock: Mutex::new(()), wake: Condvar::new() }
     }
 
     /// Returns when `changed` has a value, which it makes of one load that is sequentially consistent.
     fn until<T>(&self, changed: impl Fn() -> Option<T>) -> T {
-        for _ in 0..SPINS {
+        for round in 1..=self.rounds {
             if let Some(value) = changed() {
                 return value;
             }
-            spin_loop();
+            // Who makes the change may be waiting for this core.
+            if round % ROUNDS == 0 { thread::yield_now() } else { spin_loop() }
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         // Either the change is seen below, or who makes it sees that someone sleeps, and waits for the lock before it wakes.
@@ -97,13 +102,16 @@ impl ThreadPool {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn new(threads: u32) -> io::Result<ThreadPool> {
+        // With fewer cores than threads, who stays awake keeps the others from working.
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        let rounds = if threads as usize <= cores { SPINS } else { 0 };
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             generation: AtomicU64::new(0),
             pending: AtomicU32::new(0),
             stop: AtomicBool::new(false),
-            begun: Sleep::new(),
-            finished: Sleep::new(),
+            begun: Sleep::new(rounds),
+            finished: Sleep::new(rounds),
         });
         let mut pool = ThreadPool { shared, threads: Vec::new(), busy: AtomicBool::new(false) };
         for worker in 1..threads {
