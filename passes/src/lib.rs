@@ -1,6 +1,7 @@
 //! The passes of onnxc, one file each, grouped by phase: `canonicalize`, `fuse`, then layout, lowering and memory.
 //!
-//! Rewriting phases export `rules()`; all rules of a phase share one e-graph, which is extracted once.
+//! Rewriting phases export `rules()`; all rules of a phase share one e-graph, which is extracted once. Where weights are quantised, the rule that makes
+//! floats of them has a second one.
 
 pub mod canonicalize;
 pub mod cost;
@@ -10,6 +11,7 @@ pub mod memory;
 pub mod plan;
 pub mod winograd;
 
+use canonicalize::quantized::fold;
 use onnxc_egraph::{Limits, Outcome, Rule, RuleClass};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::target::TargetDesc;
@@ -69,7 +71,18 @@ pub fn run_within(math: Math, phase: Phase, graph: &Graph, target: &TargetDesc) 
     let ops = OpSet(onnxc_ops::ALL);
     let inner = with_bodies(graph, &|body| run_within(math, phase, body, target).0);
     let rules: Vec<Rule> = phase.rules().into_iter().filter(|r| math.allows(r.class)).collect();
-    onnxc_egraph::rewrite(inner.as_ref().unwrap_or(graph), ops, &rules, &cost::TargetCost::new(target), Limits::default())
+    let graph = inner.as_ref().unwrap_or(graph);
+    let stage = |graph: &Graph, rules: &[Rule]| {
+        onnxc_egraph::rewrite(graph, ops, rules, &cost::TargetCost::new(target), Limits::default())
+    };
+    if phase == Phase::Canonicalize && fold::has_weights(graph) {
+        let early: Vec<Rule> = rules.iter().copied().filter(|r| r.name != fold::LATE).collect();
+        let (integers, first) = stage(graph, &early);
+        let (graph, last) = stage(&integers, &rules);
+        let saturated = first.saturated && last.saturated;
+        return (graph, Outcome { cost: (first.cost.0, last.cost.1), saturated, ..last });
+    }
+    stage(graph, &rules)
 }
 
 /// The graph with every body replaced by what `pass` makes of it; `None` when it has no bodies.

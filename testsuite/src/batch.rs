@@ -43,7 +43,7 @@ pub fn write_object<'p>(
 ) -> Result<(), String> {
     let options = ObjectOptions { name: format!("s{number}"), ..ObjectOptions::default() };
     let object = compile_object(source, target, &options).map_err(|e| e.to_string())?;
-    fs::write(folder.join(format!("s{number}.o")), object.bytes).map_err(|e| e.to_string())
+    fs::write(folder.join(format!("s{number}.o")), object.bytes()).map_err(|e| e.to_string())
 }
 
 /// Links the objects with the table `models` and `main.c`; writes `inputs`; returns the program.

@@ -11,10 +11,11 @@ use onnxc_ir::{Dim, DimBindings, TensorType};
 use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
 use onnxc_targets::Target;
 
+use crate::contents::WeightBlob;
 use crate::dispatch::counts;
 use crate::error::{Error, Result};
 use crate::generate::{Layout, Options, RUN, Source, Weights, generate, step_table};
-use crate::object::{define, weight_blob};
+use crate::object::define;
 use crate::pool::Pool;
 
 /// Bytes aligned to a cache line and to any vector.
@@ -24,6 +25,28 @@ pub(crate) struct Line(pub [u8; 64]);
 
 pub(crate) fn lines(bytes: u64) -> Vec<Line> {
     vec![Line([0; 64]); (bytes as usize).div_ceil(64)]
+}
+
+/// Writes into lines.
+struct Fill<'l> {
+    lines: &'l mut [Line],
+    /// Bytes that are there.
+    at: usize,
+}
+
+impl std::io::Write for Fill<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let Some(line) = self.lines.get_mut(self.at / 64) else { return Ok(0) };
+        let room = &mut line.0[self.at % 64..];
+        let n = room.len().min(bytes.len());
+        room[..n].copy_from_slice(&bytes[..n]);
+        self.at += n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A compiled model in this process.
@@ -143,11 +166,9 @@ impl JitModel {
         define(&mut module, &machine, "model", None)?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
         let run = module.get_finalized_function(FuncId::from_u32(RUN));
-        let blob = weight_blob(source.first()?)?;
-        let mut weights = lines(blob.len() as u64);
-        for (line, bytes) in weights.iter_mut().zip(blob.chunks(64)) {
-            line.0[..bytes.len()].copy_from_slice(bytes);
-        }
+        let blob = WeightBlob::of(source.first()?)?;
+        let mut weights = lines(blob.bytes());
+        blob.write(&mut Fill { lines: &mut weights, at: 0 }).map_err(|e| Error::Object(e.to_string()))?;
         Ok(JitModel {
             // SAFETY: this function is the entry, generated with this signature; the module lives as long as the pointer.
             run: unsafe { std::mem::transmute::<*const u8, unsafe extern "C" fn(*const onnxc_call) -> i32>(run) },

@@ -5,6 +5,7 @@
 
 mod affine;
 pub mod artifact;
+mod contents;
 mod dispatch;
 mod entry;
 mod error;
@@ -23,9 +24,10 @@ mod scalar;
 mod segment;
 mod unwind;
 
+pub use contents::{Contents, WeightBlob};
 pub use error::{Error, Result};
 pub use forms::{LoopForms, loop_forms};
 pub use generate::{Source, StepInfo, Weights, step_table};
 pub use jit::{JitModel, Profile};
-pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object, weight_blob};
+pub use object::{ObjectOptions, ObjectOutput, asm_text, clif_text, compile_object};
 pub use roofs::measure_roofs;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
 use cranelift_object::{ObjectBuilder, ObjectModule, ObjectProduct};
-use object::{Object as _, ObjectSymbol as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use onnxc_ir::plan::{Io, Plan};
 use onnxc_targets::Target;
+use sha2::{Digest as _, Sha256};
 
 use crate::artifact::{Facts, define_descriptor};
+use crate::contents::{Contents, WeightBlob};
 use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
 use crate::error::{Error, Result};
 use crate::generate::{Layout, Machine, Options, Source, Weights, generate, step_table, symbol};
@@ -44,11 +46,11 @@ impl Default for ObjectOptions {
 #[derive(Debug)]
 pub struct ObjectOutput {
     /// The ELF file.
-    pub bytes: Vec<u8>,
+    pub contents: Contents,
     /// What the header and the bindings state.
     pub facts: Facts,
     /// The weight blob when it is not in the object.
-    pub weights_file: Option<Vec<u8>>,
+    pub weights_file: Option<WeightBlob>,
     /// Deepest stack of `NAME_run` and of a task, hooks not counted.
     pub stack_bytes: u64,
     /// Machine code.
@@ -76,15 +78,19 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
     let plan = source.first()?;
     let machine = generate(&source, target, &inner(options, false, false))?;
     let layout = Layout::bound(&source, target.desc.max_threads.max(1))?;
-    let blob = weight_blob(plan)?;
+    let blob = WeightBlob::of(plan)?;
     let mut module = object_module(target, &options.name)?;
     let code_bytes = machine.functions.iter().map(|(_, _, c)| c.bytes.len() as u64).sum();
     let mut functions: Vec<(String, u64)> = machine.functions.iter().map(|(n, _, c)| (n.clone(), c.bytes.len() as u64)).collect();
     functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let (stack_bytes, kernels) = (machine.stack_bytes, machine.kernels.clone());
-    let embed = options.weights != Weights::File && !blob.is_empty();
-    let section = if let Weights::Section(s) = &options.weights { Some(s.as_str()) } else { None };
-    let (weights_file, in_object) = if embed { (None, blob) } else { (Some(blob).filter(|b| !b.is_empty()), vec![]) };
+    let section = match &options.weights {
+        Weights::Section(s) => s.clone(),
+        _ => format!(".rodata.{}_weights", symbol(&options.name)),
+    };
+    let embed = options.weights != Weights::File;
+    let (weights_file, in_object) =
+        if embed { (None, blob) } else { (Some(blob).filter(|b| b.bytes() > 0), WeightBlob::default()) };
     let facts = Facts {
         name: symbol(&options.name),
         producer: options.producer.clone(),
@@ -105,15 +111,23 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         stack_bytes,
         weights_bytes: plan.weights_bytes,
         weights: options.weights.clone(),
-        weights_sha256: weights_file.as_ref().map_or([0; 32], |b| onnxc_runtime::sha256::digest(b)),
+        weights_sha256: weights_file.as_ref().map_or(Ok([0; 32]), digest)?,
     };
-    define(&mut module, &machine, &options.name, Some((in_object, section)))?;
+    let weights = define(&mut module, &machine, &options.name, Some(&section))?;
     define_descriptor(&mut module, &facts)?;
     let mut product = module.finish();
     crate::unwind::add(&mut product, &machine, &*target.isa)?;
-    let bytes = emit(product)?;
+    if let Some(id) = weights {
+        let symbol = product.data_symbol(id);
+        product.object.symbol_mut(symbol).size = in_object.bytes();
+    }
+    let mut contents = Contents { head: emit(product)?, weights: WeightBlob::default() };
+    if weights.is_some() {
+        put_behind(&mut contents.head, &section, in_object.bytes())?;
+        contents.weights = in_object;
+    }
     Ok(ObjectOutput {
-        bytes,
+        contents,
         facts,
         weights_file,
         stack_bytes,
@@ -163,26 +177,41 @@ fn object_module(target: &Target, name: &str) -> Result<ObjectModule> {
     Ok(ObjectModule::new(builder))
 }
 
-/// The weight blob of a plan: its parts with zeros between them.
-pub fn weight_blob(plan: &Plan) -> Result<Vec<u8>> {
-    let size = usize::try_from(plan.weights_bytes).map_err(|_| Error::Plan("weights exceed memory".into()))?;
-    let mut blob = vec![0u8; size];
-    for (at, part) in &plan.weights {
-        let at = *at as usize;
-        let to = blob.get_mut(at..at + part.len()).ok_or_else(|| Error::Plan("a weight lies outside the blob".into()))?;
-        to.copy_from_slice(part);
+impl ObjectOutput {
+    /// The ELF file in memory.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.contents.to_vec()
     }
-    Ok(blob)
 }
 
-/// Declares and defines all functions and data. `weights`: the blob (empty if it is elsewhere) and its section; `None` for the JIT, where
-/// weights come through the call.
-pub(crate) fn define(
-    module: &mut dyn Module,
-    machine: &Machine,
-    name: &str,
-    weights: Option<(Vec<u8>, Option<&str>)>,
-) -> Result<()> {
+/// SHA-256 of a weight file.
+fn digest(blob: &WeightBlob) -> Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    blob.write(&mut hash).map_err(|e| Error::Object(e.to_string()))?;
+    Ok(hash.finalize().into())
+}
+
+/// Gives an empty section of an ELF file `bytes` bytes, which follow behind the file.
+fn put_behind(file: &mut Vec<u8>, section: &str, bytes: u64) -> Result<()> {
+    const SECTION_HEADER: usize = 64;
+    const OFFSET_AND_SIZE: usize = 24;
+    file.resize(file.len().next_multiple_of(64), 0);
+    let fail = || Error::Object(format!("no section {section} in an ELF file of 64 bits"));
+    let index = {
+        let parsed = object::File::parse(&**file).map_err(|e| Error::Object(e.to_string()))?;
+        let is_elf = parsed.format() == object::BinaryFormat::Elf && parsed.is_64() && parsed.is_little_endian();
+        parsed.section_by_name(section).filter(|s| is_elf && s.size() == 0).ok_or_else(fail)?.index().0
+    };
+    let headers = u64::from_le_bytes(file[0x28..0x30].try_into().map_err(|_| fail())?) as usize;
+    let at = headers + index * SECTION_HEADER + OFFSET_AND_SIZE;
+    let place = [(file.len() as u64).to_le_bytes(), bytes.to_le_bytes()];
+    file.get_mut(at..at + 16).ok_or_else(fail)?.copy_from_slice(place.as_flattened());
+    Ok(())
+}
+
+/// Declares and defines all functions and data. `weights`: the section of the weights, which remain empty here; `None` for the JIT, where they come
+/// through the call. The answer is the symbol of the weights, if code names it.
+pub(crate) fn define(module: &mut dyn Module, machine: &Machine, name: &str, weights: Option<&str>) -> Result<Option<DataId>> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
     for (ix, (symbol, export, _)) in machine.functions.iter().enumerate() {
         let linkage = if *export { Linkage::Export } else { Linkage::Local };
@@ -203,12 +232,10 @@ pub(crate) fn define(
         data_ids.insert(ix, id);
         let mut data = DataDescription::new();
         data.set_align(if ix == DATA_WEIGHTS { 64 } else { 1 });
-        match (ix, &weights) {
-            (DATA_WEIGHTS, Some((blob, section))) => {
-                data.define(blob.clone().into_boxed_slice());
-                if let Some(section) = section {
-                    data.set_custom_section(section);
-                }
+        match (ix, weights) {
+            (DATA_WEIGHTS, Some(section)) => {
+                data.define(Box::default());
+                data.set_custom_section(section);
             }
             (DATA_WEIGHTS, None) => return Err(Error::Object("the JIT has no weight symbol".into())),
             _ => data.define_zeroinit(1),
@@ -224,7 +251,7 @@ pub(crate) fn define(
         }
         module.define_function_bytes(FuncId::from_u32(ix as u32), code.align, &code.bytes, &relocs).map_err(fail)?;
     }
-    Ok(())
+    Ok(data_ids.get(&DATA_WEIGHTS).copied())
 }
 
 /// The data object that a relocation means, by the numbers of the generator.

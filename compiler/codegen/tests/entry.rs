@@ -98,10 +98,10 @@ fn check(tool: &Tool) {
     let target = describe(tool.triple, tool.cpu, 2).unwrap();
     let options = ObjectOptions { weights: Weights::File, ..ObjectOptions::default() };
     let object = compile_object(&plan, &target, &options).unwrap();
-    assert_eq!(object.weights_file.as_ref().map(Vec::len), Some(64));
+    assert_eq!(object.weights_file.as_ref().map(onnxc_codegen::WeightBlob::bytes), Some(64));
     let dir = tempfile::tempdir().unwrap();
     let (o, c, exe) = (dir.path().join("m.o"), dir.path().join("m.c"), dir.path().join("m"));
-    std::fs::write(&o, &object.bytes).unwrap();
+    std::fs::write(&o, object.bytes()).unwrap();
     std::fs::write(&c, MAIN.replace("ARENA", &object.arena_bytes.to_string())).unwrap();
     sh(Command::new(tool.cc).args(["-O1", "-Wall", "-Werror", "-o"]).arg(&exe).arg(&c).arg(&o).args(tool.link));
     let mut command = match tool.run {
@@ -157,7 +157,7 @@ fn weights_can_be_in_the_object_or_in_a_section() {
         assert!(object.weights_file.is_none());
         let dir = tempfile::tempdir().unwrap();
         let o = dir.path().join("m.o");
-        std::fs::write(&o, &object.bytes).unwrap();
+        std::fs::write(&o, object.bytes()).unwrap();
         let symbols = String::from_utf8(sh(Command::new("objdump").arg("-t").arg(&o))).unwrap();
         let line = symbols.lines().find(|l| l.ends_with("model_weights") && !l.contains(" d ")).unwrap();
         assert!(line.contains(section), "{line}");

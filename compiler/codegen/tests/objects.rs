@@ -51,9 +51,9 @@ fn objects_are_the_same_twice_and_link_into_shared_libraries() {
         let target = describe(tool.triple, tool.cpu, 2).unwrap();
         let object = compile_object(&plan, &target, &ObjectOptions::default()).unwrap();
         let again = compile_object(&plan, &target, &ObjectOptions::default()).unwrap();
-        assert_eq!(object.bytes, again.bytes, "{}", tool.triple);
+        assert_eq!(object.bytes(), again.bytes(), "{}", tool.triple);
         let file = dir.path().join("m.o");
-        std::fs::write(&file, &object.bytes).unwrap();
+        std::fs::write(&file, object.bytes()).unwrap();
         let out = dir.path().join("m.so");
         sh(Command::new(tool.cc)
             .args(["-shared", "-nostdlib", "-Wl,-z,text", "-Wl,-z,defs", "-Wl,--fatal-warnings", "-o"])

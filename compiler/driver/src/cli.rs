@@ -200,7 +200,7 @@ pub struct Debugging {
     /// Print the list of passes and stop.
     #[arg(long)]
     pub print_passes: bool,
-    /// Print the time of each pass to stderr, or to a file.
+    /// Print the time of each pass, and the most memory that was used, to stderr, or to a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub time_passes: Option<Option<PathBuf>>,
     /// Stop after a phase and print what it made.

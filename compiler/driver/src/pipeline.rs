@@ -129,6 +129,9 @@ impl Times {
         let Some(to) = &debugging.time_passes else { return Ok(()) };
         let mut table: String = self.0.iter().map(|(name, s)| format!("{:>10.3} ms  {name}\n", s * 1e3)).collect();
         table += &format!("{:>10.3} ms  total\n", self.0.iter().map(|t| t.1).sum::<f64>() * 1e3);
+        if let Some(kilobytes) = peak_memory() {
+            table += &format!("{:>10.1} MB  peak memory\n", kilobytes as f64 * 1.024e-3);
+        }
         match to {
             Some(path) => crate::data::write_file(path, table.as_bytes()),
             None => {
@@ -137,6 +140,13 @@ impl Times {
             }
         }
     }
+}
+
+/// The most memory that this process had so far, in 1024 bytes, where the system tells it.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Checks the names on the command line and answers `--print-passes`.

@@ -4,7 +4,7 @@
 //! selection is the other; then single changes are tried, in class order, as long as they lower the true DAG cost. So the
 //! result never costs more than the input. All ties go to the smaller e-node: the choice is deterministic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use egg::{Id, Language};
 use onnxc_ir::op::OpDef;
@@ -61,40 +61,6 @@ impl Pricer<'_> {
         self.model.cost(tables.op(*op), tables.attrs(*attrs), &inputs, &self.egraph[id].data.types).max(1e-9)
     }
 
-    /// Cost of everything that the roots need under a choice; `None` when the choice is cyclic or incomplete.
-    fn dag_cost(&self, roots: &[Id], choice: &BTreeMap<Id, (ENode, f64)>) -> Option<f64> {
-        let mut done: BTreeSet<Id> = BTreeSet::new();
-        let mut open: BTreeSet<Id> = BTreeSet::new();
-        let mut stack: Vec<(Id, bool)> = roots.iter().map(|r| (self.egraph.find(*r), false)).collect();
-        let mut total = 0.0;
-        while let Some((id, leaving)) = stack.pop() {
-            if leaving {
-                open.remove(&id);
-                done.insert(id);
-                continue;
-            }
-            if done.contains(&id) || leaf(self.egraph, id).is_some() {
-                continue;
-            }
-            if !open.insert(id) {
-                return None;
-            }
-            let (node, cost) = choice.get(&id)?;
-            total += cost;
-            stack.push((id, true));
-            for child in node.children() {
-                let child = self.egraph.find(*child);
-                if open.contains(&child) {
-                    return None;
-                }
-                if !done.contains(&child) {
-                    stack.push((child, false));
-                }
-            }
-        }
-        Some(total)
-    }
-
     /// Greedy bottom-up choice by tree cost, to a fixed point.
     fn greedy(&self) -> BTreeMap<Id, (ENode, f64)> {
         let mut ids: Vec<Id> = self.egraph.classes().map(|c| c.id).collect();
@@ -126,6 +92,82 @@ impl Pricer<'_> {
     }
 }
 
+/// A choice as the cost of the whole graph wants it: by class number, with what has been seen of it.
+struct Dag {
+    roots: Vec<usize>,
+    /// Classes that cost nothing.
+    leaf: Vec<bool>,
+    /// Cost and operands of the chosen e-node of each class.
+    chosen: Vec<Option<(f64, Vec<usize>)>>,
+    /// In which count a class was entered, and in which it was left.
+    entered: Vec<u32>,
+    left: Vec<u32>,
+    counts: u32,
+    stack: Vec<(usize, bool)>,
+}
+
+impl Dag {
+    fn new(egraph: &Graph, roots: &[Id], choice: &BTreeMap<Id, (ENode, f64)>) -> Dag {
+        let number = |id: &Id| usize::from(egraph.find(*id));
+        let classes = egraph.classes().map(|c| usize::from(c.id) + 1).max().unwrap_or(0);
+        let mut dag = Dag {
+            roots: roots.iter().map(number).collect(),
+            leaf: vec![false; classes],
+            chosen: vec![None; classes],
+            entered: vec![0; classes],
+            left: vec![0; classes],
+            counts: 0,
+            stack: Vec::new(),
+        };
+        egraph.classes().for_each(|c| dag.leaf[usize::from(c.id)] = leaf(egraph, c.id).is_some());
+        choice.iter().for_each(|(id, (node, cost))| dag.choose(egraph, *id, node, *cost));
+        dag
+    }
+
+    fn choose(&mut self, egraph: &Graph, id: Id, node: &ENode, cost: f64) {
+        let operands = node.children().iter().map(|c| usize::from(egraph.find(*c))).collect();
+        self.chosen[usize::from(egraph.find(id))] = Some((cost, operands));
+    }
+
+    /// Cost of everything that the roots need; `None` when the choice is cyclic or incomplete, or costs `limit` or more.
+    fn cost(&mut self, limit: f64) -> Option<f64> {
+        self.counts += 1;
+        let now = self.counts;
+        self.stack.clear();
+        self.stack.extend(self.roots.iter().map(|r| (*r, false)));
+        let mut total = 0.0;
+        while let Some((class, leaving)) = self.stack.pop() {
+            if leaving {
+                self.left[class] = now;
+                continue;
+            }
+            if self.left[class] == now || self.leaf[class] {
+                continue;
+            }
+            if self.entered[class] == now {
+                return None;
+            }
+            self.entered[class] = now;
+            let (cost, operands) = self.chosen[class].as_ref()?;
+            total += cost;
+            if total >= limit {
+                return None;
+            }
+            self.stack.push((class, true));
+            for operand in operands {
+                let done = self.left[*operand] == now;
+                if self.entered[*operand] == now && !done {
+                    return None;
+                }
+                if !done {
+                    self.stack.push((*operand, false));
+                }
+            }
+        }
+        Some(total)
+    }
+}
+
 /// Chooses e-nodes for everything that `roots` need. `original` reproduces the input graph. Returns the choice with its cost and the original's.
 pub fn extract(egraph: &Graph, roots: &[Id], original: &Choice, model: &dyn CostModel) -> (Choice, f64, f64) {
     let pricer = Pricer { egraph, model };
@@ -139,8 +181,9 @@ pub fn extract(egraph: &Graph, roots: &[Id], original: &Choice, model: &dyn Cost
     // Classes that rules made have no original node: the greedy choice stands in.
     let mut input: BTreeMap<Id, (ENode, f64)> = greedy.clone();
     input.extend(original.0.iter().map(priced));
-    let input_cost = pricer.dag_cost(roots, &input);
-    let greedy_cost = pricer.dag_cost(roots, &greedy).expect("internal: greedy choice is acyclic");
+    let dag_cost = |choice| Dag::new(egraph, roots, choice).cost(f64::INFINITY);
+    let input_cost = dag_cost(&input);
+    let greedy_cost = dag_cost(&greedy).expect("internal: greedy choice is acyclic");
     let (mut choice, mut cost) = match input_cost {
         Some(c) if c <= greedy_cost => (input, c),
         _ => (greedy, greedy_cost),
@@ -152,6 +195,7 @@ pub fn extract(egraph: &Graph, roots: &[Id], original: &Choice, model: &dyn Cost
 /// Single changes while they lower the DAG cost; bounded by a number of sweeps and of tries.
 fn improve(pricer: &Pricer, roots: &[Id], choice: &mut BTreeMap<Id, (ENode, f64)>, cost: &mut f64) {
     let mut tries = 20_000usize;
+    let mut dag = Dag::new(pricer.egraph, roots, choice);
     for _ in 0..4 {
         let mut changed = false;
         let ids: Vec<Id> = choice.keys().copied().filter(|id| pricer.egraph[*id].nodes.len() > 1).collect();
@@ -164,14 +208,16 @@ fn improve(pricer: &Pricer, roots: &[Id], choice: &mut BTreeMap<Id, (ENode, f64)
                 }
                 tries -= 1;
                 let own = pricer.own_cost(id, &node);
-                let before = choice.insert(id, (node, own)).expect("internal: class has a choice");
-                match pricer.dag_cost(roots, choice) {
-                    Some(now) if now < *cost * (1.0 - 1e-9) => {
+                dag.choose(pricer.egraph, id, &node, own);
+                match dag.cost(*cost * (1.0 - 1e-9)) {
+                    Some(now) => {
                         *cost = now;
                         changed = true;
+                        choice.insert(id, (node, own));
                     }
-                    _ => {
-                        choice.insert(id, before);
+                    None => {
+                        let (before, own) = &choice[&id];
+                        dag.choose(pricer.egraph, id, before, *own);
                     }
                 }
             }

@@ -135,7 +135,7 @@ impl Tables {
 
     /// Interns a constant by content.
     pub fn intern_const(&mut self, tensor: Tensor) -> u32 {
-        let ids = self.consts_by_hash.entry(tensor.fingerprint()).or_default();
+        let ids = self.consts_by_hash.entry(tensor.key()).or_default();
         if let Some(id) = ids.iter().find(|id| self.consts[**id as usize] == tensor) {
             return *id;
         }

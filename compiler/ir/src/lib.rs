@@ -2,6 +2,7 @@
 //!
 //! This crate knows no operator by name, no target by name, no file and no clock.
 
+pub mod blob;
 pub mod dim;
 pub mod dtype;
 mod elementwise;

@@ -3,6 +3,7 @@
 //! Buffers are abstract here (operands, results, scratch); the planner gives them addresses. Indices are in elements, of type
 //! i64. Top-level `Parallel` loops of a function are split into tasks; everything between two of them is a barrier.
 
+use crate::blob::Blob;
 use crate::dtype::DType;
 use crate::kernel::Kernel;
 use crate::scalar::{BinOp, UnOp};
@@ -23,7 +24,7 @@ pub enum BufKind {
     /// Result n of the node.
     Output(usize),
     /// A constant that lowering made (packed weights, tables): little-endian bytes, 64-byte aligned.
-    Const(std::sync::Arc<Vec<u8>>),
+    Const(Blob),
     /// The table of sizes that come with the call: i64, only read.
     Sizes,
     /// Memory that lives only during the function, 64-byte aligned, contents undefined.

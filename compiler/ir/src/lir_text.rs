@@ -20,7 +20,7 @@ impl fmt::Display for Func {
                 BufKind::Output(n) => writeln!(f, "output {n}")?,
                 BufKind::Sizes => writeln!(f, "sizes")?,
                 BufKind::Same(of) => writeln!(f, "same as b{}", of.0)?,
-                BufKind::Const(bytes) => writeln!(f, "const {} bytes", bytes.len())?,
+                BufKind::Const(blob) => writeln!(f, "const {} bytes", blob.bytes())?,
                 BufKind::Scratch { bytes, per_worker } => {
                     writeln!(f, "scratch {bytes} bytes{}", if *per_worker { " per worker" } else { "" })?;
                 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::blob::Blob;
 use crate::dim::{Dim, DimBounds};
 use crate::dtype::DType;
 use crate::graph::Attrs;
@@ -323,9 +324,14 @@ impl<'a> LowerCx<'a> {
         values.pop().expect("internal: empty scalar program")
     }
 
-    /// A constant table of bytes, for packed weights and index tables.
+    /// A constant table of bytes.
     pub fn const_buf(&mut self, dtype: DType, bytes: Vec<u8>) -> BufId {
-        self.func.buf(dtype, BufKind::Const(std::sync::Arc::new(bytes)))
+        self.blob_buf(dtype, bytes.into())
+    }
+
+    /// A constant that may be made when it is written: packed weights.
+    pub fn blob_buf(&mut self, dtype: DType, blob: Blob) -> BufId {
+        self.func.buf(dtype, BufKind::Const(blob))
     }
 
     /// Memory for the time of the function.

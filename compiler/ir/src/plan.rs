@@ -1,5 +1,6 @@
 //! The plan: lowered functions in order, every buffer with its place. What the planner (passes) hands to code generation.
 
+use crate::blob::Blob;
 use crate::dim::{Dim, DimBounds};
 use crate::graph::TensorType;
 use crate::lir::Func;
@@ -142,7 +143,7 @@ pub struct Plan {
     /// The work.
     pub steps: Vec<Step>,
     /// Weight blob parts: (offset, bytes), ascending, not overlapping, 64-byte aligned.
-    pub weights: Vec<(u64, std::sync::Arc<Vec<u8>>)>,
+    pub weights: Vec<(u64, Blob)>,
     /// Size of the weight blob.
     pub weights_bytes: u64,
     /// Shared arena bytes for the largest sizes.

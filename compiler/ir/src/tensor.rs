@@ -11,10 +11,18 @@ use half::{bf16, f16};
 
 use crate::dtype::DType;
 
+/// Something that holds bytes: a vector, a mapped file.
+pub trait Memory: AsRef<[u8]> + Send + Sync {
+    /// These bytes will not be read soon: what holds them may give memory back that it can fill again.
+    fn release(&self, _range: Range<usize>) {}
+}
+
+impl Memory for Vec<u8> {}
+
 /// Bytes that many tensors may share: owned, or a part of something that outlives them (a mapped file).
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Memory>,
     range: Range<usize>,
 }
 
@@ -26,7 +34,7 @@ impl Bytes {
     }
 
     /// A part of a shared owner. `None` when the range does not lie inside.
-    pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Bytes> {
+    pub fn shared(owner: Arc<dyn Memory>, range: Range<usize>) -> Option<Bytes> {
         let len = (*owner).as_ref().len();
         (range.start <= range.end && range.end <= len).then_some(Bytes { owner, range })
     }
@@ -34,6 +42,11 @@ impl Bytes {
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &(*self.owner).as_ref()[self.range.clone()]
+    }
+
+    /// They will not be read soon.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 }
 
@@ -165,18 +178,28 @@ impl Tensor {
         }
     }
 
-    /// The elements as compiled code holds them: sub-byte ones have a byte each, sign-extended where the type has a sign.
-    pub fn unpacked(&self) -> Vec<u8> {
+    /// The elements will not be read soon: those in a mapped file need not stay in memory.
+    pub fn release(&self) {
+        if let Storage::Bytes(b) = &self.storage {
+            b.release();
+        }
+    }
+
+    /// The elements as compiled code holds them: sub-byte ones have a byte each, sign-extended where the type has a sign; others are shared.
+    pub fn unpacked(&self) -> Bytes {
         let bits = self.dtype.bits();
         if !self.dtype.is_packed() {
-            return self.bytes().to_vec();
+            return match &self.storage {
+                Storage::Bytes(b) => b.clone(),
+                Storage::Strings(_) => Bytes::new(Vec::new()),
+            };
         }
         let (per_byte, spare) = (8 / bits as usize, 8 - bits);
         let element = |i: usize| {
             let high = self.bytes()[i / per_byte] << (spare - (i % per_byte) as u64 * bits);
             if self.dtype.is_signed_int() { (high as i8 >> spare) as u8 } else { high >> spare }
         };
-        (0..self.len()).map(element).collect()
+        Bytes::new((0..self.len()).map(element).collect())
     }
 
     /// The strings of a string tensor.
@@ -238,19 +261,44 @@ impl Tensor {
         }
         h.0
     }
+
+    /// A hash that equal tensors share, for tables that compare the tensors then: it looks at a few of the elements only.
+    pub fn key(&self) -> u64 {
+        let mut h = Fnv(sample(self.bytes()));
+        h.write(&[self.dtype as u8, self.shape.len() as u8]);
+        self.shape.iter().for_each(|d| h.write(&d.to_le_bytes()));
+        self.strings().unwrap_or_default().iter().for_each(|s| h.write(s));
+        h.0
+    }
 }
 
 impl PartialEq for Tensor {
     /// Bitwise: NaN equals the same NaN, 0.0 differs from -0.0.
     fn eq(&self, other: &Tensor) -> bool {
+        let (a, b) = (self.bytes(), other.bytes());
         self.dtype == other.dtype
             && self.shape == other.shape
-            && self.bytes() == other.bytes()
+            && (std::ptr::eq(a, b) || a == b)
             && self.strings() == other.strings()
     }
 }
 
 impl Eq for Tensor {}
+
+/// A hash of the length and of bytes from everywhere: all of few bytes, some of many.
+pub(crate) fn sample(bytes: &[u8]) -> u64 {
+    const PIECES: usize = 64;
+    const PIECE: usize = 64;
+    let mut h = Fnv::default();
+    h.write(&(bytes.len() as u64).to_le_bytes());
+    if bytes.len() <= PIECES * PIECE {
+        h.write(bytes);
+    } else {
+        (0..PIECES).map(|i| (bytes.len() - PIECE) / (PIECES - 1) * i).for_each(|at| h.write(&bytes[at..at + PIECE]));
+        h.write(&bytes[bytes.len() - PIECE..]);
+    }
+    h.0
+}
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): stable over versions and machines, unlike the standard library's hashers.
 pub struct Fnv(pub u64);

@@ -115,12 +115,23 @@ pub fn import_with(bytes: Vec<u8>, options: &Options, ops: OpSet) -> Result<Impo
     load(Arc::new(bytes), None, options, ops)
 }
 
+/// SHA-256 of a file, of which no more is in memory at once than is being read.
+fn hash(file: &Owner) -> [u8; 32] {
+    const PIECE: usize = 1 << 20;
+    let mut hash = Sha256::new();
+    for (i, piece) in (**file).as_ref().chunks(PIECE).enumerate() {
+        hash.update(piece);
+        file.release(i * PIECE..i * PIECE + piece.len());
+    }
+    hash.finalize().into()
+}
+
 fn load(file: Owner, folder: Option<&Path>, options: &Options, ops: OpSet) -> Result<Imported, Report> {
     let limits = &options.limits;
     let model = parse((*file).as_ref(), limits)?;
     let source = Source::new(file.clone(), folder, limits);
     let import::Built { graph, inputs, outputs, opsets } = import::Importer::new(options, source, ops).model(&model)?;
     let producer = format!("{} {}", model.producer_name, model.producer_version).trim().to_string();
-    let hash = Sha256::digest((*file).as_ref()).into();
+    let hash = hash(&file);
     Ok(Imported { graph, inputs, outputs, opsets, producer, hash })
 }

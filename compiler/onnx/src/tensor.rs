@@ -3,19 +3,20 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use onnx_protobuf::{SparseTensorProto, TensorProto, tensor_proto::DataLocation};
-use onnxc_ir::tensor::{Bytes, element_count};
+use onnxc_ir::tensor::{Bytes, Memory, element_count};
 use onnxc_ir::{DType, Tensor, TensorType};
 
 use crate::options::Limits;
 use crate::wire;
 
 /// Bytes that a tensor can point into.
-pub type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub type Owner = Arc<dyn Memory>;
 
 /// Where a model's bytes come from.
 pub struct Source<'a> {
@@ -170,11 +171,36 @@ impl<'a> Source<'a> {
     }
 }
 
+/// A mapped file.
+pub struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Memory for Mapped {
+    /// Gives pages back, so that a model is not in memory twice, as it was and as it is being made. Those that are read again come from the file.
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "advice about a mapped file")]
+    fn release(&self, range: Range<usize>) {
+        // Whole pages of any size that there is; the rest stays.
+        const PAGE: usize = 1 << 16;
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if start < end {
+            // SAFETY: pages of a read-only map of a file have the same contents when they come back. That a model is not changed meanwhile is documented.
+            // An answer that it is not possible changes nothing.
+            let _ = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+}
+
 /// Maps a file for reading.
 #[expect(unsafe_code, reason = "memory mapping a file")]
-pub fn map(file: &File) -> std::io::Result<Mmap> {
+pub fn map(file: &File) -> std::io::Result<Mapped> {
     // SAFETY: the map is read-only and private to this process; we document that models must not be changed while they are compiled.
-    unsafe { Mmap::map(file) }
+    unsafe { Mmap::map(file) }.map(Mapped)
 }
 
 /// Bools are stored as 0 or 1; anything else would be read as two different truths.

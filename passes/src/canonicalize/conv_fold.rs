@@ -8,6 +8,7 @@
 //! Misses convolutions whose result others use too.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
+use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{Attrs, DType, Tensor};
 
 /// The rules of this file.
@@ -22,7 +23,22 @@ pub fn rules() -> Vec<Rule> {
 }
 
 fn f32s(cx: &RuleCx, id: Id) -> Option<Vec<f32>> {
-    cx.constant(id).filter(|t| t.dtype() == DType::F32).map(Tensor::to_vec)
+    f32_tensor(cx, id).map(Tensor::to_vec)
+}
+
+fn f32_tensor<'c>(cx: &'c RuleCx, id: Id) -> Option<&'c Tensor> {
+    cx.constant(id).filter(|t| t.dtype() == DType::F32)
+}
+
+/// Weights times a factor for each element. The original is not in memory then, if it is in a file: nobody reads it again soon.
+fn scaled(weights: &Tensor, factor: impl Fn(usize) -> f32) -> Tensor {
+    let (from, mut to) = (weights.bytes().as_chunks::<4>().0, Vec::with_capacity(weights.bytes().len()));
+    for (i, w) in from.iter().enumerate() {
+        to.extend((f32::from_le_bytes(*w) * factor(i)).to_le_bytes());
+    }
+    weights.release();
+    let shape = weights.shape().to_vec();
+    Tensor::from_bytes(DType::F32, shape, Bytes::new(to)).expect("internal: as many elements as before")
 }
 
 /// `x * a + c` with `a = scale / sqrt(var + eps)`, `c = bias - mean * a`, computed in f64.
@@ -78,7 +94,7 @@ fn foldable_conv(cx: &RuleCx, x: Id) -> Option<Match> {
     }
     let conv = cx.find(x, "conv").into_iter().next()?;
     let constant_bias = conv.input(2).is_none_or(|b| cx.constant(b).is_some());
-    (conv.inputs.len() <= 3 && conv.attrs.get("epilogue").is_none() && f32s(cx, conv.input(1)?).is_some() && constant_bias)
+    (conv.inputs.len() <= 3 && conv.attrs.get("epilogue").is_none() && f32_tensor(cx, conv.input(1)?).is_some() && constant_bias)
         .then_some(conv)
 }
 
@@ -87,24 +103,35 @@ fn conv_channels(cx: &RuleCx, x: Id) -> Option<(usize, usize)> {
     Some((1, cx.constant(conv.input(1)?)?.shape()[0] as usize))
 }
 
+/// Rules look at what they have rewritten already in every round: folding again would give the same weights.
+fn is_done(cx: &RuleCx, m: &Match, op: &str) -> bool {
+    !cx.find(m.id, op).is_empty()
+}
+
 fn fold_mul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if is_done(cx, m, "conv") {
+        return None;
+    }
     let (x, scale) = per_channel(cx, m, conv_channels)?;
     let conv = foldable_conv(cx, x)?;
     let (w, b) = (conv.input(1)?, conv.input(2));
-    let shape = cx.constant(w)?.shape().to_vec();
-    let per_filter = shape[1..].iter().product::<u64>() as usize;
-    let scaled: Vec<f32> = f32s(cx, w)?.iter().enumerate().map(|(i, w)| w * scale[i / per_filter.max(1)]).collect();
+    let weights = f32_tensor(cx, w)?;
+    let per_filter = weights.shape()[1..].iter().product::<u64>() as usize;
+    let w = scaled(weights, |i| scale[i / per_filter.max(1)]);
     let bias = match b {
         Some(b) => Some(f32s(cx, b)?.iter().zip(&scale).map(|(b, s)| b * s).collect::<Vec<f32>>()),
         None => None,
     };
-    let w = cx.add_constant(Tensor::from_vec(&shape, scaled));
+    let w = cx.add_constant(w);
     let b = bias.map(|b| cx.add_constant(Tensor::from_vec(&[scale.len() as u64], b)));
     cx.absorb(x);
     same_type(cx, m.id, |cx| cx.node("conv", &[conv.input(0), Some(w), b], conv.attrs.clone()))
 }
 
 fn fold_add(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if is_done(cx, m, "conv") {
+        return None;
+    }
     let (x, shift) = per_channel(cx, m, conv_channels)?;
     let conv = foldable_conv(cx, x)?;
     let bias: Vec<f32> = match conv.input(2) {
@@ -117,6 +144,9 @@ fn fold_add(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 fn fold_mul_matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if is_done(cx, m, "matmul") {
+        return None;
+    }
     let columns = |cx: &RuleCx, x: Id| {
         let matmul = cx.find(x, "matmul").into_iter().next().filter(|mm| mm.inputs.len() == 2 && cx.single_use(x))?;
         let w = cx.constant(matmul.input(1)?).filter(|w| w.shape().len() == 2)?;
@@ -124,10 +154,8 @@ fn fold_mul_matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     };
     let (x, scale) = per_channel(cx, m, columns)?;
     let matmul = cx.find(x, "matmul").into_iter().next()?;
-    let w = matmul.input(1)?;
-    let shape = cx.constant(w)?.shape().to_vec();
-    let scaled: Vec<f32> = f32s(cx, w)?.iter().enumerate().map(|(i, w)| w * scale[i % scale.len()]).collect();
-    let w = cx.add_constant(Tensor::from_vec(&shape, scaled));
+    let w = scaled(f32_tensor(cx, matmul.input(1)?)?, |i| scale[i % scale.len()]);
+    let w = cx.add_constant(w);
     cx.absorb(x);
     same_type(cx, m.id, |cx| cx.node_of("matmul", &[matmul.input(0)?, w], matmul.attrs.clone()))
 }

@@ -34,7 +34,7 @@ pub(super) fn captured(planner: &mut Planner, level: &Level, id: ValueId) -> Sto
     let storage = level.storage(id).expect("internal: capture has storage").clone();
     // Ids of constants mean something at their own level only: what a body captures goes into the blob.
     match level.graph.constant(id) {
-        Some(t) => Storage { region: Region::Weights(planner.weights.add(Arc::new(t.unpacked()))), ..storage },
+        Some(t) => Storage { region: Region::Weights(planner.weights.add(t.unpacked().into())), ..storage },
         None => storage,
     }
 }

@@ -416,7 +416,7 @@ fn regions_of(planner: &mut Planner, func: &Func, inputs: &[Option<Region>], out
             BufKind::Output(i) => outputs[*i],
             BufKind::Sizes => Region::Sizes,
             BufKind::Same(of) => regions[of.0 as usize],
-            BufKind::Const(bytes) => Region::Weights(planner.weights.add(Arc::clone(bytes))),
+            BufKind::Const(blob) => Region::Weights(planner.weights.add(blob.clone())),
             BufKind::Scratch { bytes, per_worker: false } => planner.buffer(*bytes),
             BufKind::Scratch { bytes, per_worker: true } => {
                 let at = worker_end;

@@ -1,7 +1,5 @@
 //! One node to one function.
 
-use std::sync::Arc;
-
 use onnxc_ir::graph::Node;
 use onnxc_ir::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
@@ -334,7 +332,7 @@ pub(super) fn resolve(planner: &mut Planner, level: &Level, region: Region, func
         return region;
     }
     let tensor = level.graph.constant(id).expect("internal: a constant region names a constant");
-    Region::Weights(planner.weights.add(Arc::new(tensor.unpacked())))
+    Region::Weights(planner.weights.add(tensor.unpacked().into()))
 }
 
 /// Does some statement load from buffer `b` or hand it to a kernel?

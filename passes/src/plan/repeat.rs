@@ -1,7 +1,5 @@
 //! `loop`: the body is planned once; carried values live in the storage of the results and are copied there after each iteration.
 
-use std::sync::Arc;
-
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
@@ -36,7 +34,7 @@ pub(super) fn plan_loop(planner: &mut Planner, level: &mut Level, node: &Node, d
     let captures: Vec<Storage> = node.inputs[2 + carried..].iter().flatten().map(|id| captured(planner, level, *id)).collect();
     let start = planner.time;
     // The body may read its condition; where none is kept, any true byte will do.
-    let truth = cond.clone().unwrap_or_else(|| Storage::dense(Region::Weights(planner.weights.add(Arc::new(vec![1]))), &[]));
+    let truth = cond.clone().unwrap_or_else(|| Storage::dense(Region::Weights(planner.weights.add(vec![1].into())), &[]));
     let mut inputs = vec![count.clone(), truth];
     inputs.extend(kept[..carried].iter().chain(&captures).cloned());
     inputs.iter().chain(&results).for_each(|s| planner.touch(s.region));
@@ -94,7 +92,7 @@ fn condition(planner: &mut Planner, level: &mut Level, node: &Node, body: &Graph
             drafts.push(nodes::copy(planner, level, id, &to));
         }
         None => {
-            let truth = Storage::dense(Region::Weights(planner.weights.add(Arc::new(vec![1]))), &[]);
+            let truth = Storage::dense(Region::Weights(planner.weights.add(vec![1].into())), &[]);
             drafts.push(move_value(planner, &TensorType::fixed(DType::Bool, &[]), &truth, &state, None));
         }
     }

@@ -7,6 +7,7 @@ use onnxc_ir::plan::Io;
 
 use super::header::{count_fields, describe, values};
 use super::{Facts, bytes, extents, names};
+use crate::contents::Contents;
 
 /// Element type in Rust, and elements per element of the tensor.
 fn element(dtype: DType) -> &'static str {
@@ -295,7 +296,7 @@ fn check_sizes(facts: &Facts) -> String {
 ///
 /// # Errors
 /// As [`super::archive`].
-pub fn crate_files(facts: &Facts, object: &[u8]) -> crate::Result<Vec<(String, Vec<u8>)>> {
+pub fn crate_files(facts: &Facts, object: &Contents) -> crate::Result<Vec<(String, Contents)>> {
     let name = &facts.name;
     let package = name.to_ascii_lowercase();
     let manifest = format!(
@@ -310,9 +311,9 @@ pub fn crate_files(facts: &Facts, object: &[u8]) -> crate::Result<Vec<(String, V
     );
     let lib = format!("//! A neural network compiled by {}.\n#![no_std]\n\n{}", facts.producer, binding(facts));
     Ok(vec![
-        ("Cargo.toml".into(), manifest.into_bytes()),
-        ("build.rs".into(), build.into_bytes()),
+        ("Cargo.toml".into(), manifest.into_bytes().into()),
+        ("build.rs".into(), build.into_bytes().into()),
         (format!("lib{name}.a"), super::archive(&format!("{name}.o"), object)?),
-        ("src/lib.rs".into(), lib.into_bytes()),
+        ("src/lib.rs".into(), lib.into_bytes().into()),
     ])
 }

@@ -122,7 +122,7 @@ fn execute(tool: &Tool, dir: &Path, shift: u32) -> std::process::Output {
 
 /// Links and runs; answers the outputs.
 pub fn run(tool: &Tool, dir: &Path, plan: &Plan, object: &ObjectOutput, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    std::fs::write(dir.join("m.o"), &object.bytes).unwrap();
+    std::fs::write(dir.join("m.o"), object.bytes()).unwrap();
     std::fs::write(dir.join("m.c"), driver(plan, object.arena_bytes)).unwrap();
     std::fs::write(dir.join("in.bin"), inputs.concat()).unwrap();
     let undefined = sh(Command::new("nm").arg("-u").arg(dir.join("m.o")));

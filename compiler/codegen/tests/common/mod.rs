@@ -320,7 +320,7 @@ impl Fun {
     }
     pub fn constant(&mut self, t: DType, bytes: Vec<u8>) -> BufId {
         self.sizes.push(bytes.len() as u64 / t.bytes());
-        self.func.buf(t, BufKind::Const(std::sync::Arc::new(bytes)))
+        self.func.buf(t, BufKind::Const(bytes.into()))
     }
     pub fn var(&mut self, t: DType) -> Var {
         self.func.var(t)
@@ -387,7 +387,7 @@ impl Fun {
         for (buf, n) in self.func.bufs.iter().zip(&self.sizes) {
             bufs.push(match &buf.kind {
                 BufKind::Input(k) => inputs[*k].clone(),
-                BufKind::Const(b) => b.to_vec(),
+                BufKind::Const(b) => b.ready().unwrap().to_vec(),
                 _ => vec![0; (n * buf.dtype.bytes()) as usize],
             });
         }

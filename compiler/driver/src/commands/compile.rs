@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use onnxc_codegen::{ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
+use onnxc_codegen::{Contents, ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
 use onnxc_ir::Graph;
 use onnxc_ir::plan::{Io, Plan, Variants};
 use onnxc_onnx::Port;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
-use crate::data::{Place, places, write_file};
+use crate::data::{Place, places, write_contents};
 use crate::fault::{Done, Fault};
 use crate::pipeline::{self, Compiled, Times};
 use crate::sizes;
@@ -48,9 +48,7 @@ pub fn compile(args: &Compile) -> Done<()> {
     progress.say("writing");
     // Everything is there before anything is written.
     let files = files(&emit, &output, &built, &target, &options, &object)?;
-    for (path, bytes) in &files {
-        write_file(path, bytes)?;
-    }
+    built.times.measure("write", || files.iter().try_for_each(|(path, contents)| write_contents(path, contents)))?;
     drop(progress);
     built.times.report(&args.debugging)
 }
@@ -149,32 +147,36 @@ fn files(
     target: &Target,
     options: &ObjectOptions,
     object: &ObjectOutput,
-) -> Done<Vec<(PathBuf, Vec<u8>)>> {
-    let mut files = Vec::new();
+) -> Done<Vec<(PathBuf, Contents)>> {
+    let mut files: Vec<(PathBuf, Contents)> = Vec::new();
     let plans = &built.plans;
     for kind in emit {
         let beside = |ending: &str| output.with_extension(ending);
         match kind {
-            Emit::Obj => files.push((beside("o"), object.bytes.clone())),
-            Emit::Ir => files.push((beside("nir"), onnxc_ir::text::print(&built.graph).into_bytes())),
-            Emit::Clif => files.push((beside("clif"), clif_text(plans, target, options).map_err(codegen_fault)?.into_bytes())),
-            Emit::Asm => files.push((beside("s"), asm_text(plans, target, options).map_err(codegen_fault)?.into_bytes())),
-            Emit::Report => files.push((beside("json"), report(built, target, options, object))),
+            Emit::Obj => files.push((beside("o"), object.contents.clone())),
+            Emit::Ir => files.push((beside("nir"), onnxc_ir::text::print(&built.graph).into_bytes().into())),
+            Emit::Clif => {
+                files.push((beside("clif"), clif_text(plans, target, options).map_err(codegen_fault)?.into_bytes().into()));
+            }
+            Emit::Asm => {
+                files.push((beside("s"), asm_text(plans, target, options).map_err(codegen_fault)?.into_bytes().into()));
+            }
+            Emit::Report => files.push((beside("json"), report(built, target, options, object).into())),
             Emit::Lib => files.push((
                 beside("a"),
-                artifact::archive(&format!("{}.o", object.facts.name), &object.bytes).map_err(codegen_fault)?,
+                artifact::archive(&format!("{}.o", object.facts.name), &object.contents).map_err(codegen_fault)?,
             )),
-            Emit::Header => files.push((beside("h"), artifact::header(&object.facts).into_bytes())),
-            Emit::Rust => files.push((beside("rs"), artifact::binding(&object.facts).into_bytes())),
+            Emit::Header => files.push((beside("h"), artifact::header(&object.facts).into_bytes().into())),
+            Emit::Rust => files.push((beside("rs"), artifact::binding(&object.facts).into_bytes().into())),
             Emit::Crate => {
                 let folder = output.with_extension("");
-                let contents = artifact::crate_files(&object.facts, &object.bytes).map_err(codegen_fault)?;
+                let contents = artifact::crate_files(&object.facts, &object.contents).map_err(codegen_fault)?;
                 files.extend(contents.into_iter().map(|(path, bytes)| (folder.join(path), bytes)));
             }
         }
     }
     if let Some(weights) = &object.weights_file {
-        files.push((output.with_extension("weights"), weights.clone()));
+        files.push((output.with_extension("weights"), weights.clone().into()));
     }
     Ok(files)
 }
@@ -211,7 +213,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "max_threads": target.desc.max_threads,
         "inputs": io(&object.facts.inputs, &built.inputs), "outputs": io(&object.facts.outputs, &built.outputs), "dims": dims, "counts": counts,
         "variants": variants,
-        "object_bytes": object.bytes.len(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
+        "object_bytes": object.contents.bytes(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
         "winograd": super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)),

@@ -7,6 +7,7 @@ mod ports;
 use std::fs;
 use std::path::Path;
 
+use onnxc_codegen::Contents;
 use onnxc_ir::{Tensor, TensorType};
 
 use crate::fault::{Done, Fault};
@@ -123,15 +124,24 @@ fn read_file(path: &Path) -> Done<Vec<u8>> {
 
 /// Writes a file through a temporary one in the same folder.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Done<()> {
+    write_with(path, |file| std::io::Write::write_all(file, bytes))
+}
+
+/// The same for contents that are made while they are written.
+pub fn write_contents(path: &Path, contents: &Contents) -> Done<()> {
+    write_with(path, |file| contents.write(file))
+}
+
+fn write_with(path: &Path, fill: impl FnOnce(&mut fs::File) -> std::io::Result<()>) -> Done<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
+    let write = move || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         let mut builder = tempfile::Builder::new();
         // The default is readable by the owner only; the umask takes away what the user does not want.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.prefix(".onnxc-").tempfile_in(folder)?;
-        std::io::Write::write_all(&mut file, bytes)?;
+        fill(file.as_file_mut())?;
         file.persist(path).map_err(|e| e.error)?;
         Ok(())
     };

@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
 
     fn finish(mut self) -> Work {
         let size = |kind: &BufKind| match kind {
-            BufKind::Const(bytes) => bytes.len() as u64,
+            BufKind::Const(blob) => blob.bytes(),
             BufKind::Scratch { bytes, .. } => *bytes,
             _ => u64::MAX,
         };

@@ -10,6 +10,7 @@ pub(crate) mod forest;
 pub(crate) mod import;
 pub(crate) mod nest;
 pub(crate) mod open;
+pub(crate) mod panels;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod small_float;

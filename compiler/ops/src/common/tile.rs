@@ -53,9 +53,9 @@ pub struct Operand {
 pub fn is_finite(cx: &LowerCx, buf: BufId) -> bool {
     let buf = &cx.func.bufs[buf.0 as usize];
     match &buf.kind {
-        BufKind::Const(bytes) if buf.dtype == DType::F32 => {
-            bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
-        }
+        BufKind::Const(blob) if buf.dtype == DType::F32 => blob
+            .ready()
+            .is_some_and(|bytes| bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())),
         _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! Lowering of `conv`.
 
 use onnxc_ir::DType;
+use onnxc_ir::blob::Blob;
 use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
@@ -10,6 +11,7 @@ use onnxc_ir::scalar::ScalarProgram;
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::nest;
+use crate::common::panels::Panels;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
 
@@ -46,7 +48,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
     let depthwise = w.view.shape[1] == 1 && w.view.shape[0] == geometry.group && geometry.group > 1;
     let points = winograd::points(cx.attrs).filter(|_| x.view.is_fixed() && y.view.is_fixed());
-    let transformed = points.zip(w.constant.as_ref().map(|t| t.to_vec::<f32>()));
+    let transformed = points.zip(w.constant.clone());
     let zeros = zeros(&geometry, &y.view, points);
     let x = pad(cx, &x, &zeros, depthwise || transformed.is_some());
     let conv = Conv {
@@ -60,7 +62,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         operands,
     };
     if let Some((points, weights)) = transformed {
-        winograd::emit(cx, &conv, points, &weights);
+        winograd::emit(cx, &conv, points, weights);
         return Ok(());
     }
     let in_place = conv.writes_in_place();
@@ -273,13 +275,17 @@ impl Conv {
         let (c, f, nr) = (self.channels as usize, self.filters as usize, nr as usize);
         let k = taps as usize * c;
         if let Some(tensor) = &w.constant {
-            let values = tensor.to_vec::<f32>();
-            let mut bytes = Vec::new();
-            for g in 0..self.geometry.group as usize {
-                // Row r of B is kernel position r / c, channel r % c; ONNX keeps weights as [filter][channel][position].
-                bytes.extend(tile::pack_f32(k, f, nr, |r, col| values[((g * f + col) * c + r % c) * taps as usize + r / c]));
-            }
-            return Ok(cx.const_buf(DType::F32, bytes));
+            // Row r of B is kernel position r / c, channel r % c; ONNX keeps weights as [filter][channel][position].
+            let how = Panels {
+                dtype: DType::F32,
+                starts: (0..self.geometry.group as i64).map(|g| g * (f * k) as i64).collect(),
+                rows: vec![(taps, 1), (c as u64, taps as i64)],
+                padded: c as u64,
+                cols: (f as u64, k as i64),
+                nr: nr as u32,
+                flip: 0,
+            };
+            return Ok(cx.blob_buf(DType::F32, Blob::packed(tensor.clone(), how)));
         }
         let panels = f.div_ceil(nr);
         let buf = cx.scratch(DType::F32, (self.geometry.group as usize * panels * k * nr) as u64, false);

@@ -1,5 +1,6 @@
 //! Code of stacks of matrix products: operands as strided matrices, packing of the right one, tiles.
 
+use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
@@ -7,6 +8,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{DType, Dim};
 
 use crate::common::nest::{self, ExprExt, compute_type};
+use crate::common::panels::Panels;
 use crate::common::tile::{self, Operand, Outer, broadcast_strides};
 
 /// A stack of matrices in an operand: strides along the stack, rows and columns.
@@ -287,16 +289,12 @@ impl Product {
     }
 
     fn pack_constant(&self, cx: &mut LowerCx, tensor: &onnxc_ir::Tensor, extents: &[u64], nr: u32) -> BufId {
-        let values = tensor.to_vec::<f32>();
-        let mut bytes = Vec::new();
         let mut starts = vec![self.b.arg.view.offset];
         for (n, step) in extents.iter().zip(&self.b.outer) {
             starts = starts.iter().flat_map(|s| (0..*n as i64).map(move |i| s + i * step)).collect();
         }
-        for start in starts {
-            let get = |row: usize, col: usize| values[(start + row as i64 * self.b.row + col as i64 * self.b.col) as usize];
-            bytes.extend(tile::pack_f32(self.k.bound as usize, self.n.bound as usize, nr as usize, get));
-        }
-        cx.const_buf(DType::F32, bytes)
+        let (k, cols) = (self.k.bound, (self.n.bound, self.b.col));
+        let how = Panels { dtype: DType::F32, starts, rows: vec![(k, self.b.row)], padded: k, cols, nr, flip: 0 };
+        cx.blob_buf(DType::F32, Blob::packed(tensor.clone(), how))
     }
 }

@@ -78,7 +78,7 @@ fn dimensions(layer: &Integer, x: &Arg, y: &Arg, operands: &[Vec<i64>]) -> Vec<D
 
 /// Weights without their zero points: `[tap][channel]`.
 fn weights(layer: &Integer) -> Vec<u8> {
-    (0..layer.weights.len()).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
+    elements(layer).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
 }
 
 /// The columns of taps when the target takes dot products over their rows and they can be packed for it. `inner`: outputs run along the columns.
@@ -87,15 +87,18 @@ fn columns(layer: &Integer, target: &TargetDesc, x: DType, inner: bool) -> Optio
     // A window that is wider takes more registers than there are.
     let small = (2..=4).contains(&rows) && (2..=3).contains(&columns) && layer.strides[1] <= columns as i64;
     let bytes = x == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
-    let narrow = || (0..layer.weights.len()).all(|i| i8::try_from(weight(layer, i)).is_ok());
+    let narrow = || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
     (target.depthwise_columns > 0 && inner && small && bytes && narrow()).then_some(columns as usize)
+}
+
+fn elements(layer: &Integer) -> std::ops::Range<usize> {
+    0..layer.weights.per_filter() * layer.group as usize
 }
 
 /// Weight `i` of `[tap][channel]` without its zero point.
 fn weight(layer: &Integer, i: usize) -> i32 {
     let channels = layer.group as usize;
-    let taps = layer.weights.len() / channels;
-    layer.weights[i % channels * taps + i / channels] - layer.w_zeros[i % channels]
+    layer.weights.get(i % channels, i / channels) - layer.w_zeros[i % channels]
 }
 
 /// Weights as `[group of channels][column][channel][4 rows]`.

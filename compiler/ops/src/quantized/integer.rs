@@ -5,6 +5,7 @@
 //! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
 
 use onnxc_ir::DType;
+use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
@@ -12,6 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use super::depthwise;
 use super::spread::{along, vector_view};
+use super::weights::Weights;
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
@@ -22,10 +24,8 @@ pub(super) struct Integer {
     pub x: Arg,
     /// Zero point of x, one element.
     pub x_zero: Option<Arg>,
-    /// `[M, C/group, kernel...]`, as integers of the weights' type.
-    pub weights: Vec<i32>,
-    /// True for u8 weights.
-    pub unsigned_weights: bool,
+    /// M filters of `[C/group, kernel...]`.
+    pub weights: Weights,
     /// Zero points: one per filter.
     pub w_zeros: Vec<i32>,
     pub kernel: Vec<u64>,
@@ -62,8 +62,9 @@ impl Integer {
             depthwise::emit(&self, cx, &target);
             return self.finish(cx, in_place, &target.0);
         }
-        if self.unsigned_weights {
-            self.weights.iter_mut().chain(&mut self.w_zeros).for_each(|w| *w -= 128);
+        if self.weights.is_unsigned() {
+            self.weights.make_signed();
+            self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
         let x = self.bytes(cx);
         let (mut target, in_place) = self.target(cx);
@@ -72,11 +73,7 @@ impl Integer {
         }
         let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
-        let weights = |g: usize, row: usize, col: usize, tap: usize| {
-            let per_filter = self.weights.len() / self.y.view.shape[1] as usize;
-            let taps: usize = self.kernel.iter().product::<u64>() as usize;
-            self.weights[(g * filters as usize + col) * per_filter + row * taps + tap]
-        };
+        let weights = |k, nr| self.weights.panels(self.group as usize, k, nr);
         self.product(cx, &x, filters, &weights, Some(start), &target);
         self.finish(cx, in_place, &target.0)
     }
@@ -246,11 +243,8 @@ impl Integer {
     /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`, of an x from which `moved` was taken.
     pub fn start(&self, cx: &mut LowerCx, moved: i32) -> BufId {
         let m = self.y.view.shape[1] as usize;
-        let per_filter = self.weights.len() / m;
-        let sum = |f: usize| {
-            let row: i32 = self.weights[f * per_filter..(f + 1) * per_filter].iter().sum();
-            row.wrapping_sub((per_filter as i32).wrapping_mul(self.w_zeros[f]))
-        };
+        let (rows, per_filter) = (self.weights.sums(), self.weights.per_filter() as i32);
+        let sum = |f: usize| rows[f].wrapping_sub(per_filter.wrapping_mul(self.w_zeros[f]));
         let first = |f: usize| self.bias.as_ref().map_or(0, |b| b[f]);
         if let Some(zero) = self.known_x_zero() {
             let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f)));
@@ -280,8 +274,11 @@ impl Integer {
         let sums = Arg { buf, dtype: DType::I32, view, constant: None };
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::I32);
-        let channels = self.x.view.shape[1] / self.group;
-        let ones = |_: usize, row: usize, _: usize, _: usize| i32::from((row as u64) < channels);
+        let ones = |(taps, channels, padded): (u64, u64, u64), nr: u32| {
+            let one = |k: usize, column: usize| u8::from(column == 0 && (k as u64 % padded) < channels);
+            let k = (taps * padded) as usize;
+            Blob::from((0..self.group).flat_map(|_| tile::pack_bytes(k, 1, nr as usize, one)).collect::<Vec<u8>>())
+        };
         self.product(cx, x, 1, &ones, None, &(sums.clone(), identity, Vec::new()));
         let rank = shape.len();
         let filters = self.y.view.shape[1] / self.group;
@@ -314,13 +311,14 @@ impl Integer {
         (target.0, program, operands)
     }
 
-    /// `target = program(sum over k of x * weight(group, channel, filter, tap), operands)`.
+    /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap
+    /// with those that fill up, and a panel's width.
     fn product(
         &self,
         cx: &mut LowerCx,
         x: &Bytes,
         filters: u64,
-        weight: &dyn Fn(usize, usize, usize, usize) -> i32,
+        weights: &dyn Fn((u64, u64, u64), u32) -> Blob,
         start: Option<BufId>,
         (y, program, operands): &Target,
     ) {
@@ -338,16 +336,9 @@ impl Integer {
         let (mr, nr) = tile::choose(cx.target, true, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
-        let get = |g: usize, k: usize, col: usize| {
-            let (tap, channel) = (k / x.channels as usize, k % x.channels as usize);
-            if (channel as u64) < channels && (col as u64) < filters { weight(g, channel, col, tap) as i8 as u8 } else { 0 }
-        };
-        let k = (taps * x.channels) as usize;
-        let packed: Vec<u8> = (0..self.group as usize)
-            .flat_map(|g| tile::pack_bytes(k, filters as usize, nr as usize, |k, c| get(g, k, c)))
-            .collect();
-        let per_group = packed.len() as i64 / self.group as i64;
-        let b = cx.const_buf(DType::I8, packed);
+        let packed = weights((taps, channels, x.channels), nr);
+        let per_group = packed.bytes() as i64 / self.group as i64;
+        let b = cx.blob_buf(DType::I8, packed);
         let f = filters as i64;
         let mut outer: Vec<Outer> =
             dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();

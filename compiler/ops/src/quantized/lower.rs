@@ -7,6 +7,7 @@ use onnxc_ir::op::{OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::integer::{Integer, multipliers};
+use super::weights::Weights;
 use super::{behind, direct, requantization};
 use crate::common::convolution::{groups, window};
 use crate::common::nest::{self, ExprExt};
@@ -95,8 +96,7 @@ fn conv(
     let layer = Integer {
         x,
         x_zero,
-        weights: ints(tensor),
-        unsigned_weights: tensor.dtype() == DType::U8,
+        weights: Weights::of_filters(tensor, m),
         w_zeros,
         kernel: win.kernel.clone(),
         strides: as_i64(&win.strides),
@@ -147,9 +147,6 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
         let operands_of = direct::Matmul { a: x, a_zero: x_zero, b: w, b_zero: w_zero, y, program, operands };
         return direct::matmul(cx, &operands_of);
     };
-    let k = w.view.shape[0] as usize;
-    let values = ints(tensor);
-    let weights = (0..n as usize * k).map(|i| values[(i % k) * n as usize + i / k]).collect();
     // The last dimension (k, or columns) becomes the channels, all others are space.
     let turned = |arg: &Arg| {
         let (mut extents, mut strides) = (arg.view.extents(), arg.view.strides.clone());
@@ -166,8 +163,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
     let layer = Integer {
         x: turned(&x),
         x_zero,
-        weights,
-        unsigned_weights: tensor.dtype() == DType::U8,
+        weights: Weights::of_columns(tensor, n as usize),
         w_zeros,
         kernel: vec![1; space],
         strides: vec![1; space],

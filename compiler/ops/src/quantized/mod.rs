@@ -14,6 +14,7 @@ mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize_linear;
 mod spread;
+mod weights;
 
 pub(crate) use conv_integer::CONV_INTEGER;
 pub(crate) use dequantize_linear::DEQUANTIZE_LINEAR;

@@ -9,7 +9,7 @@
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 
 use onnxc_ir::op::Lower;
-use onnxc_ir::{DType, Tensor};
+use onnxc_ir::{DType, Graph, Node, Tensor};
 
 use super::params::{dequantized, quantizes, small_values};
 
@@ -17,9 +17,37 @@ use super::params::{dequantized, quantizes, small_values};
 pub fn rules() -> Vec<Rule> {
     let rule = |name, roots, apply| Rule { name, class: RuleClass::Exact, roots, apply };
     vec![
-        rule("fold-constants", Roots::Where(|op| !matches!(op.lower, Lower::None)), fold),
+        rule("fold-constants", Roots::Where(|op| !matches!(op.lower, Lower::None)), fold_most),
+        rule(LATE, Roots::Named(&["dequantize_linear"]), fold_weights),
         rule("quantize-of-dequantize", Roots::Named(&["quantize_linear"]), round_trip),
     ]
+}
+
+/// The rule that waits until all others are done: what it makes is four times as large as the integers, and mostly nobody needs it then.
+pub const LATE: &str = "fold-dequantized";
+/// Dequantised constants with more elements are weights.
+const WEIGHTS: usize = 64;
+
+/// Are there weights in a graph for [`LATE`]?
+pub fn has_weights(graph: &Graph) -> bool {
+    let of_weights = |n: &Node| {
+        let values = n.inputs.first().copied().flatten().and_then(|id| graph.constant(id));
+        n.op.name == "dequantize_linear" && values.is_some_and(|t| t.len() > WEIGHTS)
+    };
+    graph.nodes.iter().any(of_weights)
+}
+
+fn are_weights(cx: &RuleCx, m: &Match) -> bool {
+    let values = m.input(0).and_then(|x| cx.constant(x));
+    m.op.name == "dequantize_linear" && values.is_some_and(|t| t.len() > WEIGHTS)
+}
+
+fn fold_most(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if are_weights(cx, m) { None } else { fold(cx, m) }
+}
+
+fn fold_weights(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    if are_weights(cx, m) { fold(cx, m) } else { None }
 }
 
 /// Elements that a node may read and write, as for import; more for operators whose work is no more than that.

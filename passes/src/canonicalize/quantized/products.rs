@@ -65,18 +65,23 @@ impl Weights {
     /// True when no sum of `filter_len` products of 8-bit values by these weights and an addend of `bias` leaves the range of i32. Filters lie one after
     /// the other, or, `columns`, are columns.
     pub fn sums_fit(&self, bias: Option<&[i32]>, columns: bool) -> bool {
-        let zeros = self.zeros.as_ref().map_or(Some(vec![0]), small_values);
-        let (Some(values), Some(zeros)) = (small_values(&self.values), zeros) else { return false };
-        let shape = self.values.shape();
+        let Some(zeros) = self.zeros.as_ref().map_or(Some(vec![0]), small_values) else { return false };
+        let value: fn(u8) -> i16 = match self.values.dtype() {
+            DType::U8 => i16::from,
+            DType::I8 => |b| i16::from(b as i8),
+            _ => return false,
+        };
+        let (values, shape) = (self.values.bytes(), self.values.shape());
         let filters = (if columns { shape[shape.len() - 1] } else { shape[0] }).max(1) as usize;
         let mut sums = vec![0i64; filters];
-        let mut add = |f: usize, w: i16| sums[f] += i64::from((w - zeros[f % zeros.len()]).abs()) * 255;
+        let mut add = |f: usize, w: &u8| sums[f] += i64::from((value(*w) - zeros[f % zeros.len()]).abs()) * 255;
         if columns {
-            values.chunks(filters).for_each(|row| row.iter().enumerate().for_each(|(f, w)| add(f, *w)));
+            values.chunks(filters).for_each(|row| row.iter().enumerate().for_each(|(f, w)| add(f, w)));
         } else {
             let filter = (values.len() / filters).max(1);
-            values.chunks(filter).enumerate().for_each(|(f, ws)| ws.iter().for_each(|w| add(f, *w)));
+            values.chunks(filter).enumerate().for_each(|(f, ws)| ws.iter().for_each(|w| add(f, w)));
         }
+        self.values.release();
         let addend = |f: usize| bias.map_or(0, |b| i64::from(b[f].unsigned_abs()));
         sums.iter().enumerate().all(|(f, sum)| sum + addend(f) <= i64::from(i32::MAX))
     }

@@ -1,12 +1,14 @@
 //! The loops: for every block of tiles the transform of the input, a product for each point, the transform of the result with bias and epilogue.
 
-use onnxc_ir::DType;
+use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::{DType, Tensor};
 
 use super::blocks::{Blocks, Shape};
+use super::kernels::Kernels;
 use super::points::{Coefficients, Points};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::conv::lower::Conv;
@@ -57,18 +59,19 @@ struct At {
 }
 
 /// Emits the convolution, whose x has zeros as far as tiles reach, and whose extents and weights are known.
-pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: &[f32]) {
+pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: Tensor) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
     let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
     let blocks = Blocks::choose(cx.target, points, shape);
-    let packed = points.kernels(weights, conv.filters as usize, conv.channels as usize, blocks.product.1 as usize);
+    let (filters, channels) = (conv.filters as usize, conv.channels as usize);
+    let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: blocks.product.1 as usize });
     let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
     let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
     let (input_planes, product_planes) = (Planes::new(tiles, conv.channels), Planes::new(tiles, conv.filters));
     let mut scratch = |planes: Planes| cx.scratch(DType::F32, n * n * planes.point as u64, !inside);
     let (input, products) = (scratch(input_planes), scratch(product_planes));
     let between = cx.scratch(DType::F32, 2 * n * n * CHANNELS, true);
-    let weights = cx.const_buf(DType::F32, packed);
+    let weights = cx.blob_buf(DType::F32, packed);
     let bias = conv.bias(cx);
     let w = Winograd { conv, points, blocks, weights, bias, input, products, between, input_planes, product_planes };
     if inside { w.blocks_in_order(cx) } else { w.blocks_in_parallel(cx) }

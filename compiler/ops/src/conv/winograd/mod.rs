@@ -6,6 +6,7 @@
 pub mod blocks;
 pub mod cost;
 mod emit;
+mod kernels;
 pub mod points;
 
 use onnxc_ir::op::{OpError, OpResult};

@@ -125,7 +125,7 @@ impl Points {
     }
 
     /// G: n rows that make a kernel's three taps the values at the points.
-    fn kernel_rows(&self) -> Vec<[f64; TAPS]> {
+    pub(super) fn kernel_rows(&self) -> Vec<[f64; TAPS]> {
         let all = even_powers(self.pairs, None);
         let mut rows = vec![[1.0 / all[0], 0.0, 0.0]];
         for (i, a) in self.pairs.iter().enumerate() {
@@ -137,36 +137,5 @@ impl Points {
         }
         rows.push([0.0, 0.0, 1.0]);
         rows
-    }
-
-    /// `G g Gt` of all kernels, in the order in which the products read them: `[point][panel][channel][nr]`, zero padded. `w` is
-    /// `[filter][channel][tap]`. Computed in f64, rounded once.
-    pub fn kernels(&self, w: &[f32], filters: usize, channels: usize, nr: usize) -> Vec<u8> {
-        let (rows, n, panels) = (self.kernel_rows(), self.n(), filters.div_ceil(nr));
-        let point_floats = panels * channels * nr;
-        let mut out = vec![0u8; n * n * point_floats * 4];
-        let mut taps = vec![[0f64; TAPS * TAPS]; nr];
-        for panel in 0..panels {
-            let first = panel * nr;
-            let columns = nr.min(filters - first);
-            for c in 0..channels {
-                for (q, taps) in taps[..columns].iter_mut().enumerate() {
-                    let at = ((first + q) * channels + c) * TAPS * TAPS;
-                    taps.iter_mut().zip(&w[at..]).for_each(|(t, w)| *t = f64::from(*w));
-                }
-                for (y, down) in rows.iter().enumerate() {
-                    for (x, across) in rows.iter().enumerate() {
-                        let at = 4 * ((y * n + x) * point_floats + (panel * channels + c) * nr);
-                        let places = out[at..at + 4 * columns].as_chunks_mut::<4>().0;
-                        for (place, g) in places.iter_mut().zip(&taps) {
-                            let column = |i: usize| down[0] * g[i] + down[1] * g[3 + i] + down[2] * g[6 + i];
-                            let value = across[0] * column(0) + across[1] * column(1) + across[2] * column(2);
-                            *place = (value as f32).to_le_bytes();
-                        }
-                    }
-                }
-            }
-        }
-        out
     }
 }
