@@ -3,8 +3,10 @@
 //! Rewriting phases export `rules()`; all rules of a phase share one e-graph, which is extracted once.
 
 pub mod canonicalize;
+pub mod choose;
 pub mod cost;
 pub mod fuse;
+pub mod layer;
 pub mod layout;
 pub mod memory;
 pub mod plan;

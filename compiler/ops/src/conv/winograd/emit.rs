@@ -10,6 +10,7 @@ use super::blocks::{Blocks, Shape};
 use super::points::{Coefficients, Points};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::conv::lower::Conv;
+use crate::schedule::Schedule;
 
 /// Channels that a transform keeps in the first-level cache between its two directions.
 const CHANNELS: u64 = 64;
@@ -60,7 +61,7 @@ struct At {
 pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: &[f32]) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
     let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
-    let blocks = Blocks::choose(cx.target, points, shape);
+    let blocks = Blocks::choose(cx.target, points, shape, &Schedule::of(cx.attrs));
     let packed = points.kernels(weights, conv.filters as usize, conv.channels as usize, blocks.product.1 as usize);
     let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
     let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
