@@ -28,7 +28,7 @@ use cache::{Cache, Machine};
 pub type Times = BTreeMap<Choice, u64>;
 
 /// What the lowering chooses by itself stays unless another way is faster by more than measurements differ.
-const NOISE: f64 = 0.02;
+const NOISE: f64 = 0.05;
 /// Layers with more bytes of weights are as fast as memory in any way, and packing them in all ways takes long.
 const MOST_WEIGHTS: u64 = 64 << 20;
 /// The layers of models with more bytes of constants find none of their weights in caches.
