@@ -4,8 +4,10 @@
 //! floats of them has a second one.
 
 pub mod canonicalize;
+pub mod choose;
 pub mod cost;
 pub mod fuse;
+pub mod layer;
 pub mod layout;
 pub mod memory;
 pub mod plan;

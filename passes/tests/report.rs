@@ -2,7 +2,7 @@
 
 use onnxc_ir::op::OpSet;
 use onnxc_ir::parse;
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{Machine, TargetDesc};
 use onnxc_passes::Phase;
 use onnxc_passes::canonicalize::quantized::report::{Row, rows};
 
@@ -16,7 +16,9 @@ fn machine() -> TargetDesc {
         i8_unsigned_a: true,
         depthwise_columns: 0,
         l1_bytes: 1 << 15,
+        prefetches: true,
         l2_bytes: 1 << 18,
+        machine: Machine::default(),
         max_threads: 1,
     }
 }

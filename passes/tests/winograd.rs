@@ -1,10 +1,14 @@
 //! Which convolutions get Winograd's algorithm, and what limits it.
 
 use onnxc_ir::op::OpSet;
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{Level, Machine, TargetDesc};
 use onnxc_ir::{Graph, Tensor, parse};
 use onnxc_passes::winograd::{CLASS, GROWTH, chosen, run};
 use onnxc_passes::{Math, plan};
+
+const fn level(bytes: u64, rate: f64) -> Level {
+    Level { bytes, read: rate, spilled: rate }
+}
 
 fn machine() -> TargetDesc {
     TargetDesc {
@@ -16,7 +20,21 @@ fn machine() -> TargetDesc {
         i8_unsigned_a: true,
         depthwise_columns: 0,
         l1_bytes: 1 << 15,
+        prefetches: true,
         l2_bytes: 1 << 20,
+        machine: Machine {
+            ghz: 4.0,
+            fma: 1.0,
+            splat: 0.2,
+            panel: 0.1,
+            tile: (0.5, 1.0),
+            call: 10.0,
+            result: 0.5,
+            transform: (60.0, 5.0),
+            levels: [level(1 << 15, 64.0), level(1 << 20, 30.0), level(1 << 24, 8.0), level(1 << 27, 6.0)],
+            visible: 0.3,
+            ..Machine::default()
+        },
         max_threads: 1,
     }
 }

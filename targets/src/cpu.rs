@@ -342,6 +342,7 @@ fn desc(
             Isa::Scalar => 128 << 10,
             _ => 256 << 10,
         },
+        machine: crate::machine::of(vectors),
         max_threads,
     }
 }

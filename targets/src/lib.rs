@@ -13,6 +13,7 @@ mod error;
 mod features;
 mod kernels;
 mod limits;
+mod machine;
 mod probe;
 mod program;
 mod tile;

@@ -66,7 +66,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   onnxc compile magika.onnx -o magika.a --shape bytes=1,2048
   onnxc compile model.onnx -o model.o --emit=obj,header --target riscv64gc-unknown-linux-gnu --cpu rv64gcv
-  onnxc compile model.onnx -o model.a --weights=file --max-threads 4")]
+  onnxc compile model.onnx -o model.a --weights=file --max-threads 4
+  onnxc compile model.onnx -o model.a --cpu native --tune")]
     Compile(Compile),
     /// Run a model on inputs from files.
     #[command(after_help = "Example:
@@ -79,7 +80,8 @@ pub enum Command {
     /// Measure a model.
     #[command(after_help = "Examples:
   onnxc bench model.onnx --threads 1 --json
-  onnxc bench model.onnx --profile --roofline layers.svg")]
+  onnxc bench model.onnx --profile --roofline layers.svg
+  onnxc bench model.onnx --tune")]
     Bench(Bench),
     /// Say whether a model can be compiled, and for what sizes; report every problem.
     #[command(after_help = "Examples:
@@ -155,6 +157,21 @@ pub struct Freedom {
     /// How large faster forms of the weights may make the model's constants: a multiple of what they are, or bytes (with K, M or G).
     #[arg(long, value_name = "1.5x|BYTES", default_value = "1.5x", value_parser = size)]
     pub max_size: Size,
+    /// Measuring.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Choices by measurement.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Tuning {
+    /// Measure the ways to compute each layer on this machine, and take the fastest: tiles, order of loops, algorithms of convolutions. The target must
+    /// have the features of this CPU (--cpu native). Measurements are kept, and nothing is measured twice.
+    #[arg(long)]
+    pub tune: bool,
+    /// Where measurements are kept; `onnxc/tune.jsonl` in the user's cache folder by default.
+    #[arg(long, value_name = "FILE", requires = "tune")]
+    pub tune_cache: Option<PathBuf>,
 }
 
 /// Forms of arithmetic.
@@ -177,7 +194,7 @@ pub enum Size {
 
 impl Default for Freedom {
     fn default() -> Freedom {
-        Freedom { math: Math::Fast, max_size: Size::Times(onnxc_passes::winograd::GROWTH) }
+        Freedom { math: Math::Fast, max_size: Size::Times(onnxc_passes::winograd::GROWTH), tuning: Tuning::default() }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod profile;
 mod progress;
 mod reproducer;
 mod sizes;
+mod tune;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ use crate::commands::constant_bytes;
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
-use crate::{nir, plan_text, reproducer, sizes};
+use crate::{nir, plan_text, reproducer, sizes, tune};
 
 /// A pass of the pipeline.
 pub struct Pass {
@@ -35,6 +35,7 @@ pub struct Pass {
 enum Run {
     Import,
     Graph(fn(&Graph, &Target, &Freedom) -> Graph),
+    Choose,
     Lower,
     Place,
     /// Named here for the lists; the command runs it.
@@ -56,7 +57,12 @@ pub const PASSES: &[Pass] = &[
         about: "elementwise work into maps and epilogues (e-graph)",
         run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Fuse, g, &t.desc).0),
     },
-    Pass { phase: "choose", name: "winograd", about: "algorithms of convolutions of 3 by 3", run: Run::Graph(algorithms) },
+    Pass {
+        phase: "choose",
+        name: "choose",
+        about: "algorithms of convolutions of 3 by 3; with --tune algorithm, tile and loops of every product, by measurement",
+        run: Run::Choose,
+    },
     Pass {
         phase: "layout",
         name: "schedule",
@@ -73,16 +79,17 @@ pub const PASSES: &[Pass] = &[
     Pass { phase: "codegen", name: "codegen", about: "loop nests and microkernels to machine code", run: Run::Codegen },
 ];
 
-/// The graph with algorithms of convolutions, where they are allowed.
-fn algorithms(graph: &Graph, target: &Target, freedom: &Freedom) -> Graph {
-    if !freedom.math().allows(winograd::CLASS) {
-        return graph.clone();
-    }
+/// The graph with the ways that its layers are computed in, where there is a choice.
+fn choose(graph: &Graph, target: &Target, freedom: &Freedom, progress: &Progress) -> Done<Graph> {
     let growth = match freedom.max_size {
         Size::Times(n) => n,
         Size::Bytes(n) => n as f64 / (constant_bytes(graph) as f64).max(1.0),
     };
-    winograd::run(graph, &target.desc, growth)
+    if freedom.tuning.tune {
+        return tune::run(graph, (target, freedom), growth, progress);
+    }
+    let allowed = freedom.math().allows(winograd::CLASS);
+    Ok(if allowed { winograd::run(graph, &target.desc, growth) } else { graph.clone() })
 }
 
 /// What the pipeline has made so far.
@@ -260,6 +267,7 @@ pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &De
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target, freedom))),
+            (Run::Choose, State::Graph(g)) => State::Graph(times.measure(pass.name, || choose(&g, target, freedom, &progress))?),
             (Run::Lower, State::Graph(g)) => {
                 compilable(&g)?;
                 let aliases = aliases(&g, &names, &model.aliases)?;

@@ -19,9 +19,6 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         let done = Arc::new(AtomicBool::new(false));
         if std::io::stderr().is_terminal() {
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-                bar.set_style(style);
-            }
             let (bar, done) = (bar.clone(), Arc::clone(&done));
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_secs(1));
@@ -31,12 +28,33 @@ impl Progress {
                 }
             });
         }
-        bar.set_message(what.to_string());
-        Progress { bar, done }
+        let progress = Progress { bar, done };
+        progress.say(what);
+        progress
+    }
+
+    fn look(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
+    /// `n` things are being done now: a bar, with an estimate of the time that the rest takes.
+    pub fn count(&self, what: &str, n: u64) {
+        self.look("{spinner} {msg} {bar:30} {pos}/{len} {elapsed}, {eta} left");
+        self.bar.set_message(what.to_string());
+        self.bar.set_length(n);
+        self.bar.reset();
+    }
+
+    /// One of the things of [`Progress::count`] is done.
+    pub fn advance(&self) {
+        self.bar.inc(1);
     }
 
     /// Another thing is being done now.
     pub fn say(&self, what: &str) {
+        self.look("{spinner} {msg} {elapsed}");
         self.bar.set_message(what.to_string());
     }
 }

@@ -23,6 +23,70 @@ pub struct TargetDesc {
     pub l1_bytes: u64,
     /// Second level.
     pub l2_bytes: u64,
+    /// What a core takes for a step of each kind.
+    pub machine: Machine,
     /// Threads that the artefact may use (`--max-threads`).
     pub max_threads: u32,
+}
+
+/// A level of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Level {
+    /// Bytes that it holds.
+    pub bytes: u64,
+    /// Bytes in a cycle that a core reads where as many are read again and again.
+    pub read: f64,
+    /// Bytes in a cycle of what is written and read again while other data passes.
+    pub spilled: f64,
+}
+
+/// What a core takes for what kernels and loops are made of, in cycles: the constants of the latency model (`workload::latency`). Vectors have the lanes of
+/// the target.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Machine {
+    /// Cycles in a nanosecond.
+    pub ghz: f64,
+    /// A vector of f32 multiplied and added, in a tile.
+    pub fma: f64,
+    /// A vector of dot products of 8-bit integers, in a tile.
+    pub dot: f64,
+    /// An element of A that a tile spreads over a vector, beside its multiplications.
+    pub splat: f64,
+    /// A vector of B that a tile loads.
+    pub panel: f64,
+    /// What the choice of a tile counts for a row and for a vector of B, in multiplications of a vector: what they take in a step of k, and their part of
+    /// what is read again for other tiles.
+    pub tile: (f64, f64),
+    /// The innermost loop of a tile begins.
+    pub inner: f64,
+    /// A kernel is called.
+    pub call: f64,
+    /// A vector of results that a tile begins and stores.
+    pub result: f64,
+    /// An instruction of an epilogue on a vector.
+    pub epilogue: f64,
+    /// A vector multiplied and added by a depthwise kernel: f32, bytes, dot products of columns.
+    pub depthwise: [f64; 3],
+    /// The transform of a tile of Winograd's algorithm begins; a vector that it loads or stores.
+    pub transform: (f64, f64),
+    /// An operation on a vector in a vector loop.
+    pub vector_op: f64,
+    /// A vector that such a loop loads or stores.
+    pub vector_move: f64,
+    /// An element that such a loop loads or stores by itself.
+    pub scattered: f64,
+    /// An operation, load or store of a loop without vectors.
+    pub plain: f64,
+    /// A loop begins.
+    pub enter: f64,
+    /// A step of the plan begins.
+    pub step: f64,
+    /// The same when an inference touches more than the second cache holds.
+    pub cold_step: f64,
+    /// All threads meet.
+    pub barrier: f64,
+    /// First, second and last cache, memory.
+    pub levels: [Level; 4],
+    /// The part of moving memory that is seen although computation has the time to hide it.
+    pub visible: f64,
 }

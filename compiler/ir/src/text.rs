@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::dim::Dim;
 use crate::dtype::DType;
-use crate::graph::{Attr, Graph, Node, ValueId};
+use crate::graph::{Attr, Attrs, Graph, Node, ValueId};
 use crate::tensor::Tensor;
 
 /// Constants with more elements print as a hash; the values go to a side file.
@@ -82,20 +82,33 @@ fn write_node(out: &mut String, graph: &Graph, node: &Node, depth: usize) -> fmt
     if !operands.is_empty() {
         write!(out, " {}", operands.join(", "))?;
     }
-    if !node.attrs.0.is_empty() {
-        out.push_str(" {");
-        for (i, (key, attr)) in node.attrs.0.iter().enumerate() {
-            write!(out, "{}{} = ", if i > 0 { ", " } else { "" }, quoted(key))?;
-            write_attr(out, attr, depth + 1)?;
-        }
-        out.push('}');
-    }
+    write_attrs(out, &node.attrs, depth)?;
     let types: Vec<String> = node.outputs.iter().map(|id| graph.ty(*id).to_string()).collect();
     write!(out, " : {}", types.join(", "))?;
     for origin in &node.origins {
         write!(out, " @{origin:?}")?;
     }
     out.push('\n');
+    Ok(())
+}
+
+/// Attributes as a node prints them, with a space in front; nothing where there are none.
+pub fn attrs(attrs: &Attrs) -> String {
+    let mut out = String::new();
+    write_attrs(&mut out, attrs, 0).expect("internal: writing to a string");
+    out
+}
+
+fn write_attrs(out: &mut String, attrs: &Attrs, depth: usize) -> fmt::Result {
+    if attrs.0.is_empty() {
+        return Ok(());
+    }
+    out.push_str(" {");
+    for (i, (key, attr)) in attrs.0.iter().enumerate() {
+        write!(out, "{}{} = ", if i > 0 { ", " } else { "" }, quoted(key))?;
+        write_attr(out, attr, depth + 1)?;
+    }
+    out.push('}');
     Ok(())
 }
 

@@ -32,6 +32,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi_align;
+pub mod schedule;
 mod sequences;
 mod shape;
 mod sort_rows;

@@ -33,6 +33,9 @@ impl Answer {
 
 /// `onnxc check`.
 pub fn check(args: &Check) -> Done<()> {
+    if args.freedom.tuning.tune {
+        return Err(Fault::Usage("--tune: check makes no code that could be measured".to_string()));
+    }
     let target = super::target(&args.machine, "", 1)?;
     match answer(args, &target) {
         Ok(answer) if args.json => print_all(&format!("{:#}\n", json(&answer, &target))),

@@ -56,7 +56,7 @@ fn layers(args: &Inspect) -> Done<()> {
     let target = super::target(&args.machine, "", 1)?;
     let compiled = pipeline::compile(&args.model, &target, &args.freedom, &Debugging::default())?;
     let plan = &compiled.plan;
-    let layers = profile::layers(plan, &target);
+    let layers = profile::layers(plan, &compiled.graph, &target);
     if args.json {
         let facts = json!({ "target": target.desc.triple, "cpu": target.desc.cpu, "arena_bytes": plan.arena_shared.range(&plan.bounds).1,
             "scratch_bytes_per_thread": plan.scratch_per_worker.range(&plan.bounds).1, "live_bytes": compiled.live_bytes,

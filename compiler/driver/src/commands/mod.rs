@@ -13,6 +13,7 @@ mod probe;
 mod run;
 
 pub use check::constant_bytes;
+pub use engine::codegen_fault;
 use onnxc_targets::Target;
 
 use crate::cli::{Command, Machine};

@@ -6,11 +6,16 @@
 pub mod roofline;
 pub mod table;
 
-use onnxc_codegen::Profile;
+use std::collections::HashMap;
+
+use onnxc_codegen::{LoopForms, Profile};
 use onnxc_ir::lir::Func;
 use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::workload::latency::Latency;
 use onnxc_ir::workload::roof::{Bound, Roofs};
-use onnxc_ir::workload::{Ops, Traffic, Work};
+use onnxc_ir::workload::{Ops, Traffic, Work, latency};
+use onnxc_ir::{Attr, Graph};
+use onnxc_ops::schedule::Choice;
 use onnxc_targets::Target;
 use serde_json::{Value, json};
 
@@ -29,21 +34,46 @@ pub struct Layer {
     pub traffic: Traffic,
     /// The kernel, or kind of loops, that does most of it.
     pub kernel: String,
+    /// What one call takes by the model of the target.
+    pub predicted: Latency,
+    /// The choice that was made for it, where there was one.
+    pub choice: String,
 }
 
-/// The layers of a plan in the order of profiles.
-pub fn layers(plan: &Plan, target: &Target) -> Vec<Layer> {
-    let (sizes, mut out) = (Work::sizes(plan), Vec::new());
+/// The layers of a plan in the order of profiles. `graph` is what was planned.
+pub fn layers(plan: &Plan, graph: &Graph, target: &Target) -> Vec<Layer> {
+    let (sizes, touched, choices, mut out) = (Work::sizes(plan), touched(plan), choices(graph), Vec::new());
     visit(&plan.steps, &mut |func, places, origins, op| {
         let work = Work::of(func, &sizes);
         let traffic = work.traffic(func, places);
-        let kernel = kernel(func, &work, target);
-        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel });
+        let forms = if work.loops.is_empty() { LoopForms::default() } else { onnxc_codegen::loop_forms(func, target) };
+        let kernel = kernel(&work, forms);
+        let predicted = latency::predict(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let choice = choices.get(&(op, origins)).cloned().unwrap_or_default();
+        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel, predicted, choice });
     });
     out
 }
 
-fn visit(steps: &[Step], f: &mut impl FnMut(&Func, &[Place], &[String], &str)) {
+/// The choices of nodes, by operator and origins.
+fn choices(graph: &Graph) -> HashMap<(&str, &[String]), String> {
+    let mut out = HashMap::new();
+    for node in &graph.nodes {
+        for attr in node.attrs.0.values() {
+            if let Attr::Graph(body) = attr {
+                out.extend(choices(body));
+            }
+        }
+        let choice = Choice::of(&node.attrs);
+        if choice != Choice::default() {
+            out.insert((node.op.name, &node.origins[..]), choice.to_string());
+        }
+    }
+    out
+}
+
+/// Calls `f` on the functions of a plan, in the order of profiles.
+pub(crate) fn visit(steps: &[Step], f: &mut impl FnMut(&Func, &[Place], &[String], &str)) {
     for step in steps {
         if let Step::Call { func, places, origins, op } = step {
             f(func, places, origins, op);
@@ -53,12 +83,11 @@ fn visit(steps: &[Step], f: &mut impl FnMut(&Func, &[Place], &[String], &str)) {
 }
 
 /// As [`Work::kernel`]; whether loops became vector code only the target can say.
-fn kernel(func: &Func, work: &Work, target: &Target) -> String {
+fn kernel(work: &Work, forms: LoopForms) -> String {
     let name = work.kernel();
     if !work.kernels.is_empty() || work.stores == 0 {
         return name.to_string();
     }
-    let forms = onnxc_codegen::loop_forms(func, target);
     let how = match (forms.vector, forms.plain) {
         (0, 0) => return name.to_string(),
         (0, _) => "plain",
@@ -94,7 +123,8 @@ impl Layer {
         json!({ "op": self.op, "origins": self.origins, "kernel": self.kernel, "kernels": kernels, "exact": exact,
             "flops": n(ops.flops()), "product_flops": n(ops.products), "int8_ops": n(ops.dots), "int_ops": n(ops.ints),
             "weight_bytes": n(weights), "read_bytes": n(read), "written_bytes": n(written),
-            "intensity": intensity(&self.work.ops, &self.traffic) })
+            "intensity": intensity(&self.work.ops, &self.traffic), "choice": self.choice,
+            "predicted_ms": self.predicted.seconds * 1e3 * times })
     }
 }
 
@@ -129,6 +159,11 @@ impl Timed {
         if self.ms > 0.0 { self.layer.work.ops.all() as f64 * self.calls / self.ms * 1e-6 } else { 0.0 }
     }
 
+    /// Milliseconds of all calls by the model of the target.
+    pub fn predicted_ms(&self) -> f64 {
+        self.layer.predicted.seconds * 1e3 * self.calls
+    }
+
     /// Part of the roof that it reaches.
     pub fn share(&self) -> f64 {
         if self.ms > 0.0 { self.bound.seconds() * 1e3 / self.ms } else { 0.0 }
@@ -153,6 +188,22 @@ impl Timed {
         }
         row
     }
+}
+
+/// Spearman's rank correlation ("The proof and measurement of association between two things", 1904): Pearson's of the ranks, equal values sharing the mean
+/// of theirs. None for fewer than three pairs, and where one side has only equal values.
+pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
+    let ranks = |side: &dyn Fn(&(f64, f64)) -> f64| -> Vec<f64> {
+        let below = |x: f64| pairs.iter().filter(|p| side(p) < x).count();
+        let same = |x: f64| pairs.iter().filter(|p| side(p) == x).count();
+        // From the mean on, so that sums of products are those of deviations.
+        let middle = (pairs.len() as f64 - 1.0) / 2.0;
+        pairs.iter().map(side).map(|x| below(x) as f64 + (same(x) as f64 - 1.0) / 2.0 - middle).collect()
+    };
+    let (a, b) = (ranks(&|p| p.0), ranks(&|p| p.1));
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
+    (pairs.len() > 2 && spread > 0.0).then(|| product(&a, &b) / spread)
 }
 
 /// Everything that `bench --profile` reports.
@@ -190,6 +241,16 @@ impl Report {
         self.layers.iter().map(|l| l.ms).sum()
     }
 
+    /// Sum of what the model of the target predicts, in milliseconds.
+    pub fn predicted_ms(&self) -> f64 {
+        self.layers.iter().map(Timed::predicted_ms).sum()
+    }
+
+    /// Rank correlation of predicted with measured times; none for fewer than three layers.
+    pub fn correlation(&self) -> Option<f64> {
+        spearman(&self.ran().map(|l| (l.predicted_ms(), l.ms)).collect::<Vec<_>>())
+    }
+
     /// Layers that ran.
     pub fn ran(&self) -> impl Iterator<Item = &Timed> {
         self.layers.iter().filter(|l| l.calls > 0.0)
@@ -216,7 +277,29 @@ impl Report {
             ("touched_bytes", self.touched.into()),
             ("profiled_runs", self.runs.into()),
             ("layers_ms", self.sum_ms().into()),
+            ("predicted_layers_ms", self.predicted_ms().into()),
+            ("rank_correlation", self.correlation().into()),
             ("layers", rows.into()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_correlate() {
+        let close = |pairs: &[(f64, f64)], rho: f64| {
+            let got = spearman(pairs).expect("a correlation");
+            assert!((got - rho).abs() < 1e-12, "{got}, not {rho}");
+        };
+        close(&[(1.0, 10.0), (2.0, 11.0), (3.0, 1000.0)], 1.0);
+        close(&[(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)], -1.0);
+        // 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
+        close(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)], 0.8);
+        // Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+        close(&[(1.0, 1.0), (2.0, 2.0), (2.0, 3.0), (4.0, 4.0)], 4.5 / (4.5f64 * 5.0).sqrt());
+        assert_eq!((spearman(&[(1.0, 1.0), (2.0, 2.0)]), spearman(&[(1.0, 1.0); 3])), (None, None));
     }
 }

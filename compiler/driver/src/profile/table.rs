@@ -18,6 +18,7 @@ pub fn report(report: &Report) -> String {
     let mut out = roofs(&report.roofs, report.touched);
     let total = report.sum_ms();
     let _ = writeln!(out, "layers   sum of medians {total:.4} ms ({} profiled runs between the others)", report.runs);
+    out += &model(report);
     let weak = report.weak();
     let lost: f64 = weak.iter().map(|l| l.lost()).sum();
     let _ = writeln!(out, "\nbelow {:.0} % of their roof ({lost:.4} ms above it)", GOOD_SHARE * 100.0);
@@ -29,6 +30,13 @@ pub fn report(report: &Report) -> String {
     sums(&mut out, report, "operator", &|l| l.layer.op.clone());
     sums(&mut out, report, "kernel", &|l| l.layer.kernel.clone());
     out
+}
+
+/// How good the predictions of the target's model are.
+fn model(report: &Report) -> String {
+    let (predicted, total) = (report.predicted_ms(), report.sum_ms().max(f64::MIN_POSITIVE));
+    let ranks = report.correlation().map_or(String::new(), |rho| format!(", rank correlation of layers {rho:.3}"));
+    format!("model    predicts {predicted:.4} ms, {:+.1} %{ranks}\n", (predicted / total - 1.0) * 100.0)
 }
 
 /// One line for arithmetic and one for memory.
@@ -53,8 +61,8 @@ pub fn roofs(r: &Roofs, touched: u64) -> String {
 fn rows(out: &mut String, list: &[&Timed], total: f64) {
     let _ = writeln!(
         out,
-        "{:>9} {:>9} {:>5} {:>9} {:>6} {:<7} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} nodes",
-        "ms", "lost ms", "%", "GFLOP/s", "roof %", "limit", "weights", "in", "out", "FLOP/B", "kernel", "operator"
+        "{:>9} {:>9} {:>9} {:>5} {:>9} {:>6} {:<7} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} nodes",
+        "ms", "predicted", "lost ms", "%", "GFLOP/s", "roof %", "limit", "weights", "in", "out", "FLOP/B", "kernel", "operator"
     );
     let (shown, small): (Vec<&Timed>, Vec<&Timed>) = list.iter().partition(|l| l.ms >= total * SMALL);
     for l in shown {
@@ -63,8 +71,9 @@ fn rows(out: &mut String, list: &[&Timed], total: f64) {
         let calls = if l.calls > 1.0 { format!(" x{}", l.calls) } else { String::new() };
         let _ = writeln!(
             out,
-            "{:>9.4} {:>9.4} {:>5.1} {:>9} {:>6.0} {:<7} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} {}",
+            "{:>9.4} {:>9.4} {:>9.4} {:>5.1} {:>9} {:>6.0} {:<7} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} {}{}",
             l.ms,
+            l.predicted_ms(),
             l.lost(),
             l.ms / total.max(f64::MIN_POSITIVE) * 100.0,
             format!("{about}{:.2}", l.gops()),
@@ -76,14 +85,16 @@ fn rows(out: &mut String, list: &[&Timed], total: f64) {
             format!("{about}{:.2}", intensity(&l.layer.work.ops, t)),
             l.layer.kernel,
             l.layer.op.clone() + &calls,
+            chosen(&l.layer),
             cut(&l.layer.nodes()),
         );
     }
     if !small.is_empty() {
-        let (ms, lost): (f64, f64) = (small.iter().map(|l| l.ms).sum(), small.iter().map(|l| l.lost()).sum());
+        let sum = |f: &dyn Fn(&&Timed) -> f64| small.iter().map(f).sum::<f64>();
+        let (ms, predicted, lost) = (sum(&|l| l.ms), sum(&|l| l.predicted_ms()), sum(&|l| l.lost()));
         let _ = writeln!(
             out,
-            "{ms:>9.4} {lost:>9.4} {:>5.1}  {} smaller ones",
+            "{ms:>9.4} {predicted:>9.4} {lost:>9.4} {:>5.1}  {} smaller ones",
             ms / total.max(f64::MIN_POSITIVE) * 100.0,
             small.len()
         );
@@ -105,17 +116,23 @@ fn sums(out: &mut String, report: &Report, what: &str, key: &dyn Fn(&Timed) -> S
     }
 }
 
-/// `inspect --layers`: the same without times.
+/// The choice for a layer, in front of its nodes.
+fn chosen(layer: &Layer) -> String {
+    if layer.choice.is_empty() { String::new() } else { format!("[{}] ", layer.choice) }
+}
+
+/// `inspect --layers`: the same without measured times.
 pub fn facts(layers: &[Layer]) -> String {
     let mut out = format!(
-        "{:>10} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} nodes\n",
-        "MFLOP", "weights", "in", "out", "FLOP/B", "kernel", "operator"
+        "{:>9} {:>10} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} nodes\n",
+        "predicted", "MFLOP", "weights", "in", "out", "FLOP/B", "kernel", "operator"
     );
     for l in layers {
         let (t, about) = (&l.traffic, if l.work.exact { "" } else { "~" });
         let _ = writeln!(
             out,
-            "{:>10} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} {}",
+            "{:>9.4} {:>10} {:>8} {:>8} {:>8} {:>8}  {:<22} {:<18} {}{}",
+            l.predicted.seconds * 1e3,
             format!("{about}{:.3}", l.work.ops.all() as f64 * 1e-6),
             bytes(t.weights),
             bytes(t.read),
@@ -123,13 +140,15 @@ pub fn facts(layers: &[Layer]) -> String {
             format!("{about}{:.2}", intensity(&l.work.ops, t)),
             l.kernel,
             l.op,
+            chosen(l),
             cut(&l.nodes()),
         );
     }
     let sum = |f: &dyn Fn(&Layer) -> u64| layers.iter().map(f).fold(0, u64::saturating_add);
     let _ = writeln!(
         out,
-        "{:>10.3} {:>8} {:>8} {:>8}  all",
+        "{:>9.4} {:>10.3} {:>8} {:>8} {:>8}  all, predicted in ms for one call each",
+        layers.iter().map(|l| l.predicted.seconds * 1e3).sum::<f64>(),
         sum(&|l| l.work.ops.all()) as f64 * 1e-6,
         bytes(sum(&|l| l.traffic.weights)),
         bytes(sum(&|l| l.traffic.read)),

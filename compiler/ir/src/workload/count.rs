@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::footprint::{Access, Footprint};
 use super::index::{Index, Scope};
-use super::{Ops, Touched, Work};
+use super::{Form, KernelWork, LoopWork, Ops, Touched, Work};
 use crate::DType;
 use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, TileKernel};
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
@@ -42,12 +42,25 @@ struct Walk<'a> {
     writes: Vec<Footprint>,
     work: Work,
     visited: u64,
+    /// The loops around, outermost first.
+    around: Vec<Around>,
+    /// Loops that a variable depends on.
+    origin: HashMap<Var, BTreeSet<Var>>,
+}
+
+/// A loop around a statement.
+struct Around {
+    var: Var,
+    rounds: u64,
+    vector: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(func: &'a Func, sizes: &'a [(u64, u64)], one_by_one: BTreeSet<Var>) -> Walk<'a> {
         let mut once = HashMap::new();
         assignments(&func.body, &mut once);
+        let mut origin = HashMap::new();
+        origins(&func.body, &mut origin);
         let none = || func.bufs.iter().map(|_| Footprint::default()).collect();
         Walk {
             scope: Scope { func, sizes, rounds: HashMap::new(), values: HashMap::new() },
@@ -59,6 +72,8 @@ impl<'a> Walk<'a> {
             writes: none(),
             work: Work { exact: true, ..Work::default() },
             visited: 0,
+            around: Vec::new(),
+            origin,
         }
     }
 
@@ -87,7 +102,7 @@ impl<'a> Walk<'a> {
                 self.expr(lo, 0);
                 self.expr(hi, 0);
                 self.work.vector_loops |= *kind == LoopKind::Vector;
-                self.counted(*var, (lo, hi, *step), body, times);
+                self.counted(*var, (lo, hi, *step), (body, *kind), times);
             }
             Stmt::Set(v, e) => {
                 // Integers of 64 bits are indices more often than data.
@@ -101,7 +116,7 @@ impl<'a> Walk<'a> {
                 self.expr(i, 0);
                 self.expr(e, times);
                 self.work.stores = self.work.stores.saturating_add(times);
-                self.element(*b, i, true);
+                self.element(*b, i, true, times);
             }
             Stmt::If(c, a, b) => self.branch(c, a, b, times),
             Stmt::While(c, body) => {
@@ -120,16 +135,23 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn counted(&mut self, var: Var, (lo, hi, step): (&Expr, &Expr, i64), body: &[Stmt], times: u64) {
+    fn counted(&mut self, var: Var, (lo, hi, step): (&Expr, &Expr, i64), (body, kind): (&[Stmt], LoopKind), times: u64) {
+        let (vector, parallel) = (kind == LoopKind::Vector, kind == LoopKind::Parallel);
         let (first, step) = (self.scope.eval(lo), step.max(1));
         let length = self.scope.eval(hi).plus(first.clone().scaled(-1));
         let Some((least, most)) = self.scope.range(&length) else {
             self.work.exact = false;
-            return self.rounds(var, &first, step, 1, body, times);
+            self.around.push(Around { var, rounds: 1, vector });
+            self.rounds(var, &first, step, 1, body, times);
+            return self.leave(times);
         };
         let trips = |n: i64| if n <= 0 { 0 } else { (n as u64).div_ceil(step as u64) };
         if trips(least) != trips(most) {
             self.undecided(&length);
+        }
+        self.around.push(Around { var, rounds: trips(most), vector });
+        if parallel && self.around.len() == 1 {
+            self.work.tasks = self.work.tasks.max(trips(most));
         }
         match (first.constant(), trips(most)) {
             (_, 0) => {}
@@ -141,6 +163,25 @@ impl<'a> Walk<'a> {
             }
             (_, n) => self.rounds(var, &first, step, n, body, times),
         }
+        self.leave(times);
+    }
+
+    /// Behind a loop that is entered so many times.
+    fn leave(&mut self, times: u64) {
+        let Some(Around { var, rounds, .. }) = self.around.pop() else { return };
+        if let Some(body) = self.work.loops.get_mut(&var) {
+            body.entered = body.entered.saturating_add(times);
+            body.rounds = body.rounds.saturating_add(times.saturating_mul(rounds));
+        }
+    }
+
+    /// What the innermost loop does beside its inner loops.
+    fn body(&mut self) -> Option<&mut LoopWork> {
+        let inner = self.around.last()?.var;
+        let vector = self.around.iter().rev().find(|a| a.vector).map(|a| a.rounds);
+        let body = self.work.loops.entry(inner).or_default();
+        body.vector = vector.or(body.vector);
+        Some(body)
     }
 
     /// All rounds of a loop at once.
@@ -185,9 +226,12 @@ impl<'a> Walk<'a> {
             Expr::Int(_) | Expr::Const(..) | Expr::Var(_) => {}
             Expr::Load(b, i) => {
                 self.expr(i, 0);
-                self.element(*b, i, false);
+                self.element(*b, i, false, times);
             }
-            Expr::Cast(_, a) => self.expr(a, times),
+            Expr::Cast(_, a) => {
+                self.expr(a, times);
+                self.conversion(times);
+            }
             Expr::Un(op, a) => {
                 self.expr(a, times);
                 self.operation(ScalarOp::Un(*op, 0), self.scope.func.dtype(a), None, times);
@@ -203,7 +247,17 @@ impl<'a> Walk<'a> {
                 [a, b, c].into_iter().for_each(|e| self.expr(e, times));
                 self.operation(ScalarOp::Fma(0, 1, 2), self.scope.func.dtype(a), None, times);
             }
-            Expr::Select(a, b, c) => [a, b, c].into_iter().for_each(|e| self.expr(e, times)),
+            Expr::Select(a, b, c) => {
+                [a, b, c].into_iter().for_each(|e| self.expr(e, times));
+                self.conversion(times);
+            }
+        }
+    }
+
+    /// What takes time and is no arithmetic.
+    fn conversion(&mut self, times: u64) {
+        if let Some(body) = self.body().filter(|_| times > 0) {
+            body.ops = body.ops.saturating_add(times);
         }
     }
 
@@ -211,11 +265,21 @@ impl<'a> Walk<'a> {
         if times > 0 {
             let ops = *self.costs.entry((op, dtype, constant)).or_insert_with(|| basic(op, dtype, constant));
             self.work.ops.add(ops, times);
+            if let Some(body) = self.body() {
+                body.ops = body.ops.saturating_add(ops.all().saturating_mul(times));
+            }
         }
     }
 
     /// A load or store of one element.
-    fn element(&mut self, buf: BufId, index: &Expr, write: bool) {
+    fn element(&mut self, buf: BufId, index: &Expr, write: bool, times: u64) {
+        let vector = self.around.iter().rev().find(|a| a.vector).map(|a| a.var);
+        let at = self.scope.eval(index);
+        let near = vector.is_none_or(|v| !at.free.contains(&v) && at.terms.get(&v).is_none_or(|k| *k == 1));
+        if let Some(body) = self.body().filter(|_| times > 0) {
+            let moves = if near { &mut body.moves } else { &mut body.scattered };
+            *moves = moves.saturating_add(times);
+        }
         let bytes = self.scope.func.bufs[buf.0 as usize].dtype.bytes();
         self.touch((buf, index), &[(bytes, 1)], write);
     }
@@ -257,6 +321,25 @@ impl<'a> Walk<'a> {
         let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
         self.call(format!("tile {} {}x{}", k.a_dtype, k.mr, k.nr), ops, times);
+        let inner = nest.last().map_or(1, |l| u64::from(l.0).max(1));
+        let mut part = KernelWork {
+            form: if int8 { Form::Dots } else { Form::Products },
+            calls: times,
+            rows,
+            columns: u64::from(k.nr),
+            written: cols,
+            steps,
+            inner,
+            epilogue: epilogue_steps(&k.epilogue),
+            again: Vec::new(),
+        };
+        if let [a, b, ..] = pointers {
+            part.again = vec![
+                self.again(&a.1, 4 * rows * steps, times),
+                self.again(&b.1, steps.saturating_mul(4 * u64::from(k.nr)), times),
+            ];
+        }
+        self.work.parts.push(part);
         let mut args = pointers.iter().map(|(b, e)| (*b, e));
         let Some(((a, b), c)) = args.next().zip(args.next()).zip(args.next()) else { return };
         // Four bytes of A are one step: a float, or four integers.
@@ -282,6 +365,21 @@ impl<'a> Walk<'a> {
         let mut ops = if float { Ops { products: product, ..Ops::default() } } else { Ops { dots: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), n * channels);
         self.call(format!("depthwise {} {}x{}", k.x_dtype, k.taps.len(), k.channels), ops, times);
+        self.work.parts.push(KernelWork {
+            form: match (float, k.columns) {
+                (true, _) => Form::Depthwise,
+                (false, 0) => Form::DepthwiseBytes,
+                _ => Form::DepthwiseColumns,
+            },
+            calls: times,
+            rows: n,
+            columns: channels,
+            written: channels,
+            steps: k.taps.len() as u64,
+            inner: n.max(1),
+            epilogue: epilogue_steps(&k.epilogue),
+            again: Vec::new(),
+        });
         let mut args = pointers.iter().map(|(b, e)| (*b, e));
         let Some(((x, w), y)) = args.next().zip(args.next()).zip(args.next()) else { return };
         let row = (channels * k.x_dtype.bytes(), 1);
@@ -298,6 +396,18 @@ impl<'a> Walk<'a> {
             self.touch(bias, &[(4 * channels, 1)], false);
         }
         self.operands(&k.operands, args, n, channels);
+    }
+
+    /// Bytes of an operand that a kernel reads again, and how many it reads between: `bytes` in each of its calls, beginning at `index`.
+    fn again(&self, index: &Expr, bytes: u64, times: u64) -> (u64, u64) {
+        let mut on = BTreeSet::new();
+        loops_of(index, &self.origin, &mut on);
+        let depends = |a: &&Around| on.contains(&a.var);
+        let product = |n: u64, a: &Around| n.saturating_mul(a.rounds.max(1));
+        let once = self.around.iter().filter(depends).fold(bytes, product);
+        let inner = self.around.iter().rev().filter(|a| a.rounds > 1);
+        let between = inner.take_while(|a| on.contains(&a.var)).fold(bytes, product);
+        (times.saturating_mul(bytes).saturating_sub(once), between)
     }
 
     fn operands<'e>(&mut self, list: &[EpilogueOperand], args: impl Iterator<Item = (BufId, &'e Expr)>, rows: u64, cols: u64) {
@@ -325,6 +435,42 @@ fn assignments(block: &[Stmt], out: &mut HashMap<Var, usize>) {
             Stmt::Store(..) | Stmt::Call(..) => {}
         }
     }
+}
+
+/// The loops that each variable depends on.
+fn origins(block: &[Stmt], out: &mut HashMap<Var, BTreeSet<Var>>) {
+    for stmt in block {
+        match stmt {
+            Stmt::Set(v, e) => {
+                let mut on = out.get(v).cloned().unwrap_or_default();
+                loops_of(e, out, &mut on);
+                out.insert(*v, on);
+            }
+            Stmt::For { var, body, .. } => {
+                out.entry(*var).or_default().insert(*var);
+                origins(body, out);
+            }
+            Stmt::While(_, body) => origins(body, out),
+            Stmt::If(_, a, b) => [a, b].into_iter().for_each(|block| origins(block, out)),
+            Stmt::Store(..) | Stmt::Call(..) => {}
+        }
+    }
+}
+
+fn loops_of(e: &Expr, origin: &HashMap<Var, BTreeSet<Var>>, out: &mut BTreeSet<Var>) {
+    match e {
+        Expr::Int(_) | Expr::Const(..) => {}
+        Expr::Var(v) => out.extend(origin.get(v).into_iter().flatten()),
+        Expr::Load(_, a) | Expr::Un(_, a) | Expr::Cast(_, a) => loops_of(a, origin, out),
+        Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| loops_of(e, origin, out)),
+        Expr::Fma(a, b, c) | Expr::Select(a, b, c) => [a, b, c].into_iter().for_each(|e| loops_of(e, origin, out)),
+    }
+}
+
+/// Instructions of an epilogue on one vector: operations, conversions, loads of operands.
+fn epilogue_steps(p: &ScalarProgram) -> u64 {
+    let step = |op: &ScalarOp| !matches!(op, ScalarOp::Arg(0) | ScalarOp::Const(_));
+    math::expand(p).nodes.iter().filter(|n| step(&n.op)).count() as u64
 }
 
 fn mentions(e: &Expr, v: Var) -> bool {

@@ -7,11 +7,12 @@
 mod count;
 mod footprint;
 mod index;
+pub mod latency;
 pub mod roof;
 
 use std::collections::BTreeMap;
 
-use crate::lir::{BufKind, Func};
+use crate::lir::{BufKind, Func, Var};
 use crate::plan::{Place, Plan};
 
 /// Operations, by what a machine needs for them.
@@ -65,6 +66,61 @@ pub struct Calls {
     pub ops: u64,
 }
 
+/// Forms of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Tiles of f32.
+    Products,
+    /// Tiles of 8-bit integers.
+    Dots,
+    /// Depthwise rows of f32.
+    Depthwise,
+    /// Depthwise rows of bytes.
+    DepthwiseBytes,
+    /// The same by dot products over the rows of a column.
+    DepthwiseColumns,
+}
+
+/// Calls of a kernel from one place.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KernelWork {
+    /// Form.
+    pub form: Form,
+    /// How often it is called.
+    pub calls: u64,
+    /// Rows of the tile, outputs of a depthwise row.
+    pub rows: u64,
+    /// Columns of the panel, channels of a depthwise row.
+    pub columns: u64,
+    /// Columns that are written.
+    pub written: u64,
+    /// Steps of k, or taps.
+    pub steps: u64,
+    /// Rounds of the innermost loop.
+    pub inner: u64,
+    /// Instructions of the epilogue for a vector of results.
+    pub epilogue: u64,
+    /// Of the operands that are read in more than one call: bytes that are read again, and bytes that are read between.
+    pub again: Vec<(u64, u64)>,
+}
+
+/// What a loop does beside its inner loops and the kernels that it calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LoopWork {
+    /// How often it begins.
+    pub entered: u64,
+    /// Rounds in all.
+    pub rounds: u64,
+    /// Rounds of the vector loop that it is, or that it is in.
+    pub vector: Option<u64>,
+    /// Operations and conversions in all rounds.
+    pub ops: u64,
+    /// Loads and stores that lie side by side in a vector loop, or are the same in all of its rounds.
+    pub moves: u64,
+    /// Those that do not.
+    pub scattered: u64,
+}
+
 /// What one call of a function does.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Work {
@@ -74,6 +130,12 @@ pub struct Work {
     pub bufs: Vec<Touched>,
     /// Kernels by the name of their kind, `tile f32 14x32`.
     pub kernels: BTreeMap<String, Calls>,
+    /// The same by the places that they are called from.
+    pub parts: Vec<KernelWork>,
+    /// Loops that load, store or compute something.
+    pub loops: BTreeMap<Var, LoopWork>,
+    /// Most rounds of a loop whose rounds are tasks; 1 where there is none.
+    pub tasks: u64,
     /// Does the function have a vector loop, any loop?
     pub vector_loops: bool,
     /// Rounds of all innermost statements outside of kernels that store something.
@@ -148,7 +210,7 @@ impl Work {
 mod tests {
     use super::*;
     use crate::DType;
-    use crate::lir::{BufId, Expr, LoopKind, Stmt, Var};
+    use crate::lir::{BufId, Expr, LoopKind, Stmt};
     use crate::scalar::BinOp;
 
     fn each(var: Var, lo: Expr, hi: Expr, body: Vec<Stmt>) -> Stmt {

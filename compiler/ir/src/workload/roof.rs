@@ -45,26 +45,26 @@ impl Roofs {
         let paired = 2 * moved.read.min(moved.written);
         let alone = moved.read.abs_diff(moved.written);
         let near = moved.bytes();
-        let memory = ratio(moved.weights, at(&self.read, around.max(near)))
-            + ratio(paired, at(&self.copy, near))
-            + ratio(alone, at(if moved.read > moved.written { &self.read } else { &self.copy }, near));
+        let memory = ratio(moved.weights, curve(&self.read, around.max(near)))
+            + ratio(paired, curve(&self.copy, near))
+            + ratio(alone, curve(if moved.read > moved.written { &self.read } else { &self.copy }, near));
         Bound { compute: ratio(plain, self.flops) + ratio(ops.dots, self.int8_ops), memory }
     }
 
     /// Bytes in a second of reading `bytes` again and again.
     pub fn read_bandwidth(&self, bytes: u64) -> f64 {
-        at(&self.read, bytes)
+        curve(&self.read, bytes)
     }
 }
 
 /// The value of a curve, between its points by their logarithms.
-fn at(curve: &[(u64, f64)], bytes: u64) -> f64 {
-    let Some(above) = curve.iter().position(|p| p.0 >= bytes) else { return curve.last().map_or(0.0, |p| p.1) };
-    let (n1, rate1) = curve[above];
+pub(super) fn curve(points: &[(u64, f64)], bytes: u64) -> f64 {
+    let Some(above) = points.iter().position(|p| p.0 >= bytes) else { return points.last().map_or(0.0, |p| p.1) };
+    let (n1, rate1) = points[above];
     if above == 0 {
         return rate1;
     }
-    let (n0, rate0) = curve[above - 1];
+    let (n0, rate0) = points[above - 1];
     let part = ((bytes as f64).ln() - (n0 as f64).ln()) / ((n1 as f64).ln() - (n0 as f64).ln());
     (rate0.ln() + part * (rate1.ln() - rate0.ln())).exp()
 }
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn the_slower_limit_decides() {
-        let curve = vec![(1 << 10, 100e9), (1 << 20, 10e9)];
-        let roofs = Roofs { threads: 1, flops: 100e9, int8_ops: 400e9, read: curve.clone(), copy: curve };
+        let points = vec![(1 << 10, 100e9), (1 << 20, 10e9)];
+        let roofs = Roofs { threads: 1, flops: 100e9, int8_ops: 400e9, read: points.clone(), copy: points };
         let ops = Ops { products: 1_000_000, dots: 4_000_000, ..Ops::default() };
         let moved = Traffic { weights: 1 << 20, ..Traffic::default() };
         let b = roofs.bound(&ops, &moved, 1 << 24);

@@ -13,7 +13,7 @@ use super::tile::{Operand, Point, Product, outer_loops};
 
 /// What the vectors of a thin product run along.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Along {
+pub enum Along {
     /// Rows of A.
     Rows,
     /// The innermost loop of k.
@@ -23,10 +23,10 @@ pub(super) enum Along {
 /// Dot products computed at the same time; each has its accumulator.
 const DOTS: u64 = 8;
 /// What the sum across a vector costs, in multiplications.
-const ACROSS: u64 = 16;
+pub const ACROSS: u64 = 16;
 
 /// How a product without enough columns for a tile is better computed, if it is.
-pub(super) fn along(target: &TargetDesc, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> Option<Along> {
+pub fn along(target: &TargetDesc, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> Option<Along> {
     let lanes = u64::from(target.lanes);
     let k: u64 = nest.iter().map(|(n, _)| n).product();
     let (last, step) = *nest.last()?;

@@ -14,6 +14,7 @@ use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{DType, Dim};
 
 use super::{open, thin};
+use crate::schedule::{Order, Schedule};
 
 /// A dimension around the product: its extent and what one step moves, in elements.
 #[derive(Clone, Debug)]
@@ -95,8 +96,8 @@ pub struct Product {
     pub mr: u32,
 }
 
-/// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B, in quarters of a cycle of a
-/// core with as many multipliers as load ports for vectors and twice as many for scalars.
+/// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B as the target says
+/// ([`onnxc_ir::target::Machine::tile`]).
 pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
     choose_among(target, int8, rows, cols, |_| true)
 }
@@ -104,21 +105,31 @@ pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u3
 /// [`choose`] among some of the tiles.
 pub fn choose_among(target: &TargetDesc, int8: bool, rows: u64, cols: u64, allowed: impl Fn(&(u32, u32)) -> bool) -> (u32, u32) {
     let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
-    let cost = |&&(mr, nr): &&(u32, u32)| {
+    let cost = |&(mr, nr): &(u32, u32)| {
         let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
         let height = rows.div_ceil(blocks);
-        let vectors = u64::from(nr / target.lanes);
-        let full = 4 * height * vectors + 2 * height + 8 * vectors;
-        (panels * blocks).saturating_mul(full)
+        let (height, vectors) = (height as f64, f64::from(nr / target.lanes));
+        let (row, column) = target.machine.tile;
+        panels as f64 * blocks as f64 * (height * vectors + row * height + column * vectors)
     };
-    tiles.iter().filter(|t| allowed(t)).min_by_key(cost).copied().expect("internal: a target has tiles")
+    tiles.iter().filter(|t| allowed(t)).min_by(|a, b| cost(a).total_cmp(&cost(b))).copied().expect("internal: a target has tiles")
 }
 
-/// [`choose`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
+/// The tile that the node's schedule asks for, else that of [`choose`].
+pub fn scheduled(cx: &LowerCx, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
+    wanted(cx, int8).unwrap_or_else(|| choose(cx.target, int8, rows, cols))
+}
+
+/// [`scheduled`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
 /// [`emit`] makes loops.
-pub fn choose_for(target: &TargetDesc, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
-    if thin::along(target, rows, cols, a_row, nest).is_some() { (1, 1) } else { choose(target, false, rows, cols) }
+pub fn scheduled_for(cx: &LowerCx, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
+    let no_tile = || thin::along(cx.target, rows, cols, a_row, nest).map(|_| (1, 1));
+    wanted(cx, false).or_else(no_tile).unwrap_or_else(|| choose(cx.target, false, rows, cols))
+}
+
+fn wanted(cx: &LowerCx, int8: bool) -> Option<(u32, u32)> {
+    Schedule::of(cx.attrs).tile_among(if int8 { &cx.target.i8_tiles } else { &cx.target.f32_tiles })
 }
 
 /// Elements of one k step that are packed together: 4 for int8 dot products, else 1.
@@ -205,20 +216,39 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     }
     let height = balanced(p);
     let panels_outside = b_bytes > cx.target.l2_bytes / 2 && panels > 1 || is_one_block(p);
-    if panels_outside {
-        let start = Point { ahead: Ahead::new(cx.target, p, p.outer.iter().map(|o| o.n.bound).collect()), ..Point::start(p) };
-        cx.for_(LoopKind::Parallel, panels, |cx, panel| {
-            outer_loops(cx, p, 0, &start, false, &mut |cx, at| {
-                row_blocks(cx, p, height, at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
+    let chosen = if panels_outside { Order::Panels(1) } else { Order::Rows };
+    match Schedule::of(cx.attrs).order.unwrap_or(chosen) {
+        Order::Panels(group) if group < panels || is_one_block(p) => {
+            // A single block of rows leaves nothing else to divide among threads.
+            let group = if is_one_block(p) { 1 } else { group };
+            let loops = p.outer.iter().map(|o| o.n.bound).collect();
+            let ahead = if group == 1 { Ahead::new(cx.target, p, loops) } else { Ahead::default() };
+            let start = Point { ahead, ..Point::start(p) };
+            cx.for_(LoopKind::Parallel, panels.div_ceil(group), |cx, first| {
+                outer_loops(cx, p, 0, &start, false, &mut |cx, at| {
+                    row_blocks(cx, p, height, at, &mut |cx, at, mr| {
+                        panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, k, mr, at, panel, panels));
+                    });
+                });
             });
-        });
-    } else {
-        outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
+        }
+        _ => outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
             row_blocks(cx, p, height, at, &mut |cx, at, mr| {
                 cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
             });
-        });
+        }),
     }
+}
+
+/// The panels of group `n` of `panels`.
+fn panels_of_group(cx: &mut LowerCx, n: &Expr, group: u64, panels: u64, body: &mut dyn FnMut(&mut LowerCx, &Expr)) {
+    if group == 1 {
+        return body(cx, n);
+    }
+    let lo = Expr::Var(cx.let_(n.clone().times(group as i64)));
+    let end = lo.clone().add(Expr::Int(group as i64));
+    let hi = if panels.is_multiple_of(group) { end } else { Expr::bin(BinOp::Min, end, Expr::Int(panels as i64)) };
+    cx.for_range(LoopKind::Serial, lo, hi, 1, |cx, panel| body(cx, &panel));
 }
 
 /// Emits the products of all steps of the one outer dimension, each with its panels outside: columns stream once, the rows stay near.

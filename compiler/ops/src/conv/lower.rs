@@ -196,8 +196,8 @@ impl Conv {
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
         let (mr, nr) = match rows.open {
-            None => tile::choose_for(cx.target, rows.bound, self.filters, a_row, &nest),
-            Some(_) => tile::choose(cx.target, false, rows.bound, self.filters),
+            None => tile::scheduled_for(cx, rows.bound, self.filters, a_row, &nest),
+            Some(_) => tile::scheduled(cx, false, rows.bound, self.filters),
         };
         let k: u64 = nest.iter().map(|(n, _)| n).product();
         let panel_bytes = k as i64 * i64::from(nr) * self.filters.div_ceil(u64::from(nr)) as i64;

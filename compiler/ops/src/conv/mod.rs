@@ -152,6 +152,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
         return Err(OpError::new(format!("x is {x} and w is {w}; both need one float type")));
     }
     winograd::check(cx.attrs, w)?;
+    crate::schedule::check(cx.attrs)?;
     let spatial = x.rank() - 2;
     let g = Geometry::of(cx.attrs, spatial);
     if g.strides.len() != spatial || g.dilations.len() != spatial || g.pads.len() != 2 * spatial {

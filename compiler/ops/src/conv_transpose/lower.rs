@@ -242,8 +242,8 @@ impl Layer {
         nest.push((self.channels, x.view.strides[1]));
         let cols = self.filters * set.len() as u64;
         let (mr, nr) = match rows.open {
-            None => tile::choose_for(cx.target, rows.bound, cols, x.view.strides[last + 2], &nest),
-            Some(_) => tile::choose(cx.target, false, rows.bound, cols),
+            None => tile::scheduled_for(cx, rows.bound, cols, x.view.strides[last + 2], &nest),
+            Some(_) => tile::scheduled(cx, false, rows.bound, cols),
         };
         let b = cx.const_buf(DType::F32, self.pack(weights, phase, set, nr as usize));
         let outer = |n: Extent, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };

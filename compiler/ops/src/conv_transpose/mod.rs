@@ -83,6 +83,7 @@ impl Geometry {
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     let (x, w) = (cx.input(0)?, cx.input(1)?);
     float::check(x.dtype, "transposed convolution")?;
     broadcast::same_dtype(cx, 0..OWN)?;

@@ -52,6 +52,7 @@ pub(crate) fn flag(attrs: &Attrs, name: &str) -> bool {
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     same_dtype(cx, 0..OWN)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if a.rank() != 2 || b.rank() != 2 || !(a.dtype.is_float() || a.dtype.is_int()) {

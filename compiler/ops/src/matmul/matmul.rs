@@ -73,6 +73,7 @@ fn fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
 }
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     broadcast::same_dtype(cx, 0..OWN)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if !(a.dtype.is_float() || a.dtype.is_int()) {

@@ -175,11 +175,8 @@ impl Product {
     fn tiles(&self, cx: &mut LowerCx) -> OpResult<()> {
         let (m, n, k) = (self.m.bound, self.n.bound, self.k.bound);
         let open = [&self.m, &self.n, &self.k].into_iter().any(|n| n.open.is_some());
-        let (mr, nr) = if open {
-            tile::choose(cx.target, false, m, n)
-        } else {
-            tile::choose_for(cx.target, m, n, self.a.row, &[(k, self.a.col)])
-        };
+        let (mr, nr) =
+            if open { tile::scheduled(cx, false, m, n) } else { tile::scheduled_for(cx, m, n, self.a.row, &[(k, self.a.col)]) };
         let (b, b_steps) = self.packed(cx, nr)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.

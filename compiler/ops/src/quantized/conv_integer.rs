@@ -29,6 +29,7 @@ pub(crate) static CONV_INTEGER: OpDef = OpDef {
 pub(crate) const OWN: usize = 4;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     check_byte(cx.input(0)?.dtype, "an operand")?;
     check_byte(cx.input(1)?.dtype, "weights")?;
     let shape = infer_shape(cx, 0, 1, usize::MAX)?;

@@ -333,7 +333,7 @@ impl Integer {
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let (mr, nr) = tile::choose(cx.target, true, rows.bound, filters);
+        let (mr, nr) = tile::scheduled(cx, true, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
         let packed = weights((taps, channels, x.channels), nr);

@@ -34,6 +34,7 @@ pub(crate) static MATMUL_INTEGER: OpDef = OpDef {
 pub(crate) const OWN: usize = 4;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     check_byte(a.dtype, "an operand")?;
     check_byte(b.dtype, "an operand")?;

@@ -35,6 +35,7 @@ pub(crate) static QLINEAR_CONV: OpDef = OpDef {
 pub(super) const OWN: usize = 9;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     check_byte(cx.input(0)?.dtype, "an operand")?;
     check_byte(cx.input(3)?.dtype, "weights")?;
     let raw = cx.input(7)?.dtype;

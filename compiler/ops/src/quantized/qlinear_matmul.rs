@@ -30,6 +30,7 @@ pub(crate) static QLINEAR_MATMUL: OpDef = OpDef {
 pub(super) const OWN: usize = 8;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
+    crate::schedule::check(cx.attrs)?;
     let (a, b) = (cx.input(0)?, cx.input(3)?);
     check_byte(a.dtype, "an operand")?;
     check_byte(b.dtype, "an operand")?;

@@ -12,6 +12,7 @@ use super::kernels::Kernels;
 use super::points::{Coefficients, Points};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::conv::lower::Conv;
+use crate::schedule::Schedule;
 
 /// Channels that a transform keeps in the first-level cache between its two directions.
 const CHANNELS: u64 = 64;
@@ -62,7 +63,7 @@ struct At {
 pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: Tensor) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
     let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
-    let blocks = Blocks::choose(cx.target, points, shape);
+    let blocks = Blocks::choose(cx.target, points, shape, &Schedule::of(cx.attrs));
     let (filters, channels) = (conv.filters as usize, conv.channels as usize);
     let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: blocks.product.1 as usize });
     let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);

@@ -20,6 +20,9 @@ pub(super) use emit::emit;
 /// The attribute of `conv` that names the algorithm.
 pub const ATTR: &str = "algorithm";
 
+/// The value of the attribute that asks for none of them.
+pub const DIRECT: &str = "direct";
+
 /// The algorithms: their names in the attribute, and their points.
 pub static ALGORITHMS: &[(&str, &Points)] = &[("winograd2", &TWO), ("winograd4", &FOUR)];
 
@@ -45,8 +48,11 @@ fn has_geometry(attrs: &Attrs, w: &TensorType) -> bool {
 /// Inference: the attribute is one of the names, and for this geometry.
 pub(super) fn check(attrs: &Attrs, w: &TensorType) -> OpResult<()> {
     let Some(name) = attrs.str(ATTR) else { return Ok(()) };
+    if name == DIRECT {
+        return Ok(());
+    }
     if points(attrs).is_none() {
-        let names: Vec<&str> = ALGORITHMS.iter().map(|a| a.0).collect();
+        let names: Vec<&str> = ALGORITHMS.iter().map(|a| a.0).chain([DIRECT]).collect();
         return Err(OpError::new(format!("algorithm {name:?} is unknown; there are {}", names.join(", "))));
     }
     let error = || OpError::new(format!("algorithm {name:?} is for kernels of 3 by 3 without strides, dilations and groups"));

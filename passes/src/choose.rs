@@ -1,0 +1,80 @@
+//! Which of its ways computes each layer.
+//!
+//! What   a node gets the attributes `algorithm` and `schedule` of the fastest of its ways, which its lowering obeys.
+//! When   after fusion: shapes, epilogues and users are settled, and the layout can still give a way what it needs.
+//! Why    the fastest way depends on extents, and on the machine.
+//! Class  a schedule is exact; algorithms have the class of the pass that offers them ([`crate::winograd`]).
+//! Misses nodes of which nobody knows ways, and those that have an attribute already: a graph that is read back keeps its choices.
+//!
+//! Ways may need different amounts of weights. Where that makes a model larger than it may be, the layers that gain least for their bytes are done
+//! with less.
+
+use onnxc_ir::Graph;
+use onnxc_ir::graph::Node;
+use onnxc_ops::schedule::Choice;
+
+use crate::with_bodies;
+
+/// A way to compute a layer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Way {
+    /// The node's attributes.
+    pub choice: Choice,
+    /// Time of one call, in a unit that all ways of a graph share.
+    pub time: f64,
+    /// Bytes of the weights as they are kept.
+    pub bytes: u64,
+}
+
+/// Tells the ways of every node of a graph; none where there is nothing to choose.
+pub type Ways<'a> = dyn Fn(&Graph) -> Vec<Vec<Way>> + 'a;
+
+/// A node with its ways, the fastest first; later ones need fewer bytes. The first is taken.
+struct Layer {
+    node: usize,
+    ways: Vec<Way>,
+}
+
+/// The graph with a choice for every node that has ways; `growth` is the largest factor by which its constants may grow.
+pub fn run(graph: &Graph, growth: f64, ways: &Ways) -> Graph {
+    let mut out = with_bodies(graph, &|body| run(body, growth, ways)).unwrap_or_else(|| graph.clone());
+    let of_nodes = ways(graph).into_iter().enumerate();
+    let mut layers: Vec<Layer> = of_nodes.filter_map(|(n, ways)| layer(&graph.nodes[n], n, ways)).collect();
+    let constants: u64 = graph.values.iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len() as u64).sum();
+    shrink(&mut layers, (constants as f64 * (growth - 1.0)).max(0.0) as u64);
+    for layer in layers {
+        layer.ways[0].choice.apply(&mut out.nodes[layer.node].attrs);
+    }
+    out
+}
+
+fn layer(node: &Node, n: usize, mut ways: Vec<Way>) -> Option<Layer> {
+    if Choice::of(&node.attrs) != Choice::default() {
+        return None;
+    }
+    ways.sort_by(|a, b| a.time.total_cmp(&b.time));
+    // Only what needs fewer bytes is worth more time.
+    let mut least = u64::MAX;
+    ways.retain(|w| {
+        let better = w.bytes < least;
+        least = least.min(w.bytes);
+        better
+    });
+    (!ways.is_empty()).then_some(Layer { node: n, ways })
+}
+
+/// Takes ways of fewer bytes until all layers together need at most `allowed` bytes more than they have to, the least loss of time for each byte first.
+fn shrink(layers: &mut [Layer], allowed: u64) {
+    let least = |l: &Layer| l.ways.last().map_or(0, |w| w.bytes);
+    loop {
+        let more: u64 = layers.iter().map(|l| l.ways[0].bytes - least(l)).sum();
+        if more <= allowed {
+            return;
+        }
+        let loss = |l: &Layer, next: &Way| (next.time - l.ways[0].time) / (l.ways[0].bytes - next.bytes) as f64;
+        let steps =
+            layers.iter().enumerate().flat_map(|(i, l)| l.ways[1..].iter().enumerate().map(move |(j, w)| (loss(l, w), i, j)));
+        let Some((_, i, j)) = steps.min_by(|a, b| a.0.total_cmp(&b.0)) else { return };
+        layers[i].ways.drain(..=j);
+    }
+}

@@ -1,0 +1,93 @@
+//! What cores take for the steps of kernels and loops, by instruction set: the constants of `onnxc_ir::workload::latency`.
+//!
+//! Those of AVX-512 are fitted to 2538 layers of 38 networks on a Zen 4 core (`testsuite/latency.py`), by least squares of relative errors: each constant to
+//! all layers together. The rates of the caches are what is left of them in a layer, not what a loop that only reads would get. The other descriptions follow
+//! by the width of vectors and by the numbers of units that such cores have in common (Fog, "Instruction tables", 2022; Arm, "Cortex-A76 software
+//! optimization guide", 2018): they rank, and their times are rough.
+
+use onnxc_ir::target::{Level, Machine};
+
+use crate::cpu::Isa;
+
+/// A core that multiplies and adds one vector of 512 bits in a cycle.
+const AVX512: Machine = Machine {
+    ghz: 3.7,
+    fma: 0.93,
+    dot: 0.9,
+    splat: 0.2,
+    panel: 0.05,
+    tile: (0.5, 1.0),
+    inner: 1.0,
+    call: 10.0,
+    result: 0.5,
+    epilogue: 0.64,
+    depthwise: [1.22, 1.65, 0.69],
+    transform: (60.0, 5.0),
+    vector_op: 0.64,
+    vector_move: 0.3,
+    scattered: 0.31,
+    plain: 0.68,
+    enter: 6.2,
+    step: 1080.0,
+    cold_step: 400.0,
+    barrier: 4000.0,
+    levels: [level(32 << 10, 64.0, 40.0), level(1 << 20, 30.0, 20.0), level(16 << 20, 5.0, 5.0), level(128 << 20, 4.0, 4.0)],
+    visible: 0.4,
+};
+
+/// A core of two vectors of 256 bits in a cycle. Tiles wait for loads as often as for multiplications, so that a vector takes a cycle.
+const AVX2: Machine = Machine {
+    fma: 1.0,
+    dot: 1.5,
+    tile: (0.5, 2.0),
+    splat: 0.0,
+    panel: 0.0,
+    call: 30.0,
+    result: 1.5,
+    depthwise: [0.6, 1.65, 1.65],
+    vector_op: 0.5,
+    epilogue: 0.5,
+    levels: [level(32 << 10, 64.0, 40.0), level(256 << 10, 32.0, 23.0), level(6 << 20, 16.0, 6.4), level(128 << 20, 8.0, 6.4)],
+    visible: 0.2,
+    ..AVX512
+};
+
+/// A core of two vectors of 128 bits in a cycle.
+const NARROW: Machine = Machine {
+    ghz: 2.5,
+    dot: 1.0,
+    levels: [level(32 << 10, 32.0, 20.0), level(256 << 10, 16.0, 10.0), level(4 << 20, 4.0, 4.0), level(128 << 20, 3.0, 3.0)],
+    ..AVX2
+};
+
+/// A core without vectors, one operation in a cycle.
+const SCALAR: Machine = Machine {
+    ghz: 1.5,
+    fma: 1.0,
+    dot: 8.0,
+    splat: 0.5,
+    panel: 0.5,
+    tile: (0.5, 2.0),
+    depthwise: [2.0, 2.0, 2.0],
+    epilogue: 1.0,
+    vector_op: 1.0,
+    vector_move: 1.0,
+    plain: 2.0,
+    levels: [level(32 << 10, 8.0, 8.0), level(128 << 10, 8.0, 8.0), level(2 << 20, 4.0, 2.0), level(128 << 20, 2.0, 2.0)],
+    ..AVX512
+};
+
+const fn level(bytes: u64, read: f64, spilled: f64) -> Level {
+    Level { bytes, read, spilled }
+}
+
+/// The description of cores with these instructions.
+pub(crate) fn of(vectors: Isa) -> Machine {
+    match vectors {
+        Isa::Avx512 { vnni: true } => AVX512,
+        Isa::Avx512 { vnni: false } => Machine { dot: 3.0, ..AVX512 },
+        Isa::Avx2 => AVX2,
+        Isa::Clif128 => NARROW,
+        Isa::Scalar => SCALAR,
+    }
+}
