@@ -21,6 +21,8 @@ const SPARE: usize = 4;
 const TEMPORARY: usize = 3;
 /// Outputs that are computed at the same time, at most: enough to hide the latency of the additions, and to share what they read.
 const MOST_AT_ONCE: usize = 4;
+/// Windows of more taps are gone through by loops: means over whole images have thousands.
+const MOST_UNROLLED: usize = 128;
 
 /// Emits the kernel. `careful`: one output at a time, weights stay in memory.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
@@ -51,6 +53,28 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
         row.group(e, &ptrs, full * lanes, Lanes::First(rest as u32))?;
     }
     Ok(())
+}
+
+/// Taps at equal distances in rows at equal distances.
+struct Window {
+    rows: usize,
+    columns: usize,
+    /// Bytes between rows, and between the taps of one.
+    row: i64,
+    step: i64,
+}
+
+impl Window {
+    fn of(taps: &[i64]) -> Option<Window> {
+        let step = taps.get(1)? - taps[0];
+        let columns = taps.windows(2).position(|t| t[1] - t[0] != step).map_or(taps.len(), |last| last + 1);
+        let row = taps.get(columns).map_or(0, |t| t - taps[0]);
+        let window = Window { rows: taps.len() / columns, columns, row, step };
+        let at = |i: usize| taps[0] + (i / columns) as i64 * row + (i % columns) as i64 * step;
+        let regular = taps.len().is_multiple_of(columns) && taps.iter().enumerate().all(|(i, t)| *t == at(i));
+        // Pointers that move have the first taps where they were.
+        (regular && taps[0] == 0).then_some(window)
+    }
 }
 
 struct Row<'k> {
@@ -177,18 +201,64 @@ impl Row<'_> {
     fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
         let room = if self.careful { 1 } else { e.available().saturating_sub(TEMPORARY).clamp(1, taps) };
+        let window = Window::of(&self.k.taps).filter(|_| taps > MOST_UNROLLED);
+        let columns = window.as_ref().map_or(taps, |w| w.columns);
         // Parts of equal size.
-        let most = taps.div_ceil(taps.div_ceil(room));
+        let most = columns.div_ceil(columns.div_ceil(room));
         let weights = alloc_many(e, self.ty, most)?;
-        for first in (0..taps).step_by(most) {
-            let part = &weights[..most.min(taps - first)];
-            for (t, w) in part.iter().enumerate() {
-                e.load(*w, self.acc, Mem { base: p.w, disp: (first + t) as i64 * self.k.w_step + 4 * channel }, lanes)?;
-            }
-            self.sum(e, p, acc, (first, part), channel, lanes)?;
+        match window {
+            Some(window) => self.sum_in_loops(e, p, acc, (&window, &weights), channel, lanes)?,
+            None => (0..taps)
+                .step_by(most)
+                .try_for_each(|first| self.part(e, p, acc, (first, &weights[..most.min(taps - first)]), channel, lanes))?,
         }
         weights.into_iter().for_each(|v| e.free(v));
         Ok(())
+    }
+
+    /// The terms of as many taps as there are registers for weights, from `first` on.
+    fn part(
+        &self,
+        e: &mut dyn Emitter,
+        p: &Ptrs,
+        acc: &[V],
+        (first, weights): (usize, &[V]),
+        channel: i64,
+        lanes: Lanes,
+    ) -> Result<(), Error> {
+        for (t, w) in weights.iter().enumerate() {
+            e.load(*w, self.acc, Mem { base: p.w, disp: (first + t) as i64 * self.k.w_step + 4 * channel }, lanes)?;
+        }
+        self.sum(e, p, acc, (first, weights), channel, lanes)
+    }
+
+    /// The sums over a window by loops over its rows and parts of them. The pointers move through the window and back.
+    fn sum_in_loops(
+        &self,
+        e: &mut dyn Emitter,
+        p: &Ptrs,
+        acc: &[V],
+        (window, weights): (&Window, &[V]),
+        channel: i64,
+        lanes: Lanes,
+    ) -> Result<(), Error> {
+        let (most, step) = (weights.len(), window.step);
+        let along = |e: &mut dyn Emitter, taps: usize| {
+            self.part(e, p, acc, (0, &weights[..taps]), channel, lanes)?;
+            e.advance(p.x, taps as i64 * step)?;
+            e.advance(p.w, taps as i64 * self.k.w_step)
+        };
+        let rows = e.repeat(window.rows as u64)?;
+        let parts = e.repeat((window.columns / most) as u64)?;
+        along(e, most)?;
+        e.end(parts)?;
+        if window.columns % most > 0 {
+            along(e, window.columns % most)?;
+        }
+        e.advance(p.x, window.row - window.columns as i64 * step)?;
+        e.end(rows)?;
+        e.advance(p.x, -(window.rows as i64) * window.row)?;
+        e.advance(p.w, -((window.rows * window.columns) as i64) * self.k.w_step)
     }
 
     /// The terms of some taps, from `first` on. Neighbouring outputs share most of what they read, which is loaded once; each sum is taken in the order of

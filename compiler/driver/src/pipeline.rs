@@ -252,8 +252,11 @@ pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &De
     for pass in PASSES {
         progress.say(pass.name);
         reproducer::entering(pass.name, if let State::Graph(g) = &state { Some(g) } else { None });
-        let before =
-            if let State::Graph(g) = &state { Some(text::print(g)).filter(|_| wanted(debugging, pass.name)) } else { None };
+        // Printing reads every constant of the model.
+        let before = match &state {
+            State::Graph(g) if wanted(debugging, pass.name) => Some(text::print(g)),
+            _ => None,
+        };
         state = match (&pass.run, state) {
             (Run::Import, _) => {
                 let (g, imported) = times.measure(pass.name, || import(model))?;
