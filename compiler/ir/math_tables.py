@@ -91,6 +91,11 @@ c, worst = fit(lambda s: (2 ** -s - 1) / s, lambda s: s * 2 ** s, mpf("-0.5001")
 print(f"\n/// `(2^-s - 1) / s` for `|s| <= 1/2`, in s, for f32.\npub(super) static EXP2: &[f64] = &[ // error 2^{float(log(worst, 2)):.1f}")
 print(f"    {', '.join(repr(float(x)) for x in c)},\n];")
 
+c, worst = fit(lambda r: (exp(r) - 1 - r) / r ** 2, lambda r: r ** 2 / exp(r), -half_ln2, half_ln2, mpf(2) ** -23)
+print(f"\n/// `(exp(r) - 1 - r) / r^2` for `|r| <= ln(2)/2`, in r, for f32 as a term of the divisor of the sigmoid function.")
+print(f"pub(super) static EXP_TERM: &[f64] = &[ // error 2^{float(log(worst, 2)):.1f}")
+print(f"    {', '.join(repr(float(x)) for x in c)},\n];")
+
 end = mpf("5.5")
 # A little too large at the end: the result is limited to 1/2, which has to be the result far out in whatever way products are rounded.
 cdf = lambda u: erf(sqrt(u / 2)) / (2 * sqrt(u)) * (1 + mpf("2e-7") * (u / end ** 2) ** 8)

@@ -15,11 +15,14 @@ pub enum Kernel {
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
 ///
 /// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand, then one where lines are fetched if
-/// `ahead` is not 0; no integers, unless `open_k`.
+/// `ahead` is not 0, then that of the list if `list`; no integers, unless `open_k` or `list`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
 /// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
 /// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
 /// columns are written (masked tail), and the columns of epilogue operands and bias beyond `cols` are never read.
+///
+/// With a `list` the steps of k are some of those of the nest: each has an i32 in the list, the byte offset from `a`, and the integer says how many there
+/// are. What the others would multiply is not in B.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TileKernel {
     /// f32 * f32 -> f32, or u8 * s8 -> i32, or s8 * s8 -> i32: types of A and B.
@@ -38,6 +41,8 @@ pub struct TileKernel {
     pub nest: Vec<(u32, i64)>,
     /// The innermost loop runs as often as an integer argument behind the pointers says, and its count in `nest` is only a bound.
     pub open_k: bool,
+    /// A list says where in A each step is; `nest` is the one that they are from.
+    pub list: bool,
     /// Bytes between rows of C.
     pub c_row: i64,
     /// Element type of C after the epilogue.
@@ -51,7 +56,7 @@ pub struct TileKernel {
     /// How each operand (argument 1..) is read.
     pub operands: Vec<EpilogueOperand>,
     /// Lines of 64 bytes from the last pointer on that are brought near during the k loop, for tiles to come: a part of the next panel of B. The memory
-    /// is not read, and need not be there.
+    /// is not read, and need not be there. With a list so many for each four of its steps.
     pub ahead: u32,
 }
 
@@ -85,6 +90,8 @@ pub struct DepthwiseKernel {
     pub y_dtype: DType,
     /// Channels handled by one call.
     pub channels: u32,
+    /// Outputs of a call where all calls have as many; 0 where that is not known.
+    pub outputs: u32,
     /// Byte offset in x of each tap.
     pub taps: Vec<i64>,
     /// Bytes between the x of neighbouring outputs.

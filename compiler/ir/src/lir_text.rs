@@ -94,6 +94,9 @@ impl fmt::Display for Short<'_> {
                     nest.join(", ")
                 )?;
                 write!(f, "{}{}", if k.bias { " bias" } else { "" }, if k.accumulate { " accumulate" } else { "" })?;
+                if k.list {
+                    write!(f, " list")?;
+                }
                 if k.ahead > 0 {
                     write!(f, " ahead={}", k.ahead)?;
                 }

@@ -1,5 +1,7 @@
 //! Lowering context: what an operator's `lower` sees, and helpers that build loop nests over strided views.
 
+mod nested;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -12,6 +14,8 @@ use crate::op::{Extent, Extents, View};
 use crate::scalar::{ScalarOp, ScalarProgram};
 use crate::target::TargetDesc;
 use crate::tensor::Tensor;
+
+pub use nested::Part;
 
 /// An operand or result: a buffer seen through a view.
 #[derive(Clone, Debug)]
@@ -329,9 +333,13 @@ impl<'a> LowerCx<'a> {
         self.blob_buf(dtype, bytes.into())
     }
 
-    /// A constant that may be made when it is written: packed weights.
+    /// A constant that may be made when it is written: packed weights. Equal ones are one.
     pub fn blob_buf(&mut self, dtype: DType, blob: Blob) -> BufId {
-        self.func.buf(dtype, BufKind::Const(blob))
+        let same = |b: &crate::lir::Buf| b.dtype == dtype && matches!(&b.kind, BufKind::Const(there) if *there == blob);
+        match self.func.bufs.iter().position(same) {
+            Some(n) => BufId(n as u32),
+            None => self.func.buf(dtype, BufKind::Const(blob)),
+        }
     }
 
     /// Memory for the time of the function.

@@ -379,6 +379,7 @@ impl Tolerance {
 }
 
 /// A small valid application of an operator, for tests: attributes, operand types (or constants), number of results.
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// Attributes.
     pub attrs: Attrs,
@@ -389,6 +390,7 @@ pub struct Sample {
 }
 
 /// An operand of a [`Sample`].
+#[derive(Clone, Debug)]
 pub enum SampleInput {
     /// Passed at run time; the harness fills random values between the bounds.
     Data(TensorType, f64, f64),

@@ -57,6 +57,8 @@ pub struct Machine {
     /// What the choice of a tile counts for a row and for a vector of B, in multiplications of a vector: what they take in a step of k, and their part of
     /// what is read again for other tiles.
     pub tile: (f64, f64),
+    /// A step of a list beside its multiplications, and each element of A that it spreads.
+    pub list: (f64, f64),
     /// The innermost loop of a tile begins.
     pub inner: f64,
     /// A kernel is called.

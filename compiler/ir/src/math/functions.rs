@@ -1,5 +1,6 @@
 //! The functions, written once for f32 and f64 over their [`Tables`].
 
+mod sigmoid;
 mod trigonometry;
 mod turns;
 
@@ -328,14 +329,6 @@ impl<'p> Builder<'p> {
         // inf - inf would spoil infinity.
         let finite = self.cmp(BinOp::Lt, u, f64::INFINITY);
         self.select(finite, fixed, y)
-    }
-
-    fn sigmoid(&mut self, x: NodeIx) -> NodeIx {
-        let minus = self.un(UnOp::Neg, x);
-        let e = self.exp(minus);
-        let one = self.c(1.0);
-        let d = self.add(e, one);
-        self.div(one, d)
     }
 
     /// Odd polynomial near 0; 1 - 2/(exp(2|x|) + 1) elsewhere.

@@ -307,6 +307,15 @@ pub(super) static EXP2: &[f64] = &[
     0.00015370690830756798,
 ];
 
+/// `(exp(r) - 1 - r) / r^2` for `|r| <= ln(2)/2`, in r, for f32 as a term of the divisor of the sigmoid function.
+pub(super) static EXP_TERM: &[f64] = &[
+    // error 2^-23.0
+    0.49999142233530436,
+    0.16666886475328527,
+    0.04189862397374704,
+    0.008333837667008496,
+];
+
 /// Where the f32 normal distribution function is 1.
 pub(super) const NORMAL_CDF_END: f64 = 5.5;
 /// `(cdf(x) - 1/2) / x` for `|x| <= NORMAL_CDF_END` as a quotient of polynomials in x^2, for f32.

@@ -146,6 +146,30 @@ fn f32_functions_over_all_magnitudes() {
 }
 
 #[test]
+fn products_with_a_sigmoid_are_quotients() {
+    for t in [F32, F64] {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, t);
+        let s = p.un(UnOp::Sigmoid, x);
+        p.bin(BinOp::Mul, x, s);
+        let p = expand(&p);
+        assert!(matches!(p.nodes[p.result() as usize].op, ScalarOp::Bin(BinOp::Div, 0, _)), "{p}");
+        for i in -20_000..20_000 {
+            let x = f64::from(i as f32 / 256.0);
+            let error = ulps(x / (1.0 + (-x).exp()), call(&p, x), t, 0.0);
+            assert!(error <= if t == F32 { 4.0 } else { 6.0 }, "{error} ulp at {x}");
+        }
+    }
+    let mut both = ScalarProgram::default();
+    let x = both.arg(0, F32);
+    let y = both.arg(1, F32);
+    let (s, t) = (both.un(UnOp::Sigmoid, x), both.un(UnOp::Sigmoid, y));
+    both.bin(BinOp::Mul, s, t);
+    let got = evaluate(&expand(&both), &[Scalar::F(0.0), Scalar::F(0.0)]).unwrap().f();
+    assert_eq!(got, 0.25);
+}
+
+#[test]
 fn f64_functions_over_all_magnitudes() {
     let mut bad = Vec::new();
     for &(op, reference, _, allowed, limit, floor) in FUNCTIONS {

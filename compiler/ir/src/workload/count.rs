@@ -314,14 +314,15 @@ impl<'a> Walk<'a> {
         if let (true, Some(last)) = (k.open_k, nest.last_mut()) {
             last.0 = self.most(ints.first(), u64::from(last.0)).min(u64::from(last.0)) as u32;
         }
-        let steps = nest.iter().fold(1u64, |n, l| n.saturating_mul(u64::from(l.0)));
+        let all = nest.iter().fold(1u64, |n, l| n.saturating_mul(u64::from(l.0)));
+        let steps = if k.list { self.most(ints.first(), all).min(all) } else { all };
         let (rows, cols) = (u64::from(k.mr), u64::from(k.cols));
         let int8 = k.b_dtype != DType::F32;
         let product = 2 * rows * cols * steps * if int8 { 4 } else { 1 };
         let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
         self.call(format!("tile {} {}x{}", k.a_dtype, k.mr, k.nr), ops, times);
-        let inner = nest.last().map_or(1, |l| u64::from(l.0).max(1));
+        let inner = if k.list { steps.max(1) } else { nest.last().map_or(1, |l| u64::from(l.0).max(1)) };
         let mut part = KernelWork {
             form: if int8 { Form::Dots } else { Form::Products },
             calls: times,
@@ -330,6 +331,7 @@ impl<'a> Walk<'a> {
             written: cols,
             steps,
             inner,
+            list: k.list,
             epilogue: epilogue_steps(&k.epilogue),
             again: Vec::new(),
         };
@@ -342,7 +344,7 @@ impl<'a> Walk<'a> {
         self.work.parts.push(part);
         let mut args = pointers.iter().map(|(b, e)| (*b, e));
         let Some(((a, b), c)) = args.next().zip(args.next()).zip(args.next()) else { return };
-        // Four bytes of A are one step: a float, or four integers.
+        // Four bytes of A are one step: a float, or four integers. Those of a list are anywhere among the others.
         let mut dims = vec![(4, 1), (rows, k.a_row)];
         dims.extend(nest.iter().map(|l| (u64::from(l.0), l.1)));
         self.touch(a, &dims, false);
@@ -355,7 +357,10 @@ impl<'a> Walk<'a> {
         if let (true, Some(bias)) = (k.bias, args.next()) {
             self.touch(bias, &[(4 * cols, 1)], false);
         }
-        self.operands(&k.operands, args, rows, cols);
+        self.operands(&k.operands, args.by_ref(), rows, cols);
+        if let (true, Some(list)) = (k.list, args.nth(usize::from(k.ahead > 0))) {
+            self.touch(list, &[(4 * steps, 1)], false);
+        }
     }
 
     fn depthwise(&mut self, k: &DepthwiseKernel, pointers: &[(BufId, Expr)], ints: &[Expr], times: u64) {
@@ -377,6 +382,7 @@ impl<'a> Walk<'a> {
             written: channels,
             steps: k.taps.len() as u64,
             inner: n.max(1),
+            list: false,
             epilogue: epilogue_steps(&k.epilogue),
             again: Vec::new(),
         });

@@ -68,6 +68,16 @@ impl Index {
     }
 }
 
+/// An entry of a table of constants.
+fn tabled(table: &[[u8; 8]], index: &Index) -> Index {
+    let number = |entry: &[u8; 8]| i64::from_le_bytes(*entry);
+    if let Some(entry) = index.constant().and_then(|i| table.get(usize::try_from(i).ok()?)) {
+        return Index::of(number(entry));
+    }
+    let numbers = || table.iter().map(number);
+    Index::unknown(index.loops(), numbers().min().zip(numbers().max()))
+}
+
 /// What is known of variables at a place in a function.
 pub(super) struct Scope<'a> {
     pub func: &'a Func,
@@ -119,7 +129,13 @@ impl Scope<'_> {
     }
 
     fn loaded(&self, buf: BufId, index: &Index) -> Index {
-        let size = match (&self.func.bufs[buf.0 as usize].kind, index.constant()) {
+        let buffer = &self.func.bufs[buf.0 as usize];
+        if let (BufKind::Const(blob), crate::DType::I64) = (&buffer.kind, buffer.dtype)
+            && let Some(bytes) = blob.ready()
+        {
+            return tabled(bytes.as_chunks().0, index);
+        }
+        let size = match (&buffer.kind, index.constant()) {
             (BufKind::Sizes, Some(i)) => usize::try_from(i).ok().and_then(|i| self.sizes.get(i)),
             _ => None,
         };

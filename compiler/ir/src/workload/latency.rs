@@ -24,6 +24,8 @@ pub struct Steps {
     pub splat: f64,
     /// Vectors of B that tiles load.
     pub panel: f64,
+    /// Steps of lists, and the elements of A that they spread.
+    pub listed: (f64, f64),
     /// Times that the innermost loop of a tile begins.
     pub inner: f64,
     /// Calls of kernels.
@@ -83,6 +85,9 @@ impl Steps {
                 *(if p.form == Form::Dots { &mut self.dot } else { &mut self.fma }) += steps * p.rows as f64 * vectors;
                 self.splat += steps * p.rows as f64;
                 self.panel += steps * vectors;
+                if p.list {
+                    self.listed = (self.listed.0 + steps, self.listed.1 + steps * p.rows as f64);
+                }
                 self.inner += steps / p.inner as f64;
                 None
             }
@@ -155,6 +160,8 @@ impl Machine {
             + s.dot * self.dot
             + s.splat * self.splat
             + s.panel * self.panel
+            + s.listed.0 * self.list.0
+            + s.listed.1 * self.list.1
             + s.inner * self.inner
             + s.calls * self.call
             + s.results * self.result
@@ -224,9 +231,11 @@ mod tests {
             written: 20,
             steps: 8,
             inner: 4,
+            list: true,
             epilogue: 2,
             again: again.clone(),
         });
+        assert_eq!(Steps::of(&work, 16, false).listed, (80.0, 240.0));
         // 20 elements are two vectors, of ten each.
         work.loops.insert(Var(0), LoopWork { entered: 5, rounds: 100, vector: Some(20), ops: 200, moves: 100, scattered: 7 });
         let s = Steps::of(&work, 16, false);

@@ -98,6 +98,8 @@ pub struct KernelWork {
     pub steps: u64,
     /// Rounds of the innermost loop.
     pub inner: u64,
+    /// Steps are those of a list.
+    pub list: bool,
     /// Instructions of the epilogue for a vector of results.
     pub epilogue: u64,
     /// Of the operands that are read in more than one call: bytes that are read again, and bytes that are read between.
