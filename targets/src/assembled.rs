@@ -286,6 +286,14 @@ impl Emitter for Asm {
         Ok(p)
     }
 
+    fn displaced(&mut self, base: P, by: Mem) -> Result<P, Error> {
+        let by = self.at(by)?;
+        let p = self.alloc_gpr()?;
+        self.a.movsxd(gpr(p), dword_ptr(by))?;
+        self.a.add(gpr(p), gpr(base))?;
+        Ok(p)
+    }
+
     fn copy_ptr(&mut self, p: P) -> Result<P, Error> {
         let d = self.alloc_gpr()?;
         self.a.mov(gpr(d), gpr(p))?;

@@ -249,6 +249,14 @@ impl Emitter for Clif<'_> {
         Ok(self.new_ptr(value))
     }
 
+    fn displaced(&mut self, base: P, by: Mem) -> Result<P, Error> {
+        let (at, disp) = self.at(by);
+        let by = self.b.ins().sload32(flags(), at, disp);
+        let base = self.ptr(base);
+        let value = self.b.ins().iadd(base, by);
+        Ok(self.new_ptr(value))
+    }
+
     fn copy_ptr(&mut self, p: P) -> Result<P, Error> {
         let value = self.ptr(p);
         Ok(self.new_ptr(value))

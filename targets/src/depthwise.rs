@@ -13,14 +13,16 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
 use crate::error::Error;
-use crate::program::{Eval, Val, load_operand};
+use crate::program::{Eval, Held, Together, Val, load_operand};
 
 /// Registers left for the epilogue and the operands of the sums.
 const SPARE: usize = 4;
 /// Registers for two values of x and a product.
 const TEMPORARY: usize = 3;
-/// Outputs that are computed at the same time, at most: enough to hide the latency of the additions, and to share what they read.
-const MOST_AT_ONCE: usize = 4;
+/// Outputs that are computed at the same time: as many additions hide the latency of one, and more share what they read.
+const LATENCY: usize = 4;
+/// The same, at most.
+const MOST_AT_ONCE: usize = 8;
 /// Windows of more taps are gone through by loops: means over whole images have thousands.
 const MOST_UNROLLED: usize = 128;
 
@@ -34,7 +36,7 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     let full = i64::from(k.channels) / lanes;
     let rest = i64::from(k.channels) % lanes;
     let (ty, acc) = if k.x_dtype == DType::F32 { (Ty::F32, DType::F32) } else { (Ty::I32, DType::I32) };
-    let row = Row { k, program: &program, careful, ty, acc };
+    let row = Row { k, program: &program, together: &Together::new(&program), careful, ty, acc };
     if full > 3 {
         let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
         row.group(e, &ptrs, 0, Lanes::All)?;
@@ -54,6 +56,9 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     }
     Ok(())
 }
+
+/// A sum: its register, the number of the output, the channel and the lanes.
+type Place = (V, i64, i64, Lanes);
 
 /// Taps at equal distances in rows at equal distances.
 struct Window {
@@ -80,6 +85,7 @@ impl Window {
 struct Row<'k> {
     k: &'k DepthwiseKernel,
     program: &'k ScalarProgram,
+    together: &'k Together,
     careful: bool,
     /// The accumulators.
     ty: Ty,
@@ -146,27 +152,43 @@ impl Row<'_> {
         // With the weights in registers: as many outputs as there is room for.
         let room = e.available().saturating_sub(taps + TEMPORARY + SPARE);
         let keep = !self.careful && room >= 3;
-        let at_once = match (self.careful, keep) {
-            (true, _) => 1,
-            (false, false) => 4,
-            (false, true) => room.min(MOST_AT_ONCE),
-        };
+        let most = if keep { room } else { e.available().saturating_sub(self.together.registers(1) + SPARE).max(LATENCY) };
+        let widths = self.widths(most.min(MOST_AT_ONCE), keep);
+        let at_once = widths[0];
         let weights = if keep { alloc_many(e, self.ty, taps)? } else { Vec::new() };
         for (t, v) in weights.iter().enumerate() {
             e.load(*v, self.acc, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
         }
+        let others = self.together.registers(at_once).max(at_once + TEMPORARY);
+        let held = if keep { Held::load(e, self.program, others)? } else { Held::default() };
         let p = start.moving(e)?;
-        // Few outputs are common too: rows of 7 are 4 + 2 + 1.
-        let halves = std::iter::successors(Some(at_once), |n| Some(n / 2).filter(|n| *n > 0));
-        for width in halves {
+        for width in widths {
             let open = e.while_at_least(p.n, width as u32)?;
-            self.outputs(e, &p, &weights, width, channel, lanes)?;
+            self.outputs(e, &p, (&weights, &held), width, channel, lanes)?;
             self.next_outputs(e, &p, width)?;
             e.end(open)?;
         }
         p.free(e);
+        held.free(e);
         weights.into_iter().for_each(|v| e.free(v));
         Ok(())
+    }
+
+    /// How many outputs are computed at the same time, as long as there are so many, then fewer; at most `most`. `keep`: the weights stay in registers.
+    fn widths(&self, most: usize, keep: bool) -> Vec<usize> {
+        let (n, taps) = (self.k.outputs as usize, self.k.taps.len());
+        if self.careful {
+            return vec![1];
+        }
+        if n == 0 {
+            // Few outputs are common too: rows of 7 are 4 + 2 + 1.
+            return std::iter::successors(Some(most.min(LATENCY)), |n| Some(n / 2).filter(|n| *n > 0)).collect();
+        }
+        let begin = if keep { LATENCY } else { taps };
+        let some = |width: usize| if width > 0 { width.max(LATENCY) * taps + begin } else { 0 };
+        let time = |width: &usize| n / width * some(*width) + some(n % width);
+        let width = (1..=most.min(n)).min_by_key(time).expect("internal: targets: a row has an output");
+        [width, n % width].into_iter().filter(|w| *w > 0).collect()
     }
 
     /// `width` neighbouring outputs of one group.
@@ -174,7 +196,7 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        weights: &[V],
+        (weights, held): (&[V], &Held),
         width: usize,
         channel: i64,
         lanes: Lanes,
@@ -191,10 +213,9 @@ impl Row<'_> {
         } else {
             self.sum(e, p, &acc, (0, weights), channel, lanes)?;
         }
-        for (o, v) in acc.into_iter().enumerate() {
-            self.finish(e, p, v, o as i64, channel, lanes)?;
-        }
-        Ok(())
+        let most = if self.careful { 1 } else { self.together.width(width, e.available(), true) };
+        let places: Vec<Place> = acc.into_iter().enumerate().map(|(o, v)| (v, o as i64, channel, lanes)).collect();
+        places.chunks(most).try_for_each(|some| self.finish(e, p, held, some))
     }
 
     /// The sums with weights from memory, as many at a time as there are registers for.
@@ -301,11 +322,13 @@ impl Row<'_> {
         e.bin(BinOp::Add, self.ty, acc, Opd::Reg(acc), Opd::Reg(product))
     }
 
-    fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, acc: V, o: i64, channel: i64, lanes: Lanes) -> Result<(), Error> {
-        let mut read = false;
-        let mut args = |e: &mut dyn Emitter, n: u8, _: DType| -> Result<Val, Error> {
+    /// Epilogue and store of some sums.
+    fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<(), Error> {
+        let mut read = vec![false; places.len()];
+        let mut args = |e: &mut dyn Emitter, k: usize, n: u8, _: DType| -> Result<Val, Error> {
+            let (acc, o, channel, lanes) = places[k];
             if n == 0 {
-                read = true;
+                read[k] = true;
                 return Ok(Val::Own(acc));
             }
             let operand = &self.k.operands[n as usize - 1];
@@ -313,15 +336,17 @@ impl Row<'_> {
             let at = Mem { base: p.ops[n as usize - 1], disp: o * operand.row + column };
             load_operand(e, operand.dtype, at, operand.per_column, lanes)
         };
-        let root = self.program.result();
-        let (v, own) = Eval::of_epilogue(self.program, &self.k.operands).take_reg(e, root, &mut args)?;
-        let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
-        e.store(v, self.k.y_dtype, Mem { base: p.y, disp }, lanes)?;
-        if own {
-            e.free(v);
-        }
-        if !read {
-            e.free(acc);
+        let mut evals: Vec<Eval> = places.iter().map(|_| Eval::of_epilogue(self.program, &self.k.operands, held)).collect();
+        let results = self.together.run(e, &mut evals, &mut args)?;
+        for (((v, own), (acc, o, channel, lanes)), read) in results.into_iter().zip(places).zip(read) {
+            let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
+            e.store(v, self.k.y_dtype, Mem { base: p.y, disp }, *lanes)?;
+            if own {
+                e.free(v);
+            }
+            if !read {
+                e.free(*acc);
+            }
         }
         Ok(())
     }

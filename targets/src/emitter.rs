@@ -102,6 +102,8 @@ pub(crate) trait Emitter {
     fn arg(&mut self, n: usize) -> Result<P, Error>;
     /// A 64-bit value from memory.
     fn load_ptr(&mut self, at: Mem) -> Result<P, Error>;
+    /// Another register with `base` and the i32 at a place added to it.
+    fn displaced(&mut self, base: P, by: Mem) -> Result<P, Error>;
     /// Another register with the same value.
     fn copy_ptr(&mut self, p: P) -> Result<P, Error>;
     /// Gives a pointer register back.

@@ -35,7 +35,10 @@ pub fn compile_kernel(kernel: &Kernel, target: &Target) -> Result<KernelCode, Er
 /// Arguments of a kernel's function.
 fn n_args(kernel: &Kernel) -> usize {
     match kernel {
-        Kernel::Tile(k) => 3 + k.bias as usize + k.operands.len() + usize::from(k.ahead > 0) + usize::from(k.open_k),
+        Kernel::Tile(k) => {
+            let pointers = 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.ahead > 0) + usize::from(k.list);
+            pointers + usize::from(k.open_k || k.list)
+        }
         Kernel::Depthwise(k) => 4 + k.bias as usize + k.operands.len(),
     }
 }

@@ -17,6 +17,7 @@ const AVX512: Machine = Machine {
     splat: 0.2,
     panel: 0.05,
     tile: (0.5, 1.0),
+    list: (0.3, 0.0),
     inner: 1.0,
     call: 10.0,
     result: 0.5,
@@ -42,6 +43,8 @@ const AVX2: Machine = Machine {
     tile: (0.5, 2.0),
     splat: 0.0,
     panel: 0.0,
+    // Addresses and spreads take the slots of loads, of which there are fewer than multiplications in wide tiles only.
+    list: (0.5, 0.2),
     call: 30.0,
     result: 1.5,
     depthwise: [0.6, 1.65, 1.65],

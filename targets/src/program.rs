@@ -3,6 +3,9 @@
 //! A program's nodes are evaluated when they are first needed, operands that need more registers first; a register is given back, or
 //! overwritten in place, at the last use of its value. Rare arms of selections are jumped over where no lane takes them.
 
+mod held;
+mod together;
+
 use onnxc_ir::DType;
 use onnxc_ir::kernel::EpilogueOperand;
 use onnxc_ir::rare_arm::{self, RareArm};
@@ -11,6 +14,9 @@ use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 use crate::emitter::{Emitter, Mem, Opd, Ty, V, VUn};
 use crate::error::Error;
 use crate::limits;
+
+pub(crate) use held::Held;
+pub(crate) use together::Together;
 
 /// The value of a node.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,8 @@ pub(crate) struct Eval<'p> {
     /// Where each value lies, and what is known of floats.
     limits: Vec<(f64, f64)>,
     known: Vec<limits::Known>,
+    /// Constants in registers.
+    held: Option<&'p Held>,
 }
 
 /// What the lanes of a value of this type hold; errors for types that have no vector form here.
@@ -91,13 +99,13 @@ impl<'p> Eval<'p> {
             });
         }
         let known = limits::known(program, &[]);
-        Eval { program, uses, vals: vec![None; n], need, rare, limits: limits::limits(program), known }
+        Eval { program, uses, vals: vec![None; n], need, rare, limits: limits::limits(program), known, held: None }
     }
 
-    /// The same of an epilogue, of whose operands something may be known.
-    pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand]) -> Eval<'p> {
+    /// The same of an epilogue, of whose operands something may be known, and some of whose constants may be in registers.
+    pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand], held: &'p Held) -> Eval<'p> {
         let finite: Vec<bool> = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
-        Eval { known: limits::known(program, &finite), ..Eval::new(program, &[program.result()]) }
+        Eval { known: limits::known(program, &finite), held: Some(held), ..Eval::new(program, &[program.result()]) }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
@@ -149,9 +157,7 @@ impl<'p> Eval<'p> {
         if let Some(real) = self.rounded_to_int(n) {
             return self.round_to_int(e, n, real, args);
         }
-        let mut order: Vec<NodeIx> = node.op.operands().collect();
-        order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
-        for o in order {
+        for o in self.operands(n) {
             self.compute(e, o, args)?;
         }
         let val = match node.op {
@@ -161,6 +167,13 @@ impl<'p> Eval<'p> {
         };
         self.vals[n as usize] = Some(val);
         Ok(())
+    }
+
+    /// The operands of a node, those that need more registers first.
+    fn operands(&self, n: NodeIx) -> Vec<NodeIx> {
+        let mut order: Vec<NodeIx> = self.program.nodes[n as usize].op.operands().collect();
+        order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
+        order
     }
 
     /// A selection whose first arm is computed only if some lane takes it.
@@ -235,6 +248,9 @@ impl<'p> Eval<'p> {
         let mut vals = Vec::with_capacity(operands.len());
         for o in &operands {
             vals.push(self.take(e, *o, args)?);
+        }
+        if let Some(held) = self.held {
+            held.replace(op, self.program, &mut vals);
         }
         let own: Vec<V> = vals.iter().filter_map(|v| if let Val::Own(v) = v { Some(*v) } else { None }).collect();
         let same_kind = |o: NodeIx| lane_type(self.program.dtype(o)).is_ok_and(|t| (t == Ty::F32) == (ty == Ty::F32));

@@ -10,7 +10,7 @@ use onnxc_ir::scalar::ScalarProgram;
 
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
 use crate::error::Error;
-use crate::program::{Eval, Val, lane_type, load_operand};
+use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
 
 /// Distance in bytes at which packed weights are prefetched.
 const PREFETCH: i64 = 4096;
@@ -20,6 +20,20 @@ const LINE: i64 = 64;
 const UNROLL: u32 = 4;
 /// Epilogues with more nodes than this run as a loop over rows, after the accumulators were stored.
 const LONG_EPILOGUE: usize = 24;
+
+/// Vectors whose long epilogues go together, if a row has no more.
+const AT_ONCE: usize = 4;
+
+/// A vector: its accumulator if that is in a register, its row and its number in the row.
+type Place = (Option<V>, i64, i64);
+
+/// What the epilogues of all vectors have in common.
+struct Epilogue<'t> {
+    program: &'t ScalarProgram,
+    together: &'t Together,
+    held: &'t Held,
+    acc_dtype: DType,
+}
 
 /// What is constant during emission.
 struct Tile<'k> {
@@ -79,9 +93,9 @@ fn unrolled(count: u32) -> u32 {
     if count <= 2 * UNROLL { count } else { UNROLL }
 }
 
-/// The pointers after an open loop are unknown, so that nothing can be around it.
+/// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count.
 fn k_is_wrong(k: &TileKernel) -> bool {
-    k.open_k && k.nest.len() != 1
+    k.open_k && (k.nest.len() != 1 || k.list)
 }
 
 impl Tile<'_> {
@@ -107,13 +121,14 @@ impl Tile<'_> {
         }
         if k.c_dtype.bytes() == 4 && k.mr > 1 && (through_c || program.nodes.len() > LONG_EPILOGUE) {
             self.store_all(e, &acc, c, acc_dtype, rows.clone())?;
-            return self.epilogue_loop(e, program, c, acc_dtype, rows);
+            return self.epilogue_loop(e, program, (c, acc_dtype), rows, through_c);
         }
         let ops = self.operand_pointers(e)?;
+        let epilogue = Epilogue { program, together: &Together::new(program), held: &Held::default(), acc_dtype };
         for i in rows.clone() {
             for j in 0..self.used {
                 let v = acc[((i - rows.start) * self.used + j) as usize];
-                self.finish_vector(e, program, Some(v), acc_dtype, c, &ops, (i, j))?;
+                self.finish(e, &epilogue, (c, &ops), &[(Some(v), i, j)])?;
             }
         }
         Ok(())
@@ -189,7 +204,7 @@ impl Tile<'_> {
         if k_is_wrong(self.k) {
             return Err(Error::Internal("an open k with other loops around it".into()));
         }
-        if nest.iter().any(|l| l.0 == 0) {
+        if nest.iter().any(|l| l.0 == 0) && !self.k.list {
             return Ok(());
         }
         let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
@@ -198,6 +213,25 @@ impl Tile<'_> {
         let temps = if self.int8 { e.dot_temps(self.a_unsigned) } else { 0 };
         let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(acc.len() / self.used as usize);
         let a_regs = alloc_many(e, ty, sets * parts)?;
+        if self.k.list {
+            self.listed(e, acc, (a, b), (&a_regs, &b_regs), through_c)?;
+        } else {
+            self.nested(e, acc, (a, b), (&a_regs, &b_regs), &nest, through_c)?;
+        }
+        b_regs.into_iter().chain(a_regs).for_each(|v| e.free(v));
+        Ok(())
+    }
+
+    /// The steps of a nest of loops.
+    fn nested(
+        &self,
+        e: &mut dyn Emitter,
+        acc: &[V],
+        (a, b): (P, P),
+        regs: (&[V], &[V]),
+        nest: &[(u32, i64)],
+        through_c: bool,
+    ) -> Result<(), Error> {
         let (inner, outer) = nest.split_last().expect("internal: targets: a nest has a level");
         let mut open = Vec::new();
         for level in outer {
@@ -205,14 +239,44 @@ impl Tile<'_> {
         }
         let outer_rounds: i64 = outer.iter().map(|l| i64::from(l.0)).product();
         let ahead = if through_c { None } else { self.ahead(e, outer_rounds * i64::from(inner.0 / unrolled(inner.0)))? };
-        self.inner(e, acc, (a, b), (&a_regs, &b_regs), *inner, ahead)?;
+        self.inner(e, acc, (a, b), regs, *inner, ahead)?;
         let mut done = i64::from(inner.0) * inner.1;
         for ((loop_, step), (count, _)) in open.into_iter().zip(outer).rev() {
             e.advance(a, step - done)?;
             e.end(loop_)?;
             done = i64::from(*count) * step;
         }
-        b_regs.into_iter().chain(a_regs).for_each(|v| e.free(v));
+        if let Some((p, _)) = ahead {
+            e.free_ptr(p);
+        }
+        Ok(())
+    }
+
+    /// The steps of a list, as many as the argument behind it says.
+    fn listed(&self, e: &mut dyn Emitter, acc: &[V], (a, b): (P, P), regs: (&[V], &[V]), through_c: bool) -> Result<(), Error> {
+        let b_step = self.nv * self.lanes * 4;
+        let place = 3 + usize::from(self.k.bias) + self.k.operands.len() + usize::from(self.k.ahead > 0);
+        let (given, count) = (e.arg(place)?, e.arg(place + 1)?);
+        // Other rows go through the list again.
+        let (list, count) = if through_c { (e.copy_ptr(given)?, e.copy_ptr(count)?) } else { (given, count) };
+        let ahead = if through_c { None } else { self.ahead(e, 1)? };
+        for at_once in [UNROLL, 1] {
+            let open = e.while_at_least(count, at_once)?;
+            if let (Some((p, lines)), UNROLL) = (ahead, at_once) {
+                (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
+                e.advance(p, lines * LINE)?;
+            }
+            for u in 0..i64::from(at_once) {
+                let place = e.displaced(a, Mem { base: list, disp: 4 * u })?;
+                self.step(e, acc, (place, 0), (b, u * b_step), regs)?;
+                e.free_ptr(place);
+            }
+            e.advance(list, 4 * i64::from(at_once))?;
+            e.advance(b, i64::from(at_once) * b_step)?;
+            e.end(open)?;
+        }
+        e.free_ptr(list);
+        e.free_ptr(count);
         if let Some((p, _)) = ahead {
             e.free_ptr(p);
         }
@@ -362,10 +426,15 @@ impl Tile<'_> {
         &self,
         e: &mut dyn Emitter,
         program: &ScalarProgram,
-        c: P,
-        acc_dtype: DType,
+        (c, acc_dtype): (P, DType),
         rows: Range<i64>,
+        careful: bool,
     ) -> Result<(), Error> {
+        let together = Together::new(program);
+        let used = self.used as usize;
+        let most = if careful { 1 } else { together.width(AT_ONCE.max(used), e.available(), false) };
+        let held = if careful { Held::default() } else { Held::load(e, program, together.registers(most))? };
+        let epilogue = Epilogue { program, together: &together, held: &held, acc_dtype };
         let c = e.copy_ptr(c)?;
         e.advance(c, rows.start * self.k.c_row)?;
         let mut ops = Vec::new();
@@ -374,59 +443,58 @@ impl Tile<'_> {
             e.advance(p, rows.start * operand.row)?;
             ops.push(p);
         }
-        let open = e.repeat((rows.end - rows.start) as u64)?;
-        for j in 0..self.used {
-            self.finish_vector(e, program, None, acc_dtype, c, &ops, (0, j))?;
-        }
-        e.advance(c, self.k.c_row)?;
-        for (p, operand) in ops.iter().zip(&self.k.operands) {
-            e.advance(*p, operand.row)?;
-        }
+        // Vectors of a row, or of several rows, go together.
+        let at_once = (most as i64 / self.used).clamp(1, rows.end - rows.start);
+        let some_rows = |e: &mut dyn Emitter, n: i64| {
+            let all: Vec<Place> = (0..n).flat_map(|i| (0..self.used).map(move |j| (None, i, j))).collect();
+            all.chunks(most).try_for_each(|places| self.finish(e, &epilogue, (c, &ops), places))?;
+            e.advance(c, n * self.k.c_row)?;
+            ops.iter().zip(&self.k.operands).try_for_each(|(p, operand)| e.advance(*p, n * operand.row))
+        };
+        let open = e.repeat(((rows.end - rows.start) / at_once) as u64)?;
+        some_rows(e, at_once)?;
         e.end(open)?;
+        if (rows.end - rows.start) % at_once > 0 {
+            some_rows(e, (rows.end - rows.start) % at_once)?;
+        }
         ops.into_iter().chain([c]).for_each(|p| e.free_ptr(p));
+        held.free(e);
         Ok(())
     }
 
-    /// Epilogue and store of one vector, whose accumulator is a register or in C.
-    #[expect(clippy::too_many_arguments, reason = "the place of the vector and what surrounds it")]
-    fn finish_vector(
-        &self,
-        e: &mut dyn Emitter,
-        program: &ScalarProgram,
-        acc: Option<V>,
-        acc_dtype: DType,
-        c: P,
-        ops: &[P],
-        (i, j): (i64, i64),
-    ) -> Result<(), Error> {
-        let (lanes, c_at) = (self.lanes_of(j), self.c_at(c, i, j, self.k.c_row));
-        let mut read_acc = false;
-        let mut args = |e: &mut dyn Emitter, n: u8, dtype: DType| -> Result<Val, Error> {
+    /// Epilogue and store of some vectors, whose accumulators are registers or in C.
+    fn finish(&self, e: &mut dyn Emitter, epilogue: &Epilogue, (c, ops): (P, &[P]), places: &[Place]) -> Result<(), Error> {
+        let Epilogue { program, together, held, acc_dtype } = *epilogue;
+        let mut read_acc = vec![false; places.len()];
+        let mut args = |e: &mut dyn Emitter, k: usize, n: u8, dtype: DType| -> Result<Val, Error> {
+            let (acc, i, j) = places[k];
             if n == 0 {
-                read_acc = true;
+                read_acc[k] = true;
                 return match acc {
                     Some(v) => Ok(Val::Own(v)),
-                    None => load_operand(e, acc_dtype, c_at, true, lanes),
+                    None => load_operand(e, acc_dtype, self.c_at(c, i, j, self.k.c_row), true, self.lanes_of(j)),
                 };
             }
             let operand = &self.k.operands[n as usize - 1];
             debug_assert_eq!(dtype, operand.dtype, "internal: targets: operand type");
             let column = if operand.per_column { j * self.lanes * operand.dtype.bytes() as i64 } else { 0 };
             let at = Mem { base: ops[n as usize - 1], disp: i * operand.row + column };
-            load_operand(e, operand.dtype, at, operand.per_column, lanes)
+            load_operand(e, operand.dtype, at, operand.per_column, self.lanes_of(j))
         };
-        let root = program.result();
-        let result_type = program.dtype(root);
+        let result_type = program.dtype(program.result());
         if lane_type(result_type)? != lane_type(self.k.c_dtype)? {
             return Err(Error::Internal(format!("a tile's epilogue gives {result_type}, its C is {}", self.k.c_dtype)));
         }
-        let (v, own) = Eval::of_epilogue(program, &self.k.operands).take_reg(e, root, &mut args)?;
-        e.store(v, self.k.c_dtype, c_at, lanes)?;
-        if own {
-            e.free(v);
-        }
-        if let (Some(acc), false) = (acc, read_acc) {
-            e.free(acc);
+        let mut evals: Vec<Eval> = places.iter().map(|_| Eval::of_epilogue(program, &self.k.operands, held)).collect();
+        let results = together.run(e, &mut evals, &mut args)?;
+        for (((v, own), (acc, i, j)), read) in results.into_iter().zip(places).zip(read_acc) {
+            e.store(v, self.k.c_dtype, self.c_at(c, *i, *j, self.k.c_row), self.lanes_of(*j))?;
+            if own {
+                e.free(v);
+            }
+            if let (Some(acc), false) = (acc, read) {
+                e.free(*acc);
+            }
         }
         Ok(())
     }

@@ -77,6 +77,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
         a_row: i64::from(depth) * 4 + 8,
         nest: vec![(depth, 4)],
         open_k: false,
+        list: false,
         c_row: i64::from(nr) * 4 + 4,
         c_dtype: acc,
         accumulate: false,
@@ -114,6 +115,11 @@ fn write(image: &mut [u8], at: usize, dtype: DType, value: Scalar) {
     }
 }
 
+/// The steps that a list has: none of the first, and each count up to 8 of the first 13.
+fn kept(step: usize) -> bool {
+    (7 * step + 3) % 5 < 3
+}
+
 /// Appends `bytes` at the next multiple of 64, behind a gap that must stay as it is, and gives their place.
 fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
     image.resize((image.len() + 64).next_multiple_of(64), 0xA5);
@@ -136,12 +142,21 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
             })
             .collect()
     };
-    let steps: usize = k.nest.iter().map(|l| l.0 as usize).product();
+    let all: usize = k.nest.iter().map(|l| l.0 as usize).product();
+    let steps: Vec<usize> = (0..all).filter(|step| !k.list || kept(*step)).collect();
+    let offset = |step: usize| {
+        let (mut rest, mut at) = (step, 0);
+        for l in k.nest.iter().rev() {
+            at += (rest % l.0 as usize) as i64 * l.1;
+            rest /= l.0 as usize;
+        }
+        at
+    };
     let reach: i64 = k.nest.iter().map(|l| (i64::from(l.0) - 1) * l.1).sum::<i64>() + i64::from(k.mr - 1) * k.a_row + 4;
     let mut image = Vec::new();
     let per_word = if int8 { 4 } else { 1 };
     let a = place(&mut image, &random((reach as usize).div_ceil(4) * per_word, k.a_dtype));
-    let b = place(&mut image, &random(steps * k.nr as usize * per_word, k.b_dtype));
+    let b = place(&mut image, &random(steps.len() * k.nr as usize * per_word, k.b_dtype));
     let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;
     let before = if k.accumulate { random(c_bytes / 4, acc_type) } else { vec![0x5A; c_bytes] };
     let c = place(&mut image, &before);
@@ -161,6 +176,10 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
         // Nothing is there.
         args.push(Arg::Ptr(1 << 40));
     }
+    if k.list {
+        let list: Vec<u8> = steps.iter().flat_map(|step| (offset(*step) as i32).to_le_bytes()).collect();
+        args.extend([Arg::Ptr(place(&mut image, &list)), Arg::Int(steps.len() as i64)]);
+    }
     place(&mut image, &[]);
     let mut want = image.clone();
     let program = math::expand(&k.epilogue);
@@ -173,12 +192,8 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
                 _ if int8 => Scalar::I(0),
                 _ => Scalar::F(0.0),
             };
-            for step in 0..steps {
-                let (mut rest, mut a_at) = (step, (a + i * k.a_row as usize) as i64);
-                for l in k.nest.iter().rev() {
-                    a_at += (rest % l.0 as usize) as i64 * l.1;
-                    rest /= l.0 as usize;
-                }
+            for (n, step) in steps.iter().enumerate() {
+                let (step, a_at) = (n, (a + i * k.a_row as usize) as i64 + offset(*step));
                 let b_at = b + 4 * (step * k.nr as usize + j);
                 for q in 0..per_word {
                     let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), read(&image, b_at + q, k.b_dtype));
@@ -327,6 +342,50 @@ fn int8_is_exact_everywhere() {
                     ));
                 }
             }
+        }
+        all
+    });
+}
+
+#[test]
+fn lists_leave_steps_out() {
+    run(&|t| {
+        let mut all = Vec::new();
+        let listed = |base: TileKernel| TileKernel { list: true, ..base };
+        let mut add = |a: DType, b: DType, (mr, nr): (u32, u32)| {
+            for rows in 1..=mr {
+                for depth in [8, 23] {
+                    all.push((format!("rows {rows}"), listed(tile(a, b, rows, nr, nr, depth))));
+                }
+            }
+            for cols in 1..=nr {
+                all.push((format!("columns {cols}"), listed(tile(a, b, mr.min(3), nr, cols, 13))));
+            }
+            for depth in 1..=13 {
+                all.push((format!("depth {depth}"), TileKernel { bias: true, ..listed(tile(a, b, mr, nr, nr, depth)) }));
+            }
+            let nest = vec![(3, 400), (3, 40), (7, 4)];
+            all.push(("nest".to_string(), TileKernel { nest, ..listed(tile(a, b, mr, nr, nr, 1)) }));
+            if a == DType::F32 {
+                let operands = vec![
+                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false },
+                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, finite: false },
+                ];
+                let base = TileKernel { bias: true, ..listed(tile(a, b, mr, nr, nr, 12)) };
+                let scaled = TileKernel { epilogue: scale_clip_add(), operands, ..base.clone() };
+                all.push(("scale".to_string(), scaled.clone()));
+                all.push(("lines ahead".to_string(), TileKernel { ahead: 5, ..scaled }));
+                all.push(("gelu".to_string(), TileKernel { epilogue: gelu(), ..base }));
+            } else {
+                let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false }];
+                let base = listed(tile(a, b, mr, nr, nr, 12));
+                let epilogue = requantise();
+                all.push(("requantise".to_string(), TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base }));
+            }
+        };
+        t.f32_tiles.iter().for_each(|tile| add(DType::F32, DType::F32, *tile));
+        for a in [DType::U8, DType::I8] {
+            t.i8_tiles.iter().for_each(|tile| add(a, DType::I8, *tile));
         }
         all
     });

@@ -49,6 +49,7 @@ fn matmul(target: &Target) -> (Fun, Vec<u8>, Vec<u8>) {
             a_row: K * 4,
             nest: vec![(K as u32, 4)],
             open_k: false,
+            list: false,
             c_row: N * 4,
             c_dtype: DType::F32,
             accumulate: false,

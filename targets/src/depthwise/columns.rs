@@ -6,14 +6,14 @@
 use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
 
-use super::{Ptrs, Row};
+use super::{Held, Ptrs, Row, Together};
 use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
 use crate::error::Error;
 
 /// Emits the kernel. `careful`: weights stay in memory.
 pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
     let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
-    let row = Row { k, program: &program, careful, ty: Ty::I32, acc: DType::I32 };
+    let row = Row { k, program: &program, together: &Together::new(&program), careful, ty: Ty::I32, acc: DType::I32 };
     let window = Window::of(k, e.columns())?;
     let at_once = e.columns();
     let (full, rest) = (k.channels / at_once, k.channels % at_once);
@@ -160,7 +160,7 @@ impl Outputs<'_> {
         }
         own.into_iter().for_each(|w| e.free(w));
         for (q, v) in acc.into_iter().enumerate() {
-            self.row.finish(e, self.p, v, o as i64, q as i64 * i64::from(lanes), self.parts[q])?;
+            self.row.finish(e, self.p, &Held::default(), &[(v, o as i64, q as i64 * i64::from(lanes), self.parts[q])])?;
         }
         Ok(())
     }
