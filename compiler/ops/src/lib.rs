@@ -32,6 +32,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi_align;
+pub mod row_chain;
 pub mod schedule;
 mod sequences;
 mod shape;
@@ -178,6 +179,7 @@ pub static ALL: &[&OpDef] = &[
     &recurrent::RNN,
     &roi_align::ROI_ALIGN,
     &elementwise::ROUND,
+    &row_chain::ROW_CHAIN,
     &movement::SCATTER_ELEMENTS,
     &movement::SCATTER_ND,
     &elementwise::SELU,

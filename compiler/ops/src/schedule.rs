@@ -1,9 +1,10 @@
 //! How a node is computed, where something has chosen it: the attributes `algorithm` of convolutions and `schedule` of everything with products.
 //!
 //! A schedule is a list of words: `14x32` is the tile of a product, rows by columns; `rows` computes all panels of columns for each block of rows,
-//! `panels` all blocks of rows for each panel, `panels=4` for each four panels; `block=56` is how many tiles Winograd's algorithm transforms at once.
+//! `panels` all blocks of rows for each panel, `panels=4` for each four panels; `block=56` is how many tiles Winograd's algorithm transforms at once;
+//! `sparse` leaves out what all columns of a panel multiply by zero.
 //! What it does not name the lowering chooses, and so it does where the target has no such tile: a schedule is a permission, and never changes what
-//! is computed.
+//! is computed; but a zero that is left out does not make NaN of an infinity or of NaN.
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,6 +36,8 @@ pub struct Schedule {
     pub order: Option<Order>,
     /// Tiles of Winograd's algorithm that are transformed at once.
     pub block: Option<u64>,
+    /// Steps of k at which all weights of a panel are zero are left out.
+    pub sparse: bool,
 }
 
 impl Schedule {
@@ -58,7 +61,8 @@ impl fmt::Display for Schedule {
             Order::Panels(n) => format!("panels={n}"),
         });
         let block = self.block.map(|n| format!("block={n}"));
-        f.write_str(&[tile, order, block].into_iter().flatten().collect::<Vec<_>>().join(" "))
+        let sparse = self.sparse.then(|| "sparse".to_string());
+        f.write_str(&[tile, order, block, sparse].into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -72,6 +76,7 @@ impl FromStr for Schedule {
             let known = match word.split_once(['=', 'x']) {
                 None if word == "rows" => s.order.replace(Order::Rows).is_none(),
                 None if word == "panels" => s.order.replace(Order::Panels(1)).is_none(),
+                None if word == "sparse" => !std::mem::replace(&mut s.sparse, true),
                 Some(("panels", n)) => number(n).is_some_and(|n| s.order.replace(Order::Panels(n)).is_none()),
                 Some(("block", n)) => number(n).is_some_and(|n| s.block.replace(n).is_none()),
                 Some((mr, nr)) => number(mr).zip(number(nr)).is_some_and(|t| s.tile.replace((t.0 as u32, t.1 as u32)).is_none()),
@@ -79,7 +84,7 @@ impl FromStr for Schedule {
             };
             if !known {
                 return Err(format!(
-                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, each kind once"
+                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, sparse, each kind once"
                 ));
             }
         }
@@ -157,6 +162,34 @@ impl FromStr for Choice {
 /// Operators whose lowering obeys a schedule.
 const SCHEDULED: &[&str] =
     &["conv", "conv_integer", "conv_transpose", "gemm", "matmul", "matmul_integer", "qlinear_conv", "qlinear_matmul"];
+/// The operand of a product that has its weights.
+pub fn weights(op: &str) -> Option<usize> {
+    match op {
+        "qlinear_conv" | "qlinear_matmul" => Some(3),
+        op if SCHEDULED.contains(&op) && op != "conv_transpose" => Some(1),
+        _ => None,
+    }
+}
+
+/// The ways to leave weights of zero out of a node: in each of the target's tiles.
+pub fn sparse(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &TargetDesc) -> Vec<Choice> {
+    let Some(tiles) = tiles(op, attrs, inputs, target).filter(|_| weights(op).is_some()) else { return Vec::new() };
+    let schedule = |tile: &(u32, u32)| Schedule { tile: Some(*tile), sparse: true, ..Schedule::default() };
+    tiles.iter().map(|tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) }).collect()
+}
+
+/// The tiles of a node that obeys a schedule.
+fn tiles<'t>(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &'t TargetDesc) -> Option<&'t [(u32, u32)]> {
+    let x = inputs.first()?.as_ref()?;
+    let depthwise = attrs.int("group").is_some_and(|g| g > 1 && x.shape.get(1) == Some(&Dim::Const(g as u64)));
+    let tiles = match x.dtype {
+        DType::F32 => &target.f32_tiles,
+        t if t.is_int() && t.bits() == 8 => &target.i8_tiles,
+        _ => return None,
+    };
+    (SCHEDULED.contains(&op) && !depthwise).then_some(tiles)
+}
+
 /// Panels that are computed together, in the schedules that are worth a try.
 const PANELS: &[u64] = &[1, 4];
 /// Tiles that Winograd's algorithm transforms at once, in those.
@@ -172,15 +205,7 @@ pub fn candidates(
     target: &TargetDesc,
 ) -> Vec<Choice> {
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
-    let depthwise = attrs.int("group").is_some_and(|g| g > 1 && x.shape.get(1) == Some(&Dim::Const(g as u64)));
-    let tiles = match x.dtype {
-        DType::F32 => &target.f32_tiles,
-        t if t.is_int() && t.bits() == 8 => &target.i8_tiles,
-        _ => return Vec::new(),
-    };
-    if !SCHEDULED.contains(&op) || depthwise {
-        return Vec::new();
-    }
+    let Some(tiles) = tiles(op, attrs, inputs, target) else { return Vec::new() };
     let plain = Choice { algorithm: None, schedule: None };
     let transformed = op == "conv" && weights && bounded && winograd::fits(attrs, x, w);
     let direct = Choice { algorithm: transformed.then_some(DIRECT), ..plain };
@@ -188,7 +213,7 @@ pub fn candidates(
     let mut add = |algorithm, schedule: Schedule| list.push(Choice { algorithm, schedule: Some(schedule.to_string()) });
     for tile in tiles {
         for order in PANELS.iter().map(|n| Order::Panels(*n)).chain([Order::Rows]) {
-            add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), block: None });
+            add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), ..Schedule::default() });
         }
     }
     if transformed {
@@ -207,13 +232,24 @@ mod tests {
 
     #[test]
     fn texts_read_back() {
-        for text in ["", "14x32", "rows", "14x32 panels", "6x64 panels=4 block=56"] {
+        for text in ["", "14x32", "rows", "14x32 panels", "6x64 panels=4 block=56", "sparse", "14x32 rows sparse"] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
             let tiled = format!("winograd4 {text}");
             assert_eq!(tiled.trim().parse::<Choice>().unwrap().to_string(), tiled.trim());
         }
-        for wrong in ["14", "14x", "0x16", "columns", "panels=0", "rows rows", "14x32 28x16", "rows panels", "direct winograd2"] {
+        for wrong in [
+            "14",
+            "14x",
+            "0x16",
+            "columns",
+            "panels=0",
+            "rows rows",
+            "sparse sparse",
+            "14x32 28x16",
+            "rows panels",
+            "direct winograd2",
+        ] {
             assert!(wrong.parse::<Choice>().is_err(), "{wrong}");
         }
     }
@@ -225,7 +261,7 @@ mod tests {
         let choice: Choice = "direct 14x32 rows".parse().unwrap();
         choice.apply(&mut attrs);
         assert_eq!(Choice::of(&attrs), choice);
-        assert_eq!(Schedule::of(&attrs), Schedule { tile: Some((14, 32)), order: Some(Order::Rows), block: None });
+        assert_eq!(Schedule::of(&attrs), Schedule { tile: Some((14, 32)), order: Some(Order::Rows), ..Schedule::default() });
         Choice::of(&before).apply(&mut attrs);
         assert_eq!(attrs, before);
     }

@@ -8,6 +8,7 @@ pub(crate) mod epilogue;
 pub(crate) mod float;
 pub(crate) mod forest;
 pub(crate) mod import;
+pub(crate) mod list;
 pub(crate) mod nest;
 pub(crate) mod open;
 pub(crate) mod panels;

@@ -6,11 +6,12 @@
 
 use onnxc_ir::DType;
 use onnxc_ir::kernel::Kernel;
-use onnxc_ir::lir::{Expr, LoopKind, Stmt};
+use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
+use super::list::Steps;
 use super::nest::ExprExt;
 use super::tile::{Point, Product, outer_loops, tile};
 
@@ -62,7 +63,9 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, at: &Point, call: &mut dyn FnMut(&m
 fn panels(cx: &mut LowerCx, p: &Product, at: &Point, height: u32) {
     let width = u64::from(p.nr);
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
-    let b = |panel: &Expr| at.b.clone().add(panel.clone().times((k * width) as i64));
+    let steps = |panel: &Expr| p.list.as_ref().map(|list| list.of_panel(&at.b, panel));
+    let dense = |panel: &Expr| at.b.clone().add(panel.clone().times((k * width) as i64));
+    let b = |panel: &Expr| steps(panel).map_or_else(|| dense(panel), |s| s.b);
     let column = |panel: &Expr| panel.clone().times(width as i64);
     let (full, rest) = divided(cx, &p.cols, width);
     cx.for_range(LoopKind::Serial, Expr::Int(0), full.clone(), 1, |cx, panel| {
@@ -72,26 +75,37 @@ fn panels(cx: &mut LowerCx, p: &Product, at: &Point, height: u32) {
         for (o, e) in p.operands.iter().zip(&at.operands) {
             ptrs.push((o.buf, if o.per_column { e.clone().add(column.clone()) } else { e.clone() }));
         }
-        let k = steps(cx, p);
+        let (list, k) = depth(cx, p, steps(&panel));
+        ptrs.extend(list);
         cx.push(Stmt::Call(Kernel::Tile(tile(p, height, p.nr)), ptrs, k));
     });
     if p.cols.open.is_none() && p.cols.bound.is_multiple_of(width) {
         return;
     }
     if p.cols.open.is_none() {
-        return last_panel(cx, p, at, height, (b(&full), column(&full), rest));
+        return last_panel(cx, p, at, height, (b(&full), column(&full), rest), steps(&full));
     }
     let some = Expr::bin(BinOp::Gt, rest.clone(), Expr::Int(0));
-    cx.if_(some, |cx| last_panel(cx, p, at, height, (b(&full), column(&full), rest.clone())), |_| {});
+    cx.if_(some, |cx| last_panel(cx, p, at, height, (b(&full), column(&full), rest.clone()), None), |_| {});
 }
 
-/// The integer arguments of the kernel.
-fn steps(cx: &mut LowerCx, p: &Product) -> Vec<Expr> {
-    p.open_k.as_ref().map(|k| cx.size(k)).into_iter().collect()
+/// The last pointer and the integer of the kernel: the list of its steps, and how many steps there are.
+fn depth(cx: &mut LowerCx, p: &Product, steps: Option<Steps>) -> (Option<(BufId, Expr)>, Vec<Expr>) {
+    match steps {
+        Some(s) => (Some(s.offsets), vec![s.count]),
+        None => (None, p.open_k.as_ref().map(|k| cx.size(k)).into_iter().collect()),
+    }
 }
 
 /// The first columns of an incomplete panel: all of it without epilogue into scratch, the epilogue on the way to C.
-fn last_panel(cx: &mut LowerCx, p: &Product, at: &Point, height: u32, (b, column, columns): (Expr, Expr, Expr)) {
+fn last_panel(
+    cx: &mut LowerCx,
+    p: &Product,
+    at: &Point,
+    height: u32,
+    (b, column, columns): (Expr, Expr, Expr),
+    steps: Option<Steps>,
+) {
     let width = i64::from(p.nr);
     let sum = if p.a.1.bytes() == 1 { DType::I32 } else { DType::F32 };
     let raw = cx.scratch(sum, u64::from(height) * u64::from(p.nr), true);
@@ -100,7 +114,8 @@ fn last_panel(cx: &mut LowerCx, p: &Product, at: &Point, height: u32, (b, column
     let plain = Product { c: (raw, sum, 0), c_row: width, epilogue: identity, operands: Vec::new(), ..p.clone() };
     let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b), (raw, Expr::Int(0))];
     ptrs.extend(p.bias.map(|(bias, _)| (bias, at.bias.clone().add(column.clone()))));
-    let k = steps(cx, p);
+    let (list, k) = depth(cx, p, steps);
+    ptrs.extend(list);
     cx.push(Stmt::Call(Kernel::Tile(tile(&plain, height, p.nr)), ptrs, k));
     cx.for_(LoopKind::Serial, u64::from(height), |cx, row| {
         let at = at.rows(&row, p);

@@ -29,7 +29,18 @@ pub struct Panels {
 }
 
 impl Panels {
-    fn panels(&self) -> usize {
+    /// Steps of k in a panel.
+    pub fn panel_steps(&self) -> u64 {
+        (self.panel_bytes() / self.step_bytes()) as u64
+    }
+
+    /// Bytes of a step of k.
+    pub fn step_bytes(&self) -> usize {
+        self.group() * self.nr as usize * self.dtype.bytes() as usize
+    }
+
+    /// Panels of a matrix.
+    pub fn panels(&self) -> usize {
         self.cols.0.div_ceil(u64::from(self.nr)) as usize
     }
 

@@ -2,7 +2,10 @@
 
 use onnxc_ir::op::{Sample, SampleInput};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
+
+use super::elements::for_coords;
 
 /// Run-time data of a type, between -3 and 3 (0 and 100 for unsigned integers).
 pub(crate) fn data(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
@@ -60,6 +63,43 @@ pub(crate) fn int_attrs(pairs: &[(&str, i64)]) -> Attrs {
 /// Attributes of lists of integers.
 pub(crate) fn lists(pairs: &[(&str, &[i64])]) -> Attrs {
     pairs.iter().fold(Attrs::default(), |a, (k, v)| a.with(k, Attr::Ints(v.to_vec())))
+}
+
+/// Samples, and behind them some of them again with weights that are mostly zero, of which a schedule permits to leave them out. Weights are operand
+/// `weights`, which has filters and channels along these axes; what is left is shared by each 16 filters and four channels, some of those have no kernel, and some
+/// filters have nothing.
+pub(crate) fn and_sparse(
+    mut all: Vec<Sample>,
+    which: &[usize],
+    weights: usize,
+    (filters, channels): (usize, usize),
+) -> Vec<Sample> {
+    for i in which {
+        let mut sample = all[*i].clone();
+        if let Some(Some(SampleInput::Const(w))) = sample.inputs.get_mut(weights) {
+            *w = thinned(w, filters, channels);
+        }
+        sample.attrs = sample.attrs.with(crate::schedule::ATTR, Attr::Str("sparse".to_string()));
+        all.push(sample);
+    }
+    all
+}
+
+fn thinned(w: &Tensor, filters: usize, channels: usize) -> Tensor {
+    // Kernels take 128 from unsigned bytes.
+    let zero = if w.dtype() == DType::U8 { 128 } else { 0 };
+    let size = w.dtype().bytes() as usize;
+    let (mut bytes, mut n) = (w.bytes().to_vec(), 0);
+    for_coords(w.shape(), |at| {
+        let block = at[filters] / 16;
+        let axes = (0..at.len()).filter(|d| *d != filters);
+        let place = axes.fold(0, |sum, d| 5 * sum + if d == channels { at[d] / 4 } else { at[d] });
+        if block == 2 || (place + block) % 3 != 1 || (at[channels] / 4 + block) % 3 == 2 {
+            bytes[n * size..(n + 1) * size].fill(zero);
+        }
+        n += 1;
+    });
+    Tensor::from_bytes(w.dtype(), w.shape().to_vec(), Bytes::new(bytes)).expect("internal: as many bytes as before")
 }
 
 /// An epilogue `max(a0 + a1, 0)`.

@@ -13,6 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{DType, Dim};
 
+use super::list::List;
 use super::{open, thin};
 use crate::schedule::{Order, Schedule};
 
@@ -80,6 +81,9 @@ pub struct Product {
     pub open_k: Option<Dim>,
     /// Packed B: buffer, type, start.
     pub b: (BufId, DType, i64),
+    /// The steps of k that B has, if these are not all; the start of B and its steps in outer dimensions are panels then,
+    /// unless the list is repeated.
+    pub list: Option<List>,
     /// C: buffer, type, start; columns are neighbours.
     pub c: (BufId, DType, i64),
     /// Elements between rows of C.
@@ -97,7 +101,8 @@ pub struct Product {
 }
 
 /// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B as the target says
-/// ([`onnxc_ir::target::Machine::tile`]).
+/// ([`onnxc_ir::target::Machine::tile`]). The last panel multiplies only the vectors that it has columns in, but a narrow one is not faster than one of
+/// half the width; a single row waits for B, whose panels come whole. Of equals, the one with the least padding.
 pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
     choose_among(target, int8, rows, cols, |_| true)
 }
@@ -109,11 +114,19 @@ pub fn choose_among(target: &TargetDesc, int8: bool, rows: u64, cols: u64, allow
         let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
         let height = rows.div_ceil(blocks);
-        let (height, vectors) = (height as f64, f64::from(nr / target.lanes));
         let (row, column) = target.machine.tile;
-        panels as f64 * blocks as f64 * (height * vectors + row * height + column * vectors)
+        let step = |vectors: u64| (height * vectors) as f64 + row * height as f64 + column * vectors as f64;
+        let (full, others) = (u64::from(nr / target.lanes), panels.saturating_sub(1));
+        let used = (cols - others * u64::from(nr)).div_ceil(u64::from(target.lanes));
+        let last = if rows == 1 { full } else { used.max(full.div_ceil(2)) };
+        let steps = blocks as f64 * (others as f64 * step(full) + step(last));
+        (steps, panels.saturating_mul(u64::from(nr)))
     };
-    tiles.iter().filter(|t| allowed(t)).min_by(|a, b| cost(a).total_cmp(&cost(b))).copied().expect("internal: a target has tiles")
+    let cheaper = |a: &&(u32, u32), b: &&(u32, u32)| {
+        let ((a, pad_a), (b, pad_b)) = (cost(a), cost(b));
+        a.total_cmp(&b).then(pad_a.cmp(&pad_b))
+    };
+    tiles.iter().filter(|t| allowed(t)).min_by(cheaper).copied().expect("internal: a target has tiles")
 }
 
 /// The tile that the node's schedule asks for, else that of [`choose`].
@@ -124,7 +137,8 @@ pub fn scheduled(cx: &LowerCx, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
 /// [`scheduled`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
 /// [`emit`] makes loops.
 pub fn scheduled_for(cx: &LowerCx, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
-    let no_tile = || thin::along(cx.target, rows, cols, a_row, nest).map(|_| (1, 1));
+    let listed = Schedule::of(cx.attrs).sparse;
+    let no_tile = || thin::along(cx.target, rows, cols, a_row, nest).filter(|_| !listed).map(|_| (1, 1));
     wanted(cx, false).or_else(no_tile).unwrap_or_else(|| choose(cx.target, false, rows, cols))
 }
 
@@ -205,7 +219,8 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     }
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
-    let b_bytes = k * u64::from(p.nr) * panels * p.b.1.bytes();
+    let steps = p.list.as_ref().map_or(k * panels, |list| list.steps_of(panels) * k_group(p.b.1));
+    let b_bytes = steps * u64::from(p.nr) * p.b.1.bytes();
     if thin::late_epilogue(cx, p) {
         return thin::emit_late(cx, p, &mut |cx, p, at| {
             let height = balanced(p);
@@ -299,7 +314,7 @@ pub(super) struct Point {
 /// rows, not while the first rows wait for it.
 #[derive(Clone, Default)]
 pub(super) struct Ahead {
-    /// Lines of each call; 0 when nothing is fetched.
+    /// Lines of each call, of each four steps where there is a list; 0 when nothing is fetched.
     lines: u32,
     /// Elements of the panel that the calls before this one fetch.
     at: Option<Expr>,
@@ -319,16 +334,23 @@ impl Ahead {
     /// What is to be fetched when these loops and those over rows are inside the one over panels.
     fn new(target: &TargetDesc, p: &Product, loops: Vec<u64>) -> Ahead {
         let blocks = p.rows.bound.div_ceil(balanced(p));
-        let panel = p.nest.iter().map(|(n, _)| n).product::<u64>() * u64::from(p.nr) * p.b.1.bytes();
         let calls = blocks * loops.iter().product::<u64>();
+        // A list has panels of different lengths; what is fetched goes by the steps that a call does.
+        let steps = p.list.as_ref().map(|list| list.steps_of(1));
+        let step = k_group(p.b.1) * u64::from(p.nr) * p.b.1.bytes();
+        let all = || p.nest.iter().map(|(n, _)| n).product::<u64>() * u64::from(p.nr) * p.b.1.bytes();
+        let panel = steps.map_or_else(all, |n| n * step);
         let moves = loops.iter().zip(&p.outer).any(|(n, o)| *n > 1 && o.b != 0);
-        if !target.prefetches || calls < 2 || moves || panel < SMALL_PANEL {
+        // Less than a line for four steps is not worth its instruction.
+        let thin = steps.is_some() && 4 * step < LINE * calls;
+        if !target.prefetches || calls < 2 || moves || panel < SMALL_PANEL || thin {
             return Ahead::default();
         }
         let lines = panel.div_ceil(LINE * calls);
         let each = (lines * LINE / p.b.1.bytes()) as i64;
         let inside = |d: usize| loops[d + 1..].iter().product::<u64>() * blocks;
         let rounds = (0..loops.len()).map(|d| each * inside(d) as i64).collect();
+        let lines = if steps.is_some() { (4 * step).div_ceil(LINE * calls) } else { lines };
         Ahead { lines: lines as u32, at: Some(Expr::Int(0)), rounds, each }
     }
 
@@ -412,7 +434,8 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
     let call = |cx: &mut LowerCx, cols: u32| {
         let column = panel.clone().times(i64::from(p.nr));
         let whole = (k * u64::from(p.nr)) as i64;
-        let b = at.b.clone().add(panel.clone().times(whole));
+        let steps = p.list.as_ref().map(|list| list.of_panel(&at.b, panel));
+        let b = steps.as_ref().map_or_else(|| at.b.clone().add(panel.clone().times(whole)), |s| s.b.clone());
         let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b.clone()), (p.c.0, at.c.clone().add(column.clone()))];
         if let Some((bias, _)) = p.bias {
             ptrs.push((bias, at.bias.clone().add(column.clone())));
@@ -421,10 +444,12 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
             ptrs.push((o.buf, if o.per_column { e.clone().add(column.clone()) } else { e.clone() }));
         }
         if let Some(at) = &at.ahead.at {
-            ptrs.push((p.b.0, b.add(Expr::Int(whole)).add(at.clone())));
+            let next = steps.as_ref().map_or_else(|| b.add(Expr::Int(whole)), |s| s.next.clone());
+            ptrs.push((p.b.0, next.add(at.clone())));
         }
+        ptrs.extend(steps.iter().map(|s| s.offsets.clone()));
         let kernel = TileKernel { ahead: at.ahead.lines, ..tile(p, mr, cols) };
-        cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, Vec::new()));
+        cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, steps.into_iter().map(|s| s.count).collect()));
     };
     if last_cols == p.nr || panels == 1 {
         return call(cx, last_cols);
@@ -436,14 +461,19 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
     cx.if_(is_last, |cx| call(cx, last_cols), |cx| call(cx, p.nr));
 }
 
-pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
-    let a_bytes = p.a.1.bytes() as i64;
-    let group = k_group(p.a.1) as i64;
-    let mut nest: Vec<(u32, i64)> = p.nest.iter().map(|(n, s)| (*n as u32, s * a_bytes)).collect();
+/// A nest of k over elements of a type, as its kernel has it: in steps and bytes.
+pub(super) fn byte_nest(nest: &[(u64, i64)], dtype: DType) -> Vec<(u32, i64)> {
+    let group = k_group(dtype) as i64;
+    let mut nest: Vec<(u32, i64)> = nest.iter().map(|(n, s)| (*n as u32, s * dtype.bytes() as i64)).collect();
     if let Some((n, step)) = nest.last_mut() {
         *n = n.div_ceil(group as u32);
         *step *= group;
     }
+    nest
+}
+
+pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
+    let a_bytes = p.a.1.bytes() as i64;
     TileKernel {
         a_dtype: p.a.1,
         b_dtype: p.b.1,
@@ -451,8 +481,9 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
         nr: p.nr,
         cols,
         a_row: p.a_row * a_bytes,
-        nest,
+        nest: byte_nest(&p.nest, p.a.1),
         open_k: p.open_k.is_some(),
+        list: p.list.is_some(),
         c_row: p.c_row * p.c.1.bytes() as i64,
         c_dtype: p.c.1,
         accumulate: false,

@@ -1,7 +1,6 @@
 //! Lowering of `conv`.
 
 use onnxc_ir::DType;
-use onnxc_ir::blob::Blob;
 use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
@@ -10,6 +9,7 @@ use onnxc_ir::scalar::ScalarProgram;
 
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
+use crate::common::list::{self, List};
 use crate::common::nest;
 use crate::common::panels::Panels;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
@@ -200,8 +200,8 @@ impl Conv {
             Some(_) => tile::scheduled(cx, false, rows.bound, self.filters),
         };
         let k: u64 = nest.iter().map(|(n, _)| n).product();
-        let panel_bytes = k as i64 * i64::from(nr) * self.filters.div_ceil(u64::from(nr)) as i64;
-        let b = self.packed(cx, nr)?;
+        let panels = self.filters.div_ceil(u64::from(nr)) as i64;
+        let (b, list) = self.packed(cx, nr, &nest)?;
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
         let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
             buf: o.buf,
@@ -218,7 +218,7 @@ impl Conv {
         outer.push(Outer {
             n: self.geometry.group.into(),
             a: self.channels as i64 * self.x.view.strides[1],
-            b: panel_bytes,
+            b: if list.is_some() { panels } else { panels * k as i64 * i64::from(nr) },
             c: f * self.y.view.strides[1],
             bias: f,
             operands: spread.iter().map(|s| f * s[1]).collect(),
@@ -235,6 +235,7 @@ impl Conv {
                 nest,
                 open_k: None,
                 b: (b, DType::F32, 0),
+                list,
                 c: (self.y.buf, self.y.dtype, self.y.view.offset),
                 c_row,
                 bias,
@@ -268,8 +269,8 @@ impl Conv {
         nest
     }
 
-    /// Weights in panels: packed now when they are constants, else by code in front.
-    fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<BufId> {
+    /// Weights in panels: packed now when they are constants, else by code in front; and the list of what they have if that is not all.
+    fn packed(&self, cx: &mut LowerCx, nr: u32, nest: &[(u64, i64)]) -> OpResult<(BufId, Option<List>)> {
         let w = cx.input(1);
         let taps: u64 = self.kernel.iter().product();
         let (c, f, nr) = (self.channels as usize, self.filters as usize, nr as usize);
@@ -285,7 +286,7 @@ impl Conv {
                 nr: nr as u32,
                 flip: 0,
             };
-            return Ok(cx.blob_buf(DType::F32, Blob::packed(tensor.clone(), how)));
+            return Ok(list::pack(cx, tensor, how, nest));
         }
         let panels = f.div_ceil(nr);
         let buf = cx.scratch(DType::F32, (self.geometry.group as usize * panels * k * nr) as u64, false);
@@ -307,7 +308,7 @@ impl Conv {
                 });
             }
         });
-        Ok(buf)
+        Ok((buf, None))
     }
 
     /// The bias as dense f32: its own buffer, which tiles read from the filter on.
@@ -354,6 +355,7 @@ impl Conv {
             x_dtype: DType::F32,
             y_dtype: self.y.dtype,
             channels: channels as u32,
+            outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
             taps,
             x_step: x_step * 4,
             y_step: y_step * self.y.dtype.bytes() as i64,

@@ -14,7 +14,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
-use crate::common::epilogue;
+use crate::common::{epilogue, sample};
 use crate::composed::contrib::{activation::activate, layout};
 use crate::composed::{causal_conv::CAUSAL_CONV, fourier::STFT};
 
@@ -239,7 +239,7 @@ fn plain_samples() -> Vec<Sample> {
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
     let case = |attrs: Attrs, inputs| Sample { attrs, inputs, n_outputs: 1 };
     let plain = Attrs::default;
-    vec![
+    let all = vec![
         case(plain(), vec![f32s(&[1, 3, 5, 7]), weights(&[4, 3, 3, 3]), None]),
         case(
             plain().with("pads", ints(&[1, 1, 1, 1])).with("strides", ints(&[2, 2])),
@@ -268,7 +268,8 @@ fn plain_samples() -> Vec<Sample> {
         case(plain().with("pads", ints(&[2, 1])), vec![f32s(&[2, 4, 11]), weights(&[7, 4, 4]), weights(&[7])]),
         case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
         case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),
-    ]
+    ];
+    sample::and_sparse(all, &[0, 1, 2, 4, 6, 7, 13], 1, (0, 1))
 }
 
 /// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.
@@ -314,5 +315,5 @@ fn winograd_samples() -> Vec<Sample> {
         // Computed weights: the attribute is no more than a permission.
         case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, 3, 3]), None]);
     }
-    out
+    sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14], 1, (0, 1))
 }

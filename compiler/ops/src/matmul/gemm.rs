@@ -183,7 +183,7 @@ fn samples() -> Vec<Sample> {
     let case = |attrs: Attrs, a: &[u64], b: &[u64], c: Option<&[u64]>| {
         sample::sample(attrs, vec![sample::f32s(a), sample::const_f32s(b), c.and_then(sample::f32s)])
     };
-    vec![
+    let all = vec![
         case(attrs(0, 0), &[3, 8], &[8, 21], Some(&[21])),
         case(attrs(0, 1), &[1, 50], &[70, 50], Some(&[1, 70])),
         case(attrs(1, 0), &[20, 15], &[20, 18], None),
@@ -197,5 +197,7 @@ fn samples() -> Vec<Sample> {
             attrs(0, 1).with("epilogue", add_relu()),
             vec![sample::f32s(&[15, 12]), sample::const_f32s(&[34, 12]), sample::const_f32s(&[34]), sample::f32s(&[15, 34])],
         ),
-    ]
+    ];
+    let all = sample::and_sparse(all, &[0], 1, (1, 0));
+    sample::and_sparse(all, &[1, 3, 4, 9], 1, (0, 1))
 }

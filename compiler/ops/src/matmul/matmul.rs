@@ -163,7 +163,7 @@ fn samples() -> Vec<Sample> {
         let attrs = Attrs::default().with("epilogue", add_relu());
         sample::sample(attrs, vec![sample::f32s(a), sample::const_f32s(b), sample::f32s(c)])
     };
-    vec![
+    let all = vec![
         data(&[3, 5], &[5, 7]),
         data(&[2, 3, 4, 6], &[2, 3, 6, 33]),
         data(&[2, 1, 5, 8], &[3, 8, 4]),
@@ -185,5 +185,6 @@ fn samples() -> Vec<Sample> {
         sample::plain(vec![sample::data(DType::F16, &[2, 3, 4]), sample::data(DType::F16, &[4, 5])]),
         sample::plain(vec![sample::data(DType::U64, &[2, 3]), sample::data(DType::U64, &[3, 2])]),
         data(&[2, 0], &[0, 3]),
-    ]
+    ];
+    sample::and_sparse(all, &[7, 8, 9, 10, 11, 13], 1, (1, 0))
 }

@@ -1,12 +1,12 @@
 //! Code of stacks of matrix products: operands as strided matrices, packing of the right one, tiles.
 
-use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{DType, Dim};
 
+use crate::common::list::{self, List};
 use crate::common::nest::{self, ExprExt, compute_type};
 use crate::common::panels::Panels;
 use crate::common::tile::{self, Operand, Outer, broadcast_strides};
@@ -177,7 +177,7 @@ impl Product {
         let open = [&self.m, &self.n, &self.k].into_iter().any(|n| n.open.is_some());
         let (mr, nr) =
             if open { tile::scheduled(cx, false, m, n) } else { tile::scheduled_for(cx, m, n, self.a.row, &[(k, self.a.col)]) };
-        let (b, b_steps) = self.packed(cx, nr)?;
+        let (b, b_steps, list) = self.packed(cx, nr)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.
             let mut bytes = t.bytes().to_vec();
@@ -209,6 +209,7 @@ impl Product {
             nest: vec![(k, self.a.col)],
             open_k: self.k.open.clone(),
             b: (b, DType::F32, 0),
+            list,
             c: (self.y.arg.buf, self.y.arg.dtype, self.y.arg.view.offset),
             c_row: self.y.row,
             bias,
@@ -221,8 +222,8 @@ impl Product {
         Ok(())
     }
 
-    /// b in panels, once for every matrix of the stack that differs: its buffer and the steps of the stack in it.
-    pub fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>)> {
+    /// b in panels, once for every matrix of the stack that differs: its buffer, the steps of the stack in it, and the list of what it has if that is not all.
+    pub fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>, Option<List>)> {
         let width = u64::from(nr);
         let panels = match &self.n.open {
             None => Extent::from(self.n.bound.div_ceil(width)),
@@ -236,7 +237,10 @@ impl Product {
         let steps: Vec<i64> = View::contiguous(&bounds(&extents)).strides.iter().map(|s| s * size as i64).collect();
         let stack: Vec<i64> = steps.iter().zip(&extents).map(|(s, n)| if n.is_one() { 0 } else { *s }).collect();
         if let Some(tensor) = self.b.arg.constant.as_ref().filter(|_| self.n.open.is_none() && self.k.open.is_none()) {
-            return Ok((self.pack_constant(cx, tensor, &bounds(&extents), nr), stack));
+            let (b, list) = self.pack_constant(cx, tensor, &bounds(&extents), nr);
+            // Steps are panels where there is a list.
+            let unit = if list.is_some() { (self.k.bound * width) as i64 } else { 1 };
+            return Ok((b, stack.into_iter().map(|s| s / unit).collect(), list));
         }
         let buf = cx.scratch(DType::F32, size * bounds(&extents).iter().product::<u64>(), false);
         let mut shape = extents;
@@ -263,7 +267,7 @@ impl Product {
                 cx.if_(last, |cx| copy(cx, some(self.n.bound - full * width)), |cx| copy(cx, all));
             }
         });
-        Ok((buf, stack))
+        Ok((buf, stack, None))
     }
 
     /// Copies `columns` columns of one panel of `width`; the densest dimension of b is the inner one.
@@ -285,13 +289,13 @@ impl Product {
         });
     }
 
-    fn pack_constant(&self, cx: &mut LowerCx, tensor: &onnxc_ir::Tensor, extents: &[u64], nr: u32) -> BufId {
+    fn pack_constant(&self, cx: &mut LowerCx, tensor: &onnxc_ir::Tensor, extents: &[u64], nr: u32) -> (BufId, Option<List>) {
         let mut starts = vec![self.b.arg.view.offset];
         for (n, step) in extents.iter().zip(&self.b.outer) {
             starts = starts.iter().flat_map(|s| (0..*n as i64).map(move |i| s + i * step)).collect();
         }
         let (k, cols) = (self.k.bound, (self.n.bound, self.b.col));
         let how = Panels { dtype: DType::F32, starts, rows: vec![(k, self.b.row)], padded: k, cols, nr, flip: 0 };
-        cx.blob_buf(DType::F32, Blob::packed(tensor.clone(), how))
+        list::pack(cx, tensor, how, &[(k, self.a.col)])
     }
 }

@@ -79,7 +79,7 @@ fn samples() -> Vec<Sample> {
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
     let (u, s) = (DType::U8, DType::I8);
-    vec![
+    let all = vec![
         case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, None),
         case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), true, Some(Tensor::scalar(121u8))),
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, Some(Tensor::scalar(-3i8))),
@@ -88,7 +88,8 @@ fn samples() -> Vec<Sample> {
         case(pads().with("group", Attr::Int(2)), (u, &[1, 6, 5, 5]), (s, &[4, 3, 3, 3]), true, None),
         case(pads(), (u, &[1, 4, 5, 5]), (u, &[3, 4, 3, 3]), true, Some(Tensor::from_vec(&[3], vec![1u8, 200, 128]))),
         case(lists(&[("pads", &[2, 0])]), (u, &[2, 5, 11]), (s, &[7, 5, 3]), true, None),
-    ]
+    ];
+    sample::and_sparse(all, &[1, 2, 3, 4, 5, 6], 1, (0, 1))
 }
 
 /// Run-time data of a byte type over its whole range.

@@ -46,6 +46,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         x_dtype: x.dtype,
         y_dtype: y.dtype,
         channels: channels as u32,
+        outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
         taps,
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,

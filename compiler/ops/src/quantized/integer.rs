@@ -5,7 +5,6 @@
 //! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
 
 use onnxc_ir::DType;
-use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
@@ -14,6 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use super::depthwise;
 use super::spread::{along, vector_view};
 use super::weights::Weights;
+use crate::common::list::{self, List};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
@@ -73,7 +73,9 @@ impl Integer {
         }
         let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
-        let weights = |k, nr| self.weights.panels(self.group as usize, k, nr);
+        let weights = |cx: &mut LowerCx, k, nr, nest: &[(u64, i64)]| {
+            list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, k, nr), nest)
+        };
         self.product(cx, &x, filters, &weights, Some(start), &target);
         self.finish(cx, in_place, &target.0)
     }
@@ -274,10 +276,11 @@ impl Integer {
         let sums = Arg { buf, dtype: DType::I32, view, constant: None };
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::I32);
-        let ones = |(taps, channels, padded): (u64, u64, u64), nr: u32| {
+        let ones = |cx: &mut LowerCx, (taps, channels, padded): (u64, u64, u64), nr: u32, _: &[(u64, i64)]| {
             let one = |k: usize, column: usize| u8::from(column == 0 && (k as u64 % padded) < channels);
             let k = (taps * padded) as usize;
-            Blob::from((0..self.group).flat_map(|_| tile::pack_bytes(k, 1, nr as usize, one)).collect::<Vec<u8>>())
+            let panels = (0..self.group).flat_map(|_| tile::pack_bytes(k, 1, nr as usize, one)).collect();
+            (cx.const_buf(DType::I8, panels), None)
         };
         self.product(cx, x, 1, &ones, None, &(sums.clone(), identity, Vec::new()));
         let rank = shape.len();
@@ -312,13 +315,13 @@ impl Integer {
     }
 
     /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap
-    /// with those that fill up, and a panel's width.
+    /// with those that fill up, a panel's width, and the nest of k.
     fn product(
         &self,
         cx: &mut LowerCx,
         x: &Bytes,
         filters: u64,
-        weights: &dyn Fn((u64, u64, u64), u32) -> Blob,
+        weights: &Pack,
         start: Option<BufId>,
         (y, program, operands): &Target,
     ) {
@@ -336,9 +339,11 @@ impl Integer {
         let (mr, nr) = tile::scheduled(cx, true, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
-        let packed = weights((taps, channels, x.channels), nr);
-        let per_group = packed.bytes() as i64 / self.group as i64;
-        let b = cx.blob_buf(DType::I8, packed);
+        let mut nest: Vec<(u64, i64)> = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
+        nest.push((x.channels, xs[1]));
+        let (b, list) = weights(cx, (taps, channels, x.channels), nr, &nest);
+        let panels = filters.div_ceil(u64::from(nr));
+        let per_group = if list.is_some() { panels } else { panels * taps * x.channels * u64::from(nr) } as i64;
         let f = filters as i64;
         let mut outer: Vec<Outer> =
             dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
@@ -350,8 +355,6 @@ impl Integer {
             bias: f,
             operands: spread.iter().map(|s| f * s[1]).collect(),
         });
-        let mut nest: Vec<(u64, i64)> = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
-        nest.push((x.channels, xs[1]));
         let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
             buf: o.buf,
             dtype: o.dtype,
@@ -369,6 +372,7 @@ impl Integer {
             nest,
             open_k: None,
             b: (b, DType::I8, 0),
+            list,
             c: (y.buf, y.dtype, y.view.offset),
             c_row,
             bias: start.map(|s| (s, 0)),
@@ -380,6 +384,9 @@ impl Integer {
         tile::emit(cx, &product);
     }
 }
+
+/// Packs weights, see [`Integer::product`].
+type Pack<'a> = dyn Fn(&mut LowerCx, (u64, u64, u64), u32, &[(u64, i64)]) -> (BufId, Option<List>) + 'a;
 
 /// Where results go: the argument, the program over the sums, its operands.
 pub(super) type Target = (Arg, ScalarProgram, Vec<Arg>);

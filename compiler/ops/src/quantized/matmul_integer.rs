@@ -98,7 +98,7 @@ fn samples() -> Vec<Sample> {
     let (u, s) = (DType::U8, DType::I8);
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let case = |a: Option<SampleInput>, b: Option<SampleInput>, za, zb| sample::sample(Attrs::default(), vec![a, b, za, zb]);
-    vec![
+    let all = vec![
         case(byte_data(u, &[3, 8]), const_bytes(s, &[8, 21]), None, None),
         case(byte_data(u, &[5, 13]), const_bytes(u, &[13, 40]), sample::data(u, &[]), constant(Tensor::scalar(119u8))),
         case(byte_data(s, &[2, 4, 6]), const_bytes(s, &[6, 17]), sample::data(s, &[]), None),
@@ -106,5 +106,6 @@ fn samples() -> Vec<Sample> {
         case(byte_data(u, &[4, 7]), byte_data(s, &[7, 3]), sample::data(u, &[]), sample::data(s, &[])),
         case(byte_data(u, &[4, 7]), byte_data(u, &[7, 3]), sample::data(u, &[4]), sample::data(u, &[3])),
         case(byte_data(u, &[2, 3, 4]), byte_data(s, &[2, 4, 5]), None, None),
-    ]
+    ];
+    sample::and_sparse(all, &[0, 1, 2, 3], 1, (1, 0))
 }

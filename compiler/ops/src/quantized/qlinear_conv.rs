@@ -101,7 +101,7 @@ fn samples() -> Vec<Sample> {
     let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
     residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
     residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
-    vec![
+    let all = vec![
         residual,
         case(depthwise(67, strided), (u, &[1, 67, 9, 8]), (u, &[67, 1, 3, 3]), true, true),
         case(depthwise(20, dilated), (s, &[2, 20, 9, 7]), (s, &[20, 1, 5, 5]), false, false),
@@ -111,5 +111,6 @@ fn samples() -> Vec<Sample> {
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
         case(pads().with("group", Attr::Int(6)), (u, &[1, 6, 5, 5]), (s, &[6, 1, 3, 3]), true, true),
         case(Attrs::default(), (u, &[1, 24, 4, 4]), (s, &[40, 24, 1, 1]), true, false),
-    ]
+    ];
+    sample::and_sparse(all, &[0, 1, 5, 6, 8], 3, (0, 1))
 }

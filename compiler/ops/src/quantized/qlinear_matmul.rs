@@ -80,10 +80,11 @@ fn samples() -> Vec<Sample> {
         sample::sample(Attrs::default(), inputs)
     };
     let (u0, s0) = (Tensor::scalar(117u8), Tensor::scalar(-4i8));
-    vec![
+    let all = vec![
         case(byte_data(u, &[5, 13]), const_bytes(u, &[13, 40]), u0.clone(), u0.clone(), scale(0.01), u0.clone()),
         case(byte_data(s, &[2, 4, 8]), const_bytes(s, &[8, 17]), s0.clone(), s0.clone(), scale(0.03), s0.clone()),
         case(byte_data(u, &[4, 7]), const_bytes(s, &[7, 3]), u0.clone(), s0.clone(), sample::const_f32s(&[3]), u0.clone()),
         case(byte_data(u, &[2, 4, 7]), byte_data(u, &[2, 7, 3]), u0.clone(), u0.clone(), scale(0.01), u0),
-    ]
+    ];
+    sample::and_sparse(all, &[0, 1], 3, (1, 0))
 }

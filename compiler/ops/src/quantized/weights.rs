@@ -1,6 +1,5 @@
 //! Constant weights of bytes, read where they are.
 
-use onnxc_ir::blob::Blob;
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
@@ -66,9 +65,9 @@ impl Weights {
     }
 
     /// Panels of `nr` columns for the filters of each group; rows are taps with `padded` channels each, of which there are `channels`.
-    pub fn panels(&self, groups: usize, (taps, channels, padded): (u64, u64, u64), nr: u32) -> Blob {
+    pub fn panels(&self, groups: usize, (taps, channels, padded): (u64, u64, u64), nr: u32) -> Panels {
         let (filters, (filter, element)) = (self.filters / groups.max(1), self.strides);
-        let how = Panels {
+        Panels {
             dtype: DType::I8,
             starts: (0..groups).map(|g| (g * filters * filter) as i64).collect(),
             rows: vec![(taps, element as i64), (channels, (taps as usize * element) as i64)],
@@ -76,13 +75,19 @@ impl Weights {
             cols: (filters as u64, filter as i64),
             nr,
             flip: if self.moved == 128 { 0x80 } else { 0 },
-        };
-        Blob::packed(self.tensor.clone(), how)
+        }
+    }
+
+    /// What panels are made from.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use onnxc_ir::blob::Packing;
+
     use super::*;
 
     #[test]
@@ -103,8 +108,8 @@ mod tests {
                 assert!((0..5).all(|i| filters.get(f, i) == columns.get(f, i)));
             }
             let bytes = |w: &Weights| {
-                let blob = w.panels(1, (1, 5, 8), 4);
-                (0..blob.parts()).flat_map(|p| blob.part(p).into_owned()).collect::<Vec<u8>>()
+                let how = w.panels(1, (1, 5, 8), 4);
+                (0..how.parts()).flat_map(|p| how.part(w.tensor(), p)).collect::<Vec<u8>>()
             };
             assert_eq!(bytes(&filters), bytes(&columns));
         }

@@ -8,8 +8,9 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{DType, Tensor};
 
 use super::blocks::{Blocks, Shape};
-use super::kernels::Kernels;
+use super::kernels::{Kernels, channels_left};
 use super::points::{Coefficients, Points};
+use crate::common::list::List;
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::conv::lower::Conv;
 use crate::schedule::Schedule;
@@ -42,7 +43,7 @@ struct Winograd<'c> {
     conv: &'c Conv,
     points: &'static Points,
     blocks: Blocks,
-    weights: BufId,
+    weights: Weights,
     bias: Option<(BufId, i64)>,
     /// Transformed input, products, and what is between the two directions of a transform.
     input: BufId,
@@ -50,6 +51,13 @@ struct Winograd<'c> {
     between: BufId,
     input_planes: Planes,
     product_planes: Planes,
+}
+
+/// Transformed weights: the right sides of the products, whose channels are a list if some are left out, and elements of a point.
+struct Weights {
+    b: BufId,
+    list: Option<List>,
+    point: i64,
 }
 
 /// Where a tile is: image, row and column of tiles.
@@ -63,9 +71,15 @@ struct At {
 pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: Tensor) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
     let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
-    let blocks = Blocks::choose(cx.target, points, shape, &Schedule::of(cx.attrs));
-    let (filters, channels) = (conv.filters as usize, conv.channels as usize);
-    let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: blocks.product.1 as usize });
+    let schedule = Schedule::of(cx.attrs);
+    let blocks = Blocks::choose(cx.target, points, shape, &schedule);
+    let (filters, channels, nr) = (conv.filters as usize, conv.channels as usize, blocks.product.1);
+    let left = channels_left(&weights, (filters, channels), nr as usize, schedule.sparse);
+    let left =
+        if left.iter().all(Vec::is_empty) { channels_left(&weights, (filters, channels), nr as usize, false) } else { left };
+    let list = left.iter().any(|l| l.len() < channels).then(|| List::of_rows(cx, &left, nr));
+    let rows: usize = left.iter().map(Vec::len).sum();
+    let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: nr as usize, left });
     let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
     let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
     let (input_planes, product_planes) = (Planes::new(tiles, conv.channels), Planes::new(tiles, conv.filters));
@@ -74,6 +88,8 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
     let between = cx.scratch(DType::F32, 2 * n * n * CHANNELS, true);
     let weights = cx.blob_buf(DType::F32, packed);
     let bias = conv.bias(cx);
+    let point = rows as i64 * i64::from(nr);
+    let weights = Weights { b: weights, list, point };
     let w = Winograd { conv, points, blocks, weights, bias, input, products, between, input_planes, product_planes };
     if inside { w.blocks_in_order(cx) } else { w.blocks_in_parallel(cx) }
 }
@@ -200,12 +216,11 @@ impl Winograd<'_> {
         let (mr, nr) = self.blocks.product;
         let mut identity = ScalarProgram::default();
         identity.arg(0, DType::F32);
-        let panels = conv.filters.div_ceil(u64::from(nr));
         let points = (self.points.n() * self.points.n()) as u64;
         let outer = Outer {
             n: points.into(),
             a: self.input_planes.point,
-            b: (panels * conv.channels * u64::from(nr)) as i64,
+            b: self.weights.point,
             c: self.product_planes.point,
             bias: 0,
             operands: Vec::new(),
@@ -218,7 +233,8 @@ impl Winograd<'_> {
             a_row: self.input_planes.tile,
             nest: vec![(conv.channels, 1)],
             open_k: None,
-            b: (self.weights, DType::F32, 0),
+            b: (self.weights.b, DType::F32, 0),
+            list: self.weights.list.clone(),
             c: (self.products, DType::F32, 0),
             c_row: self.product_planes.tile,
             bias: None,

@@ -15,20 +15,32 @@ const CHANNELS: usize = 8;
 pub(super) struct Kernels {
     pub points: &'static Points,
     pub filters: usize,
-    pub channels: usize,
     pub nr: usize,
+    /// Channels that there are.
+    pub channels: usize,
+    /// Channels that each panel has: all, or those with a kernel that is not zero.
+    pub left: Vec<Vec<usize>>,
+}
+
+/// The channels of each panel, without those whose kernels are zero in all filters of the panel if these are to be left out.
+pub(super) fn channels_left(weights: &Tensor, (filters, channels): (usize, usize), nr: usize, sparse: bool) -> Vec<Vec<usize>> {
+    let kernels = weights.bytes().as_chunks::<{ 4 * TAPS * TAPS }>().0;
+    let zero = |f: usize, c: usize| kernels[f * channels + c].iter().all(|byte| *byte == 0);
+    let left = |first: usize, c: &usize| !sparse || (first..filters.min(first + nr)).any(|f| !zero(f, *c));
+    (0..filters).step_by(nr).map(|first| (0..channels).filter(|c| left(first, c)).collect()).collect()
 }
 
 impl fmt::Debug for Kernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kernels {{ m: {}, filters: {}, channels: {}, nr: {} }}", self.points.m, self.filters, self.channels, self.nr)
+        let left = self.left.iter().map(Vec::len).sum::<usize>();
+        write!(f, "Kernels {{ m: {}, filters: {}, channels: {left}, nr: {} }}", self.points.m, self.filters, self.nr)
     }
 }
 
 impl Kernels {
     /// Floats of one point.
     fn point(&self) -> usize {
-        self.filters.div_ceil(self.nr) * self.channels * self.nr
+        self.left.iter().map(Vec::len).sum::<usize>() * self.nr
     }
 }
 
@@ -49,21 +61,21 @@ impl Packing for Kernels {
         let floats = out.as_chunks_mut::<4>().0;
         // `G g` of a row: three numbers for each filter of a panel.
         let mut columns = vec![[[0f64; TAPS]; CHANNELS]; self.nr];
-        for panel in 0..self.filters.div_ceil(self.nr) {
+        let mut row = 0;
+        for (panel, left) in self.left.iter().enumerate() {
             let first = panel * self.nr;
             let filters = self.nr.min(self.filters - first);
-            for some in (0..self.channels).step_by(CHANNELS) {
-                let here = CHANNELS.min(self.channels - some);
+            for some in left.chunks(CHANNELS) {
                 for (q, column) in columns[..filters].iter_mut().enumerate() {
-                    for (c, column) in column[..here].iter_mut().enumerate() {
-                        let at = ((first + q) * self.channels + some + c) * TAPS * TAPS;
+                    for (channel, column) in some.iter().zip(column) {
+                        let at = ((first + q) * self.channels + channel) * TAPS * TAPS;
                         let g = |i: usize| f64::from(f32::from_le_bytes(weights[at + i]));
                         *column = [0, 1, 2].map(|i| down[0] * g(i) + down[1] * g(3 + i) + down[2] * g(6 + i));
                     }
                 }
                 for (x, across) in rows.iter().enumerate() {
-                    for c in 0..here {
-                        let at = x * self.point() + (panel * self.channels + some + c) * self.nr;
+                    for c in 0..some.len() {
+                        let at = x * self.point() + (row + c) * self.nr;
                         for (place, column) in floats[at..at + filters].iter_mut().zip(&columns) {
                             let g = &column[c];
                             let value = across[0] * g[0] + across[1] * g[1] + across[2] * g[2];
@@ -71,6 +83,7 @@ impl Packing for Kernels {
                         }
                     }
                 }
+                row += some.len();
             }
         }
         out

@@ -1,0 +1,173 @@
+//! Products with weights that are mostly zero: lists of the steps of k that are left.
+//!
+//! A panel of `nr` columns goes over those steps only at which some column has a weight that is not zero: positions in the window and input channels, or
+//! groups of four channels for 8-bit integers. Any zeros that the columns of a panel share are turned into time; the kernel pays one index for `nr` times
+//! the height of the tile multiplications. Ma et al., "PCONV", 2020, and Guan et al., "CoCoPIE", 2021, have patterns of such positions in groups of filters.
+//!
+//! A weight of zero gives zero with every number but infinities and NaN, which a list does not see.
+
+use onnxc_ir::blob::{Blob, Packing};
+use onnxc_ir::lir::{BufId, Expr};
+use onnxc_ir::lower::LowerCx;
+use onnxc_ir::{DType, Tensor};
+
+use super::nest::{self, ExprExt};
+use super::panels::Panels;
+use super::tile;
+use crate::schedule::Schedule;
+
+/// The steps of all panels of a packed matrix, or of several that follow each other.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// Of each step the byte offset in A, an i32.
+    offsets: BufId,
+    /// Where the steps of each panel begin among all; one more entry says where the last ones end.
+    starts: BufId,
+    /// How many there are in all.
+    steps: u64,
+    /// Panels.
+    panels: u64,
+    /// Elements of B in a step.
+    step: i64,
+    /// All steps of outer dimensions have the same list, and their steps in B are elements.
+    repeated: bool,
+}
+
+/// Where the tile of a panel finds its steps.
+pub(super) struct Steps {
+    /// Element of B, and the one behind the panel.
+    pub b: Expr,
+    pub next: Expr,
+    /// The list.
+    pub offsets: (BufId, Expr),
+    /// How many steps.
+    pub count: Expr,
+}
+
+impl List {
+    /// A list of rows of A, beginning at `starts` for each panel of `nr` columns, of matrices of f32 that follow each other and have the same rows left.
+    pub(crate) fn of_rows(cx: &mut LowerCx, rows: &[Vec<usize>], nr: u32) -> List {
+        let offsets = rows.iter().flatten().flat_map(|row| (4 * *row as i32).to_le_bytes()).collect();
+        let starts: Vec<i64> = std::iter::once(0).chain(rows.iter().scan(0, |sum, r| Some(step(sum, r.len())))).collect();
+        let steps = starts[rows.len()] as u64;
+        let (offsets, starts) = (cx.const_buf(DType::I32, offsets), nest::table(cx, &starts));
+        List { offsets, starts, steps, panels: rows.len() as u64, step: i64::from(nr), repeated: true }
+    }
+
+    /// The steps of a panel of the matrix at `b`.
+    pub(super) fn of_panel(&self, b: &Expr, panel: &Expr) -> Steps {
+        let (matrix, panel) =
+            if self.repeated { (b.clone(), panel.clone()) } else { (Expr::Int(0), b.clone().add(panel.clone())) };
+        let start = nest::at(self.starts, panel.clone());
+        let end = nest::at(self.starts, panel.add(Expr::Int(1)));
+        let b = matrix.clone().add(start.clone().times(self.step));
+        let next = matrix.add(end.clone().times(self.step));
+        Steps { b, next, offsets: (self.offsets, start.clone()), count: end.minus(start) }
+    }
+
+    /// Steps of all panels of a matrix, of which there are so many.
+    pub(super) fn steps_of(&self, panels: u64) -> u64 {
+        self.steps * panels / self.panels.max(1)
+    }
+}
+
+fn step(sum: &mut i64, n: usize) -> i64 {
+    *sum += n as i64;
+    *sum
+}
+
+/// Constant weights in panels, and the list of their steps if the schedule permits one and some steps are zero. `nest` is the k loop, with strides in
+/// elements of A, which has the width of the weights.
+pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64, i64)]) -> (BufId, Option<List>) {
+    let dtype = how.dtype;
+    if !Schedule::of(cx.attrs).sparse {
+        return (cx.blob_buf(dtype, Blob::packed(tensor.clone(), how)), None);
+    }
+    let places = offsets(nest, dtype);
+    let (mut starts, mut list, mut all) = (vec![0i64], Vec::new(), 0);
+    for part in 0..how.parts() {
+        let steps = kept(&how.part(tensor, part), how.step_bytes());
+        all += how.panel_steps();
+        list.extend(steps.iter().filter_map(|step| places.get(*step).copied().flatten()).flat_map(i32::to_le_bytes));
+        starts.push(starts[part] + steps.len() as i64);
+    }
+    tensor.release();
+    let steps = starts[how.parts()] as u64;
+    let far = list.len() as u64 != 4 * steps;
+    if steps == 0 || steps == all || far {
+        return (cx.blob_buf(dtype, Blob::packed(tensor.clone(), how)), None);
+    }
+    let (panels, step) = (how.parts() as u64, (how.step_bytes() as u64 / dtype.bytes()) as i64);
+    let (offsets, starts) = (cx.const_buf(DType::I32, list), nest::table(cx, &starts));
+    let b = cx.blob_buf(dtype, Blob::packed(tensor.clone(), Kept { panels: how, steps }));
+    (b, Some(List { offsets, starts, steps, panels, step, repeated: false }))
+}
+
+/// The byte offset in A of each step of a nest; none where it has more than 32 bits.
+fn offsets(nest: &[(u64, i64)], dtype: DType) -> Vec<Option<i32>> {
+    let mut all = vec![0i64];
+    for (n, step) in tile::byte_nest(nest, dtype) {
+        all = all.iter().flat_map(|at| (0..i64::from(n)).map(move |i| at + i * step)).collect();
+    }
+    all.into_iter().map(|at| i32::try_from(at).ok()).collect()
+}
+
+/// The steps of a packed panel that are not zero.
+fn kept(panel: &[u8], step: usize) -> Vec<usize> {
+    panel.chunks(step).enumerate().filter(|(_, s)| s.iter().any(|b| *b != 0)).map(|(n, _)| n).collect()
+}
+
+/// [`Panels`] without the steps that are zero.
+#[derive(Clone)]
+struct Kept {
+    panels: Panels,
+    /// How many steps are left.
+    steps: u64,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept {{ {:?} }}", self.panels)
+    }
+}
+
+impl Packing for Kept {
+    fn bytes(&self) -> u64 {
+        self.steps * self.panels.step_bytes() as u64
+    }
+
+    fn parts(&self) -> usize {
+        self.panels.parts()
+    }
+
+    fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
+        let (all, step) = (self.panels.part(from, part), self.panels.step_bytes());
+        kept(&all, step).into_iter().flat_map(|n| &all[n * step..(n + 1) * step]).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packing_has_the_steps_that_are_left() {
+        // Three rows of two panels; the second row is zero in the first panel, the others in the second.
+        let from = Tensor::from_vec::<f32>(&[3, 4], vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0]);
+        let rows = vec![(3, 4)];
+        let panels = Panels { dtype: DType::F32, starts: vec![0], rows, padded: 3, cols: (4, 1), nr: 2, flip: 0 };
+        let how = Kept { panels, steps: 3 };
+        let bytes = |values: [f32; 4]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        assert_eq!(how.part(&from, 0), bytes([1.0, 0.0, 7.0, 8.0]));
+        assert_eq!(how.part(&from, 1), bytes([5.0, 6.0, 0.0, 0.0])[..8]);
+        assert_eq!(how.bytes(), 24);
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_nest() {
+        assert_eq!(offsets(&[(2, 100), (3, 1)], DType::F32), [0, 4, 8, 400, 404, 408].map(Some));
+        // Four channels are one step.
+        assert_eq!(offsets(&[(2, 100), (8, 1)], DType::I8), [0, 4, 100, 104].map(Some));
+        assert_eq!(offsets(&[(2, 1 << 30)], DType::F32), [Some(0), None]);
+    }
+}
