@@ -3,7 +3,7 @@
 //! What   a node gets the attributes `algorithm` and `schedule` of the fastest of its ways, which its lowering obeys.
 //! When   after fusion: shapes, epilogues and users are settled, and the layout can still give a way what it needs.
 //! Why    the fastest way depends on extents, and on the machine.
-//! Class  a schedule is exact; algorithms have the class of the pass that offers them ([`crate::winograd`]).
+//! Class  a schedule is exact; algorithms and lists have the class of the passes that offer them ([`crate::winograd`], [`crate::sparsity`]).
 //! Misses nodes of which nobody knows ways, and those that have an attribute already: a graph that is read back keeps its choices.
 //!
 //! Ways may need different amounts of weights. Where that makes a model larger than it may be, the layers that gain least for their bytes are done
@@ -11,9 +11,11 @@
 
 use onnxc_ir::Graph;
 use onnxc_ir::graph::Node;
+use onnxc_ir::target::TargetDesc;
 use onnxc_ops::schedule::Choice;
 
-use crate::with_bodies;
+use crate::layer::{Layer, layers};
+use crate::{Math, sparsity, winograd, with_bodies};
 
 /// A way to compute a layer.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,8 +31,40 @@ pub struct Way {
 /// Tells the ways of every node of a graph; none where there is nothing to choose.
 pub type Ways<'a> = dyn Fn(&Graph) -> Vec<Vec<Way>> + 'a;
 
+/// The ways of a node by what they are thought to cost; `layer` is what is around it, where that is known, among `around` bytes of constants.
+pub fn analytical(
+    graph: &Graph,
+    node: &Node,
+    layer: Option<&Layer>,
+    (target, math): (&TargetDesc, Math),
+    around: u64,
+) -> Vec<Way> {
+    let listed = layer.filter(|_| sparsity::fits(graph, node, math));
+    let lists = listed.map(|layer| sparsity::ways(layer, target, math, around)).unwrap_or_default();
+    match lists.is_empty() {
+        true if math.allows(winograd::CLASS) => winograd::ways(graph, node, target),
+        _ => lists,
+    }
+}
+
+/// The graph with the choices that the model of costs makes.
+pub fn by_costs(graph: &Graph, target: &TargetDesc, growth: f64, math: Math) -> Graph {
+    run(graph, growth, &|graph| {
+        let any = graph.nodes.iter().any(|node| sparsity::fits(graph, node, math));
+        let layers = if any { layers(graph) } else { graph.nodes.iter().map(|_| None).collect() };
+        let ways =
+            |(node, layer): (&Node, Option<Layer>)| analytical(graph, node, layer.as_ref(), (target, math), constants(graph));
+        graph.nodes.iter().zip(layers).map(ways).collect()
+    })
+}
+
+/// Bytes of the constants of a graph.
+fn constants(graph: &Graph) -> u64 {
+    graph.values.iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len() as u64).sum()
+}
+
 /// A node with its ways, the fastest first; later ones need fewer bytes. The first is taken.
-struct Layer {
+struct Candidate {
     node: usize,
     ways: Vec<Way>,
 }
@@ -39,16 +73,15 @@ struct Layer {
 pub fn run(graph: &Graph, growth: f64, ways: &Ways) -> Graph {
     let mut out = with_bodies(graph, &|body| run(body, growth, ways)).unwrap_or_else(|| graph.clone());
     let of_nodes = ways(graph).into_iter().enumerate();
-    let mut layers: Vec<Layer> = of_nodes.filter_map(|(n, ways)| layer(&graph.nodes[n], n, ways)).collect();
-    let constants: u64 = graph.values.iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len() as u64).sum();
-    shrink(&mut layers, (constants as f64 * (growth - 1.0)).max(0.0) as u64);
+    let mut layers: Vec<Candidate> = of_nodes.filter_map(|(n, ways)| layer(&graph.nodes[n], n, ways)).collect();
+    shrink(&mut layers, (constants(graph) as f64 * (growth - 1.0)).max(0.0) as u64);
     for layer in layers {
         layer.ways[0].choice.apply(&mut out.nodes[layer.node].attrs);
     }
     out
 }
 
-fn layer(node: &Node, n: usize, mut ways: Vec<Way>) -> Option<Layer> {
+fn layer(node: &Node, n: usize, mut ways: Vec<Way>) -> Option<Candidate> {
     if Choice::of(&node.attrs) != Choice::default() {
         return None;
     }
@@ -60,18 +93,18 @@ fn layer(node: &Node, n: usize, mut ways: Vec<Way>) -> Option<Layer> {
         least = least.min(w.bytes);
         better
     });
-    (!ways.is_empty()).then_some(Layer { node: n, ways })
+    (!ways.is_empty()).then_some(Candidate { node: n, ways })
 }
 
 /// Takes ways of fewer bytes until all layers together need at most `allowed` bytes more than they have to, the least loss of time for each byte first.
-fn shrink(layers: &mut [Layer], allowed: u64) {
-    let least = |l: &Layer| l.ways.last().map_or(0, |w| w.bytes);
+fn shrink(layers: &mut [Candidate], allowed: u64) {
+    let least = |l: &Candidate| l.ways.last().map_or(0, |w| w.bytes);
     loop {
         let more: u64 = layers.iter().map(|l| l.ways[0].bytes - least(l)).sum();
         if more <= allowed {
             return;
         }
-        let loss = |l: &Layer, next: &Way| (next.time - l.ways[0].time) / (l.ways[0].bytes - next.bytes) as f64;
+        let loss = |l: &Candidate, next: &Way| (next.time - l.ways[0].time) / (l.ways[0].bytes - next.bytes) as f64;
         let steps =
             layers.iter().enumerate().flat_map(|(i, l)| l.ways[1..].iter().enumerate().map(move |(j, w)| (loss(l, w), i, j)));
         let Some((_, i, j)) = steps.min_by(|a, b| a.0.total_cmp(&b.0)) else { return };

@@ -9,6 +9,10 @@ use onnxc_ir::{Attr, Attrs, DType, Graph, Tensor, TensorType, ValueId, text};
 use onnxc_ops::schedule::Choice;
 
 use crate::layout::{self, Order, channels_last};
+use crate::sparsity;
+
+/// Origin of the node that the graph is about.
+pub const OWN: &str = "layer";
 
 /// Origin of the nodes around the one that the graph is about, and the beginning of the names of their results.
 pub const FEED: &str = "feed";
@@ -42,7 +46,8 @@ pub fn layers(graph: &Graph) -> Vec<Option<Layer<'_>>> {
 }
 
 impl<'g> Layer<'g> {
-    fn new(graph: &'g Graph, node: &'g Node, orders: &[Order]) -> Layer<'g> {
+    /// A node of values of `graph`, which are kept in these orders.
+    pub(crate) fn new(graph: &'g Graph, node: &'g Node, orders: &[Order]) -> Layer<'g> {
         let from = |id: &Option<ValueId>| match id {
             None => From::Absent,
             Some(id) if graph.constant(*id).is_some() => From::Constant,
@@ -82,7 +87,10 @@ impl<'g> Layer<'g> {
             let ty = id.map_or(String::new(), |id| self.graph.ty(id).to_string());
             match from {
                 From::Absent => "_".to_string(),
-                From::Constant => format!("const {ty}"),
+                From::Constant => match id.and_then(|id| sparsity::pattern(self.constant(id))) {
+                    Some(zeros) => format!("const {ty} zeros={zeros:016x}"),
+                    None => format!("const {ty}"),
+                },
                 From::Input => format!("input {ty}"),
                 From::Node(true) => format!("{ty} channels-last"),
                 From::Node(false) => ty,
@@ -111,7 +119,7 @@ impl<'g> Layer<'g> {
             let here = known.unwrap_or_else(|| {
                 let ty = self.graph.ty(*id).clone();
                 match from {
-                    From::Absent | From::Constant => g.add_const(&format!("c{n}"), self.constant(*id)),
+                    From::Absent | From::Constant => g.add_const(&format!("c{n}"), self.constant(*id).clone()),
                     From::Input => g.add_input(&format!("x{n}"), ty),
                     From::Node(last) => {
                         let x = g.add_input(&format!("x{n}"), ty);
@@ -122,7 +130,7 @@ impl<'g> Layer<'g> {
             seen.push((*id, here));
             inputs.push(Some(here));
         }
-        let mut node = Node { inputs, origins: vec!["layer".to_string()], ..self.node.clone() };
+        let mut node = Node { inputs, origins: vec![OWN.to_string()], ..self.node.clone() };
         choice.apply(&mut node.attrs);
         let result = |(n, id): (usize, &ValueId)| g.add_value(&format!("y{n}"), self.graph.ty(*id).clone(), None);
         node.outputs = self.node.outputs.iter().enumerate().map(result).collect();
@@ -135,8 +143,13 @@ impl<'g> Layer<'g> {
         g
     }
 
-    fn constant(&self, id: ValueId) -> Tensor {
-        self.graph.constant(id).expect("internal: it is one").clone()
+    /// The graph that it is of.
+    pub fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    fn constant(&self, id: ValueId) -> &Tensor {
+        self.graph.constant(id).expect("internal: it is one")
     }
 }
 

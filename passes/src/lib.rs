@@ -5,12 +5,15 @@
 
 pub mod canonicalize;
 pub mod choose;
+pub mod compress;
 pub mod cost;
 pub mod fuse;
 pub mod layer;
 pub mod layout;
 pub mod memory;
 pub mod plan;
+pub mod row_chain;
+pub mod sparsity;
 pub mod winograd;
 
 use canonicalize::quantized::fold;

@@ -19,18 +19,13 @@ use onnxc_ops::winograd::blocks::Shape;
 use onnxc_ops::winograd::points::Points;
 use onnxc_ops::winograd::{self, cost};
 
-use crate::choose::{self, Way};
+use crate::choose::Way;
 
 /// What the choice does to numbers.
 pub const CLASS: RuleClass = RuleClass::Bounded;
 
 /// The factor by which constants may grow if nobody says otherwise.
 pub const GROWTH: f64 = 1.5;
-
-/// The graph with the algorithm of each convolution; `growth` is the largest factor by which its constants may grow.
-pub fn run(graph: &Graph, target: &TargetDesc, growth: f64) -> Graph {
-    choose::run(graph, growth, &|graph| graph.nodes.iter().map(|node| ways(graph, node, target)).collect())
-}
 
 /// A convolution that is computed in tiles.
 #[derive(Clone, PartialEq, Debug)]

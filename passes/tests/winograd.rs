@@ -1,43 +1,12 @@
 //! Which convolutions get Winograd's algorithm, and what limits it.
 
+mod support;
+
 use onnxc_ir::op::OpSet;
-use onnxc_ir::target::{Level, Machine, TargetDesc};
 use onnxc_ir::{Graph, Tensor, parse};
-use onnxc_passes::winograd::{CLASS, GROWTH, chosen, run};
-use onnxc_passes::{Math, plan};
-
-const fn level(bytes: u64, rate: f64) -> Level {
-    Level { bytes, read: rate, spilled: rate }
-}
-
-fn machine() -> TargetDesc {
-    TargetDesc {
-        triple: "any".into(),
-        cpu: "any".into(),
-        lanes: 16,
-        f32_tiles: vec![(14, 32), (28, 16)],
-        i8_tiles: vec![(14, 32)],
-        i8_unsigned_a: true,
-        depthwise_columns: 0,
-        l1_bytes: 1 << 15,
-        prefetches: true,
-        l2_bytes: 1 << 20,
-        machine: Machine {
-            ghz: 4.0,
-            fma: 1.0,
-            splat: 0.2,
-            panel: 0.1,
-            tile: (0.5, 1.0),
-            call: 10.0,
-            result: 0.5,
-            transform: (60.0, 5.0),
-            levels: [level(1 << 15, 64.0), level(1 << 20, 30.0), level(1 << 24, 8.0), level(1 << 27, 6.0)],
-            visible: 0.3,
-            ..Machine::default()
-        },
-        max_threads: 1,
-    }
-}
+use onnxc_passes::winograd::{CLASS, GROWTH, chosen};
+use onnxc_passes::{Math, choose, plan};
+use support::machine;
 
 /// A convolution of `x` by constant weights `w`, with these attributes, beside a constant of `ballast` floats.
 fn conv(x: &str, w: &[u64], attrs: &str, y: &str, ballast: u64) -> Graph {
@@ -59,7 +28,7 @@ fn conv(x: &str, w: &[u64], attrs: &str, y: &str, ballast: u64) -> Graph {
 
 #[track_caller]
 fn algorithm(graph: &Graph, growth: f64) -> Option<String> {
-    let after = run(graph, &machine(), growth);
+    let after = choose::by_costs(graph, &machine(), growth, Math::Fast);
     onnxc_ir::verify::verify(&after).unwrap_or_else(|e| panic!("{}", e.join("\n")));
     chosen(&after).pop().map(|c| c.algorithm)
 }
@@ -109,7 +78,7 @@ fn strict_arithmetic_forbids_it() {
 fn transformed_weights_take_the_place_of_the_model_s() {
     let graph = conv("1,64,56,56", &[64, 64, 3, 3], PADS, "1,64,56,56", 1 << 20);
     let bytes = |g: &Graph| plan::plan(g, &machine()).unwrap_or_else(|e| panic!("{e:?}")).weights_bytes;
-    let after = run(&graph, &machine(), GROWTH);
+    let after = choose::by_costs(&graph, &machine(), GROWTH, Math::Fast);
     let sizes = chosen(&after)[0].bytes;
     assert_eq!(bytes(&after) - bytes(&graph), sizes.1 - sizes.0);
 }

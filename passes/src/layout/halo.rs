@@ -1,9 +1,9 @@
 //! Zeros around images: a value that padded convolutions read lives in a buffer with a border, so that they need no padded copy of it.
 
-use onnxc_ir::DType;
 use onnxc_ir::graph::{Graph, Node};
 use onnxc_ir::op::View;
-use onnxc_ops::winograd;
+use onnxc_ir::{DType, ValueId};
+use onnxc_ops::{row_chain, winograd};
 
 use super::{Order, channels_last};
 
@@ -18,8 +18,9 @@ const NARROW: u64 = 10;
 pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
     let mut halos: Vec<Option<Halo>> = vec![None; graph.values.len()];
     for node in &graph.nodes {
-        let (Some(Some(x)), Some(pads)) = (node.inputs.first(), node.attrs.ints("pads")) else { continue };
-        if !pads_with_zeros(graph, node) {
+        let reader = Reader::of(node);
+        let (Some(Some(x)), Some(pads)) = (node.inputs.first(), reader.conv.attrs.ints("pads")) else { continue };
+        if !reader.pads_with_zeros(graph) {
             continue;
         }
         let ty = graph.ty(*x);
@@ -48,14 +49,36 @@ fn overhang(graph: &Graph, node: &Node, spatial: usize) -> Vec<u64> {
     }
 }
 
-/// True for convolutions that read zeros where they pad: floats, and bytes whose zero point is 0.
-fn pads_with_zeros(graph: &Graph, node: &Node) -> bool {
-    let dtype = node.inputs[0].map(|x| graph.ty(x).dtype);
-    let zero = |i: usize| node.inputs.get(i).copied().flatten().map(|z| graph.constant(z).and_then(|t| t.to_i64s()));
-    match node.op.name {
-        "conv" => dtype == Some(DType::F32),
-        "qlinear_conv" | "conv_integer" => zero(2).is_none_or(|z| z.is_some_and(|z| z == [0])),
-        _ => false,
+/// What reads the first operand of a node: the node itself, or the first link of a chain.
+struct Reader<'g> {
+    node: &'g Node,
+    conv: &'g Node,
+    /// The body that it is in.
+    body: Option<&'g Graph>,
+}
+
+impl Reader<'_> {
+    fn of(node: &Node) -> Reader<'_> {
+        let body = node.attrs.graph(row_chain::BODY).filter(|_| *node.op == row_chain::ROW_CHAIN);
+        Reader { node, conv: body.and_then(|b| b.nodes.first()).unwrap_or(node), body }
+    }
+
+    /// An operand as a value of the graph.
+    fn operand(&self, i: usize) -> Option<ValueId> {
+        let id = self.conv.inputs.get(i).copied().flatten()?;
+        let Some(body) = self.body else { return Some(id) };
+        body.inputs.iter().position(|input| *input == id).and_then(|n| self.node.inputs[n])
+    }
+
+    /// True for convolutions that read zeros where they pad: floats, and bytes whose zero point is 0.
+    fn pads_with_zeros(&self, graph: &Graph) -> bool {
+        let dtype = self.operand(0).map(|x| graph.ty(x).dtype);
+        let zero = |i: usize| self.operand(i).map(|z| graph.constant(z).and_then(|t| t.to_i64s()));
+        match self.conv.op.name {
+            "conv" => dtype == Some(DType::F32),
+            "qlinear_conv" | "conv_integer" => zero(2).is_none_or(|z| z.is_some_and(|z| z == [0])),
+            _ => false,
+        }
     }
 }
 

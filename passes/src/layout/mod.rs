@@ -17,6 +17,7 @@ const CHANNELS_LAST: &[&str] = &[
     "conv_transpose",
     "conv_integer",
     "qlinear_conv",
+    "row_chain",
     "max_pool",
     "average_pool",
     "lp_pool",

@@ -165,10 +165,7 @@ impl Lowered {
 
     /// The size below which no arrangement of the buffers can go: the most bytes that are live at one step.
     pub fn live_bytes(&self) -> u64 {
-        let at = |t: usize| {
-            self.buffers.iter().filter(|b| b.first <= t && t <= b.last).map(|b| b.bytes.next_multiple_of(memory::ALIGN)).sum()
-        };
-        (0..=self.buffers.iter().map(|b| b.last).max().unwrap_or(0)).map(at).max().unwrap_or(0)
+        memory::live_bytes(&self.buffers)
     }
 }
 

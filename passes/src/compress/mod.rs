@@ -1,0 +1,61 @@
+//! Compression: which layers there are ([`weighted`]), how their operands become integers ([`pairs`]), and the
+//! numerics of compression without retraining: which weights of a layer to keep, and what the others must become to make up for it.
+//!
+//! Matrices and moments in, matrices out: no graph, no search, no clock, and the same bits for the same input whatever the number of threads.
+//! A layer is a [`Matrix`], what calibration saw of its input are [`Moments`], and every method minimises the squared error of the layer's output
+//! on those inputs:
+//!
+//! - [`prune`]: masks that a panel of outputs shares ([`Shape`]) and the repair of what survives; whole channels too.
+//! - [`order`]: outputs that need the same positions next to each other.
+//! - [`round`]: weights as 8 or 4 bit integers; [`range`]: what range activations get.
+//! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel.
+//! - [`equalise()`]: ranges of channels made equal on both sides.
+//! - [`codebook()`]: weights that share a few values.
+//!
+//! Convolutions with groups are one layer for each of their groups.
+
+mod assign;
+mod codebook;
+mod equalise;
+mod linalg;
+mod low_rank;
+pub mod moments;
+mod narrow;
+mod order;
+pub mod pairs;
+mod prune;
+mod range;
+mod removal;
+mod round;
+mod shape;
+#[cfg(test)]
+mod testing;
+pub mod weighted;
+
+pub use codebook::codebook;
+pub use equalise::equalise;
+pub use low_rank::{Factors, low_rank};
+pub use moments::{Moments, error};
+pub use narrow::{Blocks, Kernel, Narrowed, narrow};
+pub use order::order;
+pub use prune::{Balance, Damping, Mask, Pruned, Repair, prune};
+pub use range::{ActivationRange, Histogram, range};
+pub use round::{Grid, Rounded, Rounding, WeightRange, round};
+pub use shape::Shape;
+
+/// Weights of a layer as a matrix: `n` outputs (filters) of `k` inputs each, `[n][k]`. k = tap * channels + channel (channels innermost), channels
+/// those of one group of the convolution.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Matrix {
+    /// Outputs.
+    pub n: usize,
+    /// Inputs of an output.
+    pub k: usize,
+    /// `[n][k]`.
+    pub values: Vec<f32>,
+}
+
+/// Outputs that share positions on a target: a panel of its tiles of two vectors.
+pub fn group(target: &onnxc_ir::target::TargetDesc) -> usize {
+    (2 * target.lanes as usize).max(4)
+}

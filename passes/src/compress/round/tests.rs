@@ -1,0 +1,110 @@
+//! Rounding against brute force on small layers.
+
+use super::super::testing::{Inputs, Random, apply, moments, relative_error};
+use super::super::{Balance, Damping, Mask, Repair, Shape};
+use super::*;
+
+fn layer(seed: u64, n: usize, k: usize) -> (Matrix, Vec<f32>) {
+    let mut random = Random(seed);
+    let inputs = Inputs::new(&mut random, k.div_ceil(3), k);
+    (random.matrix(n, k), inputs.rows(&mut random, 300))
+}
+
+fn decoded(rounded: &Rounded, n: usize, k: usize, block: usize) -> Matrix {
+    let blocks = k.div_ceil(block);
+    let value = |i: usize| rounded.scales[i / k * blocks + i % k / block] * f32::from(rounded.values[i]);
+    Matrix { n, k, values: (0..n * k).map(value).collect() }
+}
+
+const GRIDS: [Grid; 4] = [
+    Grid { bits: 8, block: None, range: WeightRange::MinMax },
+    Grid { bits: 4, block: None, range: WeightRange::MinMax },
+    Grid { bits: 4, block: None, range: WeightRange::Mse },
+    Grid { bits: 4, block: Some(32), range: WeightRange::Mse },
+];
+
+#[test]
+fn errors_are_those_of_the_rows() {
+    let (w, rows) = layer(1, 6, 40);
+    let dense = apply(&w, &[0.0; 6], &rows);
+    for grid in GRIDS {
+        for how in [Rounding::Nearest, Rounding::Gptq] {
+            let rounded = round(&w, &moments(40, &rows), &grid, None, how);
+            let now = apply(&decoded(&rounded, 6, 40, grid.block.unwrap_or(40)), &rounded.bias_shift, &rows);
+            let error = relative_error(6, &dense, &now);
+            assert!((rounded.error - error).abs() < 1e-6 * error, "{grid:?} {how:?}: {} {error}", rounded.error);
+            assert!(rounded.values.iter().all(|&v| i32::from(v).abs() < 1 << (grid.bits - 1)));
+        }
+    }
+}
+
+#[test]
+fn making_up_for_errors_beats_rounding_to_nearest() {
+    for grid in GRIDS {
+        let (mut ratio, seeds) = (0.0, 5);
+        for seed in 0..seeds {
+            // Longer than what waits, so that updates of both kinds are seen.
+            let (w, rows) = layer(seed, 8, 150);
+            let error = |how| round(&w, &moments(150, &rows), &grid, None, how).error;
+            let (nearest, gptq) = (error(Rounding::Nearest), error(Rounding::Gptq));
+            assert!(gptq <= nearest, "{grid:?}: {gptq} {nearest}");
+            ratio += gptq / nearest / seeds as f64;
+        }
+        assert!(ratio < 0.5, "{grid:?}: {ratio}");
+    }
+}
+
+/// The integers of the sweep are not far from the best ones, which are known where there are few.
+#[test]
+fn the_sweep_comes_close_to_the_best_integers() {
+    let grid = Grid { bits: 3, block: None, range: WeightRange::MinMax };
+    let (mut swept, mut best, mut nearest) = (0.0, 0.0, 0.0);
+    for seed in 0..10 {
+        let (w, rows) = layer(100 + seed, 1, 5);
+        let h = moments(5, &rows);
+        swept += round(&w, &h, &grid, None, Rounding::Gptq).error;
+        nearest += round(&w, &h, &grid, None, Rounding::Nearest).error;
+        let layer = Layer { w: &w, grid: &grid, fed: Centred::imitating(&w, &h), scales: scales(&w, &h, &grid) };
+        let error = |code: usize| {
+            let values: Vec<i8> = (0..5).map(|p| (code / 7usize.pow(p) % 7) as i8 - 3).collect();
+            layer.fed.relative(layer.errors(layer.difference(&values, &layer.scales).as_ref())[0])
+        };
+        best += (0..7usize.pow(5)).map(error).fold(f64::INFINITY, f64::min);
+    }
+    assert!(swept - best < 0.5 * (nearest - best), "{best} {swept} {nearest}");
+}
+
+#[test]
+fn a_clipped_range_is_better_for_few_bits() {
+    let (mut w, rows) = layer(3, 8, 256);
+    (0..8).for_each(|c| w.values[c * 256 + 5] = 5.0);
+    let h = moments(256, &rows);
+    let error = |range| round(&w, &h, &Grid { bits: 4, block: None, range }, None, Rounding::Nearest).error;
+    assert!(error(WeightRange::Mse) < 0.9 * error(WeightRange::MinMax));
+}
+
+#[test]
+fn zeros_of_a_mask_stay() {
+    let (w, rows) = layer(4, 8, 48);
+    let h = moments(48, &rows);
+    let shape = Shape { group: 4, unit: 4, channels: 12, taps: 4, whole_channels: false };
+    let pruned =
+        super::super::prune(&w, &h, None, &shape, &[0.5], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2))
+            .remove(0);
+    let grid = Grid { bits: 4, block: None, range: WeightRange::Mse };
+    let error = |how| {
+        let rounded = round(&pruned.weights, &h, &grid, Some((&shape, &pruned.kept)), how);
+        let zero = |i: usize| pruned.weights.values[i] != 0.0 || rounded.values[i] == 0;
+        assert!((0..8 * 48).all(zero));
+        rounded.error
+    };
+    assert!(error(Rounding::Gptq) < 0.8 * error(Rounding::Nearest));
+}
+
+#[test]
+fn an_output_without_weights_is_rounded() {
+    let rows = layer(5, 1, 8).1;
+    let w = Matrix { n: 2, k: 8, values: vec![0.0; 16] };
+    let rounded = round(&w, &moments(8, &rows), &GRIDS[0], None, Rounding::Gptq);
+    assert_eq!((rounded.values, rounded.scales, rounded.error), (vec![0; 16], vec![1.0; 2], 0.0));
+}

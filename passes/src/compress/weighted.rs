@@ -1,0 +1,247 @@
+//! Layers with weights: which nodes of a graph multiply by constants, and their weights as matrices.
+//!
+//! Compression sees every such layer as `y = x W`: rows of x are the windows of a convolution (im2col) or the rows of a matrix, and W has a column for
+//! each output. What methods make of W goes back to the operand in its own layout.
+
+use onnxc_ir::graph::Node;
+use onnxc_ir::{DType, Graph, Tensor, ValueId};
+
+use super::Matrix;
+
+/// A node that multiplies by constant weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted {
+    /// Its number among the nodes of the graph.
+    pub node: usize,
+    /// The names of the ONNX nodes that it does the work of, which recipes call it by.
+    pub name: String,
+    /// Outputs (filters).
+    pub n: usize,
+    /// Input channels of a group.
+    pub channels: usize,
+    /// Positions of the kernel; 1 for matrices.
+    pub taps: usize,
+    /// Groups of a convolution.
+    pub groups: usize,
+    /// Rows that one inference multiplies; 0 where extents are open.
+    pub rows: u64,
+    form: Form,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    /// Weights `[n][channels][taps]`.
+    Conv(Window),
+    /// Weights `[k][n]`.
+    Columns,
+    /// Weights `[n][k]`.
+    Rows,
+}
+
+/// The window of a convolution.
+#[derive(Clone, Debug, PartialEq)]
+struct Window {
+    kernel: Vec<usize>,
+    strides: Vec<i64>,
+    dilations: Vec<i64>,
+    begin: Vec<i64>,
+    /// Extents of x and y behind batch and channels.
+    x: Vec<usize>,
+    y: Vec<usize>,
+    /// Images of a batch.
+    batch: usize,
+}
+
+/// The layers of a graph in its order. Weights of other types than f32 are left out.
+pub fn layers(graph: &Graph) -> Vec<Weighted> {
+    graph.nodes.iter().enumerate().filter_map(|(n, node)| Weighted::of(graph, n, node)).collect()
+}
+
+impl Weighted {
+    fn of(graph: &Graph, number: usize, node: &Node) -> Option<Weighted> {
+        let operand = |i: usize| node.inputs.get(i).copied().flatten();
+        let (x, w) = (operand(0)?, operand(1)?);
+        let weights = graph.constant(w).filter(|t| t.dtype() == DType::F32)?;
+        let known = |id: ValueId| graph.ty(id).shape.iter().map(|d| d.as_const().unwrap_or(0)).collect::<Vec<u64>>();
+        let (x, w, y) = (known(x), weights.shape().to_vec(), known(*node.outputs.first()?));
+        let size = |n: u64| n as usize;
+        let (form, n, channels, taps, groups) = match node.op.name {
+            "conv" => {
+                let list = |name: &str, default: i64| match node.attrs.ints(name) {
+                    Some(list) => list.to_vec(),
+                    None => vec![default; 2 * (w.len() - 2)],
+                };
+                let spatial = w.len() - 2;
+                let window = Window {
+                    kernel: w[2..].iter().map(|n| size(*n)).collect(),
+                    strides: list("strides", 1)[..spatial].to_vec(),
+                    dilations: list("dilations", 1)[..spatial].to_vec(),
+                    begin: list("pads", 0)[..spatial].to_vec(),
+                    x: x[2..].iter().map(|n| size(*n)).collect(),
+                    y: y[2..].iter().map(|n| size(*n)).collect(),
+                    batch: size(x[0]),
+                };
+                let taps = window.kernel.iter().product();
+                let groups = node.attrs.int("group").unwrap_or(1).max(1) as usize;
+                (Form::Conv(window), size(w[0]), size(w[1]), taps, groups)
+            }
+            "matmul" if w.len() == 2 && x.len() >= 2 => (Form::Columns, size(w[1]), size(w[0]), 1, 1),
+            "gemm" if node.attrs.int("transA").unwrap_or(0) == 0 && node.attrs.float("alpha").unwrap_or(1.0) == 1.0 => {
+                if node.attrs.int("transB").unwrap_or(0) != 0 {
+                    (Form::Rows, size(w[0]), size(w[1]), 1, 1)
+                } else {
+                    (Form::Columns, size(w[1]), size(w[0]), 1, 1)
+                }
+            }
+            _ => return None,
+        };
+        let rows = y.iter().product::<u64>() / (n as u64).max(1);
+        let name = node.origins.join(" ");
+        (n > 0 && channels > 0).then_some(Weighted { node: number, name, n, channels, taps, groups, rows, form })
+    }
+
+    /// Inputs of each output.
+    pub fn k(&self) -> usize {
+        self.taps * self.channels
+    }
+
+    /// Multiplications of one inference.
+    pub fn macs(&self) -> u64 {
+        self.rows * (self.n * self.k()) as u64
+    }
+
+    /// The operand that is multiplied.
+    pub fn x(&self, graph: &Graph) -> ValueId {
+        graph.nodes[self.node].inputs[0].expect("internal: compress: a layer has an operand")
+    }
+
+    /// The operand in a graph that was made from `graph` by putting nodes around this one.
+    pub fn x_within(&self, graph: &Graph, other: &Graph) -> ValueId {
+        let result = graph.nodes[self.node].outputs[0];
+        let node = other.nodes.iter().find(|n| n.outputs[0] == result).expect("internal: compress: layers keep their results");
+        node.inputs[0].expect("internal: compress: a layer has an operand")
+    }
+
+    /// The weights.
+    pub fn weights(&self, graph: &Graph) -> ValueId {
+        graph.nodes[self.node].inputs[1].expect("internal: compress: a layer has weights")
+    }
+
+    /// The dimension of the weights that counts outputs.
+    pub fn axis(&self) -> usize {
+        usize::from(self.form == Form::Columns)
+    }
+
+    /// Where the weight of output `n` and input `k` is in the operand.
+    fn at(&self, n: usize, k: usize) -> usize {
+        match &self.form {
+            Form::Conv(_) => (n * self.channels + k % self.channels) * self.taps + k / self.channels,
+            Form::Columns => k * self.n + n,
+            Form::Rows => n * self.k() + k,
+        }
+    }
+
+    /// The weights as a matrix.
+    pub fn matrix(&self, graph: &Graph) -> Matrix {
+        let values = graph.constant(self.weights(graph)).expect("internal: compress: weights are constant").to_vec::<f32>();
+        let k = self.k();
+        let values = (0..self.n * k).map(|i| values[self.at(i / k, i % k)]).collect();
+        Matrix { n: self.n, k, values }
+    }
+
+    /// A matrix of any elements in the layout of the operand.
+    pub fn operand<T: Copy + Default>(&self, values: &[T]) -> Vec<T> {
+        let (k, mut out) = (self.k(), vec![T::default(); values.len()]);
+        for (i, v) in values.iter().enumerate() {
+            out[self.at(i / k, i % k)] = *v;
+        }
+        out
+    }
+
+    /// The shape of the operand.
+    pub fn shape(&self, graph: &Graph) -> Vec<u64> {
+        graph.constant(self.weights(graph)).map(|t| t.shape().to_vec()).unwrap_or_default()
+    }
+
+    /// Appends some of the rows that one inference multiplies, those with these numbers: `k` values each. `x` is the operand as the caller of a model has it,
+    /// row-major. For convolutions of one group.
+    pub fn rows_of(&self, x: &[f32], numbers: impl Iterator<Item = u64>, out: &mut Vec<f32>) {
+        let k = self.k();
+        let Form::Conv(window) = &self.form else {
+            return numbers.for_each(|row| out.extend_from_slice(&x[row as usize * k..][..k]));
+        };
+        for row in numbers {
+            window.row(x, self.channels * self.groups, row as usize, out);
+        }
+    }
+}
+
+impl Window {
+    /// The window of output position `row`, taps outermost; zeros where it reaches over the edge.
+    fn row(&self, x: &[f32], channels: usize, row: usize, out: &mut Vec<f32>) {
+        let places: usize = self.y.iter().product();
+        let plane: usize = self.x.iter().product();
+        let (image, mut place) = (row / places % self.batch.max(1), row % places);
+        let mut start = vec![0i64; self.y.len()];
+        for d in (0..self.y.len()).rev() {
+            start[d] = (place % self.y[d]) as i64 * self.strides[d] - self.begin[d];
+            place /= self.y[d];
+        }
+        for tap in 0..self.kernel.iter().product() {
+            let (mut left, mut at, mut inside) = (tap, 0usize, true);
+            let mut step = 1;
+            for d in (0..self.kernel.len()).rev() {
+                let i = start[d] + (left % self.kernel[d]) as i64 * self.dilations[d];
+                left /= self.kernel[d];
+                inside &= i >= 0 && (i as usize) < self.x[d];
+                at += i.max(0) as usize * step;
+                step *= self.x[d];
+            }
+            if inside {
+                let first = image * channels * plane + at;
+                out.extend((0..channels).map(|c| x[first + c * plane]));
+            } else {
+                out.extend(std::iter::repeat_n(0.0, channels));
+            }
+        }
+    }
+}
+
+/// The graph with other weights in a layer, and something added to each of its outputs.
+pub fn replace(graph: &mut Graph, layer: &Weighted, weights: Tensor, shift: Option<&[f32]>) {
+    let name = graph.value(layer.weights(graph)).name.clone();
+    let w = graph.add_const(&name, weights);
+    graph.nodes[layer.node].inputs[1] = Some(w);
+    if let Some(shift) = shift.filter(|s| s.iter().any(|x| *x != 0.0)) {
+        add_to_bias(graph, layer, shift);
+    }
+}
+
+/// Adds to the bias of a layer; `matmul`, which has none, is left as it is and so is `gemm` with a C that is not one value per output.
+fn add_to_bias(graph: &mut Graph, layer: &Weighted, shift: &[f32]) {
+    let node = &graph.nodes[layer.node];
+    if node.op.name == "matmul" || node.attrs.float("beta").is_some_and(|b| b != 1.0) {
+        return;
+    }
+    let old = node.inputs.get(2).copied().flatten();
+    let bias = match old.map(|id| graph.constant(id)) {
+        None => vec![0.0; layer.n],
+        Some(Some(t)) if t.len() == layer.n && t.dtype() == DType::F32 => t.to_vec::<f32>(),
+        Some(_) => return,
+    };
+    let shape = old.and_then(|id| graph.constant(id)).map_or(vec![layer.n as u64], |t| t.shape().to_vec());
+    let sum: Vec<f32> = bias.iter().zip(shift).map(|(b, s)| b + s).collect();
+    let name = old.map_or("bias".to_string(), |id| graph.value(id).name.clone());
+    let id = graph.add_const(&name, Tensor::from_vec(&shape, sum));
+    let inputs = &mut graph.nodes[layer.node].inputs;
+    inputs.resize(inputs.len().max(3), None);
+    inputs[2] = Some(id);
+}
+
+/// Does `shift` of [`replace`] reach the result of this layer?
+pub fn takes_shift(graph: &Graph, layer: &Weighted) -> bool {
+    let node = &graph.nodes[layer.node];
+    let constant = |id: ValueId| graph.constant(id).is_some_and(|t| t.len() == layer.n && t.dtype() == DType::F32);
+    let c = node.inputs.get(2).copied().flatten();
+    node.op.name != "matmul" && node.attrs.float("beta").is_none_or(|b| b == 1.0) && c.is_none_or(constant)
+}

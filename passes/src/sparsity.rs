@@ -1,0 +1,117 @@
+//! Which products leave out weights that are zero.
+//!
+//! What   a product whose constant weights are mostly zero gets `sparse` in its attribute `schedule`, with the tile whose panels share most zeros.
+//! When   after fusion, beside Winograd's algorithm, which is the other way not to multiply directly.
+//! Why    models are pruned in training, or by a search; what all columns of a panel multiply by zero takes neither time nor memory in a list.
+//! Class  exact for numbers, but a zero no longer makes NaN of an infinity or of NaN: `--math=strict` forbids it for floats. Integers have neither.
+//! Paper  Ma et al., "PCONV: The Missing but Desirable Sparsity in DNN Weight Pruning", 2020; Guo et al., "Accelerating Sparse DNN Models without
+//!        Hardware-Support via Tile-Wise Sparsity", 2020.
+//! Misses extents that come with the call, depthwise and transposed convolutions, recurrent cells, zero points of weights other than 0 (128 of u8).
+//!
+//! The ways of a layer are lowered, counted and priced by the model of the target (`onnxc_ir::workload::latency`), so that what is compared is the code.
+
+use onnxc_egraph::RuleClass;
+use onnxc_ir::lir::BufKind;
+use onnxc_ir::plan::Step;
+use onnxc_ir::target::TargetDesc;
+use onnxc_ir::workload::{Work, latency};
+use onnxc_ir::{DType, Graph, Tensor};
+use onnxc_ops::schedule::{self, Choice};
+use onnxc_ops::winograd;
+
+use crate::choose::Way;
+use crate::layer::Layer;
+use crate::{Math, plan};
+
+/// What the choice does to floats.
+pub const CLASS: RuleClass = RuleClass::Bounded;
+
+/// What a list must gain over all weights by the model, which errs by as much.
+const LEAST_GAIN: f64 = 0.15;
+
+/// Elements of weights that are looked at to tell whether they have zeros.
+const SAMPLE: usize = 4096;
+
+/// Has the node constant weights with so many zeros that lists may pay, where `math` permits them?
+pub fn fits(graph: &Graph, node: &onnxc_ir::graph::Node, math: Math) -> bool {
+    weights(graph, node).is_some_and(|w| (w.dtype() != DType::F32 || math.allows(CLASS)) && has_zeros(w))
+}
+
+/// The constant weights of a product.
+pub fn weights<'g>(graph: &'g Graph, node: &onnxc_ir::graph::Node) -> Option<&'g Tensor> {
+    let operand = schedule::weights(node.op.name)?;
+    graph.constant(node.inputs.get(operand).copied().flatten()?)
+}
+
+/// The algorithms that compute a layer in tiles.
+fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
+    let (node, inputs) = (layer.node(), layer.inputs());
+    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
+    let fits = node.op.name == "conv" && math.allows(crate::winograd::CLASS) && winograd::fits(&node.attrs, x, w);
+    winograd::ALGORITHMS.iter().filter(|_| fits).map(|a| a.0).collect()
+}
+
+/// The ways of a layer that [`fits`], among `around` bytes of constants; none if no list is worth it.
+pub fn ways(layer: &Layer, target: &TargetDesc, math: Math, around: u64) -> Vec<Way> {
+    let way = |choice: Choice| way(layer, choice, target, around);
+    let Some(direct) = way(Choice::default()) else { return Vec::new() };
+    let lists = choices(layer, target, math).into_iter().filter_map(way);
+    let mut ways: Vec<Way> = lists.filter(|list| list.time < direct.time * (1.0 - LEAST_GAIN)).collect();
+    if !ways.is_empty() {
+        ways.push(direct);
+        ways.extend(algorithms(layer, math).into_iter().map(Choice::algorithm).filter_map(way));
+    }
+    ways
+}
+
+/// The choices that leave zeros out of a layer that [`fits`].
+pub fn choices(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<Choice> {
+    let node = layer.node();
+    let direct = schedule::sparse(node.op.name, &node.attrs, &layer.inputs(), target);
+    let with = |name| direct.iter().map(move |list| Choice { algorithm: Some(name), ..list.clone() });
+    let tiled: Vec<Choice> = algorithms(layer, math).into_iter().flat_map(with).collect();
+    direct.into_iter().chain(tiled).collect()
+}
+
+/// A layer computed in one way: cycles by the model of the target.
+fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Option<Way> {
+    let plan = plan::plan(&layer.alone(&choice), target).ok()?;
+    let own = |step: &Step| match step {
+        Step::Call { func, places, origins, .. } if origins.iter().any(|o| o == crate::layer::OWN) => {
+            let work = Work::of(func, &[]);
+            let traffic = work.traffic(func, places);
+            let time = latency::predict(target, &work, &traffic, around, target.lanes == 1).seconds * target.machine.ghz * 1e9;
+            let bytes = func.bufs.iter().map(|b| if let BufKind::Const(blob) = &b.kind { blob.bytes() } else { 0 }).sum();
+            Some((time, bytes))
+        }
+        _ => None,
+    };
+    let steps: Vec<(f64, u64)> = plan.steps.iter().filter_map(own).collect();
+    let sum = steps.iter().fold((0.0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+    (!steps.is_empty()).then_some(Way { choice, time: sum.0, bytes: sum.1 })
+}
+
+/// What tells weights of the same type apart where zeros are left out: a hash of the places of their zeros (Fowler, Noll, Vo), if they have enough.
+pub fn pattern(w: &Tensor) -> Option<u64> {
+    let step = |hash: u64, zero: bool| (hash ^ u64::from(zero)).wrapping_mul(0x100_0000_01b3);
+    has_zeros(w).then(|| zeros(w).fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+/// Of each element, whether it is zero: 128 of unsigned bytes, from which kernels take as much.
+fn zeros(w: &Tensor) -> impl Iterator<Item = bool> {
+    let middle = if w.dtype() == DType::U8 { 128 } else { 0 };
+    w.bytes().chunks_exact(w.dtype().bytes() as usize).map(move |element| element.iter().all(|b| *b == middle))
+}
+
+/// Are enough of some elements zero? Trained floats never are; bytes are without being left out, where they are small.
+fn has_zeros(w: &Tensor) -> bool {
+    let size = w.dtype().bytes() as usize;
+    let n = w.bytes().len() / size.max(1);
+    if n == 0 || !matches!(w.dtype(), DType::F32 | DType::I8 | DType::U8) {
+        return false;
+    }
+    // An odd stride, so that all channels and positions are seen.
+    let step = (n / SAMPLE.min(n)) | 1;
+    let seen = n.div_ceil(step);
+    zeros(w).step_by(step).filter(|zero| *zero).count() * if size == 1 { 3 } else { 16 } >= seen
+}

@@ -1,0 +1,126 @@
+//! Which products leave out weights that are zero.
+
+mod support;
+
+use onnxc_ir::kernel::Kernel;
+use onnxc_ir::lir::Stmt;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::plan::{Plan, Step};
+use onnxc_ir::{Graph, Tensor, parse};
+use onnxc_ops::schedule::Choice;
+use onnxc_passes::sparsity::pattern;
+use onnxc_passes::winograd::GROWTH;
+use onnxc_passes::{Math, choose, plan};
+use support::machine;
+
+const SHAPE: [u64; 4] = [64, 64, 3, 3];
+
+/// Weights of which the positions (filter, channel, tap) that `left` names are not zero.
+fn weights(left: impl Fn(u64, u64, u64) -> bool) -> Vec<i8> {
+    let coordinates = (0..64).flat_map(|f| (0..64).flat_map(move |c| (0..9).map(move |t| (f, c, t))));
+    coordinates.map(|(f, c, t)| if left(f, c, t) { 1 + ((f + 3 * c + t) % 9) as i8 } else { 0 }).collect()
+}
+
+/// Half of the channels, and 4 of 9 positions of those, the same for 32 filters and four channels.
+fn grouped(f: u64, c: u64, t: u64) -> bool {
+    let (group, channels) = (f / 32, c / 4);
+    (channels + group) % 2 == 0 && (t + channels + group) % 9 < 4
+}
+
+fn graph(text: &str, w: &Tensor) -> Graph {
+    let ballast = || Tensor::from_vec(&[1 << 16], vec![0.5f32; 1 << 16]);
+    let blob = |hash: u64| Some(if hash == 1 { w.clone() } else { ballast() });
+    parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn conv(left: impl Fn(u64, u64, u64) -> bool) -> Graph {
+    let text = "graph @f(%x: f32[1,64,28,28], %z: f32[65536]) {
+  %w = const f32[64,64,3,3] blob(0000000000000001)
+  %b = const f32[65536] blob(0000000000000002)
+  %y = conv %x, %w, _ {pads = ints[1, 1, 1, 1]} : f32[1,64,28,28] @\"layer\"
+  %o = add %z, %b : f32[65536] @\"sum\"
+  return %y, %o
+}";
+    graph(text, &Tensor::from_vec(&SHAPE, weights(left).into_iter().map(f32::from).collect()))
+}
+
+fn conv_integer(left: impl Fn(u64, u64, u64) -> bool) -> Graph {
+    let text = "graph @f(%x: u8[1,64,28,28]) {
+  %w = const i8[64,64,3,3] blob(0000000000000001)
+  %y = conv_integer %x, %w, _, _ {pads = ints[1, 1, 1, 1]} : i32[1,64,28,28] @\"layer\"
+  return %y
+}";
+    graph(text, &Tensor::from_vec(&SHAPE, weights(left)))
+}
+
+/// The choice for the first node, and the plan.
+fn chosen(graph: &Graph, math: Math) -> (String, Plan) {
+    let after = choose::by_costs(graph, &machine(), GROWTH, math);
+    onnxc_ir::verify::verify(&after).unwrap_or_else(|e| panic!("{}", e.join("\n")));
+    let plan = plan::plan(&after, &machine()).unwrap_or_else(|e| panic!("{e:?}"));
+    (Choice::of(&after.nodes[0].attrs).to_string(), plan)
+}
+
+fn lists(plan: &Plan) -> usize {
+    fn of(block: &[Stmt]) -> usize {
+        let count = |s: &Stmt| match s {
+            Stmt::For { body, .. } | Stmt::While(_, body) => of(body),
+            Stmt::If(_, a, b) => of(a) + of(b),
+            Stmt::Call(Kernel::Tile(k), ..) => usize::from(k.list),
+            _ => 0,
+        };
+        block.iter().map(count).sum()
+    }
+    plan.steps.iter().map(|s| if let Step::Call { func, .. } = s { of(&func.body) } else { 0 }).sum()
+}
+
+#[test]
+fn zeros_that_filters_share_are_left_out() {
+    let (choice, plan) = chosen(&conv(grouped), Math::Fast);
+    assert_eq!(choice, "14x32 sparse");
+    assert!(lists(&plan) > 0);
+    let (_, dense) = chosen(&conv(|_, _, _| true), Math::Strict);
+    // 147 KB of weights become 33 KB, beside 256 KB of other constants.
+    let shrunk = dense.weights_bytes - plan.weights_bytes;
+    assert!((105_000..120_000).contains(&shrunk), "{shrunk} bytes");
+}
+
+#[test]
+fn what_filters_do_not_share_is_not_worth_a_list() {
+    let scattered = |f: u64, c: u64, t: u64| (f * 31 + c * 17 + t * 7).is_multiple_of(2);
+    for left in [&scattered as &dyn Fn(u64, u64, u64) -> bool, &|_, _, _| true, &|_, _, _| false] {
+        let (choice, plan) = chosen(&conv(left), Math::Fast);
+        assert!(choice.starts_with("winograd"), "{choice}");
+        assert_eq!(lists(&plan), 0);
+    }
+    // A few channels less do not make up for four times fewer multiplications.
+    assert!(chosen(&conv(|_, c, _| c < 60), Math::Fast).0.starts_with("winograd"));
+}
+
+#[test]
+fn kernels_that_are_whole_are_left_out_of_winograd_s_products() {
+    let half = |f: u64, c: u64, _| (c + f / 32).is_multiple_of(2);
+    let (choice, plan) = chosen(&conv(half), Math::Fast);
+    assert!(choice.starts_with("winograd") && choice.ends_with("14x32 sparse"), "{choice}");
+    assert!(lists(&plan) > 0);
+}
+
+#[test]
+fn strict_arithmetic_forbids_it_for_floats_only() {
+    let (choice, plan) = chosen(&conv(grouped), Math::Strict);
+    assert_eq!((choice.as_str(), lists(&plan)), ("", 0));
+    for math in [Math::Strict, Math::Fast] {
+        let (choice, plan) = chosen(&conv_integer(grouped), math);
+        assert_eq!(choice, "14x32 sparse");
+        assert!(lists(&plan) > 0);
+    }
+    assert_eq!(chosen(&conv_integer(|_, _, _| true), Math::Fast).0, "");
+}
+
+#[test]
+fn measured_layers_differ_by_their_zeros() {
+    let of = |left: &dyn Fn(u64, u64, u64) -> bool| pattern(&Tensor::from_vec(&SHAPE, weights(left)));
+    assert_eq!(of(&|_, _, _| true), None);
+    assert!(of(&grouped).is_some() && of(&grouped) == of(&grouped));
+    assert_ne!(of(&grouped), of(&|f, c, t| grouped(f, c + 4, t)));
+}
