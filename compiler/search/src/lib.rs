@@ -1,0 +1,82 @@
+//! Compression and compilation as one search: calibration inputs and a budget go in, a [`Recipe`] comes out.
+//!
+//! - [`samples`]: calibration inputs, half to compute with, half held out to measure with.
+//! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
+//! - [`metric`]: how far answers are from the dense model's.
+//! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
+//! - [`assemble`]: the model that a choice makes, repaired layer after layer.
+//! - [`price`]: what each candidate takes on the target.
+//! - [`choose`]: the cheapest choice within a limit of error.
+//! - [`search`]: the loop around all of this.
+//! - [`work`]: results that are kept for the next search.
+//!
+//! How a graph becomes code or a price is the caller's business ([`Backend`]): the crate knows no command line and no target by name.
+
+pub mod assemble;
+pub mod choose;
+pub mod metric;
+pub mod price;
+pub mod recipe;
+pub mod samples;
+pub mod search;
+pub mod taps;
+pub mod work;
+
+use onnxc_codegen::JitModel;
+use onnxc_ir::Graph;
+
+pub use recipe::Recipe;
+pub use samples::Samples;
+
+/// What goes wrong in a search.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model or the data is at fault: what is wrong, and the remedy.
+    #[error("{0}")]
+    Input(String),
+    /// No candidate keeps the budget: the nearest points that there are.
+    #[error("{0}")]
+    Budget(String),
+    /// Our fault.
+    #[error("internal: search: {0}")]
+    Internal(String),
+}
+
+/// Result of a search's parts.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the target makes of a graph.
+#[derive(Clone, Debug, Default)]
+pub struct Cost {
+    /// Predicted seconds of each step, with the ONNX nodes that it does the work of.
+    pub steps: Vec<(Vec<String>, f64)>,
+    /// Bytes of packed weights.
+    pub weight_bytes: u64,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Multiplications of one inference.
+    pub macs: u64,
+}
+
+impl Cost {
+    /// Predicted seconds of an inference.
+    pub fn seconds(&self) -> f64 {
+        self.steps.iter().map(|s| s.1).sum()
+    }
+}
+
+/// The compiler around the search.
+pub trait Backend: Sync {
+    /// Code of a canonical graph for this machine.
+    fn runner(&self, graph: &Graph) -> Result<JitModel>;
+    /// What the graph takes on the target.
+    fn cost(&self, graph: &Graph) -> Result<Cost>;
+    /// Seconds of one inference on this machine, if it is the target.
+    fn measure(&self, graph: &Graph, input: &[&[u8]]) -> Result<Option<f64>>;
+    /// What prices depend on: target, CPU, and what may be done for speed.
+    fn name(&self) -> String;
+    /// Where results are kept.
+    fn store(&self) -> &dyn work::Store;
+    /// Tells the user what is being done, and how much of it is left.
+    fn say(&self, what: &str);
+}

@@ -1,0 +1,210 @@
+//! What every layer of a model becomes, as text that people read and edit, and the tensors beside it.
+//!
+//! The text names layers by the ONNX nodes that they are; what is not named stays as it is. New weights are arrays in a second file, so that a recipe can be
+//! applied without the calibration data: [`apply`] puts them in the graph, and everything behind it is compilation as usual.
+
+use std::collections::BTreeMap;
+
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{Graph, Tensor, ValueId};
+use onnxc_passes::compress::pairs::{self, Integers, Range};
+use onnxc_passes::compress::weighted::{self, Weighted};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// The version of the text that this crate reads and writes.
+pub const VERSION: u32 = 1;
+
+/// A recipe.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// [`VERSION`].
+    pub version: u32,
+    /// SHA-256 of the model file.
+    pub model: String,
+    /// SHA-256 of the file of arrays that lies beside the recipe.
+    pub arrays: String,
+    /// Where it comes from, for people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub about: BTreeMap<String, String>,
+    /// Layers that change.
+    #[serde(rename = "layer", default)]
+    pub layers: Vec<Layer>,
+    /// Values that become integers.
+    #[serde(rename = "activation", default)]
+    pub activations: Vec<Activation>,
+}
+
+/// A layer that changes.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// The ONNX nodes that it does the work of.
+    pub name: String,
+    /// Type of its weights.
+    pub weights: Weights,
+    /// Share of the weights' positions that is kept.
+    pub density: f64,
+    /// Outputs that share positions.
+    pub group: usize,
+    /// Input channels that are kept or dropped together.
+    pub unit: usize,
+    /// Relative error of its result on the data that it was made with.
+    pub error: f64,
+    /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias.
+    pub arrays: String,
+}
+
+/// Type of weights.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// 32-bit floats.
+    F32,
+    /// 8-bit integers with a scale for each output; what they multiply is 8 bits wide too.
+    Int8,
+}
+
+/// A value that becomes integers.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Activation {
+    /// Its name in the graph.
+    pub value: String,
+    /// Distance of neighbouring values.
+    pub scale: f32,
+    /// The integer of zero.
+    pub zero: u8,
+}
+
+/// Arrays by name.
+pub type Arrays = Vec<(String, Tensor)>;
+
+impl Recipe {
+    /// Parses the text.
+    ///
+    /// # Errors
+    /// When it is no recipe of this version; the message says where.
+    pub fn parse(text: &str) -> Result<Recipe> {
+        let recipe: Recipe = toml::from_str(text).map_err(|e| Error::Input(format!("not a recipe: {e}")))?;
+        if recipe.version != VERSION {
+            let why = format!("the recipe has version {}, this program reads version {VERSION}", recipe.version);
+            return Err(Error::Input(format!("{why}: make it anew with --calib")));
+        }
+        Ok(recipe)
+    }
+
+    /// The text.
+    ///
+    /// # Errors
+    /// None that a recipe of this crate has.
+    pub fn text(&self) -> Result<String> {
+        let body = toml::to_string(self).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(format!(
+            "# What each layer of a model becomes; `onnxc compile MODEL --recipe FILE` compiles it. A layer that is taken out stays as it was.\n\n{body}"
+        ))
+    }
+}
+
+/// The fingerprint of arrays: names, types, shapes and bytes.
+pub fn fingerprint(arrays: &Arrays) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in arrays {
+        hash.update(format!("{name} {}{:?}\n", tensor.dtype(), tensor.shape()));
+        hash.update(tensor.bytes());
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A graph with names that recipes may use: every value has its own.
+pub fn named(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    graph.make_names_unique();
+    graph
+}
+
+/// The canonical graph of a model as a recipe wants it.
+///
+/// # Errors
+/// When the recipe names a layer or a value that is not there, or arrays are missing or do not fit. All of them are told at once.
+pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
+    let mut problems = Vec::new();
+    let dense = named(graph);
+    let (all, mut graph) = (weighted::layers(&dense), dense.clone());
+    let ops = OpSet(onnxc_ops::ALL);
+    let mut front = Vec::new();
+    for layer in &recipe.layers {
+        let Some(found) = all.iter().find(|l| l.name == layer.name) else {
+            problems.push(format!("the model has no layer {:?}", layer.name));
+            continue;
+        };
+        match change(&mut graph, ops, found, layer, arrays) {
+            Ok(node) => front.extend(node),
+            Err(why) => problems.push(format!("layer {:?}: {why}", layer.name)),
+        }
+    }
+    let ids: BTreeMap<String, ValueId> =
+        dense.values.iter().enumerate().map(|(i, v)| (v.name.clone(), ValueId(i as u32))).collect();
+    let mut ranges = BTreeMap::new();
+    for a in &recipe.activations {
+        match ids.get(&a.value) {
+            Some(id) if a.scale.is_finite() && a.scale > 0.0 => {
+                ranges.insert(*id, Range { scale: a.scale, zero: a.zero });
+            }
+            Some(_) => problems.push(format!("activation {:?}: its scale must be a positive number", a.value)),
+            None => problems.push(format!("the model has no value {:?}", a.value)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Error::Input(format!("the recipe does not fit the model: {}", problems.join("; "))));
+    }
+    pairs::activations(&mut graph, ops, &ranges);
+    front.append(&mut graph.nodes);
+    graph.nodes = front;
+    graph.make_names_unique();
+    Ok(graph)
+}
+
+fn change(
+    graph: &mut Graph,
+    ops: OpSet,
+    found: &Weighted,
+    layer: &Layer,
+    arrays: &Arrays,
+) -> std::result::Result<Option<onnxc_ir::Node>, String> {
+    let array = |what: &str| arrays.iter().find(|a| a.0 == format!("{}.{what}", layer.arrays)).map(|a| &a.1);
+    let wrong = |what: &str| format!("the array {}.{what} is missing or has another type or shape", layer.arrays);
+    let shape = found.shape(graph);
+    let weights = array("weights").filter(|t| t.shape() == shape).ok_or_else(|| wrong("weights"))?;
+    if let Some(shift) = array("shift") {
+        let shift = shift.try_vec().filter(|s| s.len() == found.n).ok_or_else(|| wrong("shift"))?;
+        let same = graph.constant(found.weights(graph)).cloned().ok_or("its weights are no constant")?;
+        weighted::replace(graph, found, same, Some(&shift));
+    }
+    match layer.weights {
+        Weights::F32 if weights.dtype() == onnxc_ir::DType::F32 => {
+            weighted::replace(graph, found, weights.clone(), None);
+            Ok(None)
+        }
+        Weights::Int8 if weights.dtype() == onnxc_ir::DType::I8 => {
+            let scales =
+                array("scales").and_then(TryVec::try_vec).filter(|s| s.len() == found.n).ok_or_else(|| wrong("scales"))?;
+            Ok(Some(pairs::weights(graph, ops, found, &Integers { values: weights.to_vec(), scales })))
+        }
+        _ => Err(wrong("weights")),
+    }
+}
+
+/// Elements as floats, if they are.
+trait TryVec {
+    fn try_vec(&self) -> Option<Vec<f32>>;
+}
+
+impl TryVec for Tensor {
+    fn try_vec(&self) -> Option<Vec<f32>> {
+        (self.dtype() == onnxc_ir::DType::F32).then(|| self.to_vec::<f32>())
+    }
+}

@@ -1,0 +1,95 @@
+//! Calibration inputs.
+
+use onnxc_ir::tensor::Bytes;
+use onnxc_ir::{DType, Graph, Tensor, TensorType};
+
+use crate::{Error, Result};
+
+/// Inputs of a model, several of each.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// How many.
+    pub count: usize,
+    /// For each input of the model: all samples behind each other.
+    stacked: Vec<Tensor>,
+    /// Type and shape of one.
+    types: Vec<(DType, Vec<u64>)>,
+}
+
+impl Samples {
+    /// From arrays with a leading axis that counts samples. A sample has the shape of the model's input, or that without its leading 1.
+    ///
+    /// # Errors
+    /// When an input is missing, or types and shapes do not fit.
+    pub fn new(graph: &Graph, arrays: &[(String, Tensor)]) -> Result<Samples> {
+        let inputs: Vec<(String, TensorType)> =
+            graph.inputs.iter().map(|id| (graph.value(*id).name.clone(), graph.ty(*id).clone())).collect();
+        Samples::of_types(&inputs, arrays)
+    }
+
+    /// The same for inputs of these names and types.
+    ///
+    /// # Errors
+    /// As [`Samples::new`].
+    pub fn of_types(inputs: &[(String, TensorType)], arrays: &[(String, Tensor)]) -> Result<Samples> {
+        let (mut stacked, mut types, mut problems, mut count) = (Vec::new(), Vec::new(), Vec::new(), None);
+        for (name, ty) in inputs {
+            let Some((_, tensor)) = arrays.iter().find(|a| a.0 == *name) else {
+                let there: Vec<&str> = arrays.iter().map(|a| a.0.as_str()).collect();
+                problems.push(format!("no array is named {name:?} like the model's input; there are {}", there.join(", ")));
+                continue;
+            };
+            let want = ty.const_shape().unwrap_or_default();
+            let (n, sample) = tensor.shape().split_first().map_or((0, &[][..]), |(n, rest)| (*n as usize, rest));
+            let fits = sample == want || want.first() == Some(&1) && sample == &want[1..];
+            if tensor.dtype() != ty.dtype || !fits {
+                let (dtype, shape) = (tensor.dtype(), tensor.shape());
+                problems.push(format!("{name:?} is {dtype}{shape:?}: samples of {ty} are needed, with one more leading axis"));
+                continue;
+            }
+            if *count.get_or_insert(n) != n {
+                problems.push(format!("{name:?} has {n} samples, other inputs have {}", count.unwrap_or(0)));
+            }
+            stacked.push(tensor.clone());
+            types.push((tensor.dtype(), want));
+        }
+        match count {
+            _ if !problems.is_empty() => Err(Error::Input(problems.join("; "))),
+            Some(count) if count > 0 => Ok(Samples { count, stacked, types }),
+            _ => Err(Error::Input("there are no samples".to_string())),
+        }
+    }
+
+    /// A fingerprint of all of them.
+    pub fn fingerprint(&self) -> String {
+        crate::work::fingerprint(self.stacked.iter())
+    }
+
+    /// The inputs of sample `i`.
+    pub fn get(&self, i: usize) -> Vec<&[u8]> {
+        let part = |t: &'_ Tensor| {
+            let bytes = t.bytes().len() / self.count;
+            i * bytes..(i + 1) * bytes
+        };
+        self.stacked.iter().map(|t| &t.bytes()[part(t)]).collect()
+    }
+
+    /// The inputs of sample `i` as tensors of the model's shapes.
+    pub fn tensors(&self, i: usize) -> Vec<Tensor> {
+        let tensor = |(bytes, (dtype, shape)): (&[u8], &(DType, Vec<u64>))| {
+            let tensor = Tensor::from_bytes(*dtype, shape.clone(), Bytes::new(bytes.to_vec()));
+            tensor.expect("internal: search: a sample has the bytes of its shape")
+        };
+        self.get(i).into_iter().zip(&self.types).map(tensor).collect()
+    }
+
+    /// The samples to compute with: every other one.
+    pub fn fit(&self) -> Vec<usize> {
+        (0..self.count).filter(|i| i % 2 == 0 || self.count == 1).collect()
+    }
+
+    /// The samples that are held out, to measure with.
+    pub fn held_out(&self) -> Vec<usize> {
+        (0..self.count).filter(|i| i % 2 == 1 || self.count == 1).collect()
+    }
+}
