@@ -1,8 +1,10 @@
 //! The command line: commands, flags, help.
 
+mod compression;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use compression::{Budget, Compress, Metric, Objective, Technique};
 
 /// onnxc compiles ONNX models to native code.
 #[derive(Parser, Debug)]
@@ -66,9 +68,15 @@ pub enum Command {
     #[command(after_help = "Examples:
   onnxc compile magika.onnx -o magika.a --shape bytes=1,2048
   onnxc compile model.onnx -o model.o --emit=obj,header --target riscv64gc-unknown-linux-gnu --cpu rv64gcv
-  onnxc compile model.onnx -o model.a --weights=file --max-threads 4
-  onnxc compile model.onnx -o model.a --cpu native --tune")]
+  onnxc compile model.onnx -o model.a --cpu native --tune
+  onnxc compile model.onnx -o model.a --calib inputs.npz --max-drop 1%      writes model.recipe too
+  onnxc compile model.onnx -o model.a --recipe model.recipe")]
     Compile(Compile),
+    /// Search for the points between the dense model and the smallest and fastest one that calibration inputs allow; write each as a recipe.
+    #[command(after_help = "Example:
+  onnxc compress model.onnx --calib inputs.npz --cpu native --front points/
+  onnxc compile model.onnx -o model.a --cpu native --recipe points/point_03.recipe")]
+    Compress(Compress),
     /// Run a model on inputs from files.
     #[command(after_help = "Example:
   onnxc run model.onnx --inputs data.npz --outputs out/")]
@@ -160,6 +168,12 @@ pub struct Freedom {
     /// Measuring.
     #[command(flatten)]
     pub tuning: Tuning,
+    /// Compress the model as this recipe says, which `compile --calib` or `compress` has written; its arrays lie beside it (FILE.npz).
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// A recipe that is in memory.
+    #[arg(skip)]
+    pub found: Option<std::sync::Arc<crate::compress::Loaded>>,
 }
 
 /// Choices by measurement.
@@ -194,7 +208,8 @@ pub enum Size {
 
 impl Default for Freedom {
     fn default() -> Freedom {
-        Freedom { math: Math::Fast, max_size: Size::Times(onnxc_passes::winograd::GROWTH), tuning: Tuning::default() }
+        let max_size = Size::Times(onnxc_passes::winograd::GROWTH);
+        Freedom { math: Math::Fast, max_size, tuning: Tuning::default(), recipe: None, found: None }
     }
 }
 
@@ -263,6 +278,9 @@ pub struct Compile {
     /// Looking inside.
     #[command(flatten)]
     pub debugging: Debugging,
+    /// Compression.
+    #[command(flatten)]
+    pub budget: Budget,
     /// Output file; the other outputs lie beside it with their own endings.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -312,6 +330,9 @@ pub struct Run {
     /// Use the reference interpreter instead of compiled code.
     #[arg(long)]
     pub interpret: bool,
+    /// The inputs are a `.npz` whose arrays have one more leading axis that counts samples: every sample is run, and the outputs are stacked the same way.
+    #[arg(long)]
+    pub samples: bool,
 }
 
 /// `verify`.

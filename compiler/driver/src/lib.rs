@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod commands;
+mod compress;
 pub mod data;
 pub mod fault;
 pub mod nir;

@@ -9,8 +9,8 @@ use onnxc_ir::dim::DimBounds;
 use onnxc_ir::plan::Plan;
 use onnxc_ir::{Attr, Graph, ValueId, text, verify};
 use onnxc_onnx::Port;
+use onnxc_passes::choose;
 use onnxc_passes::plan::{self, Lowered};
-use onnxc_passes::winograd;
 use onnxc_targets::Target;
 use sha2::Digest;
 
@@ -19,7 +19,7 @@ use crate::commands::constant_bytes;
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::progress::Progress;
-use crate::{nir, plan_text, reproducer, sizes, tune};
+use crate::{compress, nir, plan_text, reproducer, sizes, tune};
 
 /// A pass of the pipeline.
 pub struct Pass {
@@ -34,6 +34,7 @@ pub struct Pass {
 
 enum Run {
     Import,
+    Compress,
     Graph(fn(&Graph, &Target, &Freedom) -> Graph),
     Choose,
     Lower,
@@ -52,6 +53,12 @@ pub const PASSES: &[Pass] = &[
         run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Canonicalize, g, &t.desc).0),
     },
     Pass {
+        phase: "compress",
+        name: "compress",
+        about: "with --recipe weights and integers as it says; then canonicalisation again",
+        run: Run::Compress,
+    },
+    Pass {
         phase: "fuse",
         name: "fuse",
         about: "elementwise work into maps and epilogues (e-graph)",
@@ -60,8 +67,14 @@ pub const PASSES: &[Pass] = &[
     Pass {
         phase: "choose",
         name: "choose",
-        about: "algorithms of convolutions of 3 by 3; with --tune algorithm, tile and loops of every product, by measurement",
+        about: "algorithms of convolutions of 3 by 3, lists for weights with zeros; with --tune all of every product, by measurement",
         run: Run::Choose,
+    },
+    Pass {
+        phase: "choose",
+        name: "row-chain",
+        about: "convolutions one behind the other, some rows at a time",
+        run: Run::Graph(|g, t, _| onnxc_passes::row_chain::run(g, &t.desc)),
     },
     Pass {
         phase: "layout",
@@ -88,8 +101,7 @@ fn choose(graph: &Graph, target: &Target, freedom: &Freedom, progress: &Progress
     if freedom.tuning.tune {
         return tune::run(graph, (target, freedom), growth, progress);
     }
-    let allowed = freedom.math().allows(winograd::CLASS);
-    Ok(if allowed { winograd::run(graph, &target.desc, growth) } else { graph.clone() })
+    Ok(choose::by_costs(graph, &target.desc, growth, freedom.math()))
 }
 
 /// What the pipeline has made so far.
@@ -242,6 +254,29 @@ pub fn limits(given: &[(String, u64)]) -> Done<onnxc_onnx::Limits> {
     Ok(limits)
 }
 
+/// The model as passes before `compress` leave it, and the SHA-256 of its file.
+pub fn canonical(model: &Model, target: &Target, freedom: &Freedom) -> Done<(Graph, [u8; 32])> {
+    let (graph, imported) = import(model)?;
+    let sha256 = imported.map_or_else(|| sha2::Sha256::digest(text::print(&graph)).into(), |i| i.hash);
+    compilable(&graph)?;
+    Ok((onnxc_passes::run_within(freedom.math(), onnxc_passes::Phase::Canonicalize, &graph, &target.desc).0, sha256))
+}
+
+/// The plan of a graph that may need canonicalisation: every pass from there on, for searches. Without measurements.
+pub fn plan_of(graph: &Graph, target: &Target, freedom: &Freedom) -> Done<(Graph, Plan)> {
+    let mut graph = graph.clone();
+    for pass in PASSES {
+        graph = match pass.run {
+            Run::Graph(pass_fn) => pass_fn(&graph, target, freedom),
+            Run::Choose => choose::by_costs(&graph, &target.desc, onnxc_passes::winograd::GROWTH, freedom.math()),
+            _ => graph,
+        };
+    }
+    compilable(&graph)?;
+    let plan = plan::plan(&graph, &target.desc).map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
+    Ok((graph, plan))
+}
+
 /// Runs every pass up to the plan.
 pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &Debugging) -> Done<Compiled> {
     prepare(debugging)?;
@@ -270,6 +305,9 @@ pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &De
                 State::Graph(g)
             }
             (Run::Graph(pass_fn), State::Graph(g)) => State::Graph(times.measure(pass.name, || pass_fn(&g, target, freedom))),
+            (Run::Compress, State::Graph(g)) => {
+                State::Graph(times.measure(pass.name, || compress::run(&g, target, freedom, &sha256))?)
+            }
             (Run::Choose, State::Graph(g)) => State::Graph(times.measure(pass.name, || choose(&g, target, freedom, &progress))?),
             (Run::Lower, State::Graph(g)) => {
                 compilable(&g)?;

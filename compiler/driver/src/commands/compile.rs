@@ -28,7 +28,13 @@ pub fn compile(args: &Compile) -> Done<()> {
     });
     let emit = if args.emit.is_empty() { default_emit(&output) } else { args.emit.clone() };
     let name = args.name.clone().unwrap_or_else(|| prefix(&output));
-    let mut built = build(args, &target, &emit)?;
+    let found = crate::compress::find(&args.model, &target, &args.freedom, &args.budget)?;
+    let (mut freedom, mut model) = (args.freedom.clone(), &args.model);
+    if let Some((loaded, shaped)) = &found {
+        (freedom.found, model) = (Some(loaded.clone()), shaped);
+    }
+    let mut built = build(args, model, (&target, &freedom), &emit)?;
+    built.compression = crate::compress::report(&freedom)?;
     let progress = crate::progress::Progress::start("codegen");
     let weights = match &args.weights {
         cli::Weights::Embed => Weights::Embed,
@@ -47,7 +53,10 @@ pub fn compile(args: &Compile) -> Done<()> {
     let object = built.times.measure("codegen", || compile_object(plans, &target, &options)).map_err(codegen_fault)?;
     progress.say("writing");
     // Everything is there before anything is written.
-    let files = files(&emit, &output, &built, &target, &options, &object)?;
+    let mut files = files(&emit, &output, &built, &target, &options, &object)?;
+    if let Some((found, _)) = &found {
+        files.extend(found.files(&output.with_extension("recipe"))?);
+    }
     built.times.measure("write", || files.iter().try_for_each(|(path, contents)| write_contents(path, contents)))?;
     drop(progress);
     built.times.report(&args.debugging)
@@ -63,6 +72,8 @@ struct Built {
     sha256: [u8; 32],
     times: Times,
     live_bytes: Vec<u64>,
+    /// The recipe, for the report.
+    compression: Option<serde_json::Value>,
 }
 
 impl Built {
@@ -70,19 +81,19 @@ impl Built {
     fn new(compiled: Compiled) -> (Built, Plan) {
         let Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes } = compiled;
         let plans = Variants { dims: Vec::new(), plans: Vec::new() };
-        (Built { graph, plans, inputs, outputs, sha256, times, live_bytes: vec![live_bytes] }, plan)
+        (Built { graph, plans, inputs, outputs, sha256, times, live_bytes: vec![live_bytes], compression: None }, plan)
     }
 }
 
-fn build(args: &Compile, target: &Target, emit: &[Emit]) -> Done<Built> {
-    let (names, choices) = sizes::choices(&args.model)?;
+fn build(args: &Compile, model: &cli::Model, (target, freedom): (&Target, &cli::Freedom), emit: &[Emit]) -> Done<Built> {
+    let (names, choices) = sizes::choices(model)?;
     if !names.is_empty() && emit.contains(&Emit::Ir) {
         return Err(Fault::Usage("--emit=ir shows one graph: give each --dim one value".to_string()));
     }
     let mut built: Option<Built> = None;
     let mut merge = Merge::new(names.clone());
     for (values, model) in choices {
-        let (mut one, plan) = Built::new(pipeline::compile(&model, target, &args.freedom, &args.debugging)?);
+        let (mut one, plan) = Built::new(pipeline::compile(&model, target, freedom, &args.debugging)?);
         if names.is_empty() {
             one.plans.plans.push((values, plan));
             return Ok(one);
@@ -217,6 +228,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
         "winograd": super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)),
+        "compression": built.compression,
         "stack_bytes": object.stack_bytes, "kernels": object.kernels, "functions": object.functions,
     });
     format!("{report:#}\n").into_bytes()

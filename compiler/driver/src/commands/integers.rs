@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use onnxc_ir::Graph;
-use onnxc_passes::Phase;
 use onnxc_passes::canonicalize::quantized::report::{self, Row};
 use onnxc_passes::winograd::{self, Chosen};
+use onnxc_passes::{Math, Phase, choose};
 use serde_json::json;
 
 use crate::fault::{Done, Fault};
@@ -21,7 +21,7 @@ pub fn rows(graph: &Graph) -> Done<(Vec<Row>, Vec<Chosen>)> {
     let target = onnxc_targets::describe(&host, "", 1).map_err(|e| Fault::Usage(e.to_string()))?;
     let canonical = onnxc_passes::run(Phase::Canonicalize, graph, &target.desc).0;
     let fused = onnxc_passes::run(Phase::Fuse, &canonical, &target.desc).0;
-    let tiled = winograd::chosen(&winograd::run(&fused, &target.desc, winograd::GROWTH));
+    let tiled = winograd::chosen(&choose::by_costs(&fused, &target.desc, winograd::GROWTH, Math::Fast));
     Ok((report::rows(graph, &fused), tiled))
 }
 

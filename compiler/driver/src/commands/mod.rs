@@ -23,6 +23,7 @@ use crate::fault::{Done, Fault};
 pub fn run(command: Command) -> Done<()> {
     match command {
         Command::Compile(args) => compile::compile(&args),
+        Command::Compress(args) => crate::compress::front::compress(&args),
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => run::verify(&args),
         Command::Bench(args) => bench::bench(&args),
@@ -40,6 +41,7 @@ impl Command {
     pub fn file(&self) -> String {
         let model = match self {
             Command::Compile(a) => &a.model,
+            Command::Compress(a) => &a.model,
             Command::Run(a) => &a.model,
             Command::Verify(a) => &a.model,
             Command::Bench(a) => &a.model,
@@ -52,7 +54,7 @@ impl Command {
 }
 
 /// The machine that the command line names. `cpu` is the CPU when it names none.
-fn target(machine: &Machine, cpu: &str, threads: u32) -> Done<Target> {
+pub fn target(machine: &Machine, cpu: &str, threads: u32) -> Done<Target> {
     let host = target_lexicon::Triple::host().to_string();
     let triple = machine.target.as_deref().unwrap_or(&host);
     let threads = machine.max_threads.unwrap_or(threads);

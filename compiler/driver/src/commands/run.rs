@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Tensor};
+use onnxc_search::Samples;
 
 use super::engine::{self, Engine};
 use crate::cli::{Extent, Model, Run, Verify};
-use crate::data;
+use crate::data::{self, npy};
 use crate::fault::{Diagnostic, Done, Fault};
 
 /// `onnxc run`.
 pub fn run(args: &Run) -> Done<()> {
+    if args.samples {
+        return run_samples(args);
+    }
     let model = &with_shapes(&args.model, &args.inputs)?;
     let threads = args.machine.max_threads.unwrap_or(1);
     let engine = if args.interpret {
@@ -21,6 +26,42 @@ pub fn run(args: &Run) -> Done<()> {
     let (inputs, kind) = data::read(&args.inputs, "input", &engine.inputs)?;
     let outputs = engine.run(&inputs, threads)?;
     data::write(&args.outputs, kind, &engine.outputs, &outputs)
+}
+
+/// Every sample of an `.npz` file, outputs stacked.
+fn run_samples(args: &Run) -> Done<()> {
+    let arrays = npy::parse_npz(&std::fs::read(&args.inputs).map_err(|e| Fault::file(&args.inputs, e))?);
+    let arrays = arrays.map_err(|e| Fault::file(&args.inputs, e))?;
+    let model = &crate::compress::with_sample_shapes(&args.model, &arrays)?;
+    let threads = args.machine.max_threads.unwrap_or(1);
+    let engine = if args.interpret {
+        engine::interpreter(model)?
+    } else {
+        engine::jit(model, &super::this_machine(&args.machine, threads)?, &args.freedom, &args.debugging)?.0
+    };
+    let samples = Samples::of_types(&engine.inputs.slots, &arrays).map_err(|e| Fault::file(&args.inputs, e))?;
+    let mut stacked: Vec<(Vec<u64>, Vec<u8>)> = vec![(Vec::new(), Vec::new()); engine.outputs.slots.len()];
+    for i in 0..samples.count {
+        let inputs: Vec<Tensor> = samples.tensors(i);
+        for ((shape, bytes), output) in stacked.iter_mut().zip(engine.run(&inputs, threads)?) {
+            // A batch of one is the sample axis.
+            let own = output.shape().strip_prefix(&[1]).unwrap_or(output.shape());
+            if i > 0 && shape[..] != *own {
+                return Err(Fault::model(
+                    "data::samples",
+                    format!("sample {i}: an output is {own:?}, of samples before {shape:?}: they cannot be stacked"),
+                ));
+            }
+            *shape = own.to_vec();
+            bytes.extend_from_slice(output.bytes());
+        }
+    }
+    let tensors = stacked.into_iter().zip(&engine.outputs.slots).map(|((shape, bytes), (_, ty))| {
+        let shape = std::iter::once(samples.count as u64).chain(shape).collect();
+        Tensor::from_bytes(ty.dtype, shape, Bytes::new(bytes))
+            .ok_or_else(|| Fault::Internal("samples of an output have another size".to_string()))
+    });
+    data::write(&args.outputs, data::Kind::Npy, &engine.outputs, &tensors.collect::<Done<Vec<Tensor>>>()?)
 }
 
 /// The model with its open inputs fixed to the shapes of the files, and sequences to their lengths, where the command line leaves them open.

@@ -230,7 +230,7 @@ fn legend(out: &mut String, named: &[&Timed], report: &Report) {
 }
 
 /// Text for XML: its special characters, and those that it cannot have, which names in a model may contain.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -15,7 +15,7 @@ use onnxc_ir::{Attr, Graph};
 use onnxc_ops::schedule::{self, Choice};
 use onnxc_passes::choose::{self, Way};
 use onnxc_passes::layer::{Layer, layers};
-use onnxc_passes::{plan, winograd};
+use onnxc_passes::{plan, sparsity, winograd};
 use onnxc_targets::Target;
 
 use crate::cli::{Freedom, Math, Tuning};
@@ -47,9 +47,8 @@ pub fn run(graph: &Graph, (target, freedom): (&Target, &Freedom), growth: f64, p
     }
     let ways = |graph: &Graph| -> Vec<Vec<Way>> {
         let of = |(node, layer): (_, Option<Layer>)| {
-            let times = layer.and_then(|l| cache.get(&l.signature()).map(|t| ways(graph, &l, t, target)));
-            let analytical = || if freedom.math == Math::Fast { winograd::ways(graph, node, &target.desc) } else { Vec::new() };
-            times.unwrap_or_else(analytical)
+            let times = layer.as_ref().and_then(|l| cache.get(&l.signature()).map(|t| ways(graph, l, t, target)));
+            times.unwrap_or_else(|| choose::analytical(graph, node, layer.as_ref(), (&target.desc, freedom.math()), around))
         };
         graph.nodes.iter().zip(layers(graph)).map(of).collect()
     };
@@ -58,7 +57,7 @@ pub fn run(graph: &Graph, (target, freedom): (&Target, &Freedom), growth: f64, p
 
 /// Measured ways of a layer.
 fn ways(graph: &Graph, layer: &Layer, times: &Times, target: &Target) -> Vec<Way> {
-    let usual = candidates(layer, target, true).into_iter().next();
+    let usual = candidates(layer, target, onnxc_passes::Math::Fast).into_iter().next();
     let way = |(choice, ns): (&Choice, &u64)| {
         let time = *ns as f64 * if usual.as_ref() == Some(choice) { 1.0 - NOISE } else { 1.0 };
         Way { choice: choice.clone(), time, bytes: winograd::bytes(graph, layer.node(), choice).unwrap_or(0) }
@@ -66,9 +65,13 @@ fn ways(graph: &Graph, layer: &Layer, times: &Times, target: &Target) -> Vec<Way
     times.iter().map(way).collect()
 }
 
-fn candidates(layer: &Layer, target: &Target, bounded: bool) -> Vec<Choice> {
-    let node = layer.node();
-    schedule::candidates(node.op.name, &node.attrs, &layer.inputs(), (layer.is_constant(1), bounded), &target.desc)
+fn candidates(layer: &Layer, target: &Target, math: onnxc_passes::Math) -> Vec<Choice> {
+    let (node, inputs, bounded) = (layer.node(), layer.inputs(), math.allows(winograd::CLASS));
+    let mut list = schedule::candidates(node.op.name, &node.attrs, &inputs, (layer.is_constant(1), bounded), &target.desc);
+    if sparsity::fits(layer.graph(), node, math) {
+        list.extend(sparsity::choices(layer, &target.desc, math));
+    }
+    list
 }
 
 /// Times of all layers of a graph and its bodies that the cache does not have.
@@ -86,7 +89,7 @@ fn measure_missing(
         if known || layer.constant_bytes() > MOST_WEIGHTS || Choice::of(&layer.node().attrs) != Choice::default() {
             return;
         }
-        let plans = plans(layer, target, freedom.math == Math::Fast);
+        let plans = plans(layer, target, freedom.math());
         if plans.len() > 1 {
             missing.insert(signature, plans);
         }
@@ -111,9 +114,9 @@ fn collect(graph: &Graph, f: &mut dyn FnMut(&Layer)) {
 }
 
 /// The ways to compute a layer that come out as different code.
-fn plans(layer: &Layer, target: &Target, bounded: bool) -> Vec<(Choice, Plan)> {
+fn plans(layer: &Layer, target: &Target, math: onnxc_passes::Math) -> Vec<(Choice, Plan)> {
     let mut plans: Vec<(Choice, Plan)> = Vec::new();
-    for choice in candidates(layer, target, bounded) {
+    for choice in candidates(layer, target, math) {
         // What has no code alone has none in the model either, where that is told.
         let Ok(plan) = plan::plan(&layer.alone(&choice), &target.desc) else { return Vec::new() };
         if plans.iter().all(|(_, p)| p.steps != plan.steps || p.weights != plan.weights) {
@@ -144,9 +147,14 @@ fn path(tuning: &Tuning) -> Done<PathBuf> {
     if let Some(path) = &tuning.tune_cache {
         return Ok(path.clone());
     }
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
     let missing =
         || Fault::Usage("neither XDG_CACHE_HOME nor HOME says where measurements are kept: pass --tune-cache FILE".into());
-    cache.map(|c| c.join("onnxc").join("tune.jsonl")).ok_or_else(missing)
+    cache_folder().map(|c| c.join("tune.jsonl")).ok_or_else(missing)
+}
+
+/// Our part of the user's cache folder, if there is one.
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.map(|c| c.join("onnxc"))
 }

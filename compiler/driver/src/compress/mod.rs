@@ -1,0 +1,240 @@
+//! Compression: recipes from files, recipes from a search, and the pass that applies them.
+
+mod backend;
+pub mod front;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onnxc_codegen::Contents;
+use onnxc_ir::{Graph, Tensor};
+use onnxc_search::recipe::{self, Arrays};
+use onnxc_search::search::{Found, Goal, Search, describe};
+use onnxc_search::{Backend, Error, Recipe, Samples};
+use onnxc_targets::Target;
+
+use crate::cli::{self, Budget, Extent, Freedom, Model, Technique};
+use crate::data::npy;
+use crate::fault::{Diagnostic, Done, Fault};
+use crate::pipeline;
+use backend::Host;
+use front::Taken;
+
+/// Points of the metric that compression may cost where the command line does not say.
+const MAX_DROP: f64 = 0.01;
+
+/// A recipe with its arrays.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The text.
+    pub recipe: Recipe,
+    /// What it refers to.
+    pub arrays: Arrays,
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Fault {
+        match e {
+            Error::Input(why) => Fault::Model(vec![Diagnostic::new("compress::input", why)]),
+            Error::Budget(why) => Fault::Model(vec![Diagnostic::new("compress::budget", why)]),
+            Error::Internal(why) => Fault::Internal(why),
+        }
+    }
+}
+
+impl Loaded {
+    /// Reads a recipe and the arrays beside it.
+    fn read(path: &Path) -> Done<Loaded> {
+        let text = std::fs::read_to_string(path).map_err(|e| Fault::file(path, e))?;
+        let recipe = Recipe::parse(&text).map_err(|e| Fault::file(path, e))?;
+        let beside = arrays_of(path);
+        let arrays = match read_npz(&beside) {
+            Ok(arrays) => arrays,
+            Err(e) => return Err(Fault::file(&beside, format!("{e}; it lies beside the recipe and holds its arrays"))),
+        };
+        if recipe::fingerprint(&arrays) != recipe.arrays {
+            return Err(Fault::file(&beside, format!("these are not the arrays that {} was written with", path.display())));
+        }
+        Ok(Loaded { recipe, arrays })
+    }
+
+    /// The files of a recipe.
+    pub fn files(&self, path: &Path) -> Done<Vec<(PathBuf, Contents)>> {
+        let arrays = npy::encode_npz(&self.arrays).map_err(Fault::Internal)?;
+        Ok(vec![(path.to_path_buf(), self.recipe.text()?.into_bytes().into()), (arrays_of(path), arrays.into())])
+    }
+}
+
+/// Where the arrays of a recipe are.
+fn arrays_of(recipe: &Path) -> PathBuf {
+    let mut name = recipe.as_os_str().to_os_string();
+    name.push(".npz");
+    PathBuf::from(name)
+}
+
+fn read_npz(path: &Path) -> Result<Arrays, String> {
+    npy::parse_npz(&std::fs::read(path).map_err(|e| e.to_string())?)
+}
+
+/// The recipe that the command line names, or that a search has found.
+fn loaded(freedom: &Freedom) -> Done<Option<Arc<Loaded>>> {
+    match (&freedom.found, &freedom.recipe) {
+        (Some(found), _) => Ok(Some(found.clone())),
+        (None, Some(path)) => Loaded::read(path).map(|l| Some(Arc::new(l))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What the report says of compression: the recipe, and the hash of its arrays.
+pub fn report(freedom: &Freedom) -> Done<Option<serde_json::Value>> {
+    let json = |l: Arc<Loaded>| serde_json::to_value(&l.recipe).map_err(|e| Fault::Internal(e.to_string()));
+    loaded(freedom)?.map(json).transpose()
+}
+
+/// The pass: the graph as the recipe wants it, canonical again.
+pub fn run(graph: &Graph, target: &Target, freedom: &Freedom, sha256: &[u8; 32]) -> Done<Graph> {
+    let Some(loaded) = loaded(freedom)? else { return Ok(graph.clone()) };
+    if loaded.recipe.model != hex(sha256) {
+        let why = "the recipe is for another model: its SHA-256 is not that of this file".to_string();
+        return Err(Error::Input(format!("{why}; make one with --calib")).into());
+    }
+    let compressed = recipe::apply(graph, &loaded.recipe, &loaded.arrays)?;
+    Ok(onnxc_passes::run_within(freedom.math(), onnxc_passes::Phase::Canonicalize, &compressed, &target.desc).0)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A model with calibration inputs.
+pub struct Session<'a> {
+    model: Model,
+    graph: Graph,
+    sha256: String,
+    samples: Samples,
+    host: Host<'a>,
+    goal: Goal,
+    group: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Reads everything that a search needs.
+    pub fn open(model: &Model, target: &'a Target, freedom: &Freedom, budget: &Budget) -> Done<Session<'a>> {
+        let Some(path) = &budget.calib else {
+            return Err(Fault::Usage("compression needs calibration inputs: pass --calib FILE.npz".to_string()));
+        };
+        let arrays = calibration(path)?;
+        let model = with_sample_shapes(model, &arrays)?;
+        let (graph, sha256) = pipeline::canonical(&model, target, freedom)?;
+        let samples = Samples::new(&graph, &arrays).map_err(|e| Fault::file(path, e))?;
+        let (host, group) = (Host::new(target, freedom, store::open(budget))?, onnxc_passes::compress::group(&target.desc));
+        Ok(Session { model, graph, sha256: hex(&sha256), samples, host, goal: goal(budget), group })
+    }
+
+    /// Measures the model and hands it on, with what tells what a point takes.
+    pub fn with<T>(&self, f: impl FnOnce(&Search, &Samples, &dyn Fn(&Found) -> Done<Taken>) -> Done<T>) -> Done<T> {
+        let search = Search::new(&self.host, &self.graph, &self.samples, self.group, &self.sha256, self.goal)?;
+        f(&search, &self.samples, &|found| {
+            let graph = &found.assembled.graph;
+            let cost = self.host.cost(graph)?;
+            let measured = self.host.measure(graph, &self.samples.get(0))?;
+            Ok(Taken { predicted: cost.seconds(), measured, weight_bytes: cost.weight_bytes, arena_bytes: cost.arena_bytes })
+        })
+    }
+}
+
+fn goal(budget: &Budget) -> Goal {
+    use onnxc_search::{metric, price};
+    let without = |t: Technique| !budget.without.contains(&t);
+    let objective = match budget.objective {
+        cli::Objective::Latency => price::Objective::Latency,
+        cli::Objective::Size => price::Objective::Size,
+    };
+    let metric = |m| match m {
+        cli::Metric::Top1 => metric::Metric::Top1,
+        cli::Metric::Path => metric::Metric::Path,
+        cli::Metric::Signal => metric::Metric::Signal,
+    };
+    Goal {
+        objective,
+        max_drop: budget.max_drop.unwrap_or(MAX_DROP),
+        metric: budget.metric.map(metric),
+        integers: without(Technique::Int8),
+        pruning: without(Technique::Pruning),
+        method: onnxc_search::assemble::Method::default(),
+    }
+}
+
+/// Searches for a recipe, if the command line has calibration inputs. The model's open inputs have the shapes of the samples then.
+pub fn find(model: &Model, target: &Target, freedom: &Freedom, budget: &Budget) -> Done<Option<(Arc<Loaded>, Model)>> {
+    if budget.calib.is_none() {
+        return Ok(None);
+    }
+    let session = Session::open(model, target, freedom, budget)?;
+    let loaded = session.with(|search, samples, _| {
+        let found = search.run()?;
+        let mut recipe = found.assembled.recipe.clone();
+        describe(&mut recipe, &found, search.metric(), samples);
+        Ok(Loaded { recipe, arrays: found.assembled.arrays })
+    })?;
+    Ok(Some((Arc::new(loaded), session.model.clone())))
+}
+
+/// The arrays of a file, or of all files of a folder behind each other.
+fn calibration(path: &Path) -> Done<Arrays> {
+    if !path.is_dir() {
+        return read_npz(path).map_err(|e| Fault::file(path, e));
+    }
+    let entries = std::fs::read_dir(path).map_err(|e| Fault::file(path, e))?;
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "npz")).collect();
+    files.sort();
+    let mut all: Vec<(String, Vec<Tensor>)> = Vec::new();
+    for file in &files {
+        for (name, tensor) in read_npz(file).map_err(|e| Fault::file(file, e))? {
+            match all.iter_mut().find(|a| a.0 == name) {
+                Some((_, list)) => list.push(tensor),
+                None => all.push((name, vec![tensor])),
+            }
+        }
+    }
+    if all.is_empty() {
+        return Err(Fault::file(path, "there is no .npz file in this folder"));
+    }
+    all.into_iter()
+        .map(|(name, list)| {
+            Ok((name.clone(), joined(&list).ok_or_else(|| Fault::file(path, format!("arrays {name:?} have different samples")))?))
+        })
+        .collect()
+}
+
+/// Arrays behind each other along the leading axis.
+fn joined(list: &[Tensor]) -> Option<Tensor> {
+    let first = list.first()?;
+    let sample = first.shape().get(1..)?;
+    let fits = |t: &Tensor| t.dtype() == first.dtype() && t.shape().get(1..) == Some(sample);
+    let count = list.iter().map(|t| t.shape().first().copied().unwrap_or(0)).sum();
+    let bytes = list.iter().flat_map(|t| t.bytes().iter().copied()).collect();
+    let shape = std::iter::once(count).chain(sample.iter().copied()).collect();
+    if list.iter().all(fits) { Tensor::from_bytes(first.dtype(), shape, onnxc_ir::tensor::Bytes::new(bytes)) } else { None }
+}
+
+/// The model with open inputs fixed to the shapes of samples, where the command line leaves them open.
+pub fn with_sample_shapes(model: &Model, arrays: &Arrays) -> Done<Model> {
+    let mut model = model.clone();
+    let (graph, _) = pipeline::inputs(&model)?;
+    for id in &graph.inputs {
+        let value = graph.value(*id);
+        let open = value.ty.const_shape().is_none() && model.shapes.iter().all(|s| s.0 != value.name);
+        let Some((_, array)) = arrays.iter().find(|a| a.0 == value.name).filter(|_| open) else { continue };
+        let (rank, shape) = (value.ty.rank(), array.shape());
+        let sample: Vec<u64> = if shape.len() == rank {
+            std::iter::once(1).chain(shape[1..].iter().copied()).collect()
+        } else {
+            shape.get(1..).unwrap_or(&[]).to_vec()
+        };
+        model.shapes.push((value.name.clone(), Extent::numbers(&sample)));
+    }
+    Ok(model)
+}
