@@ -9,7 +9,7 @@ use onnxc_codegen::JitModel;
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Graph, interp};
 use onnxc_onnx::{Options, import};
-use onnxc_passes::{Phase, plan, winograd};
+use onnxc_passes::{Math, Phase, choose, plan, winograd};
 
 use crate::compare::{all_close, close};
 use crate::ports::{self, Port};
@@ -82,7 +82,7 @@ fn compiled(graph: &Graph, inputs: &[onnxc_ir::Tensor], cpu: &str) -> Result<Vec
         graph = onnxc_passes::run(phase, &graph, &target.desc).0;
         onnxc_ir::verify::verify(&graph).map_err(|all| format!("verify after {phase:?}: {}", all.join("; ")))?;
     }
-    graph = winograd::run(&graph, &target.desc, winograd::GROWTH);
+    graph = choose::by_costs(&graph, &target.desc, winograd::GROWTH, Math::Fast);
     let plan = plan::plan(&plan::schedule(&graph), &target.desc).map_err(|e| format!("plan: {e:?}"))?;
     let model = JitModel::new(&plan, &target).map_err(|e| format!("code: {e}"))?;
     let bytes: Vec<&[u8]> = inputs.iter().map(onnxc_ir::Tensor::bytes).collect();

@@ -13,7 +13,7 @@ use onnxc_ir::plan::{Plan, Step};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{parse, text, verify};
 use onnxc_onnx::{Options, import};
-use onnxc_passes::{Phase, plan, winograd};
+use onnxc_passes::{Math, Phase, choose, plan, row_chain, winograd};
 use onnxc_testsuite::{data, pb};
 
 /// One machine for all snapshots, whatever runs the test.
@@ -28,7 +28,8 @@ fn phases(graph: Graph, target: &TargetDesc) -> (Vec<(&'static str, Graph)>, Pla
         let (next, _) = onnxc_passes::run(phase, &all[all.len() - 1].1, target);
         all.push((phase.name(), next));
     }
-    all.push(("winograd", winograd::run(&all[all.len() - 1].1, target, winograd::GROWTH)));
+    all.push(("winograd", choose::by_costs(&all[all.len() - 1].1, target, winograd::GROWTH, Math::Fast)));
+    all.push(("row-chain", row_chain::run(&all[all.len() - 1].1, target)));
     let last = plan::schedule(&all[all.len() - 1].1);
     let planned = plan::plan(&last, target).unwrap_or_else(|e| panic!("{e:?}\n{}", text::print(&last)));
     all.push(("schedule", last));

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size] [--json OUT]
+
+For each task of make_tasks.py (default: all that are there): `onnxc compile --calib` on the calibration inputs, then `onnxc run --samples` of the compressed
+and of the dense model on the evaluation inputs, scored by tasklib.py; archives, and medians of `onnxc bench` of both in turn.  Evaluation inputs are used
+for nothing else.  The mnist task lies here; the others are written by `make_tasks.py $DATA/accuracy` ($DATA: target/, or ONNXC_DATA).  numpy only.
+"""
+import argparse, json, os, statistics, subprocess, sys, tempfile
+import numpy as np
+import tasklib
+
+HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
+DATA = os.path.join(os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")), "accuracy")
+DROPS = {"mnist": "0.5%", "orientation": "1%", "filetype": "0.5%", "ocr": "1%"}
+
+def folder(task):
+    return os.path.join(HERE, task) if task == "mnist" else os.path.join(DATA, task)
+
+def model(task):
+    return os.path.join(HERE, "mnist.onnx") if task == "mnist" else os.path.join(folder(task), "model.onnx")
+
+def inputs(task, part, to):
+    """the arrays of a part as model inputs, in one file"""
+    spec = tasklib.load_task(folder(task))
+    with np.load(os.path.join(folder(task), part + ".npz")) as z:
+        np.savez(to, **{n: tasklib.to_input(s, z[n]) for n, s in spec["inputs"].items()})
+    return to
+
+def call(*args):
+    r = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
+    if r.returncode: sys.exit(f"{' '.join(args)}: exit {r.returncode}\n{r.stderr.strip()}")
+    return r.stdout
+
+def shapes(task):
+    spec = tasklib.load_task(folder(task))["inputs"]
+    return [a for n, s in spec.items() for a in ("--shape", f"{n}={','.join(map(str, s['shape']))}")]
+
+def score(onnxc, task, data, flags, to):
+    call(onnxc, "run", model(task), "--inputs", data, "--samples", "--outputs", to, *shapes(task), *flags)
+    with np.load(os.path.join(folder(task), "eval.npz")) as z: labels = z["labels"]
+    return tasklib.score_outputs(tasklib.load_task(folder(task)), np.load(os.path.join(to, "output_0.npy")), labels)
+
+def times(onnxc, task, recipe, seconds, rounds=5):
+    """medians of the dense and the compressed model, in turn"""
+    one = lambda *flags: json.loads(call(onnxc, "bench", model(task), "--json", "--seconds", str(seconds), *shapes(task), *flags))["median_ms"]
+    pairs = [(one(), one("--recipe", recipe)) for _ in range(rounds)]
+    return [statistics.median(c) for c in zip(*pairs)]
+
+def run(onnxc, task, a, t):
+    at = lambda name: os.path.join(t, task + name)
+    calib, evals = inputs(task, "calib", at("_calib.npz")), inputs(task, "eval", at("_eval.npz"))
+    drop = dict(p.split("=") for p in a.drop.split(",") if p).get(task, DROPS[task])
+    call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "-o", at("_dense.a"))
+    call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "--calib", calib, "--max-drop", drop, "--objective", a.objective, "-o", at("_small.a"), *a.flags)
+    call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "--recipe", at("_small.recipe"), "-o", at("_again.a"), "--name", task + "_small")
+    small, again = (json.load(open(at(f"_{n}.json"))) for n in ("small", "again"))
+    dense, compressed = score(onnxc, task, evals, [], at("_d")), score(onnxc, task, evals, ["--recipe", at("_small.recipe")], at("_c"))
+    ms = times(onnxc, task, at("_small.recipe"), a.seconds); size = [os.path.getsize(at(n)) for n in ("_dense.a", "_small.a")]
+    key = next(iter(dense))
+    return dict(task=task, max_drop=drop, metric=key, dense=dense, compressed=compressed, drop=dense[key] - compressed[key], ms=ms, speed=ms[0] / ms[1],
+                bytes=size, smaller=size[0] / size[1], same=small["weights_bytes"] == again["weights_bytes"], about=small["compression"]["about"])
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("tasks", nargs="*"); ap.add_argument("--drop", default=""); ap.add_argument("--objective", default="latency"); ap.add_argument("--json")
+    ap.add_argument("--seconds", type=float, default=0.5); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
+    a, a.flags = ap.parse_known_args(); rows = []
+    print("task         allowed  score dense -> compressed     drop     ms dense -> compressed   faster   bytes dense -> compressed   smaller", flush=True)
+    with tempfile.TemporaryDirectory() as t:
+        for task in a.tasks or [n for n in DROPS if os.path.exists(model(n))]:
+            r = run(a.onnxc, task, a, t); rows.append(r); k = r["metric"]
+            print(f"{task:12} {r['max_drop']:>7}  {r['dense'][k]:6.2f} % -> {r['compressed'][k]:6.2f} %  {r['drop']:8.2f}   {r['ms'][0]:9.4f} -> {r['ms'][1]:9.4f}  "
+                  f"{r['speed']:6.2f}x   {r['bytes'][0]:10,d} -> {r['bytes'][1]:10,d}  {r['smaller']:6.2f}x" + ("" if r["same"] else "  the recipe does not reproduce it"), flush=True)
+    if a.json: json.dump(rows, open(a.json, "w"), indent=1)
+
+if __name__ == "__main__": main()
