@@ -99,11 +99,11 @@ impl Subject<'_> {
         layer.groups == 1 && layer.k() >= 8 && layer.n >= 4
     }
 
-    /// Makes the model in which every layer is what `picks` says.
+    /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out.
     ///
     /// # Errors
     /// When a part of the model has no code, or does not run on the samples.
-    pub fn assemble(&self, picks: &[Pick], method: Method) -> Result<Assembled> {
+    pub fn assemble(&self, samples: &Samples, picks: &[Pick], method: Method) -> Result<Assembled> {
         let changed: Vec<usize> = (0..picks.len()).filter(|i| picks[*i] != Pick::DENSE).collect();
         let pruned = |i: &usize| picks[*i].density < 1.0;
         let stages = method.stages.clamp(1, changed.len().max(1));
@@ -118,7 +118,7 @@ impl Subject<'_> {
             } else {
                 Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?)
             };
-            let moments = taps::moments(self.backend, (&self.graph, own.as_ref()), &fitted, self.samples)?;
+            let moments = taps::moments(self.backend, (&self.graph, own.as_ref()), &fitted, samples)?;
             let known: BTreeMap<usize, (&Moments, &Moments)> =
                 fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (fit, held_out))).collect();
             let results: Vec<Treated> = part

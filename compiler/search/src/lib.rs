@@ -1,19 +1,20 @@
 //! Compression and compilation as one search: calibration inputs and a budget go in, a [`Recipe`] comes out.
 //!
-//! - [`samples`]: calibration inputs, half to compute with, half held out to measure with.
+//! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
 //! - [`metric`]: how far answers are from the dense model's.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
 //! - [`price`]: what each candidate takes on the target.
 //! - [`choose`]: the cheapest choice within a limit of error.
-//! - [`search`]: the loop around all of this.
+//! - [`search`]: the loop around all of this; in `contract` what a choice is known to lose, and the model that is handed out.
 //! - [`work`]: results that are kept for the next search.
 //!
 //! How a graph becomes code or a price is the caller's business ([`Backend`]): the crate knows no command line and no target by name.
 
 pub mod assemble;
 pub mod choose;
+mod contract;
 pub mod metric;
 pub mod price;
 pub mod recipe;

@@ -14,6 +14,25 @@ pub struct Samples {
     stacked: Vec<Tensor>,
     /// Type and shape of one.
     types: Vec<(DType, Vec<u64>)>,
+    split: Split,
+}
+
+/// Which samples are held out: those with number `held` of every `parts`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Split {
+    /// Samples in turn go to so many parts.
+    pub parts: usize,
+    /// The part that is held out.
+    pub held: usize,
+}
+
+impl Split {
+    /// Every other sample is held out.
+    pub const HALF: Split = Split { parts: 2, held: 1 };
+    /// The other half.
+    pub const OTHER_HALF: Split = Split { parts: 2, held: 0 };
+    /// Most samples are computed with.
+    pub const MOST: Split = Split { parts: 5, held: 4 };
 }
 
 impl Samples {
@@ -55,7 +74,7 @@ impl Samples {
         }
         match count {
             _ if !problems.is_empty() => Err(Error::Input(problems.join("; "))),
-            Some(count) if count > 0 => Ok(Samples { count, stacked, types }),
+            Some(count) if count > 0 => Ok(Samples { count, stacked, types, split: Split::HALF }),
             _ => Err(Error::Input("there are no samples".to_string())),
         }
     }
@@ -83,13 +102,40 @@ impl Samples {
         self.get(i).into_iter().zip(&self.types).map(tensor).collect()
     }
 
-    /// The samples to compute with: every other one.
+    /// The same samples with others held out.
+    #[must_use]
+    pub fn split(&self, split: Split) -> Samples {
+        Samples { split, ..self.clone() }
+    }
+
+    /// The samples to compute with.
     pub fn fit(&self) -> Vec<usize> {
-        (0..self.count).filter(|i| i % 2 == 0 || self.count == 1).collect()
+        (0..self.count).filter(|i| !self.is_held_out(*i) || self.count < self.split.parts).collect()
     }
 
     /// The samples that are held out, to measure with.
     pub fn held_out(&self) -> Vec<usize> {
-        (0..self.count).filter(|i| i % 2 == 1 || self.count == 1).collect()
+        (0..self.count).filter(|i| self.is_held_out(*i) || self.count < self.split.parts).collect()
+    }
+
+    fn is_held_out(&self, i: usize) -> bool {
+        i % self.split.parts == self.split.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sample_is_held_out_by_one_of_the_halves() {
+        let inputs = [("x".to_string(), TensorType::fixed(DType::F32, &[1]))];
+        let samples = Samples::of_types(&inputs, &[("x".to_string(), Tensor::from_vec(&[7, 1], vec![0f32; 7]))]).unwrap();
+        let (one, other) = (samples.split(Split::HALF), samples.split(Split::OTHER_HALF));
+        assert_eq!((one.held_out(), one.fit()), (vec![1, 3, 5], vec![0, 2, 4, 6]));
+        assert_eq!((other.held_out(), other.fit()), (one.fit(), one.held_out()));
+        assert_eq!(samples.split(Split::MOST).held_out(), [4]);
+        let single = Samples::of_types(&inputs, &[("x".to_string(), Tensor::from_vec(&[1, 1], vec![0f32]))]).unwrap();
+        assert_eq!((single.fit(), single.held_out()), (vec![0], vec![0]));
     }
 }

@@ -1,0 +1,90 @@
+//! What a choice is known to lose, and the model that is handed out.
+//!
+//! The loop measures models on the half of the samples that is held out. Before one of them is accepted it is made once more with both halves in each
+//! other's place, so that every sample is judged by a model that was not computed from it (two-fold cross-validation; Stone, "Cross-Validatory Choice and
+//! Assessment of Statistical Predictions", 1974): twice the decisions, and half the doubt. The model that is handed out is computed from most of the samples,
+//! since more of them repair better.
+
+use onnxc_ir::Graph;
+
+use crate::assemble::{Assembled, Pick};
+use crate::metric::{Judge, Score};
+use crate::recipe::{self, Recipe};
+use crate::samples::Split;
+use crate::search::{Found, Search};
+use crate::taps::Tapped;
+use crate::{Result, work};
+
+/// Outputs of samples.
+type Answers = Vec<Vec<Vec<u8>>>;
+
+impl Search<'_> {
+    /// A model that is computed from a part of the samples, from the store if it was made before.
+    pub(crate) fn assembled(&self, picks: &[Pick], split: Split) -> Result<Assembled> {
+        let (store, subject) = (self.subject.backend.store(), &self.subject);
+        let key = work::key("model", &[&self.known, &format!("{split:?} {picks:?}")]);
+        let kept = || -> Option<Assembled> {
+            let recipe: Recipe = serde_json::from_slice(&store.get(&key)?).ok()?;
+            let arrays = store.get_arrays(&key).filter(|a| recipe::fingerprint(a) == recipe.arrays)?;
+            let graph = recipe::apply(&subject.graph, &recipe, &arrays).ok()?;
+            Some(Assembled { recipe, arrays, graph })
+        };
+        if let Some(found) = kept() {
+            return Ok(found);
+        }
+        let made = subject.assemble(&subject.samples.split(split), picks, self.goal.method)?;
+        store.put_arrays(&key, &made.arrays);
+        if let Ok(bytes) = serde_json::to_vec(&made.recipe) {
+            store.put(&key, &bytes);
+        }
+        Ok(made)
+    }
+
+    /// The score of a choice over the samples that are held out.
+    pub(crate) fn held_out(&self, picks: &[Pick], graph: &Graph) -> Result<Score> {
+        self.remembered("half", picks, || self.score(graph, &self.subject.samples.held_out()))
+    }
+
+    /// The score of a choice over all samples, each judged by the model that has not seen it. `graph` is that of [`Split::HALF`].
+    pub(crate) fn folded(&self, picks: &[Pick], graph: &Graph) -> Result<Score> {
+        self.remembered("folded", picks, || {
+            let other = self.assembled(picks, Split::OTHER_HALF)?;
+            let mut answers = Answers::new();
+            for (split, graph) in [(Split::HALF, graph), (Split::OTHER_HALF, &other.graph)] {
+                answers.extend(self.answers(graph, &self.subject.samples.split(split).held_out())?);
+            }
+            Ok(self.all()?.score(&answers))
+        })
+    }
+
+    /// The model that is handed out: computed from most samples, unless it decides worse than what was measured.
+    pub(crate) fn handed_out(&self, found: Found) -> Result<Found> {
+        if found.picks.iter().all(|p| *p == Pick::DENSE) {
+            return Ok(found);
+        }
+        let made = self.assembled(&found.picks, Split::MOST)?;
+        let score = self
+            .remembered("handed out", &found.picks, || Ok(self.all()?.score(&self.answers(&made.graph, &self.all_samples())?)))?;
+        Ok(if score.drop() <= found.score.drop() { Found { assembled: made, ..found } } else { found })
+    }
+
+    fn remembered(&self, what: &str, picks: &[Pick], compute: impl FnOnce() -> Result<Score>) -> Result<Score> {
+        let key = work::key("score", &[&self.known, &format!("{what} {:?} {picks:?}", self.judge.metric())]);
+        work::remember(self.subject.backend.store(), &key, compute)
+    }
+
+    /// All samples, in the order in which halves hold them out.
+    fn all_samples(&self) -> Vec<usize> {
+        [Split::HALF, Split::OTHER_HALF].iter().flat_map(|s| self.subject.samples.split(*s).held_out()).collect()
+    }
+
+    /// A judge over all samples.
+    fn all(&self) -> Result<Judge> {
+        let answers = self.answers(&self.subject.graph, &self.all_samples())?;
+        Judge::new(&self.subject.graph, self.judge.metric(), &answers)
+    }
+
+    fn answers(&self, graph: &Graph, which: &[usize]) -> Result<Answers> {
+        Tapped::new(self.subject.backend, graph, &graph.outputs)?.run_all(self.subject.samples, which)
+    }
+}
