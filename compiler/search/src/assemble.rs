@@ -6,29 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use onnxc_ir::{Graph, Tensor, ValueId};
+use onnxc_ir::{Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
-use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{Balance, Damping, Grid, Mask, Matrix, Moments, Repair, Rounding, Shape, WeightRange, prune, round};
+use onnxc_passes::compress::weighted::Weighted;
+use onnxc_passes::compress::{Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
 
+use crate::candidate::{self, Pick, Site, Treated};
 use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
 use crate::taps;
 use crate::{Backend, Result, Samples};
-
-/// What a layer becomes.
-#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
-pub struct Pick {
-    /// Share of positions that is kept; 1 for all.
-    pub density: f64,
-    /// Type of weights and of what they multiply.
-    pub weights: Weights,
-}
-
-impl Pick {
-    /// The layer as it is.
-    pub const DENSE: Pick = Pick { density: 1.0, weights: Weights::F32 };
-}
 
 /// How layers are repaired; `--ablate` shows what each part is good for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -80,23 +67,10 @@ pub struct Assembled {
     pub graph: Graph,
 }
 
-/// Channels that are kept or dropped together with this type of weights: what one step of a tile multiplies.
-pub fn unit(weights: Weights) -> usize {
-    match weights {
-        Weights::F32 => 1,
-        Weights::Int8 => 4,
-    }
-}
-
 impl Subject<'_> {
-    /// The positions that outputs of a layer share.
-    pub fn shape(&self, layer: &Weighted, weights: Weights) -> Shape {
-        Shape { group: self.group, unit: unit(weights), channels: layer.channels, taps: layer.taps, whole_channels: false }
-    }
-
-    /// Can positions of this layer be dropped?
-    pub fn prunable(&self, layer: &Weighted) -> bool {
-        layer.groups == 1 && layer.k() >= 8 && layer.n >= 4
+    /// A layer that is to become something with weights of a type.
+    pub fn site<'a>(&'a self, layer: &'a Weighted, weights: Weights) -> Site<'a> {
+        Site { subject: self, layer, numbers: candidate::numbers(weights) }
     }
 
     /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out.
@@ -121,14 +95,33 @@ impl Subject<'_> {
             let moments = taps::moments(self.backend, (&self.graph, own.as_ref()), &fitted, samples)?;
             let known: BTreeMap<usize, (&Moments, &Moments)> =
                 fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (fit, held_out))).collect();
-            let results: Vec<Treated> = part
-                .par_iter()
-                .map(|i| self.treat(&self.layers[*i], picks[*i], known.get(&self.layers[*i].node).copied(), method))
-                .collect();
+            let treat = |i: &usize| {
+                let (layer, pick) = (&self.layers[*i], picks[*i]);
+                candidate::treat(&self.site(layer, pick.weights), pick, known.get(&layer.node).copied(), method)
+            };
+            let results: Vec<Treated> = part.par_iter().map(treat).collect();
             for (i, treated) in part.iter().zip(results) {
                 self.keep(&mut made, *i, picks[*i], treated);
             }
         }
+        self.finish(made, picks)
+    }
+
+    /// The model with some of its layers changed, layer by layer.
+    ///
+    /// # Errors
+    /// As [`recipe::apply`].
+    pub fn with(&self, changes: Vec<Option<(Pick, Treated)>>) -> Result<Assembled> {
+        let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
+        let mut picks = vec![Pick::DENSE; changes.len()];
+        for (i, (pick, treated)) in changes.into_iter().enumerate().filter_map(|(i, change)| Some((i, change?))) {
+            picks[i] = pick;
+            self.keep(&mut made, i, pick, treated);
+        }
+        self.finish(made, &picks)
+    }
+
+    fn finish(&self, mut made: Assembled, picks: &[Pick]) -> Result<Assembled> {
         self.keep_ranges(&mut made.recipe, picks);
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
         made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
@@ -137,25 +130,9 @@ impl Subject<'_> {
 
     /// What this layer can be of a kind of candidate.
     pub fn possible(&self, layer: &Weighted, pick: Pick) -> Pick {
-        let density = if self.prunable(layer) { pick.density } else { 1.0 };
-        let weights = if self.ranges.contains_key(&layer.x(&self.graph)) { pick.weights } else { Weights::F32 };
-        Pick { density, weights }
-    }
-
-    /// The model with these floats as weights, rounded to nearest where `picks` wants integers.
-    ///
-    /// # Errors
-    /// As [`recipe::apply`].
-    pub fn plain(&self, picks: &[Pick], matrices: Vec<Matrix>) -> Result<Assembled> {
-        let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
-        for (i, (pick, weights)) in picks.iter().zip(matrices).enumerate().filter(|(_, (pick, _))| **pick != Pick::DENSE) {
-            let integers = (pick.weights == Weights::Int8).then(|| round_alone(&weights));
-            self.keep(&mut made, i, *pick, Treated { shift: vec![0.0; weights.n], weights, integers, error: 0.0 });
-        }
-        self.keep_ranges(&mut made.recipe, picks);
-        made.recipe.arrays = recipe::fingerprint(&made.arrays);
-        made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
-        Ok(made)
+        let known = !candidate::numbers(pick.weights).integers() || self.ranges.contains_key(&layer.x(&self.graph));
+        let weights = if known { pick.weights } else { Weights::F32 };
+        if pick.form.fits(layer) { Pick { weights, ..pick } } else { Pick::whole(weights) }
     }
 
     fn empty(&self) -> Recipe {
@@ -163,62 +140,26 @@ impl Subject<'_> {
         Recipe { version: recipe::VERSION, model, arrays: String::new(), about, layers: Vec::new(), activations: Vec::new() }
     }
 
-    /// One layer by itself.
-    pub fn treat(&self, layer: &Weighted, pick: Pick, known: Option<(&Moments, &Moments)>, method: Method) -> Treated {
-        let matrix = layer.matrix(&self.graph);
-        let Some((moments, check)) = known else {
-            // Groups of channels: each has its own few inputs, and nothing is dropped.
-            let rounded = round_alone(&matrix);
-            return Treated { weights: matrix, shift: vec![0.0; layer.n], integers: Some(rounded), error: 0.0 };
-        };
-        let shape = self.shape(layer, pick.weights);
-        let moved = weighted::takes_shift(&self.graph, layer);
-        let (moments, check) = (centred(moments, moved), centred(check, moved));
-        let (weights, mut shift, kept, mut error) = if pick.density < 1.0 && self.prunable(layer) {
-            let Method { mask, repair, damping, .. } = method;
-            let all = prune(&matrix, &moments, Some(&check), &shape, &[pick.density], mask, repair, Balance::Free, damping);
-            let one = all.into_iter().next().expect("internal: search: one density, one result");
-            let error = one.check_error.unwrap_or(one.error);
-            (one.weights, one.bias_shift, Some(one.kept), error)
-        } else {
-            (matrix, vec![0.0; layer.n], None, 0.0)
-        };
-        let integers = (pick.weights == Weights::Int8).then(|| {
-            let grid = Grid { bits: 8, block: None, range: WeightRange::Mse };
-            let rounded = round(&weights, &moments, &grid, kept.as_ref().map(|k| (&shape, &k[..])), method.rounding);
-            error += rounded.error;
-            shift.iter_mut().zip(&rounded.bias_shift).for_each(|(s, r)| *s += r);
-            (rounded.values, rounded.scales)
-        });
-        Treated { weights, shift, integers, error }
-    }
-
     fn keep(&self, made: &mut Assembled, i: usize, pick: Pick, treated: Treated) {
         let (layer, arrays) = (&self.layers[i], format!("layer_{i:04}"));
-        let shape = layer.shape(&self.graph);
-        let mut add = |what: &str, tensor: Tensor| made.arrays.push((format!("{arrays}.{what}"), tensor));
-        match &treated.integers {
-            Some((values, scales)) => {
-                let (values, scales) = without_dust(values, scales);
-                add("weights", Tensor::from_vec(&shape, layer.operand(&values)));
-                add("scales", Tensor::from_vec(&[scales.len() as u64], scales));
-            }
-            None => add("weights", Tensor::from_vec(&shape, layer.operand(&treated.weights.values))),
-        }
-        if treated.shift.iter().any(|x| *x != 0.0) {
-            add("shift", Tensor::from_vec(&[treated.shift.len() as u64], treated.shift.clone()));
-        }
-        let unit = unit(pick.weights);
-        let (name, error) = (layer.name.clone(), rounded(treated.error));
-        let group = self.group.min(layer.n);
-        made.recipe.layers.push(Layer { name, weights: pick.weights, density: pick.density, group, unit, error, arrays });
+        made.arrays.extend(treated.arrays.into_iter().map(|(what, tensor)| (format!("{arrays}.{what}"), tensor)));
+        made.recipe.layers.push(Layer {
+            name: layer.name.clone(),
+            form: pick.form.name().to_string(),
+            weights: pick.weights,
+            density: pick.density,
+            group: self.group.min(layer.n),
+            unit: candidate::numbers(pick.weights).unit(),
+            error: rounded(treated.error),
+            arrays,
+        });
     }
 
-    /// What 8-bit layers multiply becomes integers.
+    /// What integers multiply becomes integers.
     fn keep_ranges(&self, recipe: &mut Recipe, picks: &[Pick]) {
         let mut ids: Vec<ValueId> = Vec::new();
         for (layer, pick) in self.layers.iter().zip(picks) {
-            if pick.weights == Weights::Int8 {
+            if candidate::numbers(pick.weights).integers() {
                 ids.push(layer.x(&self.graph));
             }
         }
@@ -229,57 +170,6 @@ impl Subject<'_> {
             |(id, r): (ValueId, &Range)| Activation { value: self.graph.value(id).name.clone(), scale: r.scale, zero: r.zero };
         recipe.activations = known.map(activation).collect();
     }
-}
-
-/// A layer as it becomes.
-pub struct Treated {
-    /// Floats.
-    pub weights: Matrix,
-    /// Added to the bias.
-    pub shift: Vec<f32>,
-    /// Integers and their scales, if it gets any.
-    pub integers: Option<(Vec<i8>, Vec<f32>)>,
-    /// Relative error of the result.
-    pub error: f64,
-}
-
-/// Moments for a layer that can be shifted, or without sums for one that cannot.
-fn centred(moments: &Moments, moved: bool) -> Moments {
-    let mut moments = moments.clone();
-    if !moved {
-        moments.sum.fill(0.0);
-        moments.dense_sum.fill(0.0);
-    }
-    moments
-}
-
-/// Scales below this one are of outputs that training has switched off: products with them would be subnormal, which not every target computes with.
-const DUST: f32 = 1e-20;
-
-/// Integers whose scales are not far below all else: what they stand for is zero.
-fn without_dust(values: &[i8], scales: &[f32]) -> (Vec<i8>, Vec<f32>) {
-    let (mut values, mut scales) = (values.to_vec(), scales.to_vec());
-    let k = values.len() / scales.len().max(1);
-    for (row, scale) in values.chunks_mut(k.max(1)).zip(&mut scales).filter(|(_, scale)| **scale <= DUST || scale.is_nan()) {
-        row.fill(0);
-        *scale = 1.0;
-    }
-    (values, scales)
-}
-
-/// Nearest integers with the least squared error of each output's weights by themselves.
-fn round_alone(matrix: &Matrix) -> (Vec<i8>, Vec<f32>) {
-    let (mut values, mut scales) = (Vec::with_capacity(matrix.values.len()), Vec::with_capacity(matrix.n));
-    for row in matrix.values.chunks(matrix.k.max(1)) {
-        let most = row.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let quantized = |x: f32, scale: f32| (x / scale).round().clamp(-127.0, 127.0);
-        let error = |scale: f32| row.iter().map(|x| (x - quantized(*x, scale) * scale).powi(2)).sum::<f32>();
-        let scales_tried = (0..20).map(|i| most / 127.0 * (1.0 - 0.02 * i as f32)).filter(|s| *s > 0.0);
-        let scale = scales_tried.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(1.0);
-        values.extend(row.iter().map(|x| quantized(*x, scale) as i8));
-        scales.push(scale);
-    }
-    (values, scales)
 }
 
 /// Three digits: what people read.

@@ -4,6 +4,7 @@
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
 //! - [`metric`]: how far answers are from the dense model's.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
+//! - [`candidate`]: what a layer can become, a file for each kind.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
 //! - [`price`]: what each candidate takes on the target.
 //! - [`choose`]: the cheapest choice within a limit of error.
@@ -13,6 +14,7 @@
 //! How a graph becomes code or a price is the caller's business ([`Backend`]): the crate knows no command line and no target by name.
 
 pub mod assemble;
+pub mod candidate;
 pub mod choose;
 mod contract;
 pub mod metric;

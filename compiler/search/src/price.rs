@@ -8,12 +8,11 @@ use std::collections::HashMap;
 
 use onnxc_ir::Graph;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, prune};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::assemble::{Pick, Subject, unit};
-use crate::recipe::{Arrays, Weights};
+use crate::assemble::Subject;
+use crate::candidate::Pick;
 use crate::{Cost, Result};
 
 /// What the user wants least of.
@@ -45,7 +44,7 @@ pub fn prices(subject: &Subject, picks: &[Pick], objective: Objective) -> Result
         let each: Vec<f64> = match objective {
             Objective::Size => subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect(),
             Objective::Latency => {
-                let (graph, _) = uniform(subject, *pick)?;
+                let graph = uniform(subject, *pick)?;
                 let (each, rest) = seconds(&subject.layers, &subject.backend.cost(&graph)?);
                 if n == 0 {
                     prices.rest = rest;
@@ -58,15 +57,10 @@ pub fn prices(subject: &Subject, picks: &[Pick], objective: Objective) -> Result
     Ok(prices)
 }
 
-/// Bytes that the weights of a layer take: what is kept, its offsets, scales.
+/// Bytes that the weights of a layer take.
 fn bytes(subject: &Subject, layer: &Weighted, pick: Pick) -> f64 {
-    let element = if pick.weights == Weights::Int8 { 1.0 } else { 4.0 };
-    let weights = (layer.n * layer.k()) as f64;
-    if pick.density >= 1.0 || !subject.prunable(layer) {
-        return weights * element;
-    }
-    let positions = layer.n.div_ceil(subject.group) as f64 * layer.k() as f64 / unit(pick.weights) as f64;
-    pick.density * (weights * element + 4.0 * positions)
+    let possible = subject.possible(layer, pick);
+    possible.form.bytes(&subject.site(layer, pick.weights), possible.density)
 }
 
 /// The seconds of each layer, and what belongs to none.
@@ -92,28 +86,13 @@ fn seconds(layers: &[Weighted], cost: &Cost) -> (Vec<f64>, f64) {
     (each, rest)
 }
 
-/// The model in which every layer that can be is of one kind: positions are dropped by size of weights, since only their number matters here.
-fn uniform(subject: &Subject, pick: Pick) -> Result<(Graph, Arrays)> {
-    let picks: Vec<Pick> = subject.layers.iter().map(|l| subject.possible(l, pick)).collect();
-    let treated: Vec<_> = subject
-        .layers
-        .par_iter()
-        .zip(&picks)
-        .map(|(layer, pick)| {
-            let mut matrix = layer.matrix(&subject.graph);
-            if pick.density < 1.0 {
-                let flat = Moments::identity(layer.k());
-                let shape = subject.shape(layer, pick.weights);
-                let (mask, repair) = (Mask::Magnitude, Repair::None);
-                let pruned =
-                    prune(&matrix, &flat, None, &shape, &[pick.density], mask, repair, Balance::Free, Damping::Fixed(0.01));
-                matrix = pruned.into_iter().next().expect("internal: search: one density, one result").weights;
-            }
-            matrix
-        })
-        .collect();
-    let made = subject.plain(&picks, treated)?;
-    Ok((made.graph, made.arrays))
+/// The model in which every layer that can be is of one kind, whatever its weights are then.
+fn uniform(subject: &Subject, pick: Pick) -> Result<Graph> {
+    let rough = |layer: &Weighted| {
+        let pick = subject.possible(layer, pick);
+        (pick != Pick::DENSE).then(|| (pick, pick.form.rough(&subject.site(layer, pick.weights), pick.density)))
+    };
+    Ok(subject.with(subject.layers.par_iter().map(rough).collect())?.graph)
 }
 
 /// Multiplications that are left of all layers' when each is what `picks` says.

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, ValueId};
-use onnxc_passes::compress::pairs::{self, Integers, Range};
-use onnxc_passes::compress::weighted::{self, Weighted};
+use onnxc_passes::compress::pairs::{self, Range};
+use onnxc_passes::compress::weighted;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::candidate::{self, Applied};
 use crate::{Error, Result};
 
 /// The version of the text that this crate reads and writes.
@@ -44,6 +45,8 @@ pub struct Recipe {
 pub struct Layer {
     /// The ONNX nodes that it does the work of.
     pub name: String,
+    /// What takes the place of its matrix: a name of [`candidate::FORMS`].
+    pub form: String,
     /// Type of its weights.
     pub weights: Weights,
     /// Share of the weights' positions that is kept.
@@ -141,8 +144,13 @@ pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
             problems.push(format!("the model has no layer {:?}", layer.name));
             continue;
         };
-        match change(&mut graph, ops, found, layer, arrays) {
-            Ok(node) => front.extend(node),
+        let Some(form) = candidate::form(&layer.form) else {
+            let known: Vec<&str> = candidate::FORMS.iter().map(|f| f.name()).collect();
+            problems.push(format!("layer {:?}: there is no form {:?}, but {}", layer.name, layer.form, known.join(", ")));
+            continue;
+        };
+        match form.apply(&mut Applied { graph: &mut graph, ops, arrays }, found, layer) {
+            Ok(nodes) => front.extend(nodes),
             Err(why) => problems.push(format!("layer {:?}: {why}", layer.name)),
         }
     }
@@ -166,45 +174,4 @@ pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
     graph.nodes = front;
     graph.make_names_unique();
     Ok(graph)
-}
-
-fn change(
-    graph: &mut Graph,
-    ops: OpSet,
-    found: &Weighted,
-    layer: &Layer,
-    arrays: &Arrays,
-) -> std::result::Result<Option<onnxc_ir::Node>, String> {
-    let array = |what: &str| arrays.iter().find(|a| a.0 == format!("{}.{what}", layer.arrays)).map(|a| &a.1);
-    let wrong = |what: &str| format!("the array {}.{what} is missing or has another type or shape", layer.arrays);
-    let shape = found.shape(graph);
-    let weights = array("weights").filter(|t| t.shape() == shape).ok_or_else(|| wrong("weights"))?;
-    if let Some(shift) = array("shift") {
-        let shift = shift.try_vec().filter(|s| s.len() == found.n).ok_or_else(|| wrong("shift"))?;
-        let same = graph.constant(found.weights(graph)).cloned().ok_or("its weights are no constant")?;
-        weighted::replace(graph, found, same, Some(&shift));
-    }
-    match layer.weights {
-        Weights::F32 if weights.dtype() == onnxc_ir::DType::F32 => {
-            weighted::replace(graph, found, weights.clone(), None);
-            Ok(None)
-        }
-        Weights::Int8 if weights.dtype() == onnxc_ir::DType::I8 => {
-            let scales =
-                array("scales").and_then(TryVec::try_vec).filter(|s| s.len() == found.n).ok_or_else(|| wrong("scales"))?;
-            Ok(Some(pairs::weights(graph, ops, found, &Integers { values: weights.to_vec(), scales })))
-        }
-        _ => Err(wrong("weights")),
-    }
-}
-
-/// Elements as floats, if they are.
-trait TryVec {
-    fn try_vec(&self) -> Option<Vec<f32>>;
-}
-
-impl TryVec for Tensor {
-    fn try_vec(&self) -> Option<Vec<f32>> {
-        (self.dtype() == onnxc_ir::DType::F32).then(|| self.to_vec::<f32>())
-    }
 }

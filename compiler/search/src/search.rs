@@ -8,12 +8,13 @@
 use onnxc_ir::{Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{ActivationRange, Balance, Matrix, Moments, prune, range};
+use onnxc_passes::compress::{ActivationRange, Matrix, Moments, range};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::assemble::{Assembled, Method, Pick, Subject};
+use crate::assemble::{Assembled, Method, Subject};
+use crate::candidate::{Curve, Pick, Treated, kinds};
 use crate::choose::{Candidate, Chosen, choose};
 use crate::metric::{Judge, Metric, Score};
 use crate::price::{Objective, Prices, prices};
@@ -22,10 +23,6 @@ use crate::samples::Split;
 use crate::taps::{Tapped, histograms, moments};
 use crate::{Backend, Error, Result, Samples, recipe, work};
 
-/// Shares of positions that are tried.
-pub const DENSITIES: &[f64] = &[0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11, 0.08];
-/// The densities whose effects on the answers are measured: the second one where the first says that answers become other ones altogether.
-const PROBES: [f64; 2] = [0.5, 0.8];
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
 /// Held-out samples that a probe runs.
@@ -145,16 +142,18 @@ impl<'a> Search<'a> {
     fn measure_errors(&self) -> Result<Vec<Vec<f64>>> {
         let (subject, backend) = (&self.subject, self.subject.backend);
         backend.say("calibration: moments");
-        let prunable: Vec<&Weighted> = subject.layers.iter().filter(|l| self.goal.pruning && subject.prunable(l)).collect();
-        let known: Vec<(Moments, Moments)> = moments(backend, (&subject.graph, None), &prunable, subject.samples)?;
+        let exact = |kind: &&Pick| kind.form == Pick::DENSE.form;
+        let fits = |l: &&Weighted| self.kinds.iter().filter(|k| !exact(k)).any(|k| k.form.fits(l));
+        let fitted: Vec<&Weighted> = subject.layers.iter().filter(fits).collect();
+        let known: Vec<(Moments, Moments)> = moments(backend, (&subject.graph, None), &fitted, subject.samples)?;
         backend.say("errors of layers");
-        let by_node: BTreeMap<usize, &(Moments, Moments)> = prunable.iter().map(|l| l.node).zip(&known).collect();
-        let curves: Vec<BTreeMap<Weights, Curve>> =
+        let by_node: BTreeMap<usize, &(Moments, Moments)> = fitted.iter().map(|l| l.node).zip(&known).collect();
+        let curves: Vec<Curves> =
             subject.layers.par_iter().map(|l| by_node.get(&l.node).map(|m| self.curves(l, m)).unwrap_or_default()).collect();
         let check = subject.samples.held_out();
         let sample = &check[..check.len().min(PROBED)];
         let (done, all) = (AtomicUsize::new(0), subject.layers.len());
-        let effects = |(n, curves): (usize, &BTreeMap<Weights, Curve>)| {
+        let effects = |(n, curves): (usize, &Curves)| {
             let effects = self.effects(n, curves, sample);
             backend.say(&format!("effect of layers on the answers, {} of {all}", done.fetch_add(1, Ordering::Relaxed) + 1));
             effects
@@ -163,55 +162,56 @@ impl<'a> Search<'a> {
     }
 
     /// The divergence of the answers for each kind that a layer can be.
-    fn effects(&self, n: usize, curves: &BTreeMap<Weights, Curve>, sample: &[usize]) -> Result<Vec<f64>> {
+    fn effects(&self, n: usize, curves: &Curves, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
-        let dropped = match curves.values().next() {
-            Some(curve) => {
-                let effect = |n_th: usize| -> Result<(f64, f64)> {
-                    let (density, weights) = (PROBES[n_th], Weights::F32);
-                    let divergence = self.probe(n, Pick { density, weights }, curve.probes[n_th].clone(), sample)?;
-                    Ok((divergence, divergence / curve.at(density).max(1e-12)))
+        let by_error = match curves.first() {
+            Some((_, curve)) => {
+                let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
+                    let divergence = self.probe(n, Weights::F32, weights, sample)?;
+                    Ok((divergence, divergence / error.max(1e-12)))
                 };
-                let (divergence, ratio) = effect(0)?;
-                if divergence < SMALL { ratio } else { effect(1)?.1 }
+                let (divergence, ratio) = effect(&curve.probes[0])?;
+                if divergence < SMALL { ratio } else { effect(&curve.probes[1])?.1 }
             }
             None => f64::INFINITY,
         };
-        let eight = Pick { density: 1.0, weights: Weights::Int8 };
-        let possible = self.kinds.contains(&eight) && self.subject.possible(layer, eight) == eight;
-        let narrow = if possible { self.probe(n, eight, layer.matrix(&self.subject.graph), sample)? } else { f64::INFINITY };
-        let error = |kind: &Pick| -> f64 {
-            if self.subject.possible(layer, *kind) != *kind {
-                return f64::INFINITY;
+        let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
+        for kind in self.kinds.iter().filter(|k| **k == Pick::whole(k.weights) && **k != Pick::DENSE) {
+            if self.subject.possible(layer, *kind) == *kind {
+                by_numbers.insert(kind.weights, self.probe(n, kind.weights, &layer.matrix(&self.subject.graph), sample)?);
             }
-            let curve = curves.get(&kind.weights).map_or(f64::INFINITY, |c| c.at(kind.density));
-            let pruned = if kind.density < 1.0 { dropped * curve } else { 0.0 };
-            pruned + if kind.weights == Weights::Int8 { narrow } else { 0.0 }
+        }
+        let error = |kind: &Pick| -> f64 {
+            let Some(numbers) = by_numbers.get(&kind.weights).filter(|_| self.subject.possible(layer, *kind) == *kind) else {
+                return f64::INFINITY;
+            };
+            let curve = curves.iter().find(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
+            numbers + curve.map_or(0.0, |(_, curve)| by_error * curve.at(kind.density))
         };
         Ok(self.kinds.iter().map(error).collect())
     }
 
-    /// Errors of a layer at all densities, for each size of units.
-    fn curves(&self, layer: &Weighted, known: &(Moments, Moments)) -> BTreeMap<Weights, Curve> {
-        let matrix = layer.matrix(&self.subject.graph);
-        let kinds: Vec<Weights> = if self.goal.integers { vec![Weights::F32, Weights::Int8] } else { vec![Weights::F32] };
-        let Method { mask, repair, damping, .. } = self.goal.method;
-        let curve = |weights: Weights| {
-            let shape = self.subject.shape(layer, weights);
-            let all = prune(&matrix, &known.0, Some(&known.1), &shape, DENSITIES, mask, repair, Balance::Free, damping);
-            let errors = DENSITIES.iter().zip(&all).map(|(d, p)| (*d, p.check_error.unwrap_or(p.error))).collect();
-            let at = |d: f64| DENSITIES.iter().position(|x| *x == d).expect("internal: search: probes are some of the densities");
-            (weights, Curve { errors, probes: PROBES.map(|d| all[at(d)].weights.clone()) })
-        };
-        kinds.into_iter().map(curve).collect()
+    /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
+    fn curves(&self, layer: &Weighted, (fit, held_out): &(Moments, Moments)) -> Curves {
+        let mut kinds: Curves = Vec::new();
+        for kind in &self.kinds {
+            let known = kinds.iter().any(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
+            if known || !kind.form.fits(layer) {
+                continue;
+            }
+            let site = self.subject.site(layer, kind.weights);
+            let curve = kind.form.curve(&site, (fit, held_out), self.goal.method);
+            kinds.extend(curve.map(|curve| (*kind, curve)));
+        }
+        kinds
     }
 
-    /// The divergence of the answers with one layer changed.
-    fn probe(&self, layer: usize, pick: Pick, weights: Matrix, sample: &[usize]) -> Result<f64> {
-        let mut picks = vec![Pick::DENSE; self.subject.layers.len()];
-        let mut matrices: Vec<Matrix> = (0..picks.len()).map(|_| Matrix { n: 0, k: 0, values: Vec::new() }).collect();
-        (picks[layer], matrices[layer]) = (pick, weights);
-        let made = self.subject.plain(&picks, matrices)?;
+    /// The divergence of the answers with one layer changed to these weights, of a type.
+    fn probe(&self, layer: usize, weights: Weights, matrix: &Matrix, sample: &[usize]) -> Result<f64> {
+        let mut changes: Vec<Option<(Pick, Treated)>> = self.subject.layers.iter().map(|_| None).collect();
+        let site = self.subject.site(&self.subject.layers[layer], weights);
+        changes[layer] = Some((Pick::whole(weights), site.rough(matrix)));
+        let made = self.subject.with(changes)?;
         Ok(self.score(&made.graph, sample)?.divergence)
     }
 
@@ -333,34 +333,8 @@ fn spread(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
     (0..n).map(move |i| low * (high / low).powf((i as f64 + 0.5) / n as f64))
 }
 
-/// The relative error of a layer at each density.
-struct Curve {
-    errors: Vec<(f64, f64)>,
-    /// Weights at the densities of the probes.
-    probes: [Matrix; 2],
-}
-
-impl Curve {
-    fn at(&self, density: f64) -> f64 {
-        self.errors.iter().find(|e| e.0 == density).map_or(f64::INFINITY, |e| e.1)
-    }
-}
-
-fn kinds(goal: &Goal) -> Vec<Pick> {
-    let mut kinds = vec![Pick::DENSE];
-    for weights in [Weights::F32, Weights::Int8] {
-        if weights == Weights::Int8 && !goal.integers {
-            continue;
-        }
-        if weights == Weights::Int8 {
-            kinds.push(Pick { density: 1.0, weights });
-        }
-        if goal.pruning {
-            kinds.extend(DENSITIES.iter().map(|density| Pick { density: *density, weights }));
-        }
-    }
-    kinds
-}
+/// The curves of a layer, each with one of the kinds that it is of.
+type Curves = Vec<(Pick, Curve)>;
 
 /// Integers for everything that layers multiply.
 fn ranges(backend: &dyn Backend, graph: &Graph, layers: &[Weighted], samples: &Samples) -> Result<Vec<(u32, Range)>> {

@@ -52,7 +52,7 @@ pub struct Integers {
 pub fn weights(graph: &mut Graph, ops: OpSet, layer: &Weighted, integers: &Integers) -> Node {
     let old = layer.weights(graph);
     let (name, ty) = (graph.value(old).name.clone(), graph.ty(old).clone());
-    let q = graph.add_const(&name, Tensor::from_vec(&layer.shape(graph), integers.values.clone()));
+    let q = graph.add_const(&name, Tensor::from_vec(&layer.shape(), integers.values.clone()));
     let scale =
         graph.add_const(&format!("{name}.scale"), Tensor::from_vec(&[integers.scales.len() as u64], integers.scales.clone()));
     let w = graph.add_value(&format!("{name}.real"), ty, None);

@@ -159,8 +159,15 @@ impl Weighted {
     }
 
     /// The shape of the operand.
-    pub fn shape(&self, graph: &Graph) -> Vec<u64> {
-        graph.constant(self.weights(graph)).map(|t| t.shape().to_vec()).unwrap_or_default()
+    pub fn shape(&self) -> Vec<u64> {
+        let (n, k) = (self.n as u64, self.k() as u64);
+        match &self.form {
+            Form::Conv(window) => {
+                [n, self.channels as u64].into_iter().chain(window.kernel.iter().map(|taps| *taps as u64)).collect()
+            }
+            Form::Columns => vec![k, n],
+            Form::Rows => vec![n, k],
+        }
     }
 
     /// Appends some of the rows that one inference multiplies, those with these numbers: `k` values each. `x` is the operand as the caller of a model has it,
@@ -207,20 +214,18 @@ impl Window {
     }
 }
 
-/// The graph with other weights in a layer, and something added to each of its outputs.
-pub fn replace(graph: &mut Graph, layer: &Weighted, weights: Tensor, shift: Option<&[f32]>) {
+/// Gives a layer other weights.
+pub fn replace(graph: &mut Graph, layer: &Weighted, weights: Tensor) {
     let name = graph.value(layer.weights(graph)).name.clone();
     let w = graph.add_const(&name, weights);
     graph.nodes[layer.node].inputs[1] = Some(w);
-    if let Some(shift) = shift.filter(|s| s.iter().any(|x| *x != 0.0)) {
-        add_to_bias(graph, layer, shift);
-    }
 }
 
-/// Adds to the bias of a layer; `matmul`, which has none, is left as it is and so is `gemm` with a C that is not one value per output.
-fn add_to_bias(graph: &mut Graph, layer: &Weighted, shift: &[f32]) {
+/// Adds something to each output of a layer; `matmul`, which has no bias, is left as it is and so is `gemm` with a C that is not one value per output.
+pub fn shift(graph: &mut Graph, layer: &Weighted, shift: &[f32]) {
     let node = &graph.nodes[layer.node];
-    if node.op.name == "matmul" || node.attrs.float("beta").is_some_and(|b| b != 1.0) {
+    let nothing = shift.iter().all(|x| *x == 0.0);
+    if nothing || node.op.name == "matmul" || node.attrs.float("beta").is_some_and(|b| b != 1.0) {
         return;
     }
     let old = node.inputs.get(2).copied().flatten();
@@ -238,7 +243,7 @@ fn add_to_bias(graph: &mut Graph, layer: &Weighted, shift: &[f32]) {
     inputs[2] = Some(id);
 }
 
-/// Does `shift` of [`replace`] reach the result of this layer?
+/// Does what [`shift()`] adds reach the result of this layer?
 pub fn takes_shift(graph: &Graph, layer: &Weighted) -> bool {
     let node = &graph.nodes[layer.node];
     let constant = |id: ValueId| graph.constant(id).is_some_and(|t| t.len() == layer.n && t.dtype() == DType::F32);

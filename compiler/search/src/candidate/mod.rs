@@ -1,0 +1,278 @@
+//! Kinds of candidates: what a layer can become.
+//!
+//! A kind is a form ([`Form`]: what takes the place of the layer's matrix) with a density (the share of its multiplications that is left), and numbers
+//! ([`Numbers`]: what weights are). Each form and each type of numbers is a file of this folder and a line in [`FORMS`] or [`NUMBERS`]. The loop, prices,
+//! assembly and recipes know none of them by name.
+
+use std::fmt;
+
+use onnxc_ir::graph::Node;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{DType, Graph, Tensor};
+use onnxc_passes::compress::weighted::{self, Weighted};
+use onnxc_passes::compress::{Matrix, Moments, Shape};
+
+use crate::assemble::{Method, Subject};
+use crate::recipe::{Arrays, Layer, Weights};
+use crate::search::Goal;
+
+mod float;
+mod int8;
+mod pruned;
+mod whole;
+
+/// What can take the place of a layer's matrix; the first one is the matrix.
+pub static FORMS: &[&dyn Form] = &[&whole::Whole, &pruned::Pruned];
+
+/// What weights can be; the first one is what the model has.
+pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8];
+
+/// What a layer becomes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Pick {
+    /// What takes the place of its matrix.
+    pub form: &'static dyn Form,
+    /// Share of multiplications that is left; 1 for all.
+    pub density: f64,
+    /// Type of weights and of what they multiply.
+    pub weights: Weights,
+}
+
+impl Pick {
+    /// The layer as it is.
+    pub const DENSE: Pick = Pick { form: &whole::Whole, density: 1.0, weights: Weights::F32 };
+
+    /// The whole matrix with this type of weights.
+    pub fn whole(weights: Weights) -> Pick {
+        Pick { weights, ..Pick::DENSE }
+    }
+}
+
+/// The kinds of candidates that a search has; the first one is the layer as it is.
+pub fn kinds(goal: &Goal) -> Vec<Pick> {
+    let of_numbers = |numbers: &&'static dyn Numbers| {
+        let weights = numbers.weights();
+        let forms = FORMS.iter().filter(|f| f.wanted(goal));
+        forms.flat_map(move |form| form.densities().iter().map(move |density| Pick { form: *form, density: *density, weights }))
+    };
+    NUMBERS.iter().filter(|n| n.wanted(goal)).flat_map(of_numbers).collect()
+}
+
+/// A layer that is to become something with weights of a type.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// The model and what is known of it.
+    pub subject: &'a Subject<'a>,
+    /// The layer.
+    pub layer: &'a Weighted,
+    /// What weights will be.
+    pub numbers: &'static dyn Numbers,
+}
+
+impl Site<'_> {
+    /// The weights of the layer as it is.
+    pub fn matrix(&self) -> Matrix {
+        self.layer.matrix(&self.subject.graph)
+    }
+
+    /// The whole matrix with these weights, each type rounding them by themselves.
+    pub fn rough(&self, weights: &Matrix) -> Treated {
+        Treated::single(self.numbers.rough(self.layer, weights), &vec![0.0; weights.n], 0.0)
+    }
+
+    /// Which positions of the weights are kept or dropped together.
+    pub fn shape(&self) -> Shape {
+        let (group, unit) = (self.subject.group, self.numbers.unit());
+        Shape { group, unit, channels: self.layer.channels, taps: self.layer.taps, whole_channels: false }
+    }
+}
+
+/// What can take the place of a layer's matrix.
+pub trait Form: Sync {
+    /// Its name, in recipes too.
+    fn name(&self) -> &'static str;
+
+    /// May the search use it?
+    fn wanted(&self, goal: &Goal) -> bool;
+
+    /// The shares of multiplications that are tried.
+    fn densities(&self) -> &'static [f64];
+
+    /// Can this layer be of it?
+    fn fits(&self, layer: &Weighted) -> bool;
+
+    /// The errors of the layer's result at all densities, before weights are rounded; `None` for a form that changes nothing. `known` are moments to fit to
+    /// and moments held out.
+    fn curve(&self, site: &Site, known: (&Moments, &Moments), method: Method) -> Option<Curve>;
+
+    /// The layer at a density, fitted to moments; the second ones are held out.
+    fn fitted(&self, site: &Site, density: f64, known: (&Moments, &Moments), method: Method) -> Treated;
+
+    /// The layer at a density by its weights alone: what takes as long and as many bytes as the fitted one.
+    fn rough(&self, site: &Site, density: f64) -> Treated;
+
+    /// Bytes that weights take: what is kept, its offsets.
+    fn bytes(&self, site: &Site, density: f64) -> f64;
+
+    /// Makes the layer in a graph what a recipe says. Nodes that need constants only are returned: they belong in front of all others.
+    ///
+    /// # Errors
+    /// When arrays are missing or do not fit.
+    fn apply(&self, cx: &mut Applied, found: &Weighted, layer: &Layer) -> Result<Vec<Node>, String>;
+}
+
+impl PartialEq for dyn Form {
+    fn eq(&self, other: &dyn Form) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl fmt::Debug for dyn Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The form that a recipe names.
+pub fn form(name: &str) -> Option<&'static dyn Form> {
+    FORMS.iter().copied().find(|f| f.name() == name)
+}
+
+/// What the weights of a layer can be.
+pub trait Numbers: Sync {
+    /// What recipes call them.
+    fn weights(&self) -> Weights;
+
+    /// May the search use them?
+    fn wanted(&self, goal: &Goal) -> bool;
+
+    /// Is what weights multiply made integers too?
+    fn integers(&self) -> bool;
+
+    /// Channels that are kept or dropped together: what one step of a tile multiplies.
+    fn unit(&self) -> usize;
+
+    /// Bytes of a weight.
+    fn bytes(&self) -> f64;
+
+    /// Weights of a layer, or of a part of one, such that its result changes least. `kept` are the positions that a mask has left to each group.
+    fn fitted(
+        &self,
+        layer: &Weighted,
+        weights: &Matrix,
+        moments: &Moments,
+        kept: Option<(&Shape, &[Vec<u32>])>,
+        method: Method,
+    ) -> Coded;
+
+    /// The same without moments.
+    fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded;
+
+    /// Gives a layer of a graph these weights. A node that makes floats of them is returned: it belongs in front of all others.
+    ///
+    /// # Errors
+    /// The array that is missing or does not fit.
+    fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String>;
+}
+
+/// The numbers of a type.
+pub fn numbers(weights: Weights) -> &'static dyn Numbers {
+    NUMBERS.iter().copied().find(|n| n.weights() == weights).expect("internal: search: numbers of all types are in the list")
+}
+
+/// Weights in the form in which arrays keep them.
+pub struct Coded {
+    /// By what they are, as operands have them: `weights`, `scales`.
+    pub arrays: Vec<(&'static str, Tensor)>,
+    /// Added to the bias.
+    pub shift: Vec<f32>,
+    /// Relative error of the result against that of the weights given.
+    pub error: f64,
+}
+
+/// A layer as it becomes.
+pub struct Treated {
+    /// By what they are; the name of the layer's arrays and a dot come before it.
+    pub arrays: Vec<(String, Tensor)>,
+    /// Relative error of the result.
+    pub error: f64,
+}
+
+impl Treated {
+    /// A layer that is still one matrix: its weights, and what is added to its bias before they are rounded.
+    fn single(coded: Coded, shift: &[f32], error: f64) -> Treated {
+        let shift: Vec<f32> = shift.iter().zip(&coded.shift).map(|(a, b)| a + b).collect();
+        let mut arrays: Vec<(String, Tensor)> = coded.arrays.into_iter().map(|(what, t)| (what.to_string(), t)).collect();
+        if shift.iter().any(|x| *x != 0.0) {
+            arrays.push(("shift".to_string(), Tensor::from_vec(&[shift.len() as u64], shift)));
+        }
+        Treated { arrays, error: error + coded.error }
+    }
+}
+
+/// Errors of a layer in one form.
+pub struct Curve {
+    /// Densities with their relative errors.
+    pub errors: Vec<(f64, f64)>,
+    /// Relative errors with weights that make them, whose effect on the answers can be measured: the second one is for layers for which the first is too much.
+    pub probes: [(f64, Matrix); 2],
+}
+
+impl Curve {
+    /// The relative error at a density.
+    pub fn at(&self, density: f64) -> f64 {
+        self.errors.iter().find(|e| e.0 == density).map_or(f64::INFINITY, |e| e.1)
+    }
+}
+
+/// One layer by itself, fitted to moments and moments held out; without them (groups of channels, of which each has its own few inputs) its numbers alone
+/// change.
+pub fn treat(site: &Site, pick: Pick, known: Option<(&Moments, &Moments)>, method: Method) -> Treated {
+    let Some((moments, check)) = known else {
+        return whole::Whole.rough(site, 1.0);
+    };
+    let moved = weighted::takes_shift(&site.subject.graph, site.layer);
+    pick.form.fitted(site, pick.density, (&centred(moments, moved), &centred(check, moved)), method)
+}
+
+/// Moments for a layer that can be shifted, or without sums for one that cannot.
+fn centred(moments: &Moments, moved: bool) -> Moments {
+    let mut moments = moments.clone();
+    if !moved {
+        moments.sum.fill(0.0);
+        moments.dense_sum.fill(0.0);
+    }
+    moments
+}
+
+/// A graph that a recipe changes, and the arrays of the recipe.
+pub struct Applied<'a> {
+    /// The graph.
+    pub graph: &'a mut Graph,
+    /// The operators.
+    pub ops: OpSet,
+    /// The arrays.
+    pub arrays: &'a Arrays,
+}
+
+impl Applied<'_> {
+    /// The array `NAME.WHAT` with elements of a type.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn array(&self, name: &str, what: &str, dtype: DType, shape: &[u64]) -> Result<Tensor, String> {
+        let found = self.arrays.iter().find(|a| a.0 == format!("{name}.{what}")).map(|a| &a.1);
+        let fits = |t: &&Tensor| t.dtype() == dtype && t.shape() == shape;
+        found.filter(fits).cloned().ok_or_else(|| format!("the array {name}.{what} is missing or has another type or shape"))
+    }
+
+    /// Gives a layer that stays one matrix its weights and its shift.
+    fn single(&mut self, found: &Weighted, layer: &Layer) -> Result<Vec<Node>, String> {
+        let shift = format!("{}.shift", layer.arrays);
+        if self.arrays.iter().any(|a| a.0 == shift) {
+            let shift = self.array(&layer.arrays, "shift", DType::F32, &[found.n as u64])?.to_vec::<f32>();
+            weighted::shift(self.graph, found, &shift);
+        }
+        Ok(numbers(layer.weights).put(self, found, &layer.arrays)?.into_iter().collect())
+    }
+}
