@@ -7,7 +7,8 @@
 
 use onnxc_ir::Graph;
 
-use crate::assemble::{Assembled, Pick};
+use crate::assemble::Assembled;
+use crate::candidate::Pick;
 use crate::metric::{Judge, Score};
 use crate::recipe::{self, Recipe};
 use crate::samples::Split;
