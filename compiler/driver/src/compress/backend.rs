@@ -47,14 +47,22 @@ fn failed(e: Fault) -> Error {
     }
 }
 
+/// A graph that has no code although all of its operators have: what the reproducer saves.
+fn ours<E>(graph: &Graph, why: impl Fn(E) -> Error) -> impl Fn(E) -> Error {
+    move |e| {
+        crate::reproducer::entering("compress", Some(graph));
+        why(e)
+    }
+}
+
 impl Backend for Host<'_> {
     fn runner(&self, graph: &Graph) -> Result<JitModel> {
-        let (_, plan) = pipeline::plan_of(graph, &self.here, &self.freedom).map_err(failed)?;
-        JitModel::new(&plan, &self.here).map_err(|e| Error::Internal(e.to_string()))
+        let (_, plan) = pipeline::plan_of(graph, &self.here, &self.freedom).map_err(ours(graph, failed))?;
+        JitModel::new(&plan, &self.here).map_err(ours(graph, |e| Error::Internal(format!("{e}"))))
     }
 
     fn cost(&self, graph: &Graph) -> Result<Cost> {
-        let (graph, plan) = pipeline::plan_of(graph, self.target, &self.freedom).map_err(failed)?;
+        let (graph, plan) = pipeline::plan_of(graph, self.target, &self.freedom).map_err(ours(graph, failed))?;
         let layers = profile::layers(&plan, &graph, self.target);
         let most = |d: &Dim| d.range(&plan.bounds).1;
         Ok(Cost {

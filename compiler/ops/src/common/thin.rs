@@ -79,8 +79,9 @@ pub(super) fn late_epilogue(cx: &LowerCx, p: &Product) -> bool {
     let flat = |o: &Operand| p.cols.bound == 1 || (o.per_column && o.row == p.cols.bound as i64) || (!o.per_column && o.row == 0);
     // An operand in the memory of the result would be gone.
     let own = !cx.in_place.contains(&true);
+    // Sums of bytes are i32 before their epilogue: they have no place in a C of floats.
     own && 2 * p.cols.bound <= u64::from(cx.target.lanes)
-        && p.c.1 == DType::F32
+        && (p.a.1, p.c.1) == (DType::F32, DType::F32)
         && p.c_row == p.cols.bound as i64
         && p.epilogue.nodes.len() > SHORT_EPILOGUE
         && p.operands.iter().all(flat)

@@ -12,6 +12,7 @@ use crate::common::elements::{from_scalars, strides};
 use crate::common::sample::lists;
 use crate::common::{epilogue, sample};
 use onnxc_ir::op::OpError;
+use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static CONV_INTEGER: OpDef = OpDef {
@@ -72,6 +73,18 @@ pub(crate) fn const_bytes(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
     Some(SampleInput::Const(from_scalars(dtype, shape, values).expect("internal: a type of bytes")))
 }
 
+/// `clip(f32(a0) / 1024, -4, 4)`, for a sample with an epilogue of some length to floats, in which nothing is rounded.
+fn clipped() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let sum = p.arg(0, DType::I32);
+    let sum = p.cast(sum, DType::F32);
+    let [unit, low, high] = [1.0 / 1024.0, -4.0, 4.0].map(|c| p.float(c, DType::F32));
+    let scaled = p.bin(BinOp::Mul, sum, unit);
+    let above = p.bin(BinOp::Max, scaled, low);
+    p.bin(BinOp::Min, above, high);
+    p
+}
+
 fn samples() -> Vec<Sample> {
     let case = |attrs: Attrs, x: (DType, &[u64]), w: (DType, &[u64]), zx: bool, zw: Option<Tensor>| {
         let zx = if zx { sample::data(x.0, &[]) } else { None };
@@ -79,7 +92,10 @@ fn samples() -> Vec<Sample> {
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
     let (u, s) = (DType::U8, DType::I8);
+    let mut few_filters = case(Attrs::default(), (u, &[1, 40, 3, 3]), (s, &[1, 40, 1, 1]), true, None);
+    few_filters.attrs = few_filters.attrs.with("epilogue", Attr::Program(clipped()));
     let all = vec![
+        few_filters,
         case(Attrs::default(), (u, &[1, 4, 5, 6]), (s, &[5, 4, 3, 3]), false, None),
         case(pads(), (u, &[2, 3, 7, 7]), (u, &[33, 3, 3, 3]), true, Some(Tensor::scalar(121u8))),
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, Some(Tensor::scalar(-3i8))),
@@ -89,7 +105,7 @@ fn samples() -> Vec<Sample> {
         case(pads(), (u, &[1, 4, 5, 5]), (u, &[3, 4, 3, 3]), true, Some(Tensor::from_vec(&[3], vec![1u8, 200, 128]))),
         case(lists(&[("pads", &[2, 0])]), (u, &[2, 5, 11]), (s, &[7, 5, 3]), true, None),
     ];
-    sample::and_sparse(all, &[1, 2, 3, 4, 5, 6], 1, (0, 1))
+    sample::and_sparse(all, &[2, 3, 4, 5, 6, 7], 1, (0, 1))
 }
 
 /// Run-time data of a byte type over its whole range.
