@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use onnxc_codegen::{LoopForms, Profile};
 use onnxc_ir::lir::Func;
 use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::workload::energy::Energy;
 use onnxc_ir::workload::latency::Latency;
 use onnxc_ir::workload::roof::{Bound, Roofs};
-use onnxc_ir::workload::{Ops, Traffic, Work, latency};
+use onnxc_ir::workload::{Ops, Traffic, Work, energy, latency};
 use onnxc_ir::{Attr, Graph};
 use onnxc_ops::schedule::Choice;
 use onnxc_targets::Target;
@@ -36,6 +37,8 @@ pub struct Layer {
     pub kernel: String,
     /// What one call takes by the model of the target.
     pub predicted: Latency,
+    /// What one call takes of energy, as an estimate.
+    pub energy: Energy,
     /// The choice that was made for it, where there was one.
     pub choice: String,
 }
@@ -49,8 +52,9 @@ pub fn layers(plan: &Plan, graph: &Graph, target: &Target) -> Vec<Layer> {
         let forms = if work.loops.is_empty() { LoopForms::default() } else { onnxc_codegen::loop_forms(func, target) };
         let kernel = kernel(&work, forms);
         let predicted = latency::predict(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let energy = energy::estimate(&target.desc, &work, &traffic, touched, forms.vector == 0);
         let choice = choices.get(&(op, origins)).cloned().unwrap_or_default();
-        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel, predicted, choice });
+        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel, predicted, energy, choice });
     });
     out
 }
@@ -124,7 +128,7 @@ impl Layer {
             "flops": n(ops.flops()), "product_flops": n(ops.products), "int8_ops": n(ops.dots), "int_ops": n(ops.ints),
             "weight_bytes": n(weights), "read_bytes": n(read), "written_bytes": n(written),
             "intensity": intensity(&self.work.ops, &self.traffic), "choice": self.choice,
-            "predicted_ms": self.predicted.seconds * 1e3 * times })
+            "predicted_ms": self.predicted.seconds * 1e3 * times, "energy_uj": self.energy.joules() * 1e6 * times })
     }
 }
 

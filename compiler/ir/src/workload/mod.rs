@@ -5,6 +5,7 @@
 //! branches or on the bounds of other loops are walked round by round.
 
 mod count;
+pub mod energy;
 mod footprint;
 mod index;
 pub mod latency;
