@@ -1,10 +1,13 @@
 //! The command line: commands, flags, help.
 
 mod compression;
+mod size;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use compression::{Budget, Compress, Metric, Objective, Technique};
+pub use size::Size;
+use size::size;
 
 /// onnxc compiles ONNX models to native code.
 #[derive(Parser, Debug)]
@@ -162,9 +165,11 @@ pub struct Freedom {
     /// (Winograd's convolutions, integers between quantisations).
     #[arg(long, value_enum, default_value_t = Math::Fast)]
     pub math: Math,
-    /// How large faster forms of the weights may make the model's constants: a multiple of what they are, or bytes (with K, M or G).
-    #[arg(long, value_name = "1.5x|BYTES", default_value = "1.5x", value_parser = size)]
-    pub max_size: Size,
+    /// The most that the weights of the compiled model may take: a multiple of the model's constants, or bytes (with K, M or G). Faster forms of weights are
+    /// taken within it only, with --calib the model is compressed until it fits, and what does not fit so many bytes is refused. Without it faster forms may
+    /// take 1.5x.
+    #[arg(long, value_name = "1.5x|BYTES", value_parser = size)]
+    pub max_size: Option<Size>,
     /// Measuring.
     #[command(flatten)]
     pub tuning: Tuning,
@@ -197,23 +202,22 @@ pub enum Math {
     Fast,
 }
 
-/// A limit of size.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Size {
-    /// A multiple of the constants' bytes.
-    Times(f64),
-    /// Bytes.
-    Bytes(u64),
-}
-
 impl Default for Freedom {
     fn default() -> Freedom {
-        let max_size = Size::Times(onnxc_passes::winograd::GROWTH);
-        Freedom { math: Math::Fast, max_size, tuning: Tuning::default(), recipe: None, found: None }
+        Freedom { math: Math::Fast, max_size: None, tuning: Tuning::default(), recipe: None, found: None }
     }
 }
 
 impl Freedom {
+    /// How many times the constants of a model, which take so many bytes, faster forms of its weights may take.
+    pub fn growth(&self, constants: u64) -> f64 {
+        match self.max_size {
+            None => onnxc_passes::winograd::GROWTH,
+            Some(Size::Times(n)) => n,
+            Some(Size::Bytes(n)) => n as f64 / (constants as f64).max(1.0),
+        }
+    }
+
     /// What passes are told.
     pub fn math(&self) -> onnxc_passes::Math {
         match self.math {
@@ -546,22 +550,6 @@ fn prefix(text: &str) -> Result<String, String> {
     if good { Ok(text.to_string()) } else { Err("a prefix is a C identifier: letters, digits and _, no digit first".into()) }
 }
 
-/// `1.5x`, `600M`
-fn size(text: &str) -> Result<Size, String> {
-    let wrong = || format!("`{text}`: write it as 1.5x, or as bytes: 4096, 300K, 20M, 1G");
-    if let Some(times) = text.strip_suffix('x') {
-        return times.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0).map(Size::Times).ok_or_else(wrong);
-    }
-    let shift = match text.chars().last() {
-        Some('K') => 10,
-        Some('M') => 20,
-        Some('G') => 30,
-        _ => 0,
-    };
-    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
-    digits.parse().ok().and_then(|n: u64| n.checked_mul(1 << shift)).map(Size::Bytes).ok_or_else(wrong)
-}
-
 fn weights(text: &str) -> Result<Weights, String> {
     match text.split_once(':') {
         None if text == "embed" => Ok(Weights::Embed),
@@ -593,8 +581,6 @@ mod tests {
         assert_eq!(shape("s="), Ok(("s".into(), vec![])));
         assert!(shape("x").is_err() && shape("x=1,-2").is_err() && dim("=3").is_err() && dim("N=1,").is_err());
         assert_eq!(weights("section:.w"), Ok(Weights::Section(".w".into())));
-        assert_eq!((size("2x"), size("20M"), size("7")), (Ok(Size::Times(2.0)), Ok(Size::Bytes(20 << 20)), Ok(Size::Bytes(7))));
-        assert!(size("x").is_err() && size("-1x").is_err() && size("20m").is_err() && size("").is_err());
         assert!(weights("section:").is_err() && prefix("1a").is_err() && prefix("a-b").is_err());
     }
 }

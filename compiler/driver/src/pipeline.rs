@@ -14,7 +14,7 @@ use onnxc_passes::plan::{self, Lowered};
 use onnxc_targets::Target;
 use sha2::Digest;
 
-use crate::cli::{Debugging, Freedom, Model, Size};
+use crate::cli::{Debugging, Freedom, Model};
 use crate::commands::constant_bytes;
 use crate::data;
 use crate::fault::{Diagnostic, Done, Fault};
@@ -94,10 +94,7 @@ pub const PASSES: &[Pass] = &[
 
 /// The graph with the ways that its layers are computed in, where there is a choice.
 fn choose(graph: &Graph, target: &Target, freedom: &Freedom, progress: &Progress) -> Done<Graph> {
-    let growth = match freedom.max_size {
-        Size::Times(n) => n,
-        Size::Bytes(n) => n as f64 / (constant_bytes(graph) as f64).max(1.0),
-    };
+    let growth = freedom.growth(constant_bytes(graph));
     if freedom.tuning.tune {
         return tune::run(graph, (target, freedom), growth, progress);
     }
@@ -268,7 +265,7 @@ pub fn plan_of(graph: &Graph, target: &Target, freedom: &Freedom) -> Done<(Graph
     for pass in PASSES {
         graph = match pass.run {
             Run::Graph(pass_fn) => pass_fn(&graph, target, freedom),
-            Run::Choose => choose::by_costs(&graph, &target.desc, onnxc_passes::winograd::GROWTH, freedom.math()),
+            Run::Choose => choose::by_costs(&graph, &target.desc, freedom.growth(constant_bytes(&graph)), freedom.math()),
             _ => graph,
         };
     }

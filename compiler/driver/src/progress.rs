@@ -52,6 +52,11 @@ impl Progress {
         self.bar.inc(1);
     }
 
+    /// Does something that prints on stderr too.
+    pub fn suspend(&self, f: impl FnOnce()) {
+        self.bar.suspend(f);
+    }
+
     /// Another thing is being done now.
     pub fn say(&self, what: &str) {
         self.look("{spinner} {msg} {elapsed}");

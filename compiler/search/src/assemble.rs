@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::{Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Damping, Mask, Moments, Repair, Rounding};
+use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
@@ -26,6 +26,10 @@ pub struct Method {
     pub repair: Repair,
     /// How much of the model's own weights stays in it.
     pub damping: Damping,
+    /// How the positions that stay are spread over panels.
+    pub balance: Balance,
+    /// Masks are those of panels of filters that like the same positions. The filters of the model stay where they are, so that this is good for scores only.
+    pub reorder: bool,
     /// How weights are rounded.
     pub rounding: Rounding,
     /// Stages; 1 repairs every layer for the dense model's operands.
@@ -34,7 +38,15 @@ pub struct Method {
 
 impl Default for Method {
     fn default() -> Method {
-        Method { mask: Mask::Obs, repair: Repair::Refit, damping: Damping::CrossValidated, rounding: Rounding::Gptq, stages: 4 }
+        Method {
+            mask: Mask::Obs,
+            repair: Repair::Refit,
+            damping: Damping::CrossValidated,
+            balance: Balance::Free,
+            reorder: false,
+            rounding: Rounding::Gptq,
+            stages: 4,
+        }
     }
 }
 
@@ -137,7 +149,15 @@ impl Subject<'_> {
 
     fn empty(&self) -> Recipe {
         let (model, about) = (self.sha256.clone(), BTreeMap::new());
-        Recipe { version: recipe::VERSION, model, arrays: String::new(), about, layers: Vec::new(), activations: Vec::new() }
+        Recipe {
+            version: recipe::VERSION,
+            model,
+            arrays: String::new(),
+            about,
+            layers: Vec::new(),
+            activations: Vec::new(),
+            report: None,
+        }
     }
 
     fn keep(&self, made: &mut Assembled, i: usize, pick: Pick, treated: Treated) {

@@ -24,6 +24,9 @@ pub struct Chosen {
     pub error: f64,
     /// No choice within the limit is cheaper than `price * (1 - gap)`.
     pub gap: f64,
+    /// What error costs at the limit: the multiplier of the relaxed problem. Among candidates of a layer the one with the least `price + weight * error` is
+    /// chosen, but for what single steps of error decide.
+    pub weight: f64,
 }
 
 /// Steps of error.
@@ -66,13 +69,13 @@ pub fn choose(layers: &[Vec<Candidate>], limit: f64) -> Option<Chosen> {
     }
     let total = |f: fn(&Candidate) -> f64| chosen.iter().zip(layers).map(|(pick, layer)| f(&layer[*pick])).sum::<f64>();
     let (price, error) = (total(|c| c.price), total(|c| c.error));
-    let bound = relaxed(layers, limit);
+    let (bound, weight) = relaxed(layers, limit);
     let gap = if price > 0.0 { ((price - bound) / price).max(0.0) } else { 0.0 };
-    Some(Chosen { picks: chosen, price, error, gap })
+    Some(Chosen { picks: chosen, price, error, gap, weight })
 }
 
-/// A lower bound of the price: the maximum over multipliers of the Lagrangian, by ternary search (it is concave).
-fn relaxed(layers: &[Vec<Candidate>], limit: f64) -> f64 {
+/// A lower bound of the price, and the multiplier that gives it: the maximum of the Lagrangian, by ternary search (it is concave).
+fn relaxed(layers: &[Vec<Candidate>], limit: f64) -> (f64, f64) {
     let value = |weight: f64| -> f64 {
         let least = |layer: &Vec<Candidate>| layer.iter().map(|c| c.price + weight * c.error).fold(f64::INFINITY, f64::min);
         layers.iter().map(least).sum::<f64>() - weight * limit
@@ -88,7 +91,8 @@ fn relaxed(layers: &[Vec<Candidate>], limit: f64) -> f64 {
             high = b;
         }
     }
-    value(scale * low.exp2()).max(value(0.0))
+    let weight = scale * low.exp2();
+    if value(weight) > value(0.0) { (value(weight), weight) } else { (value(0.0), 0.0) }
 }
 
 #[cfg(test)]

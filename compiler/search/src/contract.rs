@@ -7,7 +7,7 @@
 
 use onnxc_ir::Graph;
 
-use crate::assemble::Assembled;
+use crate::assemble::{Assembled, Method};
 use crate::candidate::Pick;
 use crate::metric::{Judge, Score};
 use crate::recipe::{self, Recipe};
@@ -21,9 +21,9 @@ type Answers = Vec<Vec<Vec<u8>>>;
 
 impl Search<'_> {
     /// A model that is computed from a part of the samples, from the store if it was made before.
-    pub(crate) fn assembled(&self, picks: &[Pick], split: Split) -> Result<Assembled> {
+    pub(crate) fn assembled(&self, picks: &[Pick], method: Method, split: Split) -> Result<Assembled> {
         let (store, subject) = (self.subject.backend.store(), &self.subject);
-        let key = work::key("model", &[&self.known, &format!("{split:?} {picks:?}")]);
+        let key = work::key("model", &[&self.known, &format!("{split:?} {method:?} {picks:?}")]);
         let kept = || -> Option<Assembled> {
             let recipe: Recipe = serde_json::from_slice(&store.get(&key)?).ok()?;
             let arrays = store.get_arrays(&key).filter(|a| recipe::fingerprint(a) == recipe.arrays)?;
@@ -33,7 +33,7 @@ impl Search<'_> {
         if let Some(found) = kept() {
             return Ok(found);
         }
-        let made = subject.assemble(&subject.samples.split(split), picks, self.goal.method)?;
+        let made = subject.assemble(&subject.samples.split(split), picks, method)?;
         store.put_arrays(&key, &made.arrays);
         if let Ok(bytes) = serde_json::to_vec(&made.recipe) {
             store.put(&key, &bytes);
@@ -42,14 +42,25 @@ impl Search<'_> {
     }
 
     /// The score of a choice over the samples that are held out.
-    pub(crate) fn held_out(&self, picks: &[Pick], graph: &Graph) -> Result<Score> {
-        self.remembered("half", picks, || self.score(graph, &self.subject.samples.held_out()))
+    pub(crate) fn held_out(&self, picks: &[Pick], method: Method, graph: &Graph) -> Result<Score> {
+        self.remembered("half", picks, method, || self.score(graph, &self.subject.samples.held_out()))
+    }
+
+    /// The score of a choice over all samples, each judged by the model that has not seen it; `None` if the half that is held out tells already that it loses
+    /// more than `drop`. `graph` is that of [`Split::HALF`].
+    pub(crate) fn judged(&self, picks: &[Pick], method: Method, graph: &Graph, drop: f64) -> Result<Option<Score>> {
+        // A half that is somewhat over the budget may be within it together with the other one: another decision or two, and the wider bound of fewer samples.
+        let doubt = 1.5 / self.subject.samples.held_out().len() as f64;
+        if self.held_out(picks, method, graph)?.drop() > 1.4 * drop + doubt {
+            return Ok(None);
+        }
+        self.folded(picks, method, graph).map(Some)
     }
 
     /// The score of a choice over all samples, each judged by the model that has not seen it. `graph` is that of [`Split::HALF`].
-    pub(crate) fn folded(&self, picks: &[Pick], graph: &Graph) -> Result<Score> {
-        self.remembered("folded", picks, || {
-            let other = self.assembled(picks, Split::OTHER_HALF)?;
+    pub(crate) fn folded(&self, picks: &[Pick], method: Method, graph: &Graph) -> Result<Score> {
+        self.remembered("folded", picks, method, || {
+            let other = self.assembled(picks, method, Split::OTHER_HALF)?;
             let mut answers = Answers::new();
             for (split, graph) in [(Split::HALF, graph), (Split::OTHER_HALF, &other.graph)] {
                 answers.extend(self.answers(graph, &self.subject.samples.split(split).held_out())?);
@@ -63,14 +74,17 @@ impl Search<'_> {
         if found.picks.iter().all(|p| *p == Pick::DENSE) {
             return Ok(found);
         }
-        let made = self.assembled(&found.picks, Split::MOST)?;
-        let score = self
-            .remembered("handed out", &found.picks, || Ok(self.all()?.score(&self.answers(&made.graph, &self.all_samples())?)))?;
-        Ok(if score.drop() <= found.score.drop() { Found { assembled: made, ..found } } else { found })
+        let method = self.goal.method;
+        let made = self.assembled(&found.picks, method, Split::MOST)?;
+        let score = self.remembered("handed out", &found.picks, method, || {
+            Ok(self.all()?.score(&self.answers(&made.graph, &self.all_samples())?))
+        })?;
+        let better = score.drop() <= found.score.drop() && self.goal.caps.keeps(&self.taken_by_model(&made)?);
+        Ok(if better { Found { assembled: made, ..found } } else { found })
     }
 
-    fn remembered(&self, what: &str, picks: &[Pick], compute: impl FnOnce() -> Result<Score>) -> Result<Score> {
-        let key = work::key("score", &[&self.known, &format!("{what} {:?} {picks:?}", self.judge.metric())]);
+    fn remembered(&self, what: &str, picks: &[Pick], method: Method, compute: impl FnOnce() -> Result<Score>) -> Result<Score> {
+        let key = work::key("score", &[&self.known, &format!("{what} {} {method:?} {picks:?}", self.judged_by)]);
         work::remember(self.subject.backend.store(), &key, compute)
     }
 
@@ -82,7 +96,9 @@ impl Search<'_> {
     /// A judge over all samples.
     fn all(&self) -> Result<Judge> {
         let answers = self.answers(&self.subject.graph, &self.all_samples())?;
-        Judge::new(&self.subject.graph, self.judge.metric(), &answers)
+        let (graph, metric, which) = (&self.subject.graph, self.judge.metric(), self.all_samples());
+        let labels = self.subject.samples.labels(metric, graph.ty(graph.outputs[0]))?;
+        Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))
     }
 
     fn answers(&self, graph: &Graph, which: &[usize]) -> Result<Answers> {

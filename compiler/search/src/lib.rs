@@ -2,21 +2,28 @@
 //!
 //! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
-//! - [`metric`]: how far answers are from the dense model's.
+//! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
 //! - [`price`]: what each candidate takes on the target.
-//! - [`choose`]: the cheapest choice within a limit of error.
+//! - [`choose`]: the cheapest choice within a limit of error; [`budget`]: and within limits of time, memory and size.
 //! - [`search`]: the loop around all of this; in `contract` what a choice is known to lose, and the model that is handed out.
+//! - [`baseline`]: models without a choice; [`ablate`]: what parts of the method are good for; [`explain`]: what is told of it all.
 //! - [`work`]: results that are kept for the next search.
 //!
 //! How a graph becomes code or a price is the caller's business ([`Backend`]): the crate knows no command line and no target by name.
 
+pub mod ablate;
 pub mod assemble;
+pub mod baseline;
+pub mod budget;
 pub mod candidate;
 pub mod choose;
 mod contract;
+pub mod explain;
+mod front;
+pub mod labels;
 pub mod metric;
 pub mod price;
 pub mod recipe;
@@ -27,6 +34,7 @@ pub mod work;
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::Graph;
+use serde::{Deserialize, Serialize};
 
 pub use recipe::Recipe;
 pub use samples::Samples;
@@ -48,24 +56,41 @@ pub enum Error {
 /// Result of a search's parts.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// A step of a plan.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// The ONNX nodes that it does the work of.
+    pub origins: Vec<String>,
+    /// Predicted seconds.
+    pub seconds: f64,
+    /// Estimated joules.
+    pub joules: f64,
+    /// Bytes of the arena that are in use while it runs.
+    pub live_bytes: u64,
+}
+
 /// What the target makes of a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Cost {
-    /// Predicted seconds of each step, with the ONNX nodes that it does the work of.
-    pub steps: Vec<(Vec<String>, f64)>,
+    /// The steps of its plan.
+    pub steps: Vec<Step>,
+    /// All of it.
+    pub taken: Taken,
+}
+
+/// What an inference takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Predicted seconds.
+    pub seconds: f64,
+    /// Estimated joules.
+    pub joules: f64,
     /// Bytes of packed weights.
     pub weight_bytes: u64,
     /// Bytes of the arena.
     pub arena_bytes: u64,
-    /// Multiplications of one inference.
+    /// Multiplications.
     pub macs: u64,
-}
-
-impl Cost {
-    /// Predicted seconds of an inference.
-    pub fn seconds(&self) -> f64 {
-        self.steps.iter().map(|s| s.1).sum()
-    }
 }
 
 /// The compiler around the search.
@@ -78,8 +103,12 @@ pub trait Backend: Sync {
     fn measure(&self, graph: &Graph, input: &[&[u8]]) -> Result<Option<f64>>;
     /// What prices depend on: target, CPU, and what may be done for speed.
     fn name(&self) -> String;
+    /// The target, for people.
+    fn target(&self) -> String;
     /// Where results are kept.
     fn store(&self) -> &dyn work::Store;
-    /// Tells the user what is being done, and how much of it is left.
+    /// Tells the user what is being done.
     fn say(&self, what: &str);
+    /// Tells the user how many of some things that take about as long as each other are done.
+    fn count(&self, what: &str, done: usize, of: usize);
 }

@@ -1,6 +1,7 @@
 //! How far the answers of a compressed model are from those of the dense one.
 //!
-//! Without labels the metric is agreement: the share of samples that get the same decision. A few hundred samples count in steps of half a point, so that
+//! Without labels the metric is agreement: how well decisions are those of the dense model. With labels ([`crate::labels`]) it is what they say of both, and
+//! what counts is the difference. A few hundred samples count in steps of half a point, so that
 //! beside what is counted the loss of accuracy is estimated from margins. A sample's margin is by how much (in log-probability) its decision leads;
 //! compression changes margins, by amounts that are seen on all samples; a sample of a small margin would have been decided otherwise by the change that its
 //! neighbour got. The mean over pairs of neighbours has the resolution of pairs. Another decision costs the difference of the probabilities that the dense
@@ -9,6 +10,8 @@
 use onnxc_ir::{DType, Graph, TensorType};
 use serde::{Deserialize, Serialize};
 
+use crate::assemble::rounded;
+use crate::labels::{self, Labels};
 use crate::taps::floats;
 use crate::{Error, Result};
 
@@ -19,6 +22,14 @@ pub enum Metric {
     Top1,
     /// The largest element at each step, repeats joined and class 0 dropped: agreement of the best paths of CTC (Graves et al., 2006).
     Path,
+    /// The five largest elements of the first output.
+    Top5,
+    /// Paths as of [`Metric::Path`], compared character by character.
+    Characters,
+    /// The largest element; the mean over classes of precision with recall.
+    F1,
+    /// The largest element of each pixel, `[1, classes, ...]`, or with one class the sign of a logit, half of a probability: intersection over union.
+    Iou,
     /// No decision: signal to noise, as a share: 100 % minus the noise's power over the signal's.
     Signal,
 }
@@ -35,13 +46,42 @@ impl Metric {
         }
     }
 
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Metric::Top1 => "top-1 agreement with the dense model",
-            Metric::Path => "agreement of best paths with the dense model",
-            Metric::Signal => "signal power less noise power, against the dense model",
+    /// Its name in reports: what labels say, or the dense model.
+    pub fn name(self, labelled: bool) -> &'static str {
+        match (self, labelled) {
+            (Metric::Top1, false) => "top-1 agreement with the dense model",
+            (Metric::Top1, true) => "top-1 accuracy by the labels",
+            (Metric::Top5, false) => "the dense model's decision among the five largest",
+            (Metric::Top5, true) => "top-5 accuracy by the labels",
+            (Metric::Path, false) => "agreement of best paths with the dense model",
+            (Metric::Path, true) => "exact match of best paths with the labels",
+            (Metric::Characters, false) => "agreement of the characters of best paths with the dense model",
+            (Metric::Characters, true) => "character accuracy by the labels",
+            (Metric::F1, false) => "macro F1, the dense model's decisions taken for true",
+            (Metric::F1, true) => "macro F1 by the labels",
+            (Metric::Iou, false) => "mean intersection over union with the dense model's masks",
+            (Metric::Iou, true) => "mean intersection over union with the labels",
+            (Metric::Signal, false) => "signal power less noise power, against the dense model",
+            (Metric::Signal, true) => "signal power less noise power, against the labels",
         }
+    }
+
+    /// Its name on the command line.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Metric::Top1 => "--metric top1",
+            Metric::Top5 => "--metric top5",
+            Metric::Path => "--metric path",
+            Metric::Characters => "--metric characters",
+            Metric::F1 => "--metric f1",
+            Metric::Iou => "--metric iou",
+            Metric::Signal => "--metric signal",
+        }
+    }
+
+    /// Are decisions strings of classes?
+    pub fn is_string(self) -> bool {
+        matches!(self, Metric::Path | Metric::Characters)
     }
 }
 
@@ -50,9 +90,24 @@ pub struct Judge {
     metric: Metric,
     /// Elements of a row of decisions.
     classes: usize,
+    /// Rows of decisions; of masks one for each pixel.
     answers: Vec<Vec<f32>>,
+    /// What they decide.
+    decisions: Vec<Vec<i64>>,
+    labels: Option<Labels>,
     /// Outputs are probabilities already.
     probabilities: bool,
+    /// Classes that lie in planes, as those of masks do.
+    planes: Option<usize>,
+}
+
+/// How right decisions are by the labels, 0 to 1.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Those of the dense model.
+    pub dense: f64,
+    /// Those of the compressed model.
+    pub compressed: f64,
 }
 
 /// What the judge says.
@@ -60,6 +115,9 @@ pub struct Judge {
 pub struct Score {
     /// Counted agreement, 0 to 1.
     pub agreement: f64,
+    /// With labels: what they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
     /// Expected loss of accuracy, from margins, 0 to 1.
     pub expected: f64,
     /// A bound of it that holds with a probability of 90 %.
@@ -73,18 +131,33 @@ pub struct Score {
 }
 
 impl Score {
-    /// What the contract limits: the larger one of the agreement that is lost and the bound of the loss of accuracy that is expected.
+    /// The same with as many digits as people read.
+    #[must_use]
+    pub fn rounded(&self) -> Score {
+        let r = |x: f64| (x * 1e6).round() / 1e6;
+        let accuracy = self.accuracy.map(|a| Accuracy { dense: r(a.dense), compressed: r(a.compressed) });
+        let Score { agreement, expected, bound, divergence, sqnr, cosine, .. } = *self;
+        let (agreement, expected, bound, divergence) = (r(agreement), r(expected), r(bound), rounded(divergence));
+        Score { agreement, accuracy, expected, bound, divergence, sqnr: rounded(sqnr), cosine: r(cosine) }
+    }
+
+    /// What is lost of the metric as it is counted: of accuracy with labels, of agreement without.
+    pub fn lost(&self) -> f64 {
+        self.accuracy.map_or(1.0 - self.agreement, |a| (a.dense - a.compressed).max(0.0))
+    }
+
+    /// What the contract limits: the larger one of what is lost and the bound of the loss of accuracy that is expected.
     pub fn drop(&self) -> f64 {
-        (1.0 - self.agreement).max(self.bound)
+        self.lost().max(self.bound)
     }
 }
 
 impl Judge {
-    /// A judge over the first outputs of the dense model, one for each sample.
+    /// A judge over the first outputs of the dense model, one for each sample, and the labels of these samples.
     ///
     /// # Errors
-    /// When these are no f32 of known extents.
-    pub fn new(graph: &Graph, metric: Metric, answers: &[Vec<Vec<u8>>]) -> Result<Judge> {
+    /// When these are no f32 of known extents, or no masks where the metric compares such.
+    pub fn new(graph: &Graph, metric: Metric, answers: &[Vec<Vec<u8>>], labels: Option<Labels>) -> Result<Judge> {
         let (name, ty) = (&graph.value(graph.outputs[0]).name, graph.ty(graph.outputs[0]));
         let shape = ty.const_shape().unwrap_or_default();
         let all: u64 = shape.iter().product();
@@ -93,12 +166,24 @@ impl Judge {
                 format!("the first output, {name:?}, is {ty}: compression compares f32 of known extents with the dense model's");
             return Err(Error::Input(format!("{why}; make the scores that the decision comes from the first output")));
         }
-        let classes = if metric == Metric::Path { shape.last().copied().unwrap_or(1) } else { all } as usize;
-        let answers: Vec<Vec<f32>> = answers.iter().map(|a| floats(&a[0])).collect();
+        let planes = match (metric, &shape[..]) {
+            (Metric::Iou, [1, classes, _, ..]) => Some(*classes as usize),
+            (Metric::Iou, _) => {
+                return Err(Error::Input(format!(
+                    "the first output, {name:?}, is {ty}: --metric iou needs masks, [1, classes, ...]"
+                )));
+            }
+            _ => None,
+        };
+        let last = shape.last().copied().unwrap_or(1);
+        let classes = planes.map_or(if metric.is_string() { last } else { all } as usize, |p| p.max(2));
+        let answers: Vec<Vec<f32>> = answers.iter().map(|a| rows(floats(&a[0]), planes)).collect();
         let is_share =
             |row: &[f32]| row.iter().all(|p| (0.0..=1.001).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-2;
         let probabilities = answers.iter().all(|a| a.chunks(classes.max(1)).all(is_share));
-        Ok(Judge { metric, classes, answers, probabilities })
+        let mut judge = Judge { metric, classes, answers, decisions: Vec::new(), labels, probabilities, planes };
+        judge.decisions = judge.answers.iter().map(|a| judge.decision(a)).collect();
+        Ok(judge)
     }
 
     /// The metric.
@@ -106,20 +191,20 @@ impl Judge {
         self.metric
     }
 
-    /// Compares answers to the same samples, from sample `first` on.
+    /// The name of the metric in reports.
+    pub fn name(&self) -> &'static str {
+        self.metric.name(self.labels.is_some())
+    }
+
+    /// Compares answers to the same samples, from the first one on.
     pub fn score(&self, others: &[Vec<Vec<u8>>]) -> Score {
+        let others: Vec<Vec<f32>> = others.iter().map(|o| rows(floats(&o[0]), self.planes)).collect();
         let (mut signal, mut noise, mut cosine, mut divergence) = (0.0, 0.0, 0.0, 0.0);
         let mut margins: Vec<(f64, f64)> = Vec::new();
-        let mut same = 0usize;
-        for (answer, other) in self.answers.iter().zip(others) {
-            let other = floats(&other[0]);
-            let (mut xx, mut yy, mut xy) = (0.0f64, 0.0f64, 0.0f64);
-            for (x, y) in answer.iter().zip(&other) {
-                let (x, y) = (f64::from(*x), f64::from(*y));
-                (xx, yy, xy) = (xx + x * x, yy + y * y, xy + x * y);
-                noise += (x - y) * (x - y);
-            }
-            signal += xx;
+        let decided: Vec<Vec<i64>> = others.iter().map(|o| self.decision(o)).collect();
+        for (i, (answer, other)) in self.answers.iter().zip(&others).enumerate() {
+            let [xx, yy, xy, error] = products(answer, other);
+            (signal, noise) = (signal + xx, noise + error);
             cosine += if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { 1.0 };
             if self.metric == Metric::Signal {
                 continue;
@@ -133,24 +218,54 @@ impl Judge {
                 after = after.min(lead(&b, decided));
                 divergence += a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0) / rows;
             }
-            let agrees = self.decision(answer) == self.decision(&other);
-            same += usize::from(agrees);
+            let agrees = self.decisions[i] == decided[i];
             margins.push((before, if agrees { after.max(0.0) } else { after.min(-1e-9) }));
         }
         let n = self.answers.len().min(others.len()).max(1) as f64;
         let ratio = if signal > 0.0 { noise / signal } else { 0.0 };
         let sqnr = if ratio > 0.0 { -10.0 * ratio.log10() } else { 200.0 };
-        let cosine = cosine / n;
-        if self.metric == Metric::Signal {
-            return Score { agreement: 1.0 - ratio, expected: ratio, bound: ratio, divergence: ratio, sqnr, cosine };
+        let score = Score { divergence: divergence / n, sqnr, cosine: cosine / n, ..Score::default() };
+        match &self.labels {
+            Some(Labels::Values(truth)) => self.signal(score, &others, truth, ratio),
+            _ if self.metric == Metric::Signal => {
+                Score { agreement: 1.0 - ratio, expected: ratio, bound: ratio, divergence: ratio, ..score }
+            }
+            labels => self.counted(score, labels.as_ref(), &decided, &mut margins),
         }
-        let (expected, bound) = match self.metric {
-            // Most steps of a path are near ties of a class with the blank beside it, which decide nothing: what is counted has to do, with the doubt of half
-            // a sample (Krichevsky and Trofimov, 1981) in the place of a bound.
-            Metric::Path => ((n - same as f64) / n, (n - same as f64 + 0.5) / (n + 1.0)),
-            _ => expected_loss(&mut margins),
+    }
+
+    /// A score of decisions.
+    fn counted(&self, score: Score, labels: Option<&Labels>, decided: &[Vec<i64>], margins: &mut [(f64, f64)]) -> Score {
+        let slices = |list: &'_ [Vec<i64>]| -> Vec<Vec<i64>> { list[..list.len().min(decided.len())].to_vec() };
+        let (dense, own) = (slices(&self.decisions), slices(decided));
+        let agreement = labels::measure(self.metric, &own, &dense);
+        let truth = match labels {
+            Some(Labels::Classes(truth)) => Some(slices(truth)),
+            _ => None,
         };
-        Score { agreement: same as f64 / n, expected, bound, divergence: divergence / n, sqnr, cosine }
+        let accuracy = truth.as_ref().map(|truth| Accuracy {
+            dense: labels::measure(self.metric, &dense, truth),
+            compressed: labels::measure(self.metric, &own, truth),
+        });
+        let (expected, bound) = match self.metric {
+            Metric::Top1 => expected_loss(margins),
+            // Most steps of a path are near ties of a class with the blank beside it, which decide nothing, and margins of pixels are many: what is counted has
+            // to do.
+            metric => labels::loss(metric, &dense, &own, truth.as_ref().unwrap_or(&dense)),
+        };
+        Score { agreement, accuracy, expected, bound, ..score }
+    }
+
+    /// A score of signals against what they ought to be.
+    fn signal(&self, score: Score, others: &[Vec<f32>], truth: &[Vec<f32>], ratio: f64) -> Score {
+        let quality = |answers: &[Vec<f32>]| -> f64 {
+            let sums = answers.iter().zip(truth).map(|(a, t)| products(t, a));
+            let (signal, noise) = sums.fold((0.0, 0.0), |(s, n), [tt, _, _, error]| (s + tt, n + error));
+            if signal > 0.0 { 1.0 - noise / signal } else { 1.0 }
+        };
+        let accuracy = Accuracy { dense: quality(&self.answers), compressed: quality(others) };
+        let lost = (accuracy.dense - accuracy.compressed).max(0.0);
+        Score { agreement: 1.0 - ratio, accuracy: Some(accuracy), expected: lost, bound: lost, divergence: ratio, ..score }
     }
 
     /// Log-probabilities of a row.
@@ -163,14 +278,42 @@ impl Judge {
         row.iter().map(|x| f64::from(x - most) - sum.ln()).collect()
     }
 
-    fn decision(&self, answer: &[f32]) -> Vec<usize> {
-        let mut path: Vec<usize> = answer.chunks(self.classes).map(largest).collect();
-        if self.metric == Metric::Path {
+    fn decision(&self, answer: &[f32]) -> Vec<i64> {
+        if self.metric == Metric::Top5 {
+            let mut order: Vec<usize> = (0..answer.len()).collect();
+            order.sort_by(|a, b| answer[*b].total_cmp(&answer[*a]));
+            return order.into_iter().take(5).map(|i| i as i64).collect();
+        }
+        let mut path: Vec<i64> = answer.chunks(self.classes).map(|row| largest(row) as i64).collect();
+        if self.metric.is_string() {
             path.dedup();
             path.retain(|class| *class != 0);
         }
         path
     }
+}
+
+/// An answer as rows of classes. Of masks each pixel is a row; a mask of one class has that class and its contrary.
+fn rows(answer: Vec<f32>, planes: Option<usize>) -> Vec<f32> {
+    match planes {
+        None => answer,
+        Some(0 | 1) => {
+            let shares = answer.iter().all(|p| (0.0..=1.0).contains(p));
+            answer.iter().flat_map(|x| [if shares { 1.0 - x } else { 0.0 }, *x]).collect()
+        }
+        Some(classes) => {
+            let pixels = answer.len() / classes;
+            (0..answer.len()).map(|i| answer[i % classes * pixels + i / classes]).collect()
+        }
+    }
+}
+
+/// Sums of x², y², xy and (x - y)².
+fn products(x: &[f32], y: &[f32]) -> [f64; 4] {
+    x.iter().zip(y).fold([0.0; 4], |[xx, yy, xy, error], (x, y)| {
+        let (x, y) = (f64::from(*x), f64::from(*y));
+        [xx + x * x, yy + y * y, xy + x * y, error + (x - y) * (x - y)]
+    })
 }
 
 fn largest<T: PartialOrd + Copy>(row: &[T]) -> usize {
@@ -219,7 +362,7 @@ mod tests {
         let mut graph = Graph::new("f");
         let y = graph.add_input("y", TensorType::fixed(DType::F32, &[1, classes]));
         graph.outputs.push(y);
-        Judge::new(&graph, Metric::Top1, &raw(answers)).unwrap()
+        Judge::new(&graph, Metric::Top1, &raw(answers), None).unwrap()
     }
 
     fn raw(answers: &[Vec<f32>]) -> Vec<Vec<Vec<u8>>> {
@@ -248,7 +391,7 @@ mod tests {
         let mut graph = Graph::new("f");
         let y = graph.add_input("label", TensorType::fixed(DType::I64, &[1]));
         graph.outputs.push(y);
-        let error = Judge::new(&graph, Metric::of(graph.ty(y)), &[vec![vec![0; 8]]]).err().map(|e| e.to_string());
+        let error = Judge::new(&graph, Metric::of(graph.ty(y)), &[vec![vec![0; 8]]], None).err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("\"label\"") && e.contains("i64")));
     }
 
@@ -261,8 +404,60 @@ mod tests {
             classes.iter().flat_map(|c| (0..3).map(move |i| if i == *c { 5.0 } else { 0.0 })).collect()
         };
         assert_eq!(Metric::of(graph.ty(y)), Metric::Path);
-        let judge = Judge::new(&graph, Metric::Path, &raw(&[path([1, 1, 0, 2]), path([1, 1, 0, 2])])).unwrap();
+        let judge = Judge::new(&graph, Metric::Path, &raw(&[path([1, 1, 0, 2]), path([1, 1, 0, 2])]), None).unwrap();
         let score = judge.score(&raw(&[path([1, 0, 2, 2]), path([1, 0, 1, 2])]));
         assert_eq!(score.agreement, 0.5);
+    }
+
+    #[test]
+    fn labels_say_what_is_lost() {
+        let mut graph = Graph::new("f");
+        let y = graph.add_input("y", TensorType::fixed(DType::F32, &[1, 3]));
+        graph.outputs.push(y);
+        let class = |c: usize| -> Vec<f32> { (0..3).map(|i| if i == c { 4.0 } else { 0.0 }).collect() };
+        let dense: Vec<Vec<f32>> = (0..20).map(|i| class(i % 2)).collect();
+        // The dense model errs at sample 0, the other one is right there and errs at 1 and 2.
+        let labels = Labels::Classes((0..20).map(|i| vec![if i == 0 { 2 } else { i % 2 }]).collect());
+        let judge = Judge::new(&graph, Metric::Top1, &raw(&dense), Some(labels)).unwrap();
+        let mut others = dense.clone();
+        (others[0], others[1], others[2]) = (class(2), class(2), class(2));
+        let score = judge.score(&raw(&others));
+        assert_eq!(score.accuracy, Some(Accuracy { dense: 0.95, compressed: 0.9 }));
+        assert!((score.agreement - 0.85).abs() < 1e-12 && (score.lost() - 0.05).abs() < 1e-12, "{score:?}");
+        assert_eq!(judge.name(), "top-1 accuracy by the labels");
+        // What becomes better is no loss.
+        others[1..3].clone_from_slice(&dense[1..3]);
+        assert_eq!(judge.score(&raw(&others)).lost(), 0.0);
+    }
+
+    #[test]
+    fn masks_are_rows_of_pixels() {
+        let mut graph = Graph::new("f");
+        let y = graph.add_input("y", TensorType::fixed(DType::F32, &[1, 2, 2, 2]));
+        graph.outputs.push(y);
+        let dense = vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+        let judge = Judge::new(&graph, Metric::Iou, &raw(&[dense]), None).unwrap();
+        // One of the two pixels of class 1 becomes class 0: 2 of 3, and 1 of 2.
+        let score = judge.score(&raw(&[vec![1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]]));
+        assert!((score.agreement - (2.0 / 3.0 + 0.5) / 2.0).abs() < 1e-12, "{score:?}");
+        assert_eq!(
+            (rows(vec![0.2, 0.9], Some(1)), rows(vec![-2.0, 3.0], Some(1))),
+            (vec![0.8, 0.2, 1.0 - 0.9, 0.9], vec![0.0, -2.0, 0.0, 3.0])
+        );
+        let mut flat = Graph::new("f");
+        let y = flat.add_input("y", TensorType::fixed(DType::F32, &[1, 3]));
+        flat.outputs.push(y);
+        assert!(Judge::new(&flat, Metric::Iou, &raw(&[vec![0.0; 3]]), None).is_err());
+    }
+
+    #[test]
+    fn signals_are_compared_with_what_they_ought_to_be() {
+        let mut graph = Graph::new("f");
+        let y = graph.add_input("y", TensorType::fixed(DType::F32, &[2, 2]));
+        graph.outputs.push(y);
+        let labels = Labels::Values(vec![vec![1.0, 0.0, 0.0, 0.0]]);
+        let judge = Judge::new(&graph, Metric::Signal, &raw(&[vec![1.0, 0.1, 0.0, 0.0]]), Some(labels)).unwrap();
+        let score = judge.score(&raw(&[vec![1.0, 0.3, 0.0, 0.0]]));
+        assert!((score.lost() - 0.08).abs() < 1e-6, "{score:?}");
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::Subject;
 use crate::candidate::Pick;
-use crate::{Cost, Result};
+use crate::{Cost, Result, Taken};
 
 /// What the user wants least of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,39 +22,103 @@ pub enum Objective {
     Latency,
     /// Bytes of weights.
     Size,
+    /// Bytes of the arena.
+    Ram,
+    /// Energy of an inference.
+    Energy,
 }
 
-/// Prices of all layers: `[layer][pick]`, in seconds or bytes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Prices {
+impl Taken {
+    /// What an objective counts: seconds, bytes or joules.
+    pub fn of(&self, objective: Objective) -> f64 {
+        match objective {
+            Objective::Latency => self.seconds,
+            Objective::Size => self.weight_bytes as f64,
+            Objective::Ram => self.arena_bytes as f64,
+            Objective::Energy => self.joules,
+        }
+    }
+}
+
+/// Prices of all layers in seconds, bytes or joules.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Table {
     /// For each layer and each kind.
     pub of: Vec<Vec<f64>>,
     /// What does not depend on the choice.
     pub rest: f64,
 }
 
-/// Prices of these kinds of candidates.
+/// What every kind of every layer takes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Prices {
+    latency: Table,
+    size: Table,
+    /// Bytes of the arena that are in use while a layer runs: the most of them counts, not their sum.
+    ram: Table,
+    energy: Table,
+}
+
+impl Prices {
+    /// Those that an objective counts.
+    pub fn table(&self, objective: Objective) -> &Table {
+        match objective {
+            Objective::Latency => &self.latency,
+            Objective::Size => &self.size,
+            Objective::Ram => &self.ram,
+            Objective::Energy => &self.energy,
+        }
+    }
+
+    /// What a choice of kinds takes of an objective: the sum of the layers' prices, of memory the most.
+    pub fn total(&self, objective: Objective, picks: &[usize]) -> f64 {
+        let table = self.table(objective);
+        let each = picks.iter().zip(&table.of).map(|(pick, of)| of[*pick]);
+        if objective == Objective::Ram { each.fold(table.rest, f64::max) } else { table.rest + each.sum::<f64>() }
+    }
+}
+
+/// Prices of these kinds of candidates, of which the first one leaves layers as they are.
 ///
 /// # Errors
 /// When a model has no code for the target.
-pub fn prices(subject: &Subject, picks: &[Pick], objective: Objective) -> Result<Prices> {
-    let mut prices = Prices { of: vec![Vec::new(); subject.layers.len()], rest: 0.0 };
+pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
+    let mut prices = Prices::default();
     for (n, pick) in picks.iter().enumerate() {
-        subject.backend.say(&format!("pricing candidates, {} of {}", n + 1, picks.len()));
-        let each: Vec<f64> = match objective {
-            Objective::Size => subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect(),
-            Objective::Latency => {
-                let graph = uniform(subject, *pick)?;
-                let (each, rest) = seconds(&subject.layers, &subject.backend.cost(&graph)?);
-                if n == 0 {
-                    prices.rest = rest;
-                }
-                each
-            }
-        };
-        prices.of.iter_mut().zip(each).for_each(|(of, price)| of.push(price));
+        subject.backend.count("pricing candidates", n, picks.len());
+        let layers: Vec<Pick> = subject.layers.iter().map(|l| subject.possible(l, *pick)).collect();
+        let cost = subject.backend.cost(&sketch(subject, &layers)?)?;
+        let (seconds, rest) = shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.seconds)));
+        prices.latency.add(seconds, rest, n == 0);
+        let (joules, rest) = shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.joules)));
+        prices.energy.add(joules, rest, n == 0);
+        let (live, rest) = most(&subject.layers, &cost);
+        prices.ram.add(live, rest, n == 0);
+        let each: Vec<f64> = subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect();
+        let rest = other_bytes(subject);
+        prices.size.add(each, rest, n == 0);
     }
     Ok(prices)
+}
+
+impl Table {
+    fn add(&mut self, each: Vec<f64>, rest: f64, first: bool) {
+        if first {
+            (self.of, self.rest) = (vec![Vec::new(); each.len()], rest);
+        }
+        self.of.iter_mut().zip(each).for_each(|(of, price)| of.push(price));
+    }
+}
+
+/// Bytes of constants that belong to no layer.
+fn other_bytes(subject: &Subject) -> f64 {
+    let graph = &subject.graph;
+    let own: Vec<_> = subject.layers.iter().map(|l| l.weights(graph)).collect();
+    let mut read: Vec<_> = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
+    read.sort_unstable();
+    read.dedup();
+    let others = read.into_iter().filter(|id| !own.contains(id)).filter_map(|id| graph.constant(id));
+    others.map(|t| t.bytes().len() as f64).sum()
 }
 
 /// Bytes that the weights of a layer take.
@@ -63,36 +127,64 @@ fn bytes(subject: &Subject, layer: &Weighted, pick: Pick) -> f64 {
     possible.form.bytes(&subject.site(layer, pick.weights), possible.density)
 }
 
-/// The seconds of each layer, and what belongs to none.
-fn seconds(layers: &[Weighted], cost: &Cost) -> (Vec<f64>, f64) {
+/// The layers that own ONNX nodes.
+fn owners(layers: &[Weighted]) -> HashMap<&str, usize> {
     let mut owner: HashMap<&str, usize> = HashMap::new();
     for (i, layer) in layers.iter().enumerate() {
         for name in layer.name.split(' ') {
             owner.entry(name).or_insert(i);
         }
     }
+    owner
+}
+
+/// The layers that a step does the work of.
+fn owners_of(owner: &HashMap<&str, usize>, origins: &[String]) -> Vec<usize> {
+    let mut owners: Vec<usize> = origins.iter().filter_map(|o| owner.get(o.as_str()).copied()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners
+}
+
+/// The share of each layer in what steps take, and what belongs to none.
+fn shares<'s>(layers: &[Weighted], steps: impl Iterator<Item = (&'s [String], f64)>) -> (Vec<f64>, f64) {
+    let owner = owners(layers);
     let (mut each, mut rest) = (vec![0.0; layers.len()], 0.0);
-    for (origins, seconds) in &cost.steps {
+    for (origins, price) in steps {
         // A step that does several layers' work (a chain of convolutions) costs each of them by its multiplications.
-        let mut owners: Vec<usize> = origins.iter().filter_map(|o| owner.get(o.as_str()).copied()).collect();
-        owners.sort_unstable();
-        owners.dedup();
+        let owners = owners_of(&owner, origins);
         let all: u64 = owners.iter().map(|i| layers[*i].macs()).sum();
-        owners.iter().for_each(|i| each[*i] += seconds * layers[*i].macs() as f64 / all.max(1) as f64);
+        owners.iter().for_each(|i| each[*i] += price * layers[*i].macs() as f64 / all.max(1) as f64);
         if owners.is_empty() {
-            rest += seconds;
+            rest += price;
         }
     }
     (each, rest)
 }
 
-/// The model in which every layer that can be is of one kind, whatever its weights are then.
-fn uniform(subject: &Subject, pick: Pick) -> Result<Graph> {
-    let rough = |layer: &Weighted| {
-        let pick = subject.possible(layer, pick);
-        (pick != Pick::DENSE).then(|| (pick, pick.form.rough(&subject.site(layer, pick.weights), pick.density)))
+/// The most bytes that are in use while each layer runs, and while nothing of a layer does.
+fn most(layers: &[Weighted], cost: &Cost) -> (Vec<f64>, f64) {
+    let owner = owners(layers);
+    let (mut each, mut rest) = (vec![0.0f64; layers.len()], 0.0f64);
+    for step in &cost.steps {
+        let (live, owners) = (step.live_bytes as f64, owners_of(&owner, &step.origins));
+        owners.iter().for_each(|i| each[*i] = each[*i].max(live));
+        if owners.is_empty() {
+            rest = rest.max(live);
+        }
+    }
+    (each, rest)
+}
+
+/// A model that takes as long and as many bytes as the one that these picks make, whatever its weights are then.
+///
+/// # Errors
+/// As [`crate::recipe::apply`].
+pub fn sketch(subject: &Subject, picks: &[Pick]) -> Result<Graph> {
+    let rough = |(layer, pick): (&Weighted, &Pick)| {
+        (*pick != Pick::DENSE).then(|| (*pick, pick.form.rough(&subject.site(layer, pick.weights), pick.density)))
     };
-    Ok(subject.with(subject.layers.par_iter().map(rough).collect())?.graph)
+    Ok(subject.with(subject.layers.par_iter().zip(picks).map(rough).collect())?.graph)
 }
 
 /// Multiplications that are left of all layers' when each is what `picks` says.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::candidate::{self, Applied};
+use crate::explain::Report;
 use crate::{Error, Result};
 
 /// The version of the text that this crate reads and writes.
@@ -37,6 +38,9 @@ pub struct Recipe {
     /// Values that become integers.
     #[serde(rename = "activation", default)]
     pub activations: Vec<Activation>,
+    /// What the search has told of it. Nothing depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
 }
 
 /// A layer that changes.
@@ -105,11 +109,30 @@ impl Recipe {
     /// # Errors
     /// None that a recipe of this crate has.
     pub fn text(&self) -> Result<String> {
-        let body = toml::to_string(self).map_err(|e| Error::Internal(e.to_string()))?;
+        let body = toml::to_string(&Recipe { report: None, ..self.clone() }).map_err(|e| Error::Internal(e.to_string()))?;
+        let body = body + &self.report.as_ref().map(report).transpose()?.unwrap_or_default();
         Ok(format!(
             "# What each layer of a model becomes; `onnxc compile MODEL --recipe FILE` compiles it. A layer that is taken out stays as it was.\n\n{body}"
         ))
     }
+}
+
+/// The section of a report: a line for each layer.
+fn report(report: &Report) -> Result<String> {
+    let mut out = "\n[report]\n".to_string();
+    let toml::Value::Table(fields) = toml::Value::try_from(report).map_err(|e| Error::Internal(e.to_string()))? else {
+        return Err(Error::Internal("a report is no table".to_string()));
+    };
+    for (name, value) in fields {
+        match value {
+            toml::Value::Array(rows) if rows.iter().any(toml::Value::is_table) => {
+                let rows: Vec<String> = rows.iter().map(|row| format!("  {row},\n")).collect();
+                out += &format!("{name} = [\n{}]\n", rows.concat());
+            }
+            value => out += &format!("{name} = {value}\n"),
+        }
+    }
+    Ok(out)
 }
 
 /// The fingerprint of arrays: names, types, shapes and bytes.

@@ -3,6 +3,8 @@
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Graph, Tensor, TensorType};
 
+use crate::labels::Labels;
+use crate::metric::Metric;
 use crate::{Error, Result};
 
 /// Inputs of a model, several of each.
@@ -14,6 +16,8 @@ pub struct Samples {
     stacked: Vec<Tensor>,
     /// Type and shape of one.
     types: Vec<(DType, Vec<u64>)>,
+    /// What is right for each sample, as the user has it.
+    truth: Option<Tensor>,
     split: Split,
 }
 
@@ -74,12 +78,27 @@ impl Samples {
         }
         match count {
             _ if !problems.is_empty() => Err(Error::Input(problems.join("; "))),
-            Some(count) if count > 0 => Ok(Samples { count, stacked, types, split: Split::HALF }),
+            Some(count) if count > 0 => Ok(Samples { count, stacked, types, truth: None, split: Split::HALF }),
             _ => Err(Error::Input("there are no samples".to_string())),
         }
     }
 
-    /// A fingerprint of all of them.
+    /// The same samples with labels, whose leading axis counts samples.
+    #[must_use]
+    pub fn labelled(mut self, truth: Option<Tensor>) -> Samples {
+        self.truth = truth;
+        self
+    }
+
+    /// What is right for each sample, for a model with this first output; `None` without labels.
+    ///
+    /// # Errors
+    /// As [`Labels::new`].
+    pub fn labels(&self, metric: Metric, output: &TensorType) -> Result<Option<Labels>> {
+        self.truth.as_ref().map(|truth| Labels::new(metric, output, truth, self.count)).transpose()
+    }
+
+    /// A fingerprint of the inputs.
     pub fn fingerprint(&self) -> String {
         crate::work::fingerprint(self.stacked.iter())
     }

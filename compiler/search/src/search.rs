@@ -14,8 +14,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
+use crate::budget::Caps;
 use crate::candidate::{Curve, Pick, Treated, kinds};
-use crate::choose::{Candidate, Chosen, choose};
+use crate::choose::Chosen;
+use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
 use crate::price::{Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
@@ -28,21 +30,21 @@ const SMALL: f64 = 0.2;
 /// Held-out samples that a probe runs.
 const PROBED: usize = 64;
 /// Limits that bisection goes over, in equal ratios.
-const GRID: usize = 127;
+pub(crate) const GRID: usize = 127;
 /// Limits behind the first one that fails which are tried too.
 const AHEAD: [usize; 4] = [3, 6, 10, 14];
-/// Losses between which the points of a front are of most use.
-const USEFUL: (f64, f64) = (0.001, 0.1);
 /// Limits below this one change nothing.
-const LEAST: f64 = 1e-6;
+pub(crate) const LEAST: f64 = 1e-6;
 
 /// What is wanted.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Goal {
     /// What is to be little.
     pub objective: Objective,
-    /// How much of the metric may be lost, 0 to 1.
+    /// How much of the metric may be lost, 0 to 1; infinity: as little as the caps permit.
     pub max_drop: f64,
+    /// What the model may take.
+    pub caps: Caps,
     /// Which decision is compared; `None`: what the output suggests.
     pub metric: Option<Metric>,
     /// Layers may become integers.
@@ -61,10 +63,12 @@ pub struct Found {
     pub picks: Vec<Pick>,
     /// Its score on data that it was not computed from.
     pub score: Score,
-    /// Predicted seconds, or bytes of weights: of the model, and of the dense one.
+    /// What is to be little, by prices of layers: of the model, and of the dense one.
     pub price: (f64, f64),
     /// Distance of the choice from the best one for its limit, as a part of its price.
     pub gap: f64,
+    /// The choice.
+    pub chosen: Chosen,
 }
 
 /// A model and what the search has measured of it.
@@ -73,12 +77,14 @@ pub struct Search<'a> {
     pub(crate) judge: Judge,
     pub(crate) goal: Goal,
     /// Kinds of candidates; the first one is the layer as it is.
-    kinds: Vec<Pick>,
-    prices: Prices,
+    pub(crate) kinds: Vec<Pick>,
+    pub(crate) prices: Prices,
     /// `[layer][kind]`: divergence of the answers.
-    errors: Vec<Vec<f64>>,
+    pub(crate) errors: Vec<Vec<f64>>,
     /// Key of everything that depends on the model and its samples.
     pub(crate) known: String,
+    /// What scores depend on beside that.
+    pub(crate) judged_by: String,
 }
 
 impl<'a> Search<'a> {
@@ -113,11 +119,13 @@ impl<'a> Search<'a> {
         let subject = Subject { backend, graph, layers, samples, group, ranges, sha256 };
         let answers = Tapped::new(backend, &subject.graph, &subject.graph.outputs)?.run_all(samples, &samples.held_out())?;
         let metric = goal.metric.unwrap_or_else(|| Metric::of(subject.graph.ty(subject.graph.outputs[0])));
-        let judge = Judge::new(&subject.graph, metric, &answers)?;
+        let labels = samples.labels(metric, subject.graph.ty(subject.graph.outputs[0]))?;
+        let judged_by = format!("{metric:?} {}", labels.as_ref().map(Labels::fingerprint).unwrap_or_default());
+        let judge = Judge::new(&subject.graph, metric, &answers, labels.map(|l| l.of(&samples.held_out())))?;
         let kinds = kinds(&goal);
-        let priced = work::key("prices", &[&known, &backend.name(), &format!("{:?}", goal.objective)]);
-        let prices = work::remember(store, &priced, || prices(&subject, &kinds, goal.objective))?;
-        let mut search = Search { subject, judge, goal, kinds, prices, errors: Vec::new(), known };
+        let priced = work::key("prices", &[&known, &backend.name()]);
+        let prices = work::remember(store, &priced, || prices(&subject, &kinds))?;
+        let mut search = Search { subject, judge, goal, kinds, prices, errors: Vec::new(), known, judged_by };
         let measured = work::key("errors", &[&search.known, &format!("{metric:?}")]);
         // JSON has no infinity.
         let errors: Vec<Vec<Option<f64>>> = work::remember(store, &measured, || {
@@ -128,9 +136,9 @@ impl<'a> Search<'a> {
         Ok(search)
     }
 
-    /// The metric.
-    pub fn metric(&self) -> Metric {
-        self.judge.metric()
+    /// The name of the metric in reports.
+    pub fn metric(&self) -> &'static str {
+        self.judge.name()
     }
 
     /// The layers of the model.
@@ -155,7 +163,7 @@ impl<'a> Search<'a> {
         let (done, all) = (AtomicUsize::new(0), subject.layers.len());
         let effects = |(n, curves): (usize, &Curves)| {
             let effects = self.effects(n, curves, sample);
-            backend.say(&format!("effect of layers on the answers, {} of {all}", done.fetch_add(1, Ordering::Relaxed) + 1));
+            backend.count("effect of layers on the answers", done.fetch_add(1, Ordering::Relaxed) + 1, all);
             effects
         };
         curves.par_iter().enumerate().map(effects).collect()
@@ -220,23 +228,14 @@ impl<'a> Search<'a> {
         Ok(self.judge.score(&answers))
     }
 
-    /// The cheapest choice within a limit of the sum of divergences.
-    fn choice(&self, limit: f64) -> Result<Chosen> {
-        let candidates: Vec<Vec<Candidate>> = (self.errors.iter().zip(&self.prices.of))
-            .map(|(errors, prices)| {
-                prices.iter().zip(errors).map(|(price, error)| Candidate { price: *price, error: *error }).collect()
-            })
-            .collect();
-        choose(&candidates, limit).ok_or_else(|| Error::Internal("layers as they are cost no error".to_string()))
-    }
-
     /// The model of a choice.
-    fn make(&self, limit: f64, chosen: &Chosen) -> Result<Found> {
-        let picks: Vec<Pick> = chosen.picks.iter().map(|k| self.kinds[*k]).collect();
-        let assembled = self.assembled(&picks, Split::HALF)?;
-        let score = self.held_out(&picks, &assembled.graph)?;
-        let dense = self.prices.rest + self.prices.of.iter().map(|p| p[0]).sum::<f64>();
-        let found = Found { assembled, picks, score, price: (self.prices.rest + chosen.price, dense), gap: chosen.gap };
+    pub(crate) fn make(&self, limit: f64, chosen: &Chosen) -> Result<Found> {
+        let (picks, method) = (self.picks(chosen), self.goal.method);
+        let assembled = self.assembled(&picks, method, Split::HALF)?;
+        let score = self.held_out(&picks, method, &assembled.graph)?;
+        let total = |picks: &[usize]| self.prices.total(self.goal.objective, picks);
+        let price = (total(&chosen.picks), total(&vec![0; picks.len()]));
+        let found = Found { assembled, picks, score, price, gap: chosen.gap, chosen: chosen.clone() };
         self.subject.backend.say(&format!(
             "limit {limit:.1e}: {:.2}x, drop {:.2} % (agreement {:.2} %, expected loss {:.2} %), divergence {:.1e}",
             found.price.1 / found.price.0,
@@ -248,44 +247,20 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// Models along the whole range from the dense one to the cheapest, ascending by price, without those that another one beats in price and drop.
-    ///
-    /// # Errors
-    /// As [`Search::run`].
-    pub fn front(&self, points: usize) -> Result<Vec<Found>> {
-        let mut found: Vec<(f64, Found)> = vec![(0.0, self.make(0.0, &self.choice(0.0)?)?)];
-        let coarse = points.div_ceil(2);
-        spread(LEAST, self.most(), coarse).try_for_each(|limit| self.add(&mut found, limit))?;
-        // Where decisions begin to change the others go.
-        let drop = |f: &&(f64, Found), least: f64| f.1.score.drop() >= least;
-        let low = found.iter().filter(|f| !drop(f, USEFUL.0)).map(|f| f.0).fold(LEAST, f64::max);
-        let high = found.iter().filter(|f| drop(f, USEFUL.1) && f.0 > low).map(|f| f.0).fold(self.most(), f64::min);
-        spread(low, high, points - coarse).try_for_each(|limit| self.add(&mut found, limit))?;
-        let mut found: Vec<Found> = found.into_iter().map(|f| f.1).collect();
-        found.sort_by(|a, b| a.price.0.total_cmp(&b.price.0));
-        let mut least = f64::INFINITY;
-        found.retain(|f| {
-            let better = f.score.divergence < least;
-            least = least.min(f.score.divergence);
-            better
-        });
-        Ok(found)
-    }
-
-    /// The model of a limit, if it is another one than those that there are.
-    fn add(&self, found: &mut Vec<(f64, Found)>, limit: f64) -> Result<()> {
-        let chosen = self.choice(limit)?;
-        let picks: Vec<Pick> = chosen.picks.iter().map(|k| self.kinds[*k]).collect();
-        if found.iter().all(|(_, f)| f.picks != picks) {
-            found.push((limit, self.make(limit, &chosen)?));
-        }
-        Ok(())
-    }
-
     /// The largest sum of divergences that a choice can have.
-    fn most(&self) -> f64 {
+    pub(crate) fn most(&self) -> f64 {
         let worst = |errors: &Vec<f64>| errors.iter().copied().filter(|e| e.is_finite()).fold(0.0, f64::max);
         self.errors.iter().map(worst).sum::<f64>().max(10.0 * LEAST)
+    }
+
+    /// Limits are those of a grid, so that searches with other budgets meet models that were made before. What is found depends on the budget alone.
+    pub(crate) fn limit(&self, n: usize) -> f64 {
+        LEAST * (self.most() / LEAST).powf(n as f64 / GRID as f64)
+    }
+
+    /// Does a model lose no more than it may?
+    pub(crate) fn keeps(&self, found: &Found) -> bool {
+        found.score.drop() <= self.goal.max_drop + 1e-9
     }
 
     /// The cheapest model found that keeps the budget.
@@ -293,27 +268,51 @@ impl<'a> Search<'a> {
     /// # Errors
     /// When none does.
     pub fn run(&self) -> Result<Found> {
-        let keeps = |drop: f64| drop <= self.goal.max_drop + 1e-9;
-        // A half that is somewhat over the budget may be within it together with the other one: another decision or two, and the wider bound of fewer samples.
-        let doubt = 1.5 / self.subject.samples.held_out().len() as f64;
-        let may_keep = |drop: f64| drop <= 1.4 * self.goal.max_drop + doubt;
-        // Limits are those of a grid, so that searches with other budgets meet models that were made before. What is found depends on the budget alone.
-        let limit = |n: usize| LEAST * (self.most() / LEAST).powf(n as f64 / GRID as f64);
+        let caps = !self.goal.caps.list().is_empty();
+        let Some(floor) = self.floor()? else { return Err(self.nearest(None)?) };
+        if caps && self.goal.max_drop.is_infinite() {
+            return self.least_loss(floor);
+        }
+        if let Some(found) = self.bisect(floor, |limit| self.choice(limit), |f| self.within_caps(f))? {
+            return self.handed_out(found);
+        }
+        let limit = if caps { self.limit(floor) } else { 0.0 };
+        let chosen = self.choice(limit)?.ok_or_else(|| Error::Internal("layers as they are cost no error".to_string()))?;
+        let found = self.make(limit, &chosen)?;
+        if caps { Err(self.nearest(Some(&found))?) } else { Ok(found) }
+    }
+
+    /// The cheapest model that is found to lose no more than it may and to keep something else, among limits of error from number `floor` on: by bisection, as
+    /// if models of larger limits never kept it again, and a few of these.
+    pub(crate) fn bisect(
+        &self,
+        floor: usize,
+        choice: impl Fn(f64) -> Result<Option<Chosen>>,
+        keeps: impl Fn(&Found) -> Result<bool>,
+    ) -> Result<Option<Found>> {
         let mut best: Option<Found> = None;
+        let (mut made, all) = (0, GRID.ilog2() as usize + 1 + AHEAD.len());
         let mut attempt = |n: usize| -> Result<bool> {
-            let mut found = self.make(limit(n), &self.choice(limit(n))?)?;
-            if !may_keep(found.score.drop()) {
+            self.subject.backend.count("models", made, all);
+            made += 1;
+            let limit = self.limit(n);
+            let Some(chosen) = choice(limit)? else { return Ok(false) };
+            let mut found = self.make(limit, &chosen)?;
+            let Some(score) = self.judged(&found.picks, self.goal.method, &found.assembled.graph, self.goal.max_drop)? else {
                 return Ok(false);
-            }
-            found.score = self.folded(&found.picks, &found.assembled.graph)?;
-            let kept = keeps(found.score.drop());
+            };
+            found.score = score;
+            let kept = self.keeps(&found) && keeps(&found)?;
             if kept && best.as_ref().is_none_or(|b| found.price.0 < b.price.0) {
                 best = Some(found);
             }
             Ok(kept)
         };
-        let (mut low, mut high) = (0, GRID + 1);
-        while high - low > 1 {
+        let (mut low, mut high) = (floor, GRID + 1);
+        if floor > 0 && !attempt(floor)? {
+            high = floor;
+        }
+        while high > low + 1 {
             let middle = (low + high) / 2;
             if attempt(middle)? { low = middle } else { high = middle }
         }
@@ -321,16 +320,8 @@ impl<'a> Search<'a> {
         for n in AHEAD.iter().map(|n| high + n).filter(|n| *n <= GRID) {
             attempt(n)?;
         }
-        match best {
-            Some(found) => self.handed_out(found),
-            None => self.make(0.0, &self.choice(0.0)?),
-        }
+        Ok(best)
     }
-}
-
-/// So many numbers between two, in equal ratios.
-fn spread(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
-    (0..n).map(move |i| low * (high / low).powf((i as f64 + 0.5) / n as f64))
 }
 
 /// The curves of a layer, each with one of the kinds that it is of.
@@ -347,10 +338,10 @@ fn ranges(backend: &dyn Backend, graph: &Graph, layers: &[Weighted], samples: &S
 }
 
 /// A recipe of the search with what it promises.
-pub fn describe(recipe: &mut Recipe, found: &Found, metric: Metric, samples: &Samples) {
+pub fn describe(recipe: &mut Recipe, found: &Found, metric: &str, samples: &Samples) {
     let percent = |x: f64| format!("{:.3} %", 100.0 * x);
     let about = [
-        ("metric", metric.name().to_string()),
+        ("metric", metric.to_string()),
         ("agreement on samples that were held out", percent(found.score.agreement)),
         ("expected loss", percent(found.score.expected)),
         ("90 % bound of it", percent(found.score.bound)),

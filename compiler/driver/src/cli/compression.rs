@@ -13,21 +13,36 @@ pub struct Budget {
     /// measure with.
     #[arg(long, value_name = "FILE.npz|DIR", conflicts_with = "recipe")]
     pub calib: Option<PathBuf>,
-    /// How much of the metric compression may cost, in points: 1% of all decisions.
+    /// How much of the metric compression may cost, in points: 1% of all decisions. That is the limit where none is given; with another limit alone, the
+    /// model is the one that loses least within it.
     #[arg(long, value_name = "1%", value_parser = percent, requires = "calib")]
     pub max_drop: Option<f64>,
+    /// The longest that an inference may take, by prediction for the target (us, ms or s).
+    #[arg(long, value_name = "2ms", value_parser = seconds, requires = "calib")]
+    pub max_latency: Option<f64>,
+    /// The largest arena, in bytes (with K, M or G).
+    #[arg(long, value_name = "200K", value_parser = super::size::bytes, requires = "calib")]
+    pub max_ram: Option<u64>,
     /// What is to be little.
     #[arg(long, value_enum, default_value_t = Objective::Latency)]
     pub objective: Objective,
-    /// What is compared with the dense model; by default what the shape of the first output suggests.
+    /// What is compared, with the dense model or with labels; by default what the shape of the first output suggests.
     #[arg(long, value_enum, requires = "calib")]
     pub metric: Option<Metric>,
+    /// What is right for each sample, so that accuracy counts instead of agreement with the dense model: a file, or the name of an array beside the inputs.
+    /// Numbers of classes; for path and characters strings of them, padded with 0; for iou masks of them; for signal values.
+    #[arg(long, value_name = "FILE.npy|NAME", requires = "calib")]
+    pub labels: Option<String>,
     /// Where results of searches are kept for the next one, which may have another budget or target; `onnxc/compress` in the user's cache folder by default.
     #[arg(long, value_name = "DIR", requires = "calib")]
     pub work: Option<PathBuf>,
     /// Keep nothing, and use nothing that was kept.
     #[arg(long, requires = "calib", conflicts_with = "work")]
     pub forget: bool,
+    /// Leave out of the report what the same loss would cost with all layers alike: uniform pruning, uniform integers, both, pruning without repair. These
+    /// are some ten models more to compute.
+    #[arg(long, requires = "calib")]
+    pub no_baselines: bool,
     /// What compression may not do (repeatable).
     #[arg(long, value_enum, value_delimiter = ',', requires = "calib")]
     pub without: Vec<Technique>,
@@ -41,15 +56,27 @@ pub enum Objective {
     Latency,
     /// Bytes of weights.
     Size,
+    /// Bytes of the arena.
+    Ram,
+    /// Energy of an inference, as an estimate from operations and bytes.
+    Energy,
 }
 
-/// What is compared with the dense model.
+/// What is compared with the dense model, or with labels.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Metric {
     /// The largest element of the first output.
     Top1,
-    /// The best path: the largest element of each step, repeats joined, class 0 dropped (CTC).
+    /// The class among the five largest elements.
+    Top5,
+    /// The best path: the largest element of each step, repeats joined, class 0 dropped (CTC); equal as a whole.
     Path,
+    /// The same paths, character by character: one less the edit distance over the length.
+    Characters,
+    /// The largest element: 2 TP / (2 TP + FP + FN), the mean over classes (macro F1).
+    F1,
+    /// Masks, [1, classes, ...]: intersection over union, the mean over classes.
+    Iou,
     /// Signal and noise.
     Signal,
 }
@@ -82,8 +109,12 @@ pub struct Compress {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=200))]
     pub points: u32,
     /// Folder for front.json, front.csv, front.svg and a recipe for each point; created when missing.
-    #[arg(long, value_name = "DIR")]
-    pub front: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "ablate")]
+    pub front: Option<PathBuf>,
+    /// A table of what each part of the method is good for, with all layers alike at three densities; the recipes of its models lie in a folder of the same
+    /// name without the ending.
+    #[arg(long, value_name = "FILE.json|FILE.csv")]
+    pub ablate: Option<PathBuf>,
 }
 
 /// `1%` or `0.5%`.
@@ -91,4 +122,25 @@ fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').ok_or("write it in points, as in 1%")?;
     let value: f64 = number.trim().parse().map_err(|e| format!("{e}"))?;
     if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("it is between 0% and 100%".to_string()) }
+}
+
+/// `2ms`, `500us`, `1.5s`: in seconds.
+fn seconds(text: &str) -> Result<f64, String> {
+    let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0)];
+    let wrong = || format!("`{text}`: write it as 2ms, 500us or 1.5s");
+    let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit))).ok_or_else(wrong)?;
+    number.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0).map(|n| n * unit).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_units() {
+        assert_eq!((seconds("2ms"), seconds("500us"), seconds("1.5s")), (Ok(2.0 * 1e-3), Ok(500.0 * 1e-6), Ok(1.5)));
+        assert!(["2", "ms", "-1ms", "0s", "1min"].iter().all(|t| seconds(t).is_err()));
+        assert_eq!((percent("1%"), percent("0.5 %")), (Ok(0.01), Ok(0.005)));
+        assert!(["1", "x%", "101%", "-1%"].iter().all(|t| percent(t).is_err()));
+    }
 }

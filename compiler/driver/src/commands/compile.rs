@@ -35,6 +35,7 @@ pub fn compile(args: &Compile) -> Done<()> {
     }
     let mut built = build(args, model, (&target, &freedom), &emit)?;
     built.compression = crate::compress::report(&freedom)?;
+    within(&built, &freedom)?;
     let progress = crate::progress::Progress::start("codegen");
     let weights = match &args.weights {
         cli::Weights::Embed => Weights::Embed,
@@ -60,6 +61,19 @@ pub fn compile(args: &Compile) -> Done<()> {
     built.times.measure("write", || files.iter().try_for_each(|(path, contents)| write_contents(path, contents)))?;
     drop(progress);
     built.times.report(&args.debugging)
+}
+
+/// Refuses weights that take more bytes than the command line permits.
+fn within(built: &Built, freedom: &cli::Freedom) -> Done<()> {
+    let bytes = built.plans.plans.iter().map(|(_, p)| p.weights_bytes).max().unwrap_or(0);
+    match freedom.max_size {
+        Some(cli::Size::Bytes(most)) if bytes > most => {
+            let why = format!("the weights take {bytes} bytes, --max-size permits {most}");
+            let remedy = "compress the model with --calib, or permit more";
+            Err(Fault::Model(vec![crate::fault::Diagnostic::new("compile::size", why).help(remedy)]))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the pipeline has made of a model: a plan, or one for each combination of values of open dimensions.

@@ -25,13 +25,14 @@ pub fn inspect(args: &Inspect) -> Done<()> {
     let opsets: BTreeMap<String, i64> =
         imported.iter().flat_map(|i| &i.opsets).map(|(d, v)| (full_domain(d).to_string(), *v)).collect();
     let (integers, tiled) = super::integers::rows(&graph)?;
+    let (compression, told) = (crate::compress::report(&args.freedom)?, crate::compress::told(&args.freedom)?);
     if args.json {
         let io = |ids: &[ValueId]| -> Vec<_> {
             ids.iter().map(|id| json!({ "name": graph.value(*id).name, "type": graph.ty(*id).to_string() })).collect()
         };
         let facts = json!({ "name": graph.name, "producer": producer, "opsets": opsets, "inputs": io(&graph.inputs),
             "outputs": io(&graph.outputs), "operators": ops, "constant_bytes": constants,
-            "quantized": super::integers::json(&integers), "winograd": super::algorithms::json(&tiled) });
+            "quantized": super::integers::json(&integers), "winograd": super::algorithms::json(&tiled), "compression": compression });
         return print_all(&format!("{facts:#}\n"));
     }
     let mut out = format!("name      {}\nproducer  {producer}\n", graph.name);
@@ -48,6 +49,7 @@ pub fn inspect(args: &Inspect) -> Done<()> {
     }
     out += &super::algorithms::text(&tiled);
     out += &super::integers::text(&integers);
+    out += &told.unwrap_or_default();
     print_all(&out)
 }
 

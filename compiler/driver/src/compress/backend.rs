@@ -1,12 +1,13 @@
 //! What the search asks of the compiler: code for this machine, prices on the target.
 
+use std::sync::Mutex;
 use std::time::Instant;
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::Graph;
 use onnxc_ir::dim::Dim;
 use onnxc_search::work::Store;
-use onnxc_search::{Backend, Cost, Error, Result};
+use onnxc_search::{Backend, Cost, Error, Result, Step, Taken};
 use onnxc_targets::Target;
 
 use crate::cli::Freedom;
@@ -24,6 +25,7 @@ pub struct Host<'a> {
     freedom: Freedom,
     progress: Progress,
     verbose: bool,
+    counted: Mutex<Counted>,
     store: Box<dyn Store>,
 }
 
@@ -35,7 +37,35 @@ impl<'a> Host<'a> {
         let here = onnxc_targets::describe(&triple, cpu, 1).map_err(|e| Fault::Usage(e.to_string()))?;
         let freedom = Freedom { recipe: None, found: None, ..freedom.clone() };
         let verbose = std::env::var_os("ONNXC_LOG").is_some();
-        Ok(Host { here, target, freedom, progress: Progress::start("calibration"), verbose, store })
+        Ok(Host { here, target, freedom, progress: Progress::start("calibration"), verbose, counted: Mutex::default(), store })
+    }
+}
+
+/// What is being counted, since when, from what number on.
+#[derive(Default)]
+struct Counted(Option<(String, Instant, usize)>);
+
+impl Counted {
+    /// Seconds that the rest takes if it takes as long as what was done so far; none before anything was.
+    fn left(&mut self, what: &str, done: usize, of: usize, now: Instant) -> Option<f64> {
+        let (_, start, first) = match &self.0 {
+            Some(known) if known.0 == what && known.2 <= done => known,
+            _ => self.0.insert((what.to_string(), now, done)),
+        };
+        let (steps, seconds) = (done - first, now.duration_since(*start).as_secs_f64());
+        (steps > 0).then(|| seconds / steps as f64 * of.saturating_sub(done) as f64)
+    }
+}
+
+/// `40 s`, `3 min`
+fn duration(seconds: f64) -> String {
+    if seconds < 90.0 { format!("{} s", seconds.ceil()) } else { format!("{} min", (seconds / 60.0).ceil()) }
+}
+
+impl Host<'_> {
+    /// Prints what was found on stderr, beside the line that says what is being done.
+    pub fn tell(&self, text: &str) {
+        self.progress.suspend(|| eprint!("{text}"));
     }
 }
 
@@ -65,12 +95,21 @@ impl Backend for Host<'_> {
         let (graph, plan) = pipeline::plan_of(graph, self.target, &self.freedom).map_err(ours(graph, failed))?;
         let layers = profile::layers(&plan, &graph, self.target);
         let most = |d: &Dim| d.range(&plan.bounds).1;
-        Ok(Cost {
-            macs: layers.iter().map(|l| (l.work.ops.products + l.work.ops.dots) / 2).sum(),
-            steps: layers.into_iter().map(|l| (l.origins, l.predicted.seconds)).collect(),
+        let threads = u64::from(self.target.desc.max_threads.max(1));
+        let taken = Taken {
+            seconds: layers.iter().map(|l| l.predicted.seconds).sum(),
+            joules: layers.iter().map(|l| l.energy.joules()).sum(),
             weight_bytes: plan.weights_bytes,
-            arena_bytes: most(&plan.arena_shared),
-        })
+            arena_bytes: most(&plan.arena_shared) + threads * most(&plan.scratch_per_worker),
+            macs: layers.iter().map(|l| (l.work.ops.products + l.work.ops.dots) / 2).sum(),
+        };
+        let step = |(l, live_bytes): (profile::Layer, u64)| Step {
+            origins: l.origins,
+            seconds: l.predicted.seconds,
+            joules: l.energy.joules(),
+            live_bytes,
+        };
+        Ok(Cost { steps: layers.into_iter().zip(super::live::bytes(&plan)).map(step).collect(), taken })
     }
 
     fn measure(&self, graph: &Graph, input: &[&[u8]]) -> Result<Option<f64>> {
@@ -97,6 +136,10 @@ impl Backend for Host<'_> {
         )
     }
 
+    fn target(&self) -> String {
+        format!("{} {}", self.target.desc.triple, self.target.desc.cpu)
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.store
     }
@@ -106,5 +149,26 @@ impl Backend for Host<'_> {
         if self.verbose {
             eprintln!("onnxc: {what}");
         }
+    }
+
+    fn count(&self, what: &str, done: usize, of: usize) {
+        let left = self.counted.lock().map(|mut c| c.left(what, done, of, Instant::now())).ok().flatten();
+        self.say(&format!("{what}, {done} of {of}{}", left.map(|s| format!(", about {} left", duration(s))).unwrap_or_default()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_left_takes_as_long_as_what_was_done() {
+        let (mut counted, start) = (Counted::default(), Instant::now());
+        let mut left = |what: &str, done: usize, seconds: u64| counted.left(what, done, 10, start + Duration::from_secs(seconds));
+        assert_eq!((left("layers", 0, 0), left("layers", 2, 6), left("layers", 5, 15)), (None, Some(24.0), Some(15.0)));
+        // Something else begins anew, and so does the same another time.
+        assert_eq!((left("models", 4, 20), left("models", 5, 22), left("models", 1, 30)), (None, Some(10.0), None));
+        assert_eq!((duration(12.1), duration(200.0)), ("13 s".to_string(), "4 min".to_string()));
     }
 }

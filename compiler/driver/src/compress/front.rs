@@ -1,11 +1,13 @@
-//! `compress`: the front of a model, from exact to small and fast, as files: a recipe for each point, tables, a picture.
+//! `compress --front`: the front of a model, from exact to small and fast, as files: a recipe for each point, tables, a picture.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use onnxc_codegen::Contents;
-use onnxc_search::metric::Metric;
-use onnxc_search::search::{Found, describe};
+use onnxc_search::Taken;
+use onnxc_search::baseline::UNIFORM;
+use onnxc_search::metric::Score;
+use onnxc_search::search::describe;
 use serde_json::{Value, json};
 
 use super::{Loaded, Session};
@@ -17,64 +19,72 @@ use crate::fault::Done;
 pub fn compress(args: &Compress) -> Done<()> {
     let target = crate::commands::target(&args.machine, "", 1)?;
     let session = Session::open(&args.model, &target, &args.freedom, &args.budget)?;
-    session.with(|search, samples, cost| {
+    session.with(|search, seconds| {
+        if let Some(path) = &args.ablate {
+            super::ablate::write(search, &session, path)?;
+        }
+        let Some(folder) = &args.front else { return Ok(()) };
+        let all: f64 = search.layers().iter().map(|l| l.macs() as f64).sum();
         let found = search.front(args.points as usize)?;
-        let dense = cost(&found[found.len() - 1])?;
+        let last = &found[found.len() - 1];
+        let dense = Timed { taken: search.taken(last)?, measured: seconds(&last.assembled.graph)? };
         let (mut rows, mut files): (Vec<Value>, Vec<(PathBuf, Contents)>) = (Vec::new(), Vec::new());
         for (n, point) in found.iter().enumerate() {
             let name = format!("point_{n:02}.recipe");
             let mut recipe = point.assembled.recipe.clone();
-            describe(&mut recipe, point, search.metric(), samples);
-            files.extend(Loaded { recipe, arrays: point.assembled.arrays.clone() }.files(&args.front.join(&name))?);
-            rows.push(row(&name, point, &cost(point)?, &dense, search.layers()));
+            describe(&mut recipe, point, search.metric(), &session.samples);
+            recipe.report = Some(search.report(point, false)?);
+            files.extend(Loaded { recipe, arrays: point.assembled.arrays.clone() }.files(&folder.join(&name))?);
+            let timed = Timed { taken: search.taken(point)?, measured: seconds(&point.assembled.graph)? };
+            let mut row = row(&point.score, &timed, &dense);
+            row["recipe"] = name.into();
+            row["macs_removed"] = (all / onnxc_search::price::macs(search.layers(), &point.picks).max(1.0)).into();
+            row["optimality_gap"] = point.gap.into();
+            rows.push(row);
+        }
+        let mut others = Vec::new();
+        for point in if args.budget.no_baselines { Vec::new() } else { search.uniform_points()? } {
+            let timed = Timed { taken: point.taken, measured: seconds(&point.assembled.graph)? };
+            let mut row = row(&point.score, &timed, &dense);
+            (row["baseline"], row["density"]) = (point.name.into(), point.density.into());
+            others.push(row);
         }
         let title = args.model.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let all = json!({ "model": title, "metric": search.metric().name(), "target": target.desc.triple, "cpu": target.desc.cpu,
-            "samples": { "fit": samples.fit().len(), "held_out": samples.held_out().len() }, "points": rows });
-        files.push((args.front.join("front.json"), format!("{all:#}\n").into_bytes().into()));
-        files.push((args.front.join("front.csv"), csv(&rows).into_bytes().into()));
-        files.push((args.front.join("front.svg"), svg(&title, &rows, search.metric()).into_bytes().into()));
-        std::fs::create_dir_all(&args.front).map_err(|e| crate::fault::Fault::file(&args.front, e))?;
+        let samples = &session.samples;
+        let front = json!({ "model": title, "metric": search.metric(), "target": target.desc.triple, "cpu": target.desc.cpu,
+            "samples": { "fit": samples.fit().len(), "held_out": samples.held_out().len() }, "points": rows, "baselines": others });
+        files.push((folder.join("front.json"), format!("{front:#}\n").into_bytes().into()));
+        files.push((folder.join("front.csv"), csv(&rows, &others).into_bytes().into()));
+        files.push((folder.join("front.svg"), svg(&title, &rows, &others, search.metric()).into_bytes().into()));
+        std::fs::create_dir_all(folder).map_err(|e| crate::fault::Fault::file(folder, e))?;
         files.iter().try_for_each(|(path, contents)| write_contents(path, contents))?;
-        crate::pipeline::print_all(&table(&rows, &args.front))
+        crate::pipeline::print_all(&table(&rows, &others, folder))
     })
 }
 
-/// What a point takes on the target: predicted and, on this machine, measured seconds, bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Taken {
-    /// Predicted seconds.
-    pub predicted: f64,
-    /// Measured seconds.
-    pub measured: Option<f64>,
-    /// Bytes of weights.
-    pub weight_bytes: u64,
-    /// Bytes of the arena.
-    pub arena_bytes: u64,
+/// What a model takes on the target, and the seconds that were measured, if this machine is the target.
+struct Timed {
+    taken: Taken,
+    measured: Option<f64>,
 }
 
-fn row(
-    recipe: &str,
-    point: &Found,
-    taken: &Taken,
-    dense: &Taken,
-    layers: &[onnxc_passes::compress::weighted::Weighted],
-) -> Value {
-    let macs = onnxc_search::price::macs(layers, &point.picks);
-    let all: f64 = layers.iter().map(|l| l.macs() as f64).sum();
-    let speed = match (dense.measured, taken.measured) {
+fn row(score: &Score, timed: &Timed, dense: &Timed) -> Value {
+    let taken = &timed.taken;
+    let speed = match (dense.measured, timed.measured) {
         (Some(a), Some(b)) => a / b,
-        _ => dense.predicted / taken.predicted,
+        _ => dense.taken.seconds / taken.seconds,
     };
-    json!({ "recipe": recipe, "drop": point.score.drop(), "agreement": point.score.agreement, "expected_loss": point.score.expected,
-        "bound_90": point.score.bound, "divergence": point.score.divergence, "sqnr_db": point.score.sqnr, "cosine": point.score.cosine,
-        "predicted_ms": taken.predicted * 1e3, "measured_ms": taken.measured.map(|s| s * 1e3), "speedup": speed,
-        "macs_removed": all / macs.max(1.0), "weight_bytes": taken.weight_bytes, "arena_bytes": taken.arena_bytes,
-        "smaller": dense.weight_bytes as f64 / taken.weight_bytes.max(1) as f64, "optimality_gap": point.gap })
+    json!({ "drop": score.drop(), "agreement": score.agreement, "accuracy": score.accuracy, "expected_loss": score.expected,
+        "bound_90": score.bound, "divergence": score.divergence, "sqnr_db": score.sqnr, "cosine": score.cosine,
+        "predicted_ms": taken.seconds * 1e3, "measured_ms": timed.measured.map(|s| s * 1e3), "speedup": speed,
+        "energy_uj": taken.joules * 1e6, "weight_bytes": taken.weight_bytes, "arena_bytes": taken.arena_bytes,
+        "smaller": dense.taken.weight_bytes as f64 / taken.weight_bytes.max(1) as f64 })
 }
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 15] = [
     "recipe",
+    "baseline",
+    "density",
     "drop",
     "agreement",
     "expected_loss",
@@ -84,16 +94,20 @@ const COLUMNS: [&str; 13] = [
     "predicted_ms",
     "measured_ms",
     "speedup",
-    "macs_removed",
+    "energy_uj",
     "weight_bytes",
     "arena_bytes",
 ];
 
-fn csv(rows: &[Value]) -> String {
+fn csv(rows: &[Value], others: &[Value]) -> String {
     let mut out = COLUMNS.join(",") + "\n";
-    for row in rows {
-        let cells = COLUMNS.map(|c| row[c].as_str().map_or_else(|| row[c].to_string(), str::to_string));
-        out += &(cells.join(",") + "\n");
+    for row in rows.iter().chain(others) {
+        let cell = |c: &str| match &row[c] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
+        out += &(COLUMNS.map(cell).join(",") + "\n");
     }
     out
 }
@@ -102,19 +116,22 @@ fn number(row: &Value, name: &str) -> f64 {
     row[name].as_f64().unwrap_or(0.0)
 }
 
-fn table(rows: &[Value], folder: &Path) -> String {
+fn table(rows: &[Value], others: &[Value], folder: &Path) -> String {
     let mut out = "  drop %  agree %  divergence   speed-up  MACs/      weights  recipe\n".to_string();
-    for row in rows {
+    for row in rows.iter().chain(others) {
+        let name = match row["recipe"].as_str() {
+            Some(recipe) => folder.join(recipe).display().to_string(),
+            None => format!("({} at {})", row["baseline"].as_str().unwrap_or(""), row["density"]),
+        };
+        let macs = row["macs_removed"].as_f64().map_or("      ".to_string(), |m| format!("{m:5.2}x"));
         let _ = writeln!(
             out,
-            "{:8.2} {:8.2} {:11.1e} {:9.2}x {:5.2}x {:12}  {}",
+            "{:8.2} {:8.2} {:11.1e} {:9.2}x {macs} {:12}  {name}",
             100.0 * number(row, "drop"),
             100.0 * number(row, "agreement"),
             number(row, "divergence"),
             number(row, "speedup"),
-            number(row, "macs_removed"),
-            row["weight_bytes"].to_string(),
-            folder.join(row["recipe"].as_str().unwrap_or("")).display()
+            row["weight_bytes"].to_string()
         );
     }
     out
@@ -124,9 +141,12 @@ fn table(rows: &[Value], folder: &Path) -> String {
 const SIZE: (f64, f64) = (820.0, 520.0);
 const PLOT: (f64, f64, f64, f64) = (70.0, 790.0, 50.0, 460.0);
 
-/// Speed-up against drop; a point's area is its size.
-fn svg(title: &str, rows: &[Value], metric: Metric) -> String {
-    let fastest = rows.iter().map(|r| number(r, "speedup")).fold(1.0, f64::max) * 1.05;
+/// Colours of the ways without a choice.
+const COLOURS: [&str; 4] = ["#c63", "#2a7", "#a3a", "#999"];
+
+/// Speed-up against drop; a point's area is its size, squares are models in which all layers are alike.
+fn svg(title: &str, rows: &[Value], others: &[Value], metric: &str) -> String {
+    let fastest = rows.iter().chain(others).map(|r| number(r, "speedup")).fold(1.0, f64::max) * 1.05;
     let worst = rows.iter().map(|r| 100.0 * number(r, "drop")).fold(1.0, f64::max).min(20.0) * 1.05;
     let x = |speed: f64| PLOT.0 + speed / fastest * (PLOT.1 - PLOT.0);
     let y = |drop: f64| PLOT.2 + (drop / worst).min(1.0) * (PLOT.3 - PLOT.2);
@@ -138,7 +158,7 @@ fn svg(title: &str, rows: &[Value], metric: Metric) -> String {
         PLOT.0,
         crate::profile::roofline::escape(title),
         PLOT.0,
-        metric.name()
+        metric
     );
     for n in 0..=10 {
         let (speed, drop) = (fastest * f64::from(n) / 10.0, worst * f64::from(n) / 10.0);
@@ -174,6 +194,33 @@ fn svg(title: &str, rows: &[Value], metric: Metric) -> String {
             number(r, "speedup"),
             100.0 * number(r, "drop"),
             r["weight_bytes"]
+        );
+    }
+    for r in others {
+        let (x, y) = (x(number(r, "speedup")), y(100.0 * number(r, "drop")));
+        let name = r["baseline"].as_str().unwrap_or("");
+        let colour = COLOURS[UNIFORM.iter().position(|w| w.name == name).unwrap_or(0)];
+        let _ = writeln!(
+            out,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\" fill=\"{colour}\"><title>{name} at {}: {:.2}x, {:.2} % lost</title></rect>",
+            x - 3.0,
+            y - 3.0,
+            r["density"],
+            number(r, "speedup"),
+            100.0 * number(r, "drop")
+        );
+    }
+    for (n, way) in UNIFORM.iter().enumerate().filter(|_| !others.is_empty()) {
+        let y = PLOT.2 + 14.0 + 16.0 * n as f64;
+        let _ = writeln!(
+            out,
+            "<rect x=\"{}\" y=\"{}\" width=\"6\" height=\"6\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>",
+            PLOT.1 - 220.0,
+            y - 6.0,
+            COLOURS[n],
+            PLOT.1 - 208.0,
+            y,
+            way.name
         );
     }
     let _ = writeln!(

@@ -1,27 +1,31 @@
 //! Compression: recipes from files, recipes from a search, and the pass that applies them.
 
+mod ablate;
 mod backend;
 pub mod front;
+mod live;
 mod store;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onnxc_codegen::Contents;
 use onnxc_ir::{Graph, Tensor};
+use onnxc_search::budget::Caps;
 use onnxc_search::recipe::{self, Arrays};
-use onnxc_search::search::{Found, Goal, Search, describe};
+use onnxc_search::search::{Goal, Search, describe};
 use onnxc_search::{Backend, Error, Recipe, Samples};
 use onnxc_targets::Target;
 
-use crate::cli::{self, Budget, Extent, Freedom, Model, Technique};
+use crate::cli::{self, Budget, Extent, Freedom, Model, Size, Technique};
+use crate::commands;
 use crate::data::npy;
 use crate::fault::{Diagnostic, Done, Fault};
 use crate::pipeline;
 use backend::Host;
-use front::Taken;
 
-/// Points of the metric that compression may cost where the command line does not say.
+/// Points of the metric that compression may cost where the command line has no limit at all.
 const MAX_DROP: f64 = 0.01;
 
 /// A recipe with its arrays.
@@ -86,7 +90,12 @@ fn loaded(freedom: &Freedom) -> Done<Option<Arc<Loaded>>> {
     }
 }
 
-/// What the report says of compression: the recipe, and the hash of its arrays.
+/// The text of the recipe that the command line names.
+pub fn told(freedom: &Freedom) -> Done<Option<String>> {
+    Ok(loaded(freedom)?.map(|l| table::recipe(&l.recipe)))
+}
+
+/// What the model's report says of compression: the recipe with its own report.
 pub fn report(freedom: &Freedom) -> Done<Option<serde_json::Value>> {
     let json = |l: Arc<Loaded>| serde_json::to_value(&l.recipe).map_err(|e| Fault::Internal(e.to_string()));
     loaded(freedom)?.map(json).transpose()
@@ -128,37 +137,55 @@ impl<'a> Session<'a> {
         let model = with_sample_shapes(model, &arrays)?;
         let (graph, sha256) = pipeline::canonical(&model, target, freedom)?;
         let samples = Samples::new(&graph, &arrays).map_err(|e| Fault::file(path, e))?;
+        let samples = samples.labelled(labels(budget, &arrays)?);
         let (host, group) = (Host::new(target, freedom, store::open(budget))?, onnxc_passes::compress::group(&target.desc));
-        Ok(Session { model, graph, sha256: hex(&sha256), samples, host, goal: goal(budget), group })
+        let goal = goal(budget, freedom, &graph);
+        Ok(Session { model, graph, sha256: hex(&sha256), samples, host, goal, group })
     }
 
-    /// Measures the model and hands it on, with what tells what a point takes.
-    pub fn with<T>(&self, f: impl FnOnce(&Search, &Samples, &dyn Fn(&Found) -> Done<Taken>) -> Done<T>) -> Done<T> {
+    /// Measures the model and hands it on, with what tells how many seconds a graph takes here, if this machine is the target.
+    pub fn with<T>(&self, f: impl FnOnce(&Search, &dyn Fn(&Graph) -> Done<Option<f64>>) -> Done<T>) -> Done<T> {
         let search = Search::new(&self.host, &self.graph, &self.samples, self.group, &self.sha256, self.goal)?;
-        f(&search, &self.samples, &|found| {
-            let graph = &found.assembled.graph;
-            let cost = self.host.cost(graph)?;
-            let measured = self.host.measure(graph, &self.samples.get(0))?;
-            Ok(Taken { predicted: cost.seconds(), measured, weight_bytes: cost.weight_bytes, arena_bytes: cost.arena_bytes })
-        })
+        f(&search, &|graph| Ok(self.host.measure(graph, &self.samples.get(0))?))
     }
 }
 
-fn goal(budget: &Budget) -> Goal {
+/// What the command line limits beside the loss.
+fn caps(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Caps {
+    let constants = commands::constant_bytes(graph) as f64;
+    let weight_bytes = match freedom.max_size {
+        Some(Size::Bytes(n)) => Some(n as f64),
+        // A model that may grow need not shrink.
+        Some(Size::Times(n)) => Some(n * constants).filter(|_| n < 1.0),
+        None => None,
+    };
+    Caps { seconds: budget.max_latency, weight_bytes, arena_bytes: budget.max_ram.map(|n| n as f64) }
+}
+
+fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
     use onnxc_search::{metric, price};
     let without = |t: Technique| !budget.without.contains(&t);
     let objective = match budget.objective {
         cli::Objective::Latency => price::Objective::Latency,
         cli::Objective::Size => price::Objective::Size,
+        cli::Objective::Ram => price::Objective::Ram,
+        cli::Objective::Energy => price::Objective::Energy,
     };
+    let caps = caps(budget, freedom, graph);
+    let usual = if caps.list().is_empty() { MAX_DROP } else { f64::INFINITY };
     let metric = |m| match m {
         cli::Metric::Top1 => metric::Metric::Top1,
+        cli::Metric::Top5 => metric::Metric::Top5,
         cli::Metric::Path => metric::Metric::Path,
+        cli::Metric::Characters => metric::Metric::Characters,
+        cli::Metric::F1 => metric::Metric::F1,
+        cli::Metric::Iou => metric::Metric::Iou,
         cli::Metric::Signal => metric::Metric::Signal,
     };
     Goal {
         objective,
-        max_drop: budget.max_drop.unwrap_or(MAX_DROP),
+        max_drop: budget.max_drop.unwrap_or(usual),
+        caps,
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
         pruning: without(Technique::Pruning),
@@ -172,13 +199,32 @@ pub fn find(model: &Model, target: &Target, freedom: &Freedom, budget: &Budget) 
         return Ok(None);
     }
     let session = Session::open(model, target, freedom, budget)?;
-    let loaded = session.with(|search, samples, _| {
+    let loaded = session.with(|search, _| {
         let found = search.run()?;
         let mut recipe = found.assembled.recipe.clone();
-        describe(&mut recipe, &found, search.metric(), samples);
+        describe(&mut recipe, &found, search.metric(), &session.samples);
+        let report = search.report(&found, !budget.no_baselines)?;
+        session.host.tell(&table::summary(&report));
+        recipe.report = Some(report);
         Ok(Loaded { recipe, arrays: found.assembled.arrays })
     })?;
     Ok(Some((Arc::new(loaded), session.model.clone())))
+}
+
+/// The labels that the command line names: one of the arrays, or a file.
+fn labels(budget: &Budget, arrays: &Arrays) -> Done<Option<Tensor>> {
+    let Some(name) = &budget.labels else { return Ok(None) };
+    if let Some((_, array)) = arrays.iter().find(|a| a.0 == *name) {
+        return Ok(Some(array.clone()));
+    }
+    let path = Path::new(name);
+    if !path.exists() {
+        let there: Vec<&str> = arrays.iter().map(|a| a.0.as_str()).collect();
+        let why = format!("--labels {name}: neither an array of the calibration inputs ({}) nor a file", there.join(", "));
+        return Err(Error::Input(why).into());
+    }
+    let parsed = std::fs::read(path).map_err(|e| Fault::file(path, e))?;
+    npy::parse(&parsed).map(Some).map_err(|e| Fault::file(path, e))
 }
 
 /// The arrays of a file, or of all files of a folder behind each other.

@@ -2,7 +2,7 @@
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{self, Balance, Damping, Mask, Moments, Repair, prune};
+use onnxc_passes::compress::{self, Balance, Damping, Mask, Matrix, Moments, Repair, prune};
 
 use super::{Applied, Curve, Form, Site, Treated};
 use crate::assemble::Method;
@@ -46,8 +46,10 @@ impl Form for Pruned {
 
     fn fitted(&self, site: &Site, density: f64, known: (&Moments, &Moments), method: Method) -> Treated {
         let one = dropped(site, &[density], known, method).into_iter().next().expect("internal: search: one density, one result");
-        let kept = (&site.shape(), &one.kept[..]);
-        let coded = site.numbers.fitted(site.layer, &one.weights, known.0, Some(kept), method);
+        let (shape, kept) = (site.shape(), &one.kept[..]);
+        // Groups of filters in another order are none of the layer's.
+        let kept = (!method.reorder).then_some((&shape, kept));
+        let coded = site.numbers.fitted(site.layer, &one.weights, known.0, kept, method);
         Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error))
     }
 
@@ -72,6 +74,26 @@ impl Form for Pruned {
 
 /// The layer at some densities.
 fn dropped(site: &Site, densities: &[f64], known: (&Moments, &Moments), method: Method) -> Vec<compress::Pruned> {
-    let Method { mask, repair, damping, .. } = method;
-    prune(&site.matrix(), known.0, Some(known.1), &site.shape(), densities, mask, repair, Balance::Free, damping)
+    let Method { mask, repair, damping, balance, .. } = method;
+    let (matrix, shape) = (site.matrix(), site.shape());
+    let all = |matrix: &Matrix| prune(matrix, known.0, Some(known.1), &shape, densities, mask, repair, balance, damping);
+    if !method.reorder {
+        return all(&matrix);
+    }
+    let order = compress::order(&matrix, known.0, &shape);
+    let row = |c: &u32| matrix.values[*c as usize * matrix.k..][..matrix.k].to_vec();
+    let moved = Matrix { values: order.iter().flat_map(row).collect(), ..matrix.clone() };
+    all(&moved).into_iter().map(|one| back(one, &order)).collect()
+}
+
+/// A result for filters in another order, with the filters where they were.
+fn back(one: compress::Pruned, order: &[u32]) -> compress::Pruned {
+    let (mut weights, mut bias_shift) = (one.weights.clone(), one.bias_shift.clone());
+    let k = weights.k;
+    for (i, c) in order.iter().enumerate() {
+        let c = *c as usize;
+        weights.values[c * k..][..k].copy_from_slice(&one.weights.values[i * k..][..k]);
+        bias_shift[c] = one.bias_shift[i];
+    }
+    compress::Pruned { weights, bias_shift, ..one }
 }
