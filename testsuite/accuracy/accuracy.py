@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size] [--json OUT]
+"""Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size|ram|energy] [--json OUT]
+       what each part of the method is good for:  python3 accuracy.py --ablate [TASK ...] [--json OUT]      (default: mnist orientation)
 
 For each task of make_tasks.py (default: all that are there): `onnxc compile --calib` on the calibration inputs, then `onnxc run --samples` of the compressed
 and of the dense model on the evaluation inputs, scored by tasklib.py; archives, and medians of `onnxc bench` of both in turn.  Evaluation inputs are used
@@ -60,11 +61,31 @@ def run(onnxc, task, a, t):
     return dict(task=task, max_drop=drop, metric=key, dense=dense, compressed=compressed, drop=dense[key] - compressed[key], ms=ms, speed=ms[0] / ms[1],
                 bytes=size, smaller=size[0] / size[1], same=small["weights_bytes"] == again["weights_bytes"], about=small["compression"]["about"])
 
+def ablation(onnxc, task, a, t):
+    """scores of every model of `onnxc compress --ablate` on the evaluation inputs, beside what it lost on the inputs that were held out"""
+    at = lambda name: os.path.join(t, task + name)
+    calib, evals = inputs(task, "calib", at("_calib.npz")), inputs(task, "eval", at("_eval.npz"))
+    call(onnxc, "compress", model(task), "--cpu", "native", *shapes(task), "--calib", calib, "--ablate", at("_ablation.json"), *a.flags)
+    with open(at("_ablation.json"), encoding="utf-8") as f: table = json.load(f)
+    dense = score(onnxc, task, evals, [], at("_d")); key = next(iter(dense)); rows = table["rows"]
+    for r in rows: r["task"], r["eval"] = task, score(onnxc, task, evals, ["--recipe", r.pop("recipe")], at("_c"))[key]
+    densities = sorted({r["density"] for r in rows}, reverse=True)
+    print(f"{task}: {key} on eval, dense {dense[key]:.2f} %; in brackets points of {table['metric']} lost on the samples held out")
+    print(f"{'share of positions that is left':44}" + "".join(f"{d:>20}" for d in densities))
+    for m in dict.fromkeys(r["method"] for r in rows):
+        cells = {r["density"]: f"{r['eval']:.2f} ({100 * r['lost']:.2f})" for r in rows if r["method"] == m}
+        print(f"{m:44}" + "".join(f"{cells[d]:>20}" for d in densities), flush=True)
+    return rows
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tasks", nargs="*"); ap.add_argument("--drop", default=""); ap.add_argument("--objective", default="latency"); ap.add_argument("--json")
-    ap.add_argument("--seconds", type=float, default=0.5); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
+    ap.add_argument("--ablate", action="store_true"); ap.add_argument("--seconds", type=float, default=0.5); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
     a, a.flags = ap.parse_known_args(); rows = []
+    if a.ablate:
+        with tempfile.TemporaryDirectory() as t: rows = [r for task in a.tasks or ["mnist", "orientation"] for r in ablation(a.onnxc, task, a, t)]
+        if a.json: json.dump(rows, open(a.json, "w"), indent=1)
+        return
     print("task         allowed  score dense -> compressed     drop     ms dense -> compressed   faster   bytes dense -> compressed   smaller", flush=True)
     with tempfile.TemporaryDirectory() as t:
         for task in a.tasks or [n for n in DROPS if os.path.exists(model(n))]:
