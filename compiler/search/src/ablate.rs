@@ -86,7 +86,9 @@ impl Search<'_> {
             let score = self.held_out(&picks, variant.method, &assembled.graph)?;
             Ok(Ablated { variant: *variant, density: *density, score, assembled })
         };
-        all.iter().enumerate().map(one).collect()
+        let models = all.iter().enumerate().map(one).collect();
+        self.subject.backend.count("ablation", all.len(), all.len());
+        models
     }
 }
 

@@ -55,7 +55,9 @@ impl Search<'_> {
     /// # Errors
     /// When a model has no code.
     pub fn baselines(&self, drop: f64) -> Result<Vec<(&'static str, Option<Point>)>> {
-        let one = |way: &Uniform| -> Result<(&'static str, Option<Point>)> {
+        let ways = self.ways();
+        let one = |(n, way): (usize, &Uniform)| -> Result<(&'static str, Option<Point>)> {
+            self.subject.backend.count("baselines", n, ways.len());
             let densities = self.densities(way);
             let (mut low, mut high, mut best) = (0, densities.len(), None);
             while low < high {
@@ -72,7 +74,9 @@ impl Search<'_> {
             }
             Ok((way.name, best))
         };
-        self.ways().iter().map(one).collect()
+        let points = ways.iter().enumerate().map(one).collect();
+        self.subject.backend.count("baselines", ways.len(), ways.len());
+        points
     }
 
     /// The models of all ways, down to the first density that loses more than is of use.

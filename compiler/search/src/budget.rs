@@ -100,7 +100,10 @@ impl Search<'_> {
     }
 
     /// What the dense model takes.
-    pub(crate) fn dense(&self) -> Result<Taken> {
+    ///
+    /// # Errors
+    /// When it has no code for the target.
+    pub fn dense(&self) -> Result<Taken> {
         self.taken_by(&vec![Pick::DENSE; self.layers().len()])
     }
 
@@ -271,7 +274,7 @@ impl Search<'_> {
             wanted.push(format!("a drop of {:.2} %", 100.0 * self.goal.max_drop));
         }
         wanted.extend(self.goal.caps.list().iter().map(|(of, cap)| match of {
-            Objective::Latency => format!("{:.4} ms", cap * 1e3),
+            Objective::Latency => format!("a latency of {:.4} ms", cap * 1e3),
             of => format!("{cap:.0} bytes of {}", quantity(*of)),
         }));
         Error::Budget(format!("no model keeps {}; the nearest points:\n{}", wanted.join(" and "), points.join("\n")))
@@ -296,4 +299,18 @@ pub fn text(taken: &Taken) -> String {
         seconds * 1e3,
         joules * 1e6
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_are_kept_or_not() {
+        let caps = Caps { seconds: Some(1e-3), arena_bytes: Some(100.0), ..Caps::default() };
+        assert_eq!(caps.list(), [(Objective::Latency, 1e-3), (Objective::Ram, 100.0)]);
+        let taken = Taken { seconds: 1e-3, arena_bytes: 100, weight_bytes: 1 << 40, ..Taken::default() };
+        assert!(caps.keeps(&taken) && Caps::default().keeps(&taken));
+        assert!(!caps.keeps(&Taken { arena_bytes: 101, ..taken }) && !caps.keeps(&Taken { seconds: 1.1e-3, ..taken }));
+    }
 }

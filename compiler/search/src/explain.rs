@@ -185,3 +185,50 @@ impl Search<'_> {
 fn short(taken: &Taken) -> Taken {
     Taken { seconds: rounded(taken.seconds), joules: rounded(taken.joules), ..*taken }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Recipe, VERSION};
+
+    fn row(name: &str, runner_up: Option<RunnerUp>) -> Row {
+        Row {
+            name: name.to_string(),
+            chosen: "int8 pruned 0.3".to_string(),
+            error: 0.02,
+            divergence: 1e-5,
+            macs: (1000, 300),
+            bytes: (4000, 400),
+            us: (12.0, 3.5),
+            uj: (9.0, 0.1),
+            runner_up,
+        }
+    }
+
+    #[test]
+    fn recipes_keep_reports_with_a_line_for_each_layer() {
+        let next = RunnerUp { kind: "int8".to_string(), divergence: 1e-6, us: 5.0, bytes: 1000 };
+        let taken = Taken { seconds: 1e-3, joules: 1e-5, weight_bytes: 4000, arena_bytes: 64, macs: 1000 };
+        let report = Report {
+            target: "some cpu".to_string(),
+            metric: "the \"metric\"".to_string(),
+            objective: "latency".to_string(),
+            samples: 7,
+            score: Score { agreement: 1.0, ..Score::default() },
+            drop: 0.0,
+            optimality_gap: 0.01,
+            dense: taken,
+            compressed: taken,
+            baselines: vec![Baseline { name: "uniform".to_string(), model: Some(Uniform { density: 0.5, drop: 0.01, taken }) }],
+            layers: vec![row("first", Some(next)), row("a line\nand another", None)],
+        };
+        let (layers, activations) = (Vec::new(), Vec::new());
+        let (model, arrays, about) = (String::new(), String::new(), std::collections::BTreeMap::new());
+        let recipe = Recipe { version: VERSION, model, arrays, about, layers, activations, report: Some(report) };
+        let text = recipe.text().unwrap();
+        assert_eq!(Recipe::parse(&text).unwrap(), recipe);
+        assert_eq!(text.lines().filter(|l| l.contains("int8 pruned 0.3")).count(), 2, "{text}");
+        let without = Recipe { report: None, ..recipe };
+        assert!(!without.text().unwrap().contains("report"));
+    }
+}

@@ -17,7 +17,7 @@ impl Search<'_> {
     /// prices of neighbours are furthest from each other one is put between them.
     ///
     /// # Errors
-    /// As [`Search::run`].
+    /// When no model keeps the caps.
     pub fn front(&self, points: usize) -> Result<Vec<Found>> {
         let mut found: Vec<(f64, Option<Found>)> = Vec::new();
         self.add(&mut found, 0.0)?;
@@ -34,7 +34,11 @@ impl Search<'_> {
                 }
             }
         }
+        self.subject.backend.count("points", points, points);
         let mut found: Vec<Found> = found.into_iter().filter_map(|f| f.1).collect();
+        if found.is_empty() {
+            return Err(self.nearest(None)?);
+        }
         found.sort_by(|a, b| a.price.0.total_cmp(&b.price.0));
         let mut least = f64::INFINITY;
         found.retain(|f| {

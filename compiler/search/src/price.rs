@@ -98,6 +98,7 @@ pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
         let rest = other_bytes(subject);
         prices.size.add(each, rest, n == 0);
     }
+    subject.backend.count("pricing candidates", picks.len(), picks.len());
     Ok(prices)
 }
 

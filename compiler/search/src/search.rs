@@ -141,6 +141,11 @@ impl<'a> Search<'a> {
         self.judge.name()
     }
 
+    /// The dense model.
+    pub fn graph(&self) -> &Graph {
+        &self.subject.graph
+    }
+
     /// The layers of the model.
     pub fn layers(&self) -> &[Weighted] {
         &self.subject.layers
@@ -320,6 +325,7 @@ impl<'a> Search<'a> {
         for n in AHEAD.iter().map(|n| high + n).filter(|n| *n <= GRID) {
             attempt(n)?;
         }
+        self.subject.backend.count("models", all, all);
         Ok(best)
     }
 }

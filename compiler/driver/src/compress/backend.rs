@@ -26,6 +26,8 @@ pub struct Host<'a> {
     progress: Progress,
     verbose: bool,
     counted: Mutex<Counted>,
+    /// What is being counted, in front of what is being done for it.
+    within: Mutex<String>,
     store: Box<dyn Store>,
 }
 
@@ -37,7 +39,16 @@ impl<'a> Host<'a> {
         let here = onnxc_targets::describe(&triple, cpu, 1).map_err(|e| Fault::Usage(e.to_string()))?;
         let freedom = Freedom { recipe: None, found: None, ..freedom.clone() };
         let verbose = std::env::var_os("ONNXC_LOG").is_some();
-        Ok(Host { here, target, freedom, progress: Progress::start("calibration"), verbose, counted: Mutex::default(), store })
+        Ok(Host {
+            here,
+            target,
+            freedom,
+            progress: Progress::start("calibration"),
+            verbose,
+            counted: Mutex::default(),
+            within: Mutex::default(),
+            store,
+        })
     }
 }
 
@@ -63,6 +74,13 @@ fn duration(seconds: f64) -> String {
 }
 
 impl Host<'_> {
+    fn show(&self, what: &str) {
+        self.progress.say(what);
+        if self.verbose {
+            eprintln!("onnxc: {what}");
+        }
+    }
+
     /// Prints what was found on stderr, beside the line that says what is being done.
     pub fn tell(&self, text: &str) {
         self.progress.suspend(|| eprint!("{text}"));
@@ -145,15 +163,17 @@ impl Backend for Host<'_> {
     }
 
     fn say(&self, what: &str) {
-        self.progress.say(what);
-        if self.verbose {
-            eprintln!("onnxc: {what}");
-        }
+        let within = self.within.lock().map(|w| w.clone()).unwrap_or_default();
+        self.show(&if within.is_empty() { what.to_string() } else { format!("{within}: {what}") });
     }
 
     fn count(&self, what: &str, done: usize, of: usize) {
         let left = self.counted.lock().map(|mut c| c.left(what, done, of, Instant::now())).ok().flatten();
-        self.say(&format!("{what}, {done} of {of}{}", left.map(|s| format!(", about {} left", duration(s))).unwrap_or_default()));
+        let said = format!("{what}, {done} of {of}{}", left.map(|s| format!(", about {} left", duration(s))).unwrap_or_default());
+        self.show(&said);
+        if let Ok(mut within) = self.within.lock() {
+            *within = if done < of { said } else { String::new() };
+        }
     }
 }
 

@@ -26,8 +26,7 @@ pub fn compress(args: &Compress) -> Done<()> {
         let Some(folder) = &args.front else { return Ok(()) };
         let all: f64 = search.layers().iter().map(|l| l.macs() as f64).sum();
         let found = search.front(args.points as usize)?;
-        let last = &found[found.len() - 1];
-        let dense = Timed { taken: search.taken(last)?, measured: seconds(&last.assembled.graph)? };
+        let dense = Timed { taken: search.dense()?, measured: seconds(search.graph())? };
         let (mut rows, mut files): (Vec<Value>, Vec<(PathBuf, Contents)>) = (Vec::new(), Vec::new());
         for (n, point) in found.iter().enumerate() {
             let name = format!("point_{n:02}.recipe");
@@ -81,7 +80,7 @@ fn row(score: &Score, timed: &Timed, dense: &Timed) -> Value {
         "smaller": dense.taken.weight_bytes as f64 / taken.weight_bytes.max(1) as f64 })
 }
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "recipe",
     "baseline",
     "density",
@@ -94,6 +93,7 @@ const COLUMNS: [&str; 15] = [
     "predicted_ms",
     "measured_ms",
     "speedup",
+    "macs_removed",
     "energy_uj",
     "weight_bytes",
     "arena_bytes",

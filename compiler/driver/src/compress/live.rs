@@ -36,3 +36,30 @@ pub fn bytes(plan: &Plan) -> Vec<u64> {
     done.extend(open.into_values());
     (0..steps).map(|n| done.iter().filter(|h| h.first <= n && n <= h.last).map(|h| h.bytes).sum()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Freedom;
+    use onnxc_ir::op::OpSet;
+
+    #[test]
+    fn a_tensor_is_live_from_its_writer_to_its_last_reader() {
+        let text = "graph @f(%x: f32[1,8,8,8]) {
+  %a = softmax %x {axis = -1} : f32[1,8,8,8] @\"a\"
+  %b = softmax %a {axis = -1} : f32[1,8,8,8] @\"b\"
+  %c = softmax %b {axis = -1} : f32[1,8,8,8] @\"c\"
+  %d = add %a, %c : f32[1,8,8,8] @\"d\"
+  return %d
+}";
+        let graph = onnxc_ir::parse::parse(text, OpSet(onnxc_ops::ALL), &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", "x86-64-v3", 1).unwrap_or_else(|e| panic!("{e}"));
+        let (_, plan) = crate::pipeline::plan_of(&graph, &target, &Freedom::default()).expect("a plan");
+        let all = bytes(&plan);
+        // %a stays until the sum: two tensors while %b is made, %b and %c beside it for the next step, %a and %c for the last one.
+        let tensor = 8 * 8 * 8 * 4;
+        assert_eq!(all.len(), 4, "{all:?}");
+        assert_eq!((all[0], all[1]), (tensor, 2 * tensor), "{all:?}");
+        assert!(all[2] >= 2 * tensor && all[2] <= 3 * tensor && all[3] <= 2 * tensor, "{all:?}");
+    }
+}
