@@ -10,6 +10,7 @@ use onnxc_ir::Graph;
 use crate::assemble::{Assembled, Method};
 use crate::candidate::Pick;
 use crate::metric::{Judge, Score};
+use crate::outputs::Outputs;
 use crate::recipe::{self, Recipe};
 use crate::samples::Split;
 use crate::search::{Found, Search};
@@ -97,7 +98,7 @@ impl Search<'_> {
     fn all(&self) -> Result<Judge> {
         let answers = self.answers(&self.subject.graph, &self.all_samples())?;
         let (graph, metric, which) = (&self.subject.graph, self.judge.metric(), self.all_samples());
-        let labels = self.subject.samples.labels(metric, graph.ty(graph.outputs[0]))?;
+        let labels = self.subject.samples.labels(metric, Outputs::of(graph)?.ty(graph))?;
         Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))
     }
 

@@ -3,6 +3,7 @@
 //! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
 //! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are.
+//! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
@@ -25,6 +26,7 @@ pub mod explain;
 mod front;
 pub mod labels;
 pub mod metric;
+pub mod outputs;
 pub mod price;
 pub mod recipe;
 pub mod samples;

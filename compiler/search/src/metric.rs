@@ -7,22 +7,23 @@
 //! neighbour got. The mean over pairs of neighbours has the resolution of pairs. Another decision costs the difference of the probabilities that the dense
 //! model gives to both: of two that it holds for equally likely, the other one is right as often.
 
-use onnxc_ir::{DType, Graph, TensorType};
+use onnxc_ir::Graph;
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::rounded;
 use crate::labels::{self, Labels};
+use crate::outputs::{Outputs, is_share};
 use crate::taps::floats;
 use crate::{Error, Result};
 
 /// Which decision is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Metric {
-    /// The largest element of the first output: top-1 agreement.
+    /// The largest element of the output that decides: top-1 agreement.
     Top1,
     /// The largest element at each step, repeats joined and class 0 dropped: agreement of the best paths of CTC (Graves et al., 2006).
     Path,
-    /// The five largest elements of the first output.
+    /// The five largest elements of the output that decides.
     Top5,
     /// Paths as of [`Metric::Path`], compared character by character.
     Characters,
@@ -35,17 +36,6 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The metric for a model with this first output.
-    pub fn of(output: &TensorType) -> Metric {
-        let shape = output.const_shape().unwrap_or_default();
-        let large: Vec<u64> = shape.iter().copied().filter(|n| *n > 1).collect();
-        match large.len() {
-            1 => Metric::Top1,
-            2 if shape.last().is_some_and(|n| *n > 2) && shape.len() == 3 => Metric::Path,
-            _ => Metric::Signal,
-        }
-    }
-
     /// Its name in reports: what labels say, or the dense model.
     pub fn name(self, labelled: bool) -> &'static str {
         match (self, labelled) {
@@ -88,6 +78,9 @@ impl Metric {
 /// The dense model's answers.
 pub struct Judge {
     metric: Metric,
+    outputs: Outputs,
+    /// Other outputs, each for all samples.
+    rest: Vec<Vec<Vec<f32>>>,
     /// Elements of a row of decisions.
     classes: usize,
     /// Rows of decisions; of masks one for each pixel.
@@ -122,11 +115,14 @@ pub struct Score {
     pub expected: f64,
     /// A bound of it that holds with a probability of 90 %.
     pub bound: f64,
-    /// Mean divergence of the answers (Kullback-Leibler, nats), or noise over signal.
+    /// Noise over signal of the worst one of the other outputs.
+    #[serde(default)]
+    pub rest: f64,
+    /// Mean divergence of the answers (Kullback-Leibler, nats), or noise over signal; with that of other outputs.
     pub divergence: f64,
-    /// Signal over noise of the first output, in decibels.
+    /// Signal over noise of the output that decides, in decibels.
     pub sqnr: f64,
-    /// Mean cosine of the first output.
+    /// Mean cosine of the output that decides.
     pub cosine: f64,
 }
 
@@ -136,9 +132,9 @@ impl Score {
     pub fn rounded(&self) -> Score {
         let r = |x: f64| (x * 1e6).round() / 1e6;
         let accuracy = self.accuracy.map(|a| Accuracy { dense: r(a.dense), compressed: r(a.compressed) });
-        let Score { agreement, expected, bound, divergence, sqnr, cosine, .. } = *self;
-        let (agreement, expected, bound, divergence) = (r(agreement), r(expected), r(bound), rounded(divergence));
-        Score { agreement, accuracy, expected, bound, divergence, sqnr: rounded(sqnr), cosine: r(cosine) }
+        let Score { agreement, expected, bound, rest, divergence, sqnr, cosine, .. } = *self;
+        let (agreement, expected, bound, rest, divergence) = (r(agreement), r(expected), r(bound), r(rest), rounded(divergence));
+        Score { agreement, accuracy, expected, bound, rest, divergence, sqnr: rounded(sqnr), cosine: r(cosine) }
     }
 
     /// What is lost of the metric as it is counted: of accuracy with labels, of agreement without.
@@ -146,26 +142,22 @@ impl Score {
         self.accuracy.map_or(1.0 - self.agreement, |a| (a.dense - a.compressed).max(0.0))
     }
 
-    /// What the contract limits: the larger one of what is lost and the bound of the loss of accuracy that is expected.
+    /// What the contract limits: the largest one of what is lost, the bound of the loss of accuracy that is expected, and the noise of other outputs.
     pub fn drop(&self) -> f64 {
-        self.lost().max(self.bound)
+        self.lost().max(self.bound).max(self.rest)
     }
 }
 
 impl Judge {
-    /// A judge over the first outputs of the dense model, one for each sample, and the labels of these samples.
+    /// A judge over the outputs of the dense model, those of one sample after those of another, and the labels of these samples.
     ///
     /// # Errors
-    /// When these are no f32 of known extents, or no masks where the metric compares such.
+    /// When no output is f32 of known extents, or none masks where the metric compares such.
     pub fn new(graph: &Graph, metric: Metric, answers: &[Vec<Vec<u8>>], labels: Option<Labels>) -> Result<Judge> {
-        let (name, ty) = (&graph.value(graph.outputs[0]).name, graph.ty(graph.outputs[0]));
+        let outputs = Outputs::of(graph)?;
+        let (name, ty) = (&graph.value(graph.outputs[outputs.decides]).name, outputs.ty(graph));
         let shape = ty.const_shape().unwrap_or_default();
         let all: u64 = shape.iter().product();
-        if ty.dtype != DType::F32 || ty.const_shape().is_none() || all == 0 {
-            let why =
-                format!("the first output, {name:?}, is {ty}: compression compares f32 of known extents with the dense model's");
-            return Err(Error::Input(format!("{why}; make the scores that the decision comes from the first output")));
-        }
         let planes = match (metric, &shape[..]) {
             (Metric::Iou, [1, classes, _, ..]) => Some(*classes as usize),
             (Metric::Iou, _) => {
@@ -177,11 +169,10 @@ impl Judge {
         };
         let last = shape.last().copied().unwrap_or(1);
         let classes = planes.map_or(if metric.is_string() { last } else { all } as usize, |p| p.max(2));
-        let answers: Vec<Vec<f32>> = answers.iter().map(|a| rows(floats(&a[0]), planes)).collect();
-        let is_share =
-            |row: &[f32]| row.iter().all(|p| (0.0..=1.001).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-2;
+        let rest = outputs.others.iter().map(|n| answers.iter().map(|a| floats(&a[*n])).collect()).collect();
+        let answers: Vec<Vec<f32>> = answers.iter().map(|a| rows(floats(&a[outputs.decides]), planes)).collect();
         let probabilities = answers.iter().all(|a| a.chunks(classes.max(1)).all(is_share));
-        let mut judge = Judge { metric, classes, answers, decisions: Vec::new(), labels, probabilities, planes };
+        let mut judge = Judge { metric, outputs, rest, classes, answers, decisions: Vec::new(), labels, probabilities, planes };
         judge.decisions = judge.answers.iter().map(|a| judge.decision(a)).collect();
         Ok(judge)
     }
@@ -198,7 +189,15 @@ impl Judge {
 
     /// Compares answers to the same samples, from the first one on.
     pub fn score(&self, others: &[Vec<Vec<u8>>]) -> Score {
-        let others: Vec<Vec<f32>> = others.iter().map(|o| rows(floats(&o[0]), self.planes)).collect();
+        let score = self.decided(others);
+        let rest =
+            self.outputs.others.iter().zip(&self.rest).map(|(n, dense)| noise_over_signal(dense, others, *n)).fold(0.0, f64::max);
+        Score { rest, divergence: score.divergence + rest, ..score }
+    }
+
+    /// The score of the output that decides.
+    fn decided(&self, others: &[Vec<Vec<u8>>]) -> Score {
+        let others: Vec<Vec<f32>> = others.iter().map(|o| rows(floats(&o[self.outputs.decides]), self.planes)).collect();
         let (mut signal, mut noise, mut cosine, mut divergence) = (0.0, 0.0, 0.0, 0.0);
         let mut margins: Vec<(f64, f64)> = Vec::new();
         let decided: Vec<Vec<i64>> = others.iter().map(|o| self.decision(o)).collect();
@@ -308,6 +307,13 @@ fn rows(answer: Vec<f32>, planes: Option<usize>) -> Vec<f32> {
     }
 }
 
+/// The noise of an output's answers over their signal; all noise where there is no signal.
+fn noise_over_signal(dense: &[Vec<f32>], others: &[Vec<Vec<u8>>], output: usize) -> f64 {
+    let sums = dense.iter().zip(others).map(|(d, o)| products(d, &floats(&o[output])));
+    let (signal, noise) = sums.fold((0.0, 0.0), |(s, n), [xx, _, _, error]| (s + xx, n + error));
+    if noise == 0.0 { 0.0 } else { noise / signal.max(f64::MIN_POSITIVE) }.min(1.0)
+}
+
 /// Sums of x², y², xy and (x - y)².
 fn products(x: &[f32], y: &[f32]) -> [f64; 4] {
     x.iter().zip(y).fold([0.0; 4], |[xx, yy, xy, error], (x, y)| {
@@ -356,6 +362,8 @@ fn expected_loss(margins: &mut [(f64, f64)]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use onnxc_ir::{DType, TensorType};
+
     use super::*;
 
     fn judge(classes: u64, answers: &[Vec<f32>]) -> Judge {
@@ -387,12 +395,18 @@ mod tests {
     }
 
     #[test]
-    fn decisions_that_are_made_already_are_refused() {
+    fn other_outputs_are_signals() {
         let mut graph = Graph::new("f");
-        let y = graph.add_input("label", TensorType::fixed(DType::I64, &[1]));
-        graph.outputs.push(y);
-        let error = Judge::new(&graph, Metric::of(graph.ty(y)), &[vec![vec![0; 8]]], None).err().map(|e| e.to_string());
-        assert!(error.is_some_and(|e| e.contains("\"label\"") && e.contains("i64")));
+        for (name, shape) in [("scores", [1, 2]), ("state", [1, 3])] {
+            let y = graph.add_input(name, TensorType::fixed(DType::F32, &shape));
+            graph.outputs.push(y);
+        }
+        let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let answer = |state: f32| vec![bytes(&[3.0, 0.0]), bytes(&[0.0, state, 0.0])];
+        let judge = Judge::new(&graph, Metric::Top1, &[answer(2.0)], None).unwrap();
+        let score = judge.score(&[answer(1.8)]);
+        assert!((score.rest - 0.01).abs() < 1e-6 && (score.drop() - 0.01).abs() < 1e-6, "{score:?}");
+        assert_eq!((score.agreement, judge.score(&[answer(2.0)]).drop()), (1.0, 0.0));
     }
 
     #[test]
@@ -403,7 +417,6 @@ mod tests {
         let path = |classes: [usize; 4]| -> Vec<f32> {
             classes.iter().flat_map(|c| (0..3).map(move |i| if i == *c { 5.0 } else { 0.0 })).collect()
         };
-        assert_eq!(Metric::of(graph.ty(y)), Metric::Path);
         let judge = Judge::new(&graph, Metric::Path, &raw(&[path([1, 1, 0, 2]), path([1, 1, 0, 2])]), None).unwrap();
         let score = judge.score(&raw(&[path([1, 0, 2, 2]), path([1, 0, 1, 2])]));
         assert_eq!(score.agreement, 0.5);

@@ -19,10 +19,11 @@ use crate::candidate::{Curve, Pick, Treated, kinds};
 use crate::choose::Chosen;
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
+use crate::outputs::{self, Outputs};
 use crate::price::{Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
-use crate::taps::{Tapped, histograms, moments};
+use crate::taps::{Tapped, floats, histograms, moments};
 use crate::{Backend, Error, Result, Samples, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
@@ -118,8 +119,10 @@ impl<'a> Search<'a> {
         let sha256 = sha256.to_string();
         let subject = Subject { backend, graph, layers, samples, group, ranges, sha256 };
         let answers = Tapped::new(backend, &subject.graph, &subject.graph.outputs)?.run_all(samples, &samples.held_out())?;
-        let metric = goal.metric.unwrap_or_else(|| Metric::of(subject.graph.ty(subject.graph.outputs[0])));
-        let labels = samples.labels(metric, subject.graph.ty(subject.graph.outputs[0]))?;
+        let outputs = Outputs::of(&subject.graph)?;
+        let deciding = || answers.iter().map(|a| floats(&a[outputs.decides])).collect::<Vec<_>>();
+        let metric = goal.metric.unwrap_or_else(|| outputs::metric(outputs.ty(&subject.graph), &deciding()));
+        let labels = samples.labels(metric, outputs.ty(&subject.graph))?;
         let judged_by = format!("{metric:?} {}", labels.as_ref().map(Labels::fingerprint).unwrap_or_default());
         let judge = Judge::new(&subject.graph, metric, &answers, labels.map(|l| l.of(&samples.held_out())))?;
         let kinds = kinds(&goal);

@@ -26,7 +26,7 @@ pub struct Budget {
     /// What is to be little.
     #[arg(long, value_enum, default_value_t = Objective::Latency)]
     pub objective: Objective,
-    /// What is compared, with the dense model or with labels; by default what the shape of the first output suggests.
+    /// What is compared, with the dense model or with labels; by default what the first output of floats suggests.
     #[arg(long, value_enum, requires = "calib")]
     pub metric: Option<Metric>,
     /// What is right for each sample, so that accuracy counts instead of agreement with the dense model: a file, or the name of an array beside the inputs.
@@ -65,7 +65,7 @@ pub enum Objective {
 /// What is compared with the dense model, or with labels.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Metric {
-    /// The largest element of the first output.
+    /// The largest element of the output that decides.
     Top1,
     /// The class among the five largest elements.
     Top5,
