@@ -4,11 +4,12 @@ use onnxc_passes::compress::{Mask, Repair};
 
 use crate::assemble::{Assembled, Method};
 use crate::candidate::{self, Pick};
+use crate::choose::Chosen;
 use crate::front::USEFUL;
 use crate::metric::Score;
 use crate::recipe::Weights;
 use crate::samples::Split;
-use crate::search::Search;
+use crate::search::{Found, Search};
 use crate::{Result, Taken};
 
 /// A way to compress all layers alike.
@@ -96,6 +97,41 @@ impl Search<'_> {
             }
         }
         Ok(points)
+    }
+
+    /// The model, or one in which all layers are alike where that takes less and loses no more than it may: what is known of layers by themselves can mislead
+    /// a choice.
+    ///
+    /// # Errors
+    /// When a model has no code.
+    pub fn or_uniform(&self, found: Found) -> Result<Found> {
+        let (objective, drop) = (self.goal.objective, self.goal.max_drop);
+        if drop.is_infinite() {
+            return Ok(found);
+        }
+        let mut best = found;
+        let repaired = self.baselines(drop)?.into_iter().filter_map(|(_, point)| point).filter(|p| p.method == self.goal.method);
+        for point in repaired.filter(|p| self.goal.caps.keeps(&p.taken)) {
+            if point.taken.of(objective) < self.taken(&best)?.of(objective) {
+                best = self.handed_out(self.as_found(point)?)?;
+            }
+        }
+        Ok(best)
+    }
+
+    /// A model in which all layers are alike as one that the search has found.
+    fn as_found(&self, point: Point) -> Result<Found> {
+        let Point { assembled, picks, score, .. } = point;
+        let number = |pick: &Pick| self.kinds.iter().position(|k| k == pick).unwrap_or(0);
+        let chosen: Vec<usize> = picks.iter().map(number).collect();
+        let error: f64 = chosen.iter().enumerate().map(|(layer, kind)| self.errors[layer][*kind]).sum();
+        let total = |picks: &[usize]| self.prices.total(self.goal.objective, picks);
+        let (price, dense) = (total(&chosen), total(&vec![0; chosen.len()]));
+        let (least, weight) =
+            self.choice(error.min(self.most()))?.map_or((price, 0.0), |c| (total(&c.picks) * (1.0 - c.gap), c.weight));
+        let gap = ((price - least) / price.max(f64::MIN_POSITIVE)).max(0.0);
+        let chosen = Chosen { picks: chosen, price, error, gap, weight };
+        Ok(Found { assembled, picks, score, price: (price, dense), gap, chosen })
     }
 
     fn ways(&self) -> Vec<Uniform> {

@@ -201,6 +201,7 @@ pub fn find(model: &Model, target: &Target, freedom: &Freedom, budget: &Budget) 
     let session = Session::open(model, target, freedom, budget)?;
     let loaded = session.with(|search, _| {
         let found = search.run()?;
+        let found = if budget.no_baselines { found } else { search.or_uniform(found)? };
         let mut recipe = found.assembled.recipe.clone();
         describe(&mut recipe, &found, search.metric(), &session.samples);
         let report = search.report(&found, !budget.no_baselines)?;
