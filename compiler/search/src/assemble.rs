@@ -116,10 +116,10 @@ impl Subject<'_> {
                 self.keep(&mut made, *i, picks[*i], treated);
             }
         }
-        self.finish(made, picks)
+        self.finish(made, picks, Some(samples))
     }
 
-    /// The model with some of its layers changed, layer by layer.
+    /// The model with some of its layers changed, layer by layer. What is between layers that take the place of one has no range of its own.
     ///
     /// # Errors
     /// As [`recipe::apply`].
@@ -130,11 +130,29 @@ impl Subject<'_> {
             picks[i] = pick;
             self.keep(&mut made, i, pick, treated);
         }
-        self.finish(made, &picks)
+        self.finish(made, &picks, None)
     }
 
-    fn finish(&self, mut made: Assembled, picks: &[Pick]) -> Result<Assembled> {
+    /// Gives all that integers multiply a range; values that only the compressed model has get theirs from what they are on the samples to compute with,
+    /// or any.
+    fn finish(&self, mut made: Assembled, picks: &[Pick], samples: Option<&Samples>) -> Result<Assembled> {
         self.keep_ranges(&mut made.recipe, picks);
+        let several: Vec<(&Weighted, &Pick)> = self
+            .layers
+            .iter()
+            .zip(picks)
+            .filter(|(_, p)| p.form.parts() > 1 && candidate::numbers(p.weights).integers())
+            .collect();
+        if !several.is_empty() {
+            let graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
+            let values: Vec<ValueId> =
+                several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
+            let ranges = match samples {
+                Some(samples) => taps::ranges(self.backend, &graph, &values, samples)?,
+                None => values.iter().map(|id| (*id, Range::of(-1.0, 1.0))).collect(),
+            };
+            made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range)));
+        }
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
         made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
         Ok(made)
@@ -167,9 +185,10 @@ impl Subject<'_> {
             name: layer.name.clone(),
             form: pick.form.name().to_string(),
             weights: pick.weights,
-            density: pick.density,
-            group: self.group.min(layer.n),
-            unit: candidate::numbers(pick.weights).unit(),
+            density: rounded(treated.density),
+            group: treated.ranks.is_empty().then_some(self.group.min(layer.n)),
+            unit: treated.ranks.is_empty().then_some(candidate::numbers(pick.weights).unit()),
+            ranks: treated.ranks,
             error: rounded(treated.error),
             arrays,
         });
@@ -186,10 +205,12 @@ impl Subject<'_> {
         ids.sort_unstable();
         ids.dedup();
         let known = ids.into_iter().filter_map(|id| Some((id, self.ranges.get(&id)?)));
-        let activation =
-            |(id, r): (ValueId, &Range)| Activation { value: self.graph.value(id).name.clone(), scale: r.scale, zero: r.zero };
-        recipe.activations = known.map(activation).collect();
+        recipe.activations = known.map(|(id, range)| activation(&self.graph, id, range)).collect();
     }
+}
+
+fn activation(graph: &Graph, id: ValueId, range: &Range) -> Activation {
+    Activation { value: graph.value(id).name.clone(), scale: range.scale, zero: range.zero }
 }
 
 /// Three digits: what people read.

@@ -151,7 +151,7 @@ impl Search<'_> {
         let price = |of: Objective, kind: usize| self.prices.table(of).of[n][kind];
         let pair = |of: Objective, scale: f64| (rounded(price(of, 0) * scale), rounded(price(of, chosen) * scale));
         let bytes = |kind: usize| price(Objective::Size, kind).round() as u64;
-        let error = found.assembled.recipe.layers.iter().find(|l| l.name == layer.name).map_or(0.0, |l| l.error);
+        let stated = found.assembled.recipe.layers.iter().find(|l| l.name == layer.name);
         let runner_up = self.runner_up(found, n).map(|k| RunnerUp {
             kind: kind(&self.kinds[k]),
             divergence: rounded(self.errors[n][k]),
@@ -161,9 +161,9 @@ impl Search<'_> {
         Row {
             name: layer.name.clone(),
             chosen: kind(&self.kinds[chosen]),
-            error,
+            error: stated.map_or(0.0, |l| l.error),
             divergence: rounded(self.errors[n][chosen]),
-            macs: (layer.macs(), (layer.macs() as f64 * self.kinds[chosen].density).round() as u64),
+            macs: (layer.macs(), (layer.macs() as f64 * stated.map_or(1.0, |l| l.density)).round() as u64),
             bytes: (bytes(0), bytes(chosen)),
             us: pair(Objective::Latency, 1e6),
             uj: pair(Objective::Energy, 1e6),

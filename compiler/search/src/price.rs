@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::Subject;
 use crate::candidate::Pick;
-use crate::{Cost, Result, Taken};
+use crate::{Cost, Recipe, Result, Taken};
 
 /// What the user wants least of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,7 +188,8 @@ pub fn sketch(subject: &Subject, picks: &[Pick]) -> Result<Graph> {
     Ok(subject.with(subject.layers.par_iter().zip(picks).map(rough).collect())?.graph)
 }
 
-/// Multiplications that are left of all layers' when each is what `picks` says.
-pub fn macs(layers: &[Weighted], picks: &[Pick]) -> f64 {
-    layers.iter().zip(picks).map(|(l, p)| l.macs() as f64 * p.density).sum()
+/// Multiplications that a recipe leaves of all layers'.
+pub fn macs(layers: &[Weighted], recipe: &Recipe) -> f64 {
+    let density: HashMap<&str, f64> = recipe.layers.iter().map(|l| (l.name.as_str(), l.density)).collect();
+    layers.iter().map(|l| l.macs() as f64 * density.get(l.name.as_str()).unwrap_or(&1.0)).sum()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{self, Range};
-use onnxc_passes::compress::weighted;
+use onnxc_passes::compress::{split, weighted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -53,15 +53,21 @@ pub struct Layer {
     pub form: String,
     /// Type of its weights.
     pub weights: Weights,
-    /// Share of the weights' positions that is kept.
+    /// Share of its multiplications that is left.
     pub density: f64,
-    /// Outputs that share positions.
-    pub group: usize,
+    /// Outputs that share positions, where some are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<usize>,
     /// Input channels that are kept or dropped together.
-    pub unit: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<usize>,
+    /// Channels between the layers that take its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<usize>,
     /// Relative error of its result on the data that it was made with.
     pub error: f64,
-    /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias.
+    /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias. Where several layers take its place, they are
+    /// `NAME.first.weights`, `NAME.second.weights` and so on.
     pub arrays: String,
 }
 
@@ -177,8 +183,11 @@ pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
             Err(why) => problems.push(format!("layer {:?}: {why}", layer.name)),
         }
     }
-    let ids: BTreeMap<String, ValueId> =
-        dense.values.iter().enumerate().map(|(i, v)| (v.name.clone(), ValueId(i as u32))).collect();
+    split::settle(&mut graph, dense.nodes.len());
+    let mut ids: BTreeMap<String, ValueId> = BTreeMap::new();
+    for (i, value) in graph.values.iter().enumerate() {
+        ids.entry(value.name.clone()).or_insert(ValueId(i as u32));
+    }
     let mut ranges = BTreeMap::new();
     for a in &recipe.activations {
         match ids.get(&a.value) {

@@ -8,14 +8,14 @@
 use onnxc_ir::{Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{ActivationRange, Matrix, Moments, range};
+use onnxc_passes::compress::{Matrix, Moments};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
-use crate::candidate::{Curve, Pick, Treated, kinds};
+use crate::candidate::{self, Curve, Pick, Treated, kinds};
 use crate::choose::Chosen;
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
@@ -23,7 +23,7 @@ use crate::outputs::{self, Outputs};
 use crate::price::{Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
-use crate::taps::{Tapped, floats, histograms, moments};
+use crate::taps::{self, Tapped, floats, moments};
 use crate::{Backend, Error, Result, Samples, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
@@ -52,6 +52,8 @@ pub struct Goal {
     pub integers: bool,
     /// Positions may be dropped.
     pub pruning: bool,
+    /// Layers with little between them may take the place of one.
+    pub low_rank: bool,
     /// How layers are repaired.
     pub method: Method,
 }
@@ -108,7 +110,7 @@ impl<'a> Search<'a> {
                 "the model has no layer with constant weights of known extents: there is nothing to compress".to_string(),
             ));
         }
-        let options = format!("{:?} {} {} {group}", goal.method, goal.integers, goal.pruning);
+        let options = format!("{:?} {} {} {} {group}", goal.method, goal.integers, goal.pruning, goal.low_rank);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
@@ -125,7 +127,8 @@ impl<'a> Search<'a> {
         let labels = samples.labels(metric, outputs.ty(&subject.graph))?;
         let judged_by = format!("{metric:?} {}", labels.as_ref().map(Labels::fingerprint).unwrap_or_default());
         let judge = Judge::new(&subject.graph, metric, &answers, labels.map(|l| l.of(&samples.held_out())))?;
-        let kinds = kinds(&goal);
+        let mut kinds = kinds(&goal);
+        kinds.retain(|k| subject.layers.iter().any(|l| k.form.fits(l)));
         let priced = work::key("prices", &[&known, &backend.name()]);
         let prices = work::remember(store, &priced, || prices(&subject, &kinds))?;
         let mut search = Search { subject, judge, goal, kinds, prices, errors: Vec::new(), known, judged_by };
@@ -180,17 +183,13 @@ impl<'a> Search<'a> {
     /// The divergence of the answers for each kind that a layer can be.
     fn effects(&self, n: usize, curves: &Curves, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
-        let by_error = match curves.first() {
-            Some((_, curve)) => {
-                let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
-                    let divergence = self.probe(n, Weights::F32, weights, sample)?;
-                    Ok((divergence, divergence / error.max(1e-12)))
-                };
-                let (divergence, ratio) = effect(&curve.probes[0])?;
-                if divergence < SMALL { ratio } else { effect(&curve.probes[1])?.1 }
+        // Errors of one size are not of one kind: each form is measured by itself.
+        let mut by_error: BTreeMap<&str, f64> = BTreeMap::new();
+        for (of, curve) in curves {
+            if !by_error.contains_key(of.form.name()) {
+                by_error.insert(of.form.name(), self.effect(n, curve, sample)?);
             }
-            None => f64::INFINITY,
-        };
+        }
         let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
         for kind in self.kinds.iter().filter(|k| **k == Pick::whole(k.weights) && **k != Pick::DENSE) {
             if self.subject.possible(layer, *kind) == *kind {
@@ -201,22 +200,37 @@ impl<'a> Search<'a> {
             let Some(numbers) = by_numbers.get(&kind.weights).filter(|_| self.subject.possible(layer, *kind) == *kind) else {
                 return f64::INFINITY;
             };
-            let curve = curves.iter().find(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
-            numbers + curve.map_or(0.0, |(_, curve)| by_error * curve.at(kind.density))
+            let curve = curves.iter().find(|(of, _)| Curve::serves(of, kind));
+            // Each part rounds its weights and what it multiplies.
+            numbers * kind.form.parts() as f64
+                + match curve {
+                    Some((_, curve)) => by_error[kind.form.name()] * curve.at(kind.density),
+                    None if kind.form == Pick::DENSE.form => 0.0,
+                    None => f64::INFINITY,
+                }
         };
         Ok(self.kinds.iter().map(error).collect())
+    }
+
+    /// The divergence of the answers for each unit of relative error of a layer in a form.
+    fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<f64> {
+        let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
+            let divergence = self.probe(n, Weights::F32, weights, sample)?;
+            Ok((divergence, divergence / error.max(1e-12)))
+        };
+        let (divergence, ratio) = effect(&curve.probes[0])?;
+        if divergence < SMALL { Ok(ratio) } else { Ok(effect(&curve.probes[1])?.1) }
     }
 
     /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
     fn curves(&self, layer: &Weighted, (fit, held_out): &(Moments, Moments)) -> Curves {
         let mut kinds: Curves = Vec::new();
         for kind in &self.kinds {
-            let known = kinds.iter().any(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
-            if known || !kind.form.fits(layer) {
+            if kinds.iter().any(|(of, _)| Curve::serves(of, kind)) || !kind.form.fits(layer) {
                 continue;
             }
             let site = self.subject.site(layer, kind.weights);
-            let curve = kind.form.curve(&site, (fit, held_out), self.goal.method);
+            let curve = candidate::curve(&site, kind.form, (fit, held_out), self.goal.method);
             kinds.extend(curve.map(|curve| (*kind, curve)));
         }
         kinds
@@ -341,9 +355,7 @@ fn ranges(backend: &dyn Backend, graph: &Graph, layers: &[Weighted], samples: &S
     let mut values: Vec<ValueId> = layers.iter().map(|l| l.x(graph)).collect();
     values.sort_unstable();
     values.dedup();
-    let all = histograms(backend, graph, &values, samples, &samples.fit())?;
-    let usable = all.into_iter().filter(|(_, h)| h.min.is_finite() && h.max.is_finite());
-    Ok(usable.map(|(id, h)| (id.0, Range::of_pair(range(&h, ActivationRange::Mse, 256)))).collect())
+    Ok(taps::ranges(backend, graph, &values, samples)?.into_iter().map(|(id, range)| (id.0, range)).collect())
 }
 
 /// A recipe of the search with what it promises.

@@ -6,8 +6,9 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use onnxc_codegen::JitModel;
 use onnxc_ir::{DType, Graph, ValueId};
+use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Histogram, Moments};
+use onnxc_passes::compress::{ActivationRange, Histogram, Moments, range};
 use rayon::prelude::*;
 
 use crate::{Backend, Error, Result, Samples};
@@ -164,6 +165,16 @@ fn product(to: &mut [f64], a: &[f64], b: &[f64], k: usize) {
     let n = a.len() / k;
     let (a, b) = (MatRef::from_row_major_slice(a, n, k), MatRef::from_row_major_slice(b, n, k));
     matmul(MatMut::from_row_major_slice_mut(to, k, k), Accum::Add, a.transpose(), b, 1.0, Par::Seq);
+}
+
+/// Integers for values, such that they lose least of the samples to compute with.
+///
+/// # Errors
+/// As [`Tapped::run`].
+pub fn ranges(backend: &dyn Backend, graph: &Graph, values: &[ValueId], samples: &Samples) -> Result<BTreeMap<ValueId, Range>> {
+    let all = histograms(backend, graph, values, samples, &samples.fit())?;
+    let usable = all.into_iter().filter(|(_, h)| h.min.is_finite() && h.max.is_finite());
+    Ok(usable.map(|(id, h)| (id, Range::of_pair(range(&h, ActivationRange::Mse, 256)))).collect())
 }
 
 /// Histograms of values over all elements and samples.

@@ -8,7 +8,8 @@
 //! - [`prune`]: masks that a panel of outputs shares ([`Shape`]) and the repair of what survives; whole channels too.
 //! - [`order`]: outputs that need the same positions next to each other.
 //! - [`round`]: weights as 8 or 4 bit integers; [`range`]: what range activations get.
-//! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel.
+//! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel; [`split`]: the two nodes
+//!   that this makes.
 //! - [`equalise()`]: ranges of channels made equal on both sides.
 //! - [`codebook()`]: weights that share a few values.
 //!
@@ -28,6 +29,7 @@ mod range;
 mod removal;
 mod round;
 mod shape;
+pub mod split;
 #[cfg(test)]
 mod testing;
 pub mod weighted;

@@ -89,7 +89,7 @@ pub fn narrow(w: &Matrix, h: &Moments, kernel: &Kernel, blocks: Blocks, widths: 
 
 impl Kernel {
     /// The positions of each block, those of one place of the first convolution at the same place.
-    fn blocks(&self, blocks: Blocks) -> Vec<Vec<usize>> {
+    pub(super) fn blocks(&self, blocks: Blocks) -> Vec<Vec<usize>> {
         let tap = |row: usize, column: usize| {
             let start = (row * self.columns + column) * self.channels;
             start..start + self.channels
@@ -137,14 +137,7 @@ impl Fit<'_> {
 
     /// `[k][blocks * r]`: what the first convolution does to a row of the layer.
     fn map(&self, shared: MatRef<'_, f64>) -> Mat<f64> {
-        let width = shared.ncols();
-        let mut map = Mat::zeros(self.damped.nrows(), self.blocks.len() * width);
-        for (b, block) in self.blocks.iter().enumerate() {
-            for (i, &p) in block.iter().enumerate() {
-                (0..width).for_each(|r| map[(p, b * width + r)] = shared[(i, r)]);
-            }
-        }
-        map
+        map(&self.blocks, self.damped.nrows(), shared)
     }
 
     /// `[blocks * r][n]`: the second matrix that fits a first one best.
@@ -213,6 +206,34 @@ impl Fit<'_> {
             error: self.layer.relative(error),
         }
     }
+}
+
+/// `[k][blocks * r]`: what a matrix `[length][r]` does to every block of a row.
+fn map(blocks: &[Vec<usize>], k: usize, shared: MatRef<'_, f64>) -> Mat<f64> {
+    let width = shared.ncols();
+    let mut map = Mat::zeros(k, blocks.len() * width);
+    for (b, block) in blocks.iter().enumerate() {
+        for (i, &p) in block.iter().enumerate() {
+            (0..width).for_each(|r| map[(p, b * width + r)] = shared[(i, r)]);
+        }
+    }
+    map
+}
+
+/// Moments of the blocks of rows, and of rows of what a first matrix `[r][length]` makes of each block.
+pub(super) fn moments_of_both(h: &Moments, blocks: &[Vec<usize>], first: &Matrix) -> [Moments; 2] {
+    let length = first.k;
+    let mut before = Moments::new(length, false);
+    before.rows = h.rows * blocks.len() as f64;
+    for block in blocks {
+        for (i, &p) in block.iter().enumerate() {
+            before.sum[i] += h.sum[p];
+            block.iter().enumerate().for_each(|(j, &q)| before.second[i * length + j] += h.second[p * h.k + q]);
+        }
+    }
+    before.dense_sum.clone_from(&before.sum);
+    let shared = Mat::from_fn(length, first.n, |i, r| f64::from(first.values[r * length + i]));
+    [before, h.mapped(map(blocks, h.k, shared.as_ref()).as_ref())]
 }
 
 /// Columns that span the same: what the first matrix spans is all that matters, and so its values keep the range of the input.

@@ -25,11 +25,11 @@ pub struct Weighted {
     pub groups: usize,
     /// Rows that one inference multiplies; 0 where extents are open.
     pub rows: u64,
-    form: Form,
+    pub(super) form: Form,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Form {
+pub(super) enum Form {
     /// Weights `[n][channels][taps]`.
     Conv(Window),
     /// Weights `[k][n]`.
@@ -40,16 +40,16 @@ enum Form {
 
 /// The window of a convolution.
 #[derive(Clone, Debug, PartialEq)]
-struct Window {
-    kernel: Vec<usize>,
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
-    begin: Vec<i64>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<usize>,
+    pub(super) strides: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
+    pub(super) begin: Vec<i64>,
     /// Extents of x and y behind batch and channels.
-    x: Vec<usize>,
-    y: Vec<usize>,
+    pub(super) x: Vec<usize>,
+    pub(super) y: Vec<usize>,
     /// Images of a batch.
-    batch: usize,
+    pub(super) batch: usize,
 }
 
 /// The layers of a graph in its order. Weights of other types than f32 are left out.
@@ -120,6 +120,12 @@ impl Weighted {
         let result = graph.nodes[self.node].outputs[0];
         let node = other.nodes.iter().find(|n| n.outputs[0] == result).expect("internal: compress: layers keep their results");
         node.inputs[0].expect("internal: compress: a layer has an operand")
+    }
+
+    /// The operands of the last so many nodes of those that have taken the place of this one in a graph that was made from `graph`, the last one first.
+    pub fn within(&self, graph: &Graph, other: &Graph, many: usize) -> Vec<ValueId> {
+        let before = |id: &ValueId| other.nodes.iter().find(|n| n.outputs[0] == *id).and_then(|n| n.inputs[0]);
+        std::iter::successors(Some(self.x_within(graph, other)), before).take(many).collect()
     }
 
     /// The weights.

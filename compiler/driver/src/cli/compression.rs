@@ -88,6 +88,8 @@ pub enum Technique {
     Int8,
     /// Weights that are dropped.
     Pruning,
+    /// Layers with little between them in place of one.
+    LowRank,
 }
 
 /// `compress`.

@@ -189,6 +189,7 @@ fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
         pruning: without(Technique::Pruning),
+        low_rank: without(Technique::LowRank),
         method: onnxc_search::assemble::Method::default(),
     }
 }

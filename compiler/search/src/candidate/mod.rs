@@ -19,10 +19,12 @@ use crate::search::Goal;
 mod float;
 mod int8;
 mod pruned;
+mod split;
 mod whole;
 
 /// What can take the place of a layer's matrix; the first one is the matrix.
-pub static FORMS: &[&dyn Form] = &[&whole::Whole, &pruned::Pruned];
+pub static FORMS: &[&dyn Form] =
+    &[&whole::Whole, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
 
 /// What weights can be; the first one is what the model has.
 pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8];
@@ -77,7 +79,7 @@ impl Site<'_> {
 
     /// The whole matrix with these weights, each type rounding them by themselves.
     pub fn rough(&self, weights: &Matrix) -> Treated {
-        Treated::single(self.numbers.rough(self.layer, weights), &vec![0.0; weights.n], 0.0)
+        Treated::single(self.numbers.rough(self.layer, weights), &vec![0.0; weights.n], 0.0, 1.0)
     }
 
     /// Which positions of the weights are kept or dropped together.
@@ -98,8 +100,18 @@ pub trait Form: Sync {
     /// The shares of multiplications that are tried.
     fn densities(&self) -> &'static [f64];
 
+    /// Layers, one behind the other, that it makes of one.
+    fn parts(&self) -> usize {
+        1
+    }
+
     /// Can this layer be of it?
     fn fits(&self, layer: &Weighted) -> bool;
+
+    /// Does [`Form::curve`] depend on what weights are?
+    fn by_numbers(&self) -> bool {
+        true
+    }
 
     /// The errors of the layer's result at all densities, before weights are rounded; `None` for a form that changes nothing. `known` are moments to fit to
     /// and moments held out.
@@ -114,7 +126,8 @@ pub trait Form: Sync {
     /// Bytes that weights take: what is kept, its offsets.
     fn bytes(&self, site: &Site, density: f64) -> f64;
 
-    /// Makes the layer in a graph what a recipe says. Nodes that need constants only are returned: they belong in front of all others.
+    /// Makes the layer in a graph what a recipe says. Its node stays the one with its result; nodes that come before it are put behind all others. Nodes that
+    /// need constants only are returned: they belong in front of all others.
     ///
     /// # Errors
     /// When arrays are missing or do not fit.
@@ -196,17 +209,21 @@ pub struct Treated {
     pub arrays: Vec<(String, Tensor)>,
     /// Relative error of the result.
     pub error: f64,
+    /// Share of multiplications that is left.
+    pub density: f64,
+    /// Channels between the layers that it becomes, if it becomes more than one.
+    pub ranks: Vec<usize>,
 }
 
 impl Treated {
     /// A layer that is still one matrix: its weights, and what is added to its bias before they are rounded.
-    fn single(coded: Coded, shift: &[f32], error: f64) -> Treated {
+    fn single(coded: Coded, shift: &[f32], error: f64, density: f64) -> Treated {
         let shift: Vec<f32> = shift.iter().zip(&coded.shift).map(|(a, b)| a + b).collect();
         let mut arrays: Vec<(String, Tensor)> = coded.arrays.into_iter().map(|(what, t)| (what.to_string(), t)).collect();
         if shift.iter().any(|x| *x != 0.0) {
             arrays.push(("shift".to_string(), Tensor::from_vec(&[shift.len() as u64], shift)));
         }
-        Treated { arrays, error: error + coded.error }
+        Treated { arrays, error: error + coded.error, density, ranks: Vec::new() }
     }
 }
 
@@ -219,6 +236,11 @@ pub struct Curve {
 }
 
 impl Curve {
+    /// Is a curve of the first kind one of the second?
+    pub fn serves(of: &Pick, kind: &Pick) -> bool {
+        of.form == kind.form && (of.weights == kind.weights || !kind.form.by_numbers())
+    }
+
     /// The relative error at a density.
     pub fn at(&self, density: f64) -> f64 {
         self.errors.iter().find(|e| e.0 == density).map_or(f64::INFINITY, |e| e.1)
@@ -233,6 +255,12 @@ pub fn treat(site: &Site, pick: Pick, known: Option<(&Moments, &Moments)>, metho
     };
     let moved = weighted::takes_shift(&site.subject.graph, site.layer);
     pick.form.fitted(site, pick.density, (&centred(moments, moved), &centred(check, moved)), method)
+}
+
+/// The errors of a layer in a form, from moments and moments held out.
+pub fn curve(site: &Site, form: &dyn Form, (moments, check): (&Moments, &Moments), method: Method) -> Option<Curve> {
+    let moved = weighted::takes_shift(&site.subject.graph, site.layer);
+    form.curve(site, (&centred(moments, moved), &centred(check, moved)), method)
 }
 
 /// Moments for a layer that can be shifted, or without sums for one that cannot.
@@ -268,11 +296,17 @@ impl Applied<'_> {
 
     /// Gives a layer that stays one matrix its weights and its shift.
     fn single(&mut self, found: &Weighted, layer: &Layer) -> Result<Vec<Node>, String> {
+        self.shift(found, layer)?;
+        Ok(numbers(layer.weights).put(self, found, &layer.arrays)?.into_iter().collect())
+    }
+
+    /// Adds to the bias of a layer what a recipe says.
+    fn shift(&mut self, found: &Weighted, layer: &Layer) -> Result<(), String> {
         let shift = format!("{}.shift", layer.arrays);
         if self.arrays.iter().any(|a| a.0 == shift) {
             let shift = self.array(&layer.arrays, "shift", DType::F32, &[found.n as u64])?.to_vec::<f32>();
             weighted::shift(self.graph, found, &shift);
         }
-        Ok(numbers(layer.weights).put(self, found, &layer.arrays)?.into_iter().collect())
+        Ok(())
     }
 }

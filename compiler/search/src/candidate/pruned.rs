@@ -50,7 +50,7 @@ impl Form for Pruned {
         // Groups of filters in another order are none of the layer's.
         let kept = (!method.reorder).then_some((&shape, kept));
         let coded = site.numbers.fitted(site.layer, &one.weights, known.0, kept, method);
-        Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error))
+        Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error), density)
     }
 
     /// Positions are dropped by size of weights, since only their number matters.

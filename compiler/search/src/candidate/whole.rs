@@ -35,7 +35,7 @@ impl Form for Whole {
 
     fn fitted(&self, site: &Site, _: f64, (moments, _): (&Moments, &Moments), method: Method) -> Treated {
         let coded = site.numbers.fitted(site.layer, &site.matrix(), moments, None, method);
-        Treated::single(coded, &vec![0.0; site.layer.n], 0.0)
+        Treated::single(coded, &vec![0.0; site.layer.n], 0.0, 1.0)
     }
 
     fn rough(&self, site: &Site, _: f64) -> Treated {
