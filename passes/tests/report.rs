@@ -16,6 +16,7 @@ fn machine() -> TargetDesc {
         i8_unsigned_a: true,
         depthwise_columns: 0,
         l1_bytes: 1 << 15,
+        byte_tables: false,
         prefetches: true,
         l2_bytes: 1 << 18,
         machine: Machine::default(),

@@ -8,6 +8,7 @@ mod columns;
 pub(crate) mod entry;
 mod memory;
 mod operations;
+mod packs;
 mod strided;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use onnxc_ir::scalar::BinOp;
 
 use self::memory::any_ymm;
 use crate::cpu::Isa;
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn, alloc_many};
 use crate::error::Error;
 
 /// See the module.
@@ -26,6 +27,7 @@ pub(crate) struct Asm {
     a: CodeAssembler,
     zmm: bool,
     vnni: bool,
+    vbmi: bool,
     free_vecs: Vec<u8>,
     free_gprs: Vec<u8>,
     n_args: usize,
@@ -122,9 +124,9 @@ pub(crate) use {op_imm, op2, op3};
 impl Asm {
     /// A function with `n_args` integer arguments that may also use `saved <= 5` registers of its caller.
     pub(crate) fn new(isa: Isa, n_args: usize, saved: usize) -> Result<Asm, Error> {
-        let (zmm, vnni) = match isa {
-            Isa::Avx512 { vnni } => (true, vnni),
-            _ => (false, false),
+        let (zmm, vnni, vbmi) = match isa {
+            Isa::Avx512 { vnni, vbmi } => (true, vnni, vbmi),
+            _ => (false, false, false),
         };
         let mut a = CodeAssembler::new(64)?;
         // Only EVEX reaches all 32 registers.
@@ -140,6 +142,7 @@ impl Asm {
             a,
             zmm,
             vnni,
+            vbmi,
             free_vecs,
             free_gprs,
             n_args,
@@ -415,6 +418,18 @@ impl Emitter for Asm {
         self.emit_store(v, dtype, at, lanes)
     }
 
+    fn packs(&self) -> bool {
+        true
+    }
+
+    fn looks_up(&self) -> bool {
+        self.vbmi
+    }
+
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
+        self.emit_store_bytes(v, at, bytes)
+    }
+
     fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
         self.emit_gather(d, dtype, at, stride, lanes)
     }
@@ -516,7 +531,11 @@ impl Emitter for Asm {
     }
 
     fn columns(&self) -> u32 {
-        if self.zmm && self.vnni { 64 } else { 0 }
+        match (self.zmm, self.vnni) {
+            (true, true) => 64,
+            (true, false) => 0,
+            (false, _) => 8,
+        }
     }
 
     fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
@@ -539,6 +558,18 @@ impl Emitter for Asm {
     fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
         self.splat(*d.last().expect("internal: targets: no register"), DType::I32, at)?;
         if a_unsigned { self.split_unsigned(d) } else { self.split_signed(d) }
+    }
+
+    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+        if self.vnni && a_unsigned {
+            let at = self.at(at)?;
+            return Ok(self.a.vpdpbusd(z(acc), z(a[0]), zmmword_ptr(at))?);
+        }
+        let b = alloc_many(self, Ty::I32, a.len())?;
+        self.dot_load_b(&b, at, a_unsigned)?;
+        self.dot(acc, a, &b, a_unsigned)?;
+        b.into_iter().for_each(|v| self.free(v));
+        Ok(())
     }
 
     fn dot(&mut self, acc: V, a: &[V], b: &[V], _: bool) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use onnxc_ir::scalar::BinOp;
 use target_lexicon::Architecture;
 
 use crate::cpu::{Isa, Target};
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -32,6 +32,8 @@ pub(crate) struct Clif<'a> {
     in_use: usize,
     ptrs: Vec<Variable>,
     open: Vec<Structure>,
+    /// Those of this block.
+    constants: Vec<(Type, Vec<u8>, Value)>,
 }
 
 /// What `end` closes.
@@ -75,6 +77,7 @@ impl<'a> Clif<'a> {
             in_use: 0,
             ptrs: Vec::new(),
             open: Vec::new(),
+            constants: Vec::new(),
         }
     }
 
@@ -129,14 +132,29 @@ impl<'a> Clif<'a> {
     fn constant(&mut self, ty: Ty, bits: u32) -> Value {
         match (self.vector, ty) {
             (true, _) => {
-                let bytes: Vec<u8> = bits.to_le_bytes().repeat(4);
-                let handle = self.b.func.dfg.constants.insert(ConstantData::from(&bytes[..]));
                 let ty = self.ty(ty);
-                self.b.ins().vconst(ty, handle)
+                self.vector_constant(ty, &bits.to_le_bytes().repeat(4))
             }
             (false, Ty::F32) => self.b.ins().f32const(Ieee32::with_bits(bits)),
             (false, _) => self.b.ins().iconst(types::I32, i64::from(bits)),
         }
+    }
+
+    /// A constant, made once in each block: nothing behind this emitter finds equal ones.
+    fn vector_constant(&mut self, ty: Type, bytes: &[u8]) -> Value {
+        if let Some((.., value)) = self.constants.iter().find(|c| c.0 == ty && c.1 == bytes) {
+            return *value;
+        }
+        let handle = self.b.func.dfg.constants.insert(ConstantData::from(bytes));
+        let value = self.b.ins().vconst(ty, handle);
+        self.constants.push((ty, bytes.to_vec(), value));
+        value
+    }
+
+    /// Goes on in another block.
+    fn switch_to(&mut self, block: Block) {
+        self.constants.clear();
+        self.b.switch_to_block(block);
     }
 
     fn opd(&mut self, o: Opd, ty: Ty) -> Value {
@@ -280,7 +298,7 @@ impl Emitter for Clif<'_> {
         self.b.def_var(counter, start);
         let header = self.b.create_block();
         self.b.ins().jump(header, &[]);
-        self.b.switch_to_block(header);
+        self.switch_to(header);
         self.open.push(Structure::Repeat { header, counter });
         Ok(Open(self.open.len()))
     }
@@ -291,7 +309,7 @@ impl Emitter for Clif<'_> {
         let k_value = self.b.ins().iconst(types::I64, i64::from(k));
         let go = self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, value, k_value);
         self.b.ins().brif(go, header, &[], exit, &[]);
-        self.b.switch_to_block(header);
+        self.switch_to(header);
         self.open.push(Structure::While { header, exit, count, k });
         Ok(Open(self.open.len()))
     }
@@ -303,7 +321,7 @@ impl Emitter for Clif<'_> {
         let go = self.b.ins().icmp(IntCC::SignedGreaterThan, value, zero);
         self.b.ins().brif(go, body, &[], exit, &[]);
         self.b.seal_block(body);
-        self.b.switch_to_block(body);
+        self.switch_to(body);
         self.open.push(Structure::If { exit });
         Ok(Open(self.open.len()))
     }
@@ -314,7 +332,7 @@ impl Emitter for Clif<'_> {
         let any = if self.vector { self.b.ins().vany_true(mask) } else { mask };
         self.b.ins().brif(any, body, &[], exit, &[]);
         self.b.seal_block(body);
-        self.b.switch_to_block(body);
+        self.switch_to(body);
         self.open.push(Structure::If { exit });
         Ok(Open(self.open.len()))
     }
@@ -347,7 +365,7 @@ impl Emitter for Clif<'_> {
             }
         };
         self.b.seal_block(exit);
-        self.b.switch_to_block(exit);
+        self.switch_to(exit);
         Ok(())
     }
 
@@ -365,6 +383,15 @@ impl Emitter for Clif<'_> {
 
     fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         self.emit_store(v, dtype, at, lanes)
+    }
+
+    fn packs(&self) -> bool {
+        self.vector
+    }
+
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
+        self.emit_store_bytes(v, at, bytes);
+        Ok(())
     }
 
     fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
@@ -424,6 +451,8 @@ impl Emitter for Clif<'_> {
             (BinOp::Add, _) => self.b.ins().iadd(x, y),
             (BinOp::Sub, _) => self.b.ins().isub(x, y),
             (BinOp::Mul, _) => self.b.ins().imul(x, y),
+            (BinOp::Min, _) if self.vector && !self.x86() => self.b.ins().smin(x, y),
+            (BinOp::Max, _) if self.vector && !self.x86() => self.b.ins().smax(x, y),
             (BinOp::Min | BinOp::Max, _) => {
                 let cc = if op == BinOp::Max { IntCC::SignedGreaterThan } else { IntCC::SignedLessThan };
                 let first = self.icmp(cc, x, y);
@@ -480,7 +509,7 @@ impl Emitter for Clif<'_> {
             (VUn::Round, _) => (self.b.ins().nearest(x), Ty::F32),
             (VUn::Not, _) => (self.b.ins().bnot(x), ty),
             (VUn::ToInt, _) => (self.b.ins().fcvt_to_sint_sat(if self.vector { types::I32X4 } else { types::I32 }, x), Ty::I32),
-            (VUn::ToNearest | VUn::NumberToNearest, _) => (self.nearest_int_of(x), Ty::I32),
+            (VUn::ToNearest | VUn::NumberToNearest, _) => (self.nearest_int_of(x, op == VUn::NumberToNearest), Ty::I32),
             (VUn::ToFloat, _) => (self.b.ins().fcvt_from_sint(if self.vector { types::F32X4 } else { types::F32 }, x), Ty::F32),
         };
         self.set(d, value, ty);

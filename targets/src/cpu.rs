@@ -18,6 +18,8 @@ pub enum Isa {
     Avx512 {
         /// `vpdpbusd` is there.
         vnni: bool,
+        /// `vpermb` is there.
+        vbmi: bool,
     },
     /// Assembled, 256-bit registers, with FMA.
     Avx2,
@@ -255,6 +257,7 @@ fn native_features(arch: &Arch, triple: &Triple, on: &mut BTreeSet<&'static str>
         "avx512dq",
         "avx512vl",
         "avx512vnni",
+        "avx512vbmi",
         "avxvnni",
         "avx512bf16"
     );
@@ -294,7 +297,7 @@ fn build_isa(triple: &Triple, arch: &Arch, on: &BTreeSet<&'static str>) -> Resul
 fn vector_isa(arch: Architecture, on: &BTreeSet<&'static str>) -> Isa {
     match arch {
         Architecture::X86_64 if ["avx512bw", "avx512dq", "avx512vl", "bmi2"].iter().all(|f| on.contains(f)) => {
-            Isa::Avx512 { vnni: on.contains("avx512vnni") }
+            Isa::Avx512 { vnni: on.contains("avx512vnni"), vbmi: on.contains("avx512vbmi") }
         }
         Architecture::X86_64 if on.contains("avx2") && on.contains("fma") => Isa::Avx2,
         Architecture::Riscv64(_) if !on.contains("v") => Isa::Scalar,
@@ -321,9 +324,11 @@ fn desc(
         Isa::Scalar => (1, &[(4, 4), (8, 2)]),
     };
     let i8_tiles: &[(u32, u32)] = match vectors {
-        Isa::Avx512 { vnni: true } => &[(14, 32), (28, 16), (8, 48)],
-        Isa::Avx512 { vnni: false } => &[(12, 32), (24, 16)],
+        Isa::Avx512 { vnni: true, .. } => &[(14, 32), (28, 16), (8, 48)],
+        Isa::Avx512 { vnni: false, .. } => &[(12, 32), (24, 16)],
         Isa::Avx2 => &[(4, 16), (8, 8)],
+        // A dot product is one instruction: loads and spreads of A are shared by many.
+        Isa::Clif128 if on.contains("dotprod") => &[(8, 8), (4, 16), (16, 4)],
         Isa::Clif128 => &[(4, 8), (8, 4)],
         Isa::Scalar => &[(4, 4), (8, 2)],
     };
@@ -334,7 +339,12 @@ fn desc(
         f32_tiles: tiles.to_vec(),
         i8_tiles: i8_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
-        depthwise_columns: if matches!(vectors, Isa::Avx512 { vnni: true }) { 64 } else { 0 },
+        depthwise_columns: match vectors {
+            Isa::Avx512 { vnni: true, .. } => 64,
+            Isa::Avx2 => 8,
+            _ => 0,
+        },
+        byte_tables: matches!(vectors, Isa::Avx512 { vbmi: true, .. }),
         prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {
@@ -370,7 +380,7 @@ mod tests {
     #[test]
     fn features_close_under_implication() {
         let t = describe("x86_64-unknown-linux-gnu", "x86-64,+avx512bw+avx512dq,+avx512vl", 1).unwrap();
-        assert_eq!(t.vectors, Isa::Avx512 { vnni: false });
+        assert_eq!(t.vectors, Isa::Avx512 { vnni: false, vbmi: false });
         let t = describe("x86_64-unknown-linux-gnu", "znver4,-avx512f", 1).unwrap();
         assert_eq!(t.vectors, Isa::Avx2);
         assert!(!t.has("avx512vnni"));

@@ -4,14 +4,16 @@
 //! time so that the chains of additions overlap.
 
 mod columns;
+mod strip;
 
 use std::collections::BTreeMap;
 
 use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
-use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::scalar::BinOp;
 
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, load_operand};
 
@@ -31,12 +33,12 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     if k.columns > 0 {
         return columns::emit(e, k, careful);
     }
-    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
+    let prepared = crate::epilogue::prepare(&k.epilogue, &k.operands, k.y_dtype, e);
     let lanes = i64::from(e.lanes());
     let full = i64::from(k.channels) / lanes;
     let rest = i64::from(k.channels) % lanes;
     let (ty, acc) = if k.x_dtype == DType::F32 { (Ty::F32, DType::F32) } else { (Ty::I32, DType::I32) };
-    let row = Row { k, program: &program, together: &Together::new(&program), careful, ty, acc };
+    let row = Row { k, prepared: &prepared, together: &Together::new(&prepared.program, &k.operands), careful, ty, acc };
     if full > 3 {
         let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
         row.group(e, &ptrs, 0, Lanes::All)?;
@@ -84,7 +86,7 @@ impl Window {
 
 struct Row<'k> {
     k: &'k DepthwiseKernel,
-    program: &'k ScalarProgram,
+    prepared: &'k Prepared,
     together: &'k Together,
     careful: bool,
     /// The accumulators.
@@ -160,7 +162,7 @@ impl Row<'_> {
             e.load(*v, self.acc, Mem { base: start.w, disp: t as i64 * self.k.w_step + 4 * channel }, lanes)?;
         }
         let others = self.together.registers(at_once).max(at_once + TEMPORARY);
-        let held = if keep { Held::load(e, self.program, others)? } else { Held::default() };
+        let held = if keep { Held::load(e, &self.prepared.program, others)? } else { Held::default() };
         let p = start.moving(e)?;
         for width in widths {
             let open = e.while_at_least(p.n, width as u32)?;
@@ -213,9 +215,8 @@ impl Row<'_> {
         } else {
             self.sum(e, p, &acc, (0, weights), channel, lanes)?;
         }
-        let most = if self.careful { 1 } else { self.together.width(width, e.available(), true) };
         let places: Vec<Place> = acc.into_iter().enumerate().map(|(o, v)| (v, o as i64, channel, lanes)).collect();
-        places.chunks(most).try_for_each(|some| self.finish(e, p, held, some))
+        self.finish(e, p, held, &places)
     }
 
     /// The sums with weights from memory, as many at a time as there are registers for.
@@ -324,6 +325,23 @@ impl Row<'_> {
 
     /// Epilogue and store of some sums.
     fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<(), Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let most = if self.careful { 1 } else { self.together.width(places.len(), e.available(), true) };
+        let together = self.prepared.together();
+        for chunk in places.chunks(most.max(together)) {
+            let mut stored: Vec<Stored> = Vec::new();
+            for some in chunk.chunks(most) {
+                stored.extend(self.results(e, p, held, some)?);
+            }
+            stored.chunks(together).try_for_each(|some| self.prepared.store(e, self.k.y_dtype, some))?;
+        }
+        Ok(())
+    }
+
+    /// The results of some sums.
+    fn results(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<Vec<Stored>, Error> {
         let mut read = vec![false; places.len()];
         let mut args = |e: &mut dyn Emitter, k: usize, n: u8, _: DType| -> Result<Val, Error> {
             let (acc, o, channel, lanes) = places[k];
@@ -336,18 +354,17 @@ impl Row<'_> {
             let at = Mem { base: p.ops[n as usize - 1], disp: o * operand.row + column };
             load_operand(e, operand.dtype, at, operand.per_column, lanes)
         };
-        let mut evals: Vec<Eval> = places.iter().map(|_| Eval::of_epilogue(self.program, &self.k.operands, held)).collect();
+        let mut evals: Vec<Eval> =
+            places.iter().map(|_| Eval::of_epilogue(&self.prepared.program, &self.k.operands, held)).collect();
         let results = self.together.run(e, &mut evals, &mut args)?;
+        let mut stored = Vec::new();
         for (((v, own), (acc, o, channel, lanes)), read) in results.into_iter().zip(places).zip(read) {
             let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
-            e.store(v, self.k.y_dtype, Mem { base: p.y, disp }, *lanes)?;
-            if own {
-                e.free(v);
-            }
+            stored.push((v, own, Mem { base: p.y, disp }, *lanes));
             if !read {
                 e.free(*acc);
             }
         }
-        Ok(())
+        Ok(stored)
     }
 }

@@ -49,6 +49,17 @@ pub(crate) enum Lanes {
     Tail,
 }
 
+/// How numbers become bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Bytes {
+    /// u8 or i8, in which they saturate.
+    pub dtype: DType,
+    /// What is added before.
+    pub moved: i32,
+    /// What each byte becomes in the end.
+    pub table: Option<[u8; 256]>,
+}
+
 /// Operations with one operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VUn {
@@ -130,6 +141,19 @@ pub(crate) trait Emitter {
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error>;
     /// Stores neighbours. Integers must be in the range of `dtype`.
     fn store(&mut self, v: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error>;
+    /// True when `store_bytes` can be used.
+    fn packs(&self) -> bool {
+        false
+    }
+    /// True when it takes tables.
+    fn looks_up(&self) -> bool {
+        false
+    }
+    /// Stores up to four vectors of i32 below 2^22 as bytes, each at its place. Changes the registers.
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
+        let _ = (v, at, bytes);
+        Err(Error::Unsupported("packs of vectors".to_string()))
+    }
     /// Loads elements `stride` bytes apart, widened like `load`.
     fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error>;
     /// Stores elements `stride` bytes apart.
@@ -176,8 +200,8 @@ pub(crate) trait Emitter {
     fn columns(&self) -> u32 {
         0
     }
-    /// Bytes of up to four rows beside each other, as operands of `dot`: lane l of `d[q]` has those of channel `q * lanes + l`, one of each row, and in the
-    /// place of missing rows the last one's again. So many `channels` are read, a multiple of 4, and the others are anything.
+    /// Bytes of up to four rows beside each other, as operands of `dot`: lane l of operand q of `d` has those of channel `q * lanes + l`, one of each row, and in the
+    /// place of missing rows anything. So many `channels` are read, a multiple of 4, and the others are anything.
     fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
         let _ = (d, rows, channels);
         Err(Error::Unsupported("columns of bytes".to_string()))
@@ -192,6 +216,14 @@ pub(crate) trait Emitter {
     fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error>;
     /// `acc += sum of the 4 products`, exactly, for each lane.
     fn dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) -> Result<(), Error>;
+    /// The same with the groups of signed bytes at a place.
+    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+        let b = (0..a.len()).map(|_| self.alloc(Ty::I32)).collect::<Result<Vec<_>, _>>()?;
+        self.dot_load_b(&b, at, a_unsigned)?;
+        self.dot(acc, a, &b, a_unsigned)?;
+        b.into_iter().for_each(|v| self.free(v));
+        Ok(())
+    }
 }
 
 /// Allocates, or gives the error to the caller after returning nothing.

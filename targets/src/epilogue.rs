@@ -4,22 +4,78 @@
 //!
 //! - integers that are made narrower and wider again, or moved to a zero point and back, are what they were where nothing wraps;
 //! - a quotient by a constant `c` that is bounded, rounded and made an integer is `fma(x, h, x * l)` with `h + l` about `1/c`, which rounds like the
-//!   division for nearly all constants (Brisebarre, Muller and Raina 2004); [`Reciprocal::of`] proves it for the one at hand.
+//!   division for nearly all constants (Brisebarre, Muller and Raina 2004); [`Reciprocal::of`] proves it for the one at hand;
+//! - bytes are stored by instructions that saturate where there are some ([`narrow`]).
+
+pub(crate) mod narrow;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::EpilogueOperand;
+use onnxc_ir::byte_table::Tabled;
+use onnxc_ir::kernel::{EpilogueOperand, Values};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
-use crate::limits::{Known, known, limits};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Ty, V};
+use crate::error::Error;
+use crate::limits::{Known, known, limits, values_of};
 
-/// The program of an epilogue in basic operations; `fma` says that the machine rounds fused operations once.
-pub(crate) fn prepare(program: &ScalarProgram, operands: &[EpilogueOperand], fma: bool) -> ScalarProgram {
-    let program = without_detours(&onnxc_ir::math::expand(program));
-    if !fma {
-        return program;
+/// An epilogue as a machine computes it.
+pub(crate) struct Prepared {
+    /// In basic operations.
+    pub program: ScalarProgram,
+    /// How its integers become bytes; none where elements are stored as they are.
+    packed: Option<Bytes>,
+}
+
+/// A result: its register, whether that may change, where it goes and how much of it.
+pub(crate) type Stored = (V, bool, Mem, Lanes);
+
+/// Prepares an epilogue whose results are of type `dtype`.
+pub(crate) fn prepare(program: &ScalarProgram, operands: &[EpilogueOperand], dtype: DType, e: &dyn Emitter) -> Prepared {
+    let values = values_of(operands);
+    let basic = |program: &ScalarProgram| {
+        let program = without_detours(&onnxc_ir::math::expand(program));
+        if e.fuses() { without_divisions(&program, &values) } else { program }
+    };
+    if dtype.bytes() > 1 || dtype == DType::Bool || !e.packs() {
+        return Prepared { program: basic(program), packed: None };
     }
-    let finite: Vec<bool> = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
-    without_divisions(&program, &finite)
+    let tabled = if e.looks_up() { Tabled::of(program) } else { None };
+    let (front, table) = tabled.map_or((program.clone(), None), |t| (t.front, Some(t.table)));
+    let dtype = front.dtype(front.result());
+    let (program, moved) = narrow::without_bounds(&basic(&front), dtype, &values);
+    Prepared { program, packed: Some(Bytes { dtype, moved, table }) }
+}
+
+impl Prepared {
+    /// Results that are stored together.
+    pub fn together(&self) -> usize {
+        if self.packed.is_some() { narrow::TOGETHER } else { 1 }
+    }
+
+    /// Stores results, no more than [`Prepared::together`], and gives the registers back that may change.
+    pub fn store(&self, e: &mut dyn Emitter, dtype: DType, results: &[Stored]) -> Result<(), Error> {
+        match &self.packed {
+            Some(bytes) => {
+                let mut own = Vec::new();
+                for (v, may_change, ..) in results {
+                    own.push(if *may_change { *v } else { e.alloc(Ty::I32)? });
+                    e.copy(Ty::I32, own[own.len() - 1], crate::emitter::Opd::Reg(*v))?;
+                }
+                let places: Vec<(Mem, Lanes)> = results.iter().map(|(_, _, at, lanes)| (*at, *lanes)).collect();
+                e.store_bytes(&own, &places, bytes)?;
+                own.into_iter().for_each(|v| e.free(v));
+            }
+            None => {
+                for (v, may_change, at, lanes) in results {
+                    e.store(*v, dtype, *at, *lanes)?;
+                    if *may_change {
+                        e.free(*v);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What an integer node is: another node of i32, and a number that is added to it.
@@ -30,7 +86,7 @@ fn without_detours(program: &ScalarProgram) -> ScalarProgram {
     let mut out = ScalarProgram::default();
     let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
     let mut moved: Vec<Option<Moved>> = Vec::with_capacity(program.nodes.len());
-    let limits = limits(program);
+    let limits = limits(program, &[]);
     for (n, node) in program.nodes.iter().enumerate() {
         let found = moved_from(program, n as NodeIx, &moved, &limits);
         let at = match found {
@@ -67,10 +123,10 @@ fn moved_from(program: &ScalarProgram, n: NodeIx, moved: &[Option<Moved>], limit
 }
 
 /// Quotients by constants as products where that rounds alike.
-fn without_divisions(program: &ScalarProgram, finite: &[bool]) -> ScalarProgram {
+fn without_divisions(program: &ScalarProgram, values: &[Values]) -> ScalarProgram {
     let mut out = ScalarProgram::default();
     let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
-    let (rounded, limits, known) = (rounded_to_int(program), limits(program), known(program, finite));
+    let (rounded, limits, known) = (rounded_to_int(program), limits(program, values), known(program, values));
     let bounded = |x: NodeIx| {
         let (low, high) = limits[x as usize];
         known[x as usize] >= Known::Number && low > -FAR && high < FAR

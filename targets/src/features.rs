@@ -45,6 +45,7 @@ pub(crate) static X86_64: &[Feature] = &[
     x86("avx512dq", &["avx512f"], &["has_avx512dq"], (7, 0, 1, 17)),
     x86("avx512vl", &["avx512f"], &["has_avx512vl"], (7, 0, 1, 31)),
     x86("avx512vnni", &["avx512f"], &["has_avx512vnni"], (7, 0, 2, 11)),
+    x86("avx512vbmi", &["avx512bw"], &["has_avx512vbmi"], (7, 0, 2, 1)),
     x86("avxvnni", &["avx2"], &["has_avx_vnni"], (7, 1, 0, 4)),
     x86("avx512bf16", &["avx512bw"], &[], (7, 1, 0, 5)),
 ];
@@ -69,6 +70,7 @@ const VNNI: &[&str] = &[
     "avx512dq",
     "avx512vl",
     "avx512vnni",
+    "avx512vbmi",
     "avx512bf16",
 ];
 

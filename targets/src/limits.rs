@@ -1,15 +1,35 @@
 //! Between which numbers the values of a scalar program lie: conversions inside of these limits need no care.
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::{EpilogueOperand, Values};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarNode, ScalarOp, ScalarProgram, UnOp};
 
 /// The least and the largest value that each node can have; a NaN besides, if its type has one. Infinite where nothing is known.
-pub(crate) fn limits(program: &ScalarProgram) -> Vec<(f64, f64)> {
+pub(crate) fn limits(program: &ScalarProgram, values: &[Values]) -> Vec<(f64, f64)> {
     let mut all = Vec::with_capacity(program.nodes.len());
     for node in &program.nodes {
-        all.push(of_node(program, *node, &all));
+        let of = of_node(program, *node, &all);
+        all.push(if is_scaled_sum(program, *node, values) { (-SCALED, SCALED) } else { of });
     }
     all
+}
+
+/// What is known of the arguments of an epilogue: nothing of the sum.
+pub(crate) fn values_of(operands: &[EpilogueOperand]) -> Vec<Values> {
+    std::iter::once(Values::Any).chain(operands.iter().map(|o| o.values)).collect()
+}
+
+/// The largest magnitude of [`Values::Scale`].
+const SCALED: f64 = 4_194_303.0;
+
+/// The product of the sum with one of its scales.
+fn is_scaled_sum(program: &ScalarProgram, node: ScalarNode, values: &[Values]) -> bool {
+    let ScalarOp::Bin(BinOp::Mul, a, b) = node.op else { return false };
+    let op = |n: NodeIx| program.nodes[n as usize].op;
+    let is_sum = |n: NodeIx| matches!(op(n), ScalarOp::Cast(sum) if op(sum) == ScalarOp::Arg(0));
+    let is_scale =
+        |n: NodeIx| matches!(op(n), ScalarOp::Arg(k) if k > 0 && values.get(k as usize).is_some_and(|v| *v == Values::Scale));
+    node.dtype == DType::F32 && (is_sum(a) && is_scale(b) || is_sum(b) && is_scale(a))
 }
 
 /// The same of one node, when those before it have theirs.
@@ -22,6 +42,8 @@ fn of_node(program: &ScalarProgram, node: ScalarNode, before: &[(f64, f64)]) -> 
         ScalarOp::Bin(BinOp::Max, a, b) => ends(of(a), of(b), f64::max),
         ScalarOp::Bin(BinOp::Add, a, b) if node.dtype == DType::I32 => ends(of(a), of(b), |a, b| a + b),
         ScalarOp::Bin(op @ (BinOp::Add | BinOp::Mul), a, b) if node.dtype == DType::F32 => combined(op, of(a), of(b)),
+        // The product of finite limits does not overflow an f64, and loses less than the sum's rounding.
+        ScalarOp::Fma(a, b, c) if node.dtype == DType::F32 => combined(BinOp::Add, products(of(a), of(b)), of(c)),
         ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::F32 => rounded(of(a)),
         ScalarOp::Un(UnOp::Round, a) => (of(a).0.round_ties_even(), of(a).1.round_ties_even()),
         ScalarOp::Cast(a) if program.dtype(a).is_int() && node.dtype == DType::I32 => of(a),
@@ -40,11 +62,19 @@ fn of_node(program: &ScalarProgram, node: ScalarNode, before: &[(f64, f64)]) -> 
 
 /// Limits of a sum or product of floats, rounded.
 fn combined(op: BinOp, (a, b): (f64, f64), (c, d): (f64, f64)) -> (f64, f64) {
-    let ends = if op == BinOp::Add { [a + c, b + d, a + c, b + d] } else { [a * c, a * d, b * c, b * d] };
     if [a, b, c, d].iter().any(|x| x.is_infinite()) {
         return (f64::NEG_INFINITY, f64::INFINITY);
     }
-    rounded((ends.into_iter().fold(f64::INFINITY, f64::min), ends.into_iter().fold(f64::NEG_INFINITY, f64::max)))
+    rounded(if op == BinOp::Add { (a + c, b + d) } else { products((a, b), (c, d)) })
+}
+
+/// Limits of a product that is not rounded.
+fn products((a, b): (f64, f64), (c, d): (f64, f64)) -> (f64, f64) {
+    if [a, b, c, d].iter().any(|x| x.is_infinite()) {
+        return (f64::NEG_INFINITY, f64::INFINITY);
+    }
+    let all = [a * c, a * d, b * c, b * d];
+    (all.into_iter().fold(f64::INFINITY, f64::min), all.into_iter().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// Limits of what is rounded to f32.
@@ -66,24 +96,27 @@ pub(crate) enum Known {
     Finite,
 }
 
-/// What is known of each node's value, if it is a float; `finite` tells of the operands.
-pub(crate) fn known(program: &ScalarProgram, finite: &[bool]) -> Vec<Known> {
+/// What is known of each node's value, if it is a float; `values` tells of the operands.
+pub(crate) fn known(program: &ScalarProgram, values: &[Values]) -> Vec<Known> {
     let mut all = Vec::with_capacity(program.nodes.len());
     for node in &program.nodes {
-        all.push(known_of(program, *node, &all, finite));
+        all.push(known_of(program, *node, &all, values));
     }
     all
 }
 
-fn known_of(program: &ScalarProgram, node: ScalarNode, before: &[Known], finite: &[bool]) -> Known {
+fn known_of(program: &ScalarProgram, node: ScalarNode, before: &[Known], values: &[Values]) -> Known {
     let of = |n: NodeIx| before[n as usize];
     match node.op {
-        ScalarOp::Arg(n) if finite.get(n as usize).copied().unwrap_or(false) => Known::Finite,
+        ScalarOp::Arg(n) if values.get(n as usize).is_some_and(|v| *v >= Values::Finite) => Known::Finite,
+        _ if is_scaled_sum(program, node, values) => Known::Finite,
         ScalarOp::Const(bits) if f64::from_bits(bits).is_finite() => Known::Finite,
         ScalarOp::Cast(x) if program.dtype(x).is_int() => Known::Finite,
         ScalarOp::Bin(BinOp::Mul, x, y) if is_small(program, x) && is_small(program, y) => Known::Finite,
         ScalarOp::Bin(BinOp::Mul, x, y) if of(x).min(of(y)) == Known::Finite => Known::Number,
         ScalarOp::Bin(BinOp::Add | BinOp::Sub, x, y) if of(x).max(of(y)) == Known::Finite => of(x).min(of(y)).min(Known::Number),
+        // The sum of a product and something that is not infinite is NaN only if the product is.
+        ScalarOp::Fma(x, y, z) if of(x).min(of(y)).min(of(z)) == Known::Finite => Known::Number,
         // One of them says how far it can go, on one side.
         ScalarOp::Bin(BinOp::Min | BinOp::Max, x, y) => of(x).min(of(y)),
         _ => Known::Nothing,
@@ -109,16 +142,16 @@ mod tests {
         let x = p.arg(0, DType::F32);
         let (low, high) = (p.float(-100.0, DType::F32), p.float(155.0, DType::F32));
         let bounded = p.bin(BinOp::Min, x, high);
-        assert_eq!(limits(&p)[bounded as usize], (f64::NEG_INFINITY, 155.0));
+        assert_eq!(limits(&p, &[])[bounded as usize], (f64::NEG_INFINITY, 155.0));
         let bounded = p.bin(BinOp::Max, bounded, low);
         let rounded = p.un(UnOp::Round, bounded);
         let whole = p.cast(rounded, DType::I32);
         let zero = p.int(100, DType::I32);
         let moved = p.bin(BinOp::Add, whole, zero);
-        assert_eq!(limits(&p)[moved as usize], (0.0, 255.0));
+        assert_eq!(limits(&p, &[])[moved as usize], (0.0, 255.0));
         let product = p.bin(BinOp::Mul, moved, moved);
         let sum = p.bin(BinOp::Add, product, moved);
-        assert_eq!(limits(&p)[sum as usize], (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
+        assert_eq!(limits(&p, &[])[sum as usize], (f64::from(i32::MIN), f64::from(i32::MAX)), "the sum may wrap");
     }
 
     #[test]
@@ -129,13 +162,18 @@ mod tests {
         let scaled = p.bin(BinOp::Mul, acc, factor);
         let high = p.float(255.0, DType::F32);
         let bounded = p.bin(BinOp::Min, scaled, high);
-        assert_eq!(known(&p, &[false, true])[bounded as usize], Known::Number);
-        assert_eq!(known(&p, &[false, false])[bounded as usize], Known::Nothing, "the factor may be infinite, the integer 0");
+        let finite = [Values::Any, Values::Finite];
+        assert_eq!(known(&p, &finite)[bounded as usize], Known::Number);
+        assert_eq!(known(&p, &[])[bounded as usize], Known::Nothing, "the factor may be infinite, the integer 0");
+        assert_eq!(limits(&p, &finite)[scaled as usize].1, f64::INFINITY);
+        let scale = [Values::Any, Values::Scale];
+        assert_eq!(limits(&p, &scale)[scaled as usize], (-SCALED, SCALED));
+        assert_eq!(known(&p, &scale)[scaled as usize], Known::Finite);
         let sum = p.bin(BinOp::Add, scaled, scaled);
-        assert_eq!(known(&p, &[false, true])[sum as usize], Known::Nothing, "infinite of both signs");
+        assert_eq!(known(&p, &finite)[sum as usize], Known::Nothing, "infinite of both signs");
         let third = p.float(0.3, DType::F32);
         let small = p.bin(BinOp::Mul, acc, third);
         let sum = p.bin(BinOp::Add, scaled, small);
-        assert_eq!((known(&p, &[])[small as usize], known(&p, &[false, true])[sum as usize]), (Known::Finite, Known::Number));
+        assert_eq!((known(&p, &[])[small as usize], known(&p, &finite)[sum as usize]), (Known::Finite, Known::Number));
     }
 }

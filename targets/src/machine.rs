@@ -22,7 +22,7 @@ const AVX512: Machine = Machine {
     call: 10.0,
     result: 0.5,
     epilogue: 0.64,
-    depthwise: [1.22, 1.65, 0.69],
+    depthwise: [1.22, 1.65, 1.8],
     transform: (60.0, 5.0),
     vector_op: 0.64,
     vector_move: 0.3,
@@ -47,7 +47,7 @@ const AVX2: Machine = Machine {
     list: (0.5, 0.2),
     call: 30.0,
     result: 1.5,
-    depthwise: [0.6, 1.65, 1.65],
+    depthwise: [0.6, 1.65, 3.0],
     vector_op: 0.5,
     epilogue: 0.5,
     levels: [level(32 << 10, 64.0, 40.0), level(256 << 10, 32.0, 23.0), level(6 << 20, 16.0, 6.4), level(128 << 20, 8.0, 6.4)],
@@ -87,8 +87,8 @@ const fn level(bytes: u64, read: f64, spilled: f64) -> Level {
 /// The description of cores with these instructions.
 pub(crate) fn of(vectors: Isa) -> Machine {
     match vectors {
-        Isa::Avx512 { vnni: true } => AVX512,
-        Isa::Avx512 { vnni: false } => Machine { dot: 3.0, ..AVX512 },
+        Isa::Avx512 { vnni: true, .. } => AVX512,
+        Isa::Avx512 { vnni: false, .. } => Machine { dot: 3.0, ..AVX512 },
         Isa::Avx2 => AVX2,
         Isa::Clif128 => NARROW,
         Isa::Scalar => SCALAR,

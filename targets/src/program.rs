@@ -98,14 +98,15 @@ impl<'p> Eval<'p> {
                 _ => most.unwrap_or(1).max(1),
             });
         }
-        let known = limits::known(program, &[]);
-        Eval { program, uses, vals: vec![None; n], need, rare, limits: limits::limits(program), known, held: None }
+        let (limits, known) = (limits::limits(program, &[]), limits::known(program, &[]));
+        Eval { program, uses, vals: vec![None; n], need, rare, limits, known, held: None }
     }
 
     /// The same of an epilogue, of whose operands something may be known, and some of whose constants may be in registers.
     pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand], held: &'p Held) -> Eval<'p> {
-        let finite: Vec<bool> = std::iter::once(false).chain(operands.iter().map(|o| o.finite)).collect();
-        Eval { known: limits::known(program, &finite), held: Some(held), ..Eval::new(program, &[program.result()]) }
+        let values = limits::values_of(operands);
+        let (limits, known) = (limits::limits(program, &values), limits::known(program, &values));
+        Eval { limits, known, held: Some(held), ..Eval::new(program, &[program.result()]) }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use onnxc_ir::DType;
 use onnxc_ir::kernel::TileKernel;
-use onnxc_ir::scalar::ScalarProgram;
 
 use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
 
@@ -29,7 +29,7 @@ type Place = (Option<V>, i64, i64);
 
 /// What the epilogues of all vectors have in common.
 struct Epilogue<'t> {
-    program: &'t ScalarProgram,
+    prepared: &'t Prepared,
     together: &'t Together,
     held: &'t Held,
     acc_dtype: DType,
@@ -53,7 +53,7 @@ const SPARE: usize = 5;
 /// where it can.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result<(), Error> {
     let t = check(e, k)?;
-    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
+    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, k.c_dtype, e);
     let (a, b, c) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
     let rows = i64::from(k.mr);
     if !careful {
@@ -103,12 +103,12 @@ impl Tile<'_> {
     fn rows(
         &self,
         e: &mut dyn Emitter,
-        program: &ScalarProgram,
+        prepared: &Prepared,
         (a, b, c): (P, P, P),
         rows: Range<i64>,
         through_c: bool,
     ) -> Result<(), Error> {
-        let k = self.k;
+        let (k, program) = (self.k, &prepared.program);
         let (acc_ty, acc_dtype) = if self.int8 { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
         let acc = alloc_many(e, acc_ty, ((rows.end - rows.start) * self.used) as usize)?;
         self.init(e, &acc, c, rows.clone())?;
@@ -121,17 +121,15 @@ impl Tile<'_> {
         }
         if k.c_dtype.bytes() == 4 && k.mr > 1 && (through_c || program.nodes.len() > LONG_EPILOGUE) {
             self.store_all(e, &acc, c, acc_dtype, rows.clone())?;
-            return self.epilogue_loop(e, program, (c, acc_dtype), rows, through_c);
+            return self.epilogue_loop(e, prepared, (c, acc_dtype), rows, through_c);
         }
         let ops = self.operand_pointers(e)?;
-        let epilogue = Epilogue { program, together: &Together::new(program), held: &Held::default(), acc_dtype };
-        for i in rows.clone() {
-            for j in 0..self.used {
-                let v = acc[((i - rows.start) * self.used + j) as usize];
-                self.finish(e, &epilogue, (c, &ops), &[(Some(v), i, j)])?;
-            }
-        }
-        Ok(())
+        let epilogue = Epilogue { prepared, together: &Together::new(program, &k.operands), held: &Held::default(), acc_dtype };
+        let places: Vec<Place> =
+            rows.clone().flat_map(|i| (0..self.used).map(move |j| (i, j))).zip(acc).map(|((i, j), v)| (Some(v), i, j)).collect();
+        // Three vectors of a row are better stored by themselves than with one of the next row.
+        let together = if self.used == 3 { prepared.together().min(3) } else { prepared.together() };
+        places.chunks(together).try_for_each(|some| self.finish(e, &epilogue, (c, &ops), some))
     }
 
     /// Brings near what the epilogue will read of each row, while the products go on.
@@ -425,16 +423,17 @@ impl Tile<'_> {
     fn epilogue_loop(
         &self,
         e: &mut dyn Emitter,
-        program: &ScalarProgram,
+        prepared: &Prepared,
         (c, acc_dtype): (P, DType),
         rows: Range<i64>,
         careful: bool,
     ) -> Result<(), Error> {
-        let together = Together::new(program);
+        let program = &prepared.program;
+        let together = Together::new(program, &self.k.operands);
         let used = self.used as usize;
         let most = if careful { 1 } else { together.width(AT_ONCE.max(used), e.available(), false) };
         let held = if careful { Held::default() } else { Held::load(e, program, together.registers(most))? };
-        let epilogue = Epilogue { program, together: &together, held: &held, acc_dtype };
+        let epilogue = Epilogue { prepared, together: &together, held: &held, acc_dtype };
         let c = e.copy_ptr(c)?;
         e.advance(c, rows.start * self.k.c_row)?;
         let mut ops = Vec::new();
@@ -464,7 +463,32 @@ impl Tile<'_> {
 
     /// Epilogue and store of some vectors, whose accumulators are registers or in C.
     fn finish(&self, e: &mut dyn Emitter, epilogue: &Epilogue, (c, ops): (P, &[P]), places: &[Place]) -> Result<(), Error> {
-        let Epilogue { program, together, held, acc_dtype } = *epilogue;
+        let result_type = epilogue.prepared.program.dtype(epilogue.prepared.program.result());
+        if lane_type(result_type)? != lane_type(self.k.c_dtype)? {
+            return Err(Error::Internal(format!("a tile's epilogue gives {result_type}, its C is {}", self.k.c_dtype)));
+        }
+        // Results may be stored together that are not computed together.
+        let at_once = if places.iter().all(|p| p.0.is_some()) {
+            epilogue.together.width(places.len(), e.available(), true)
+        } else {
+            places.len()
+        };
+        let mut stored: Vec<Stored> = Vec::new();
+        for some in places.chunks(at_once) {
+            stored.extend(self.results(e, epilogue, (c, ops), some)?);
+        }
+        stored.chunks(epilogue.prepared.together()).try_for_each(|some| epilogue.prepared.store(e, self.k.c_dtype, some))
+    }
+
+    /// The results of some vectors.
+    fn results(
+        &self,
+        e: &mut dyn Emitter,
+        epilogue: &Epilogue,
+        (c, ops): (P, &[P]),
+        places: &[Place],
+    ) -> Result<Vec<Stored>, Error> {
+        let Epilogue { prepared: Prepared { program, .. }, together, held, acc_dtype } = *epilogue;
         let mut read_acc = vec![false; places.len()];
         let mut args = |e: &mut dyn Emitter, k: usize, n: u8, dtype: DType| -> Result<Val, Error> {
             let (acc, i, j) = places[k];
@@ -481,21 +505,15 @@ impl Tile<'_> {
             let at = Mem { base: ops[n as usize - 1], disp: i * operand.row + column };
             load_operand(e, operand.dtype, at, operand.per_column, self.lanes_of(j))
         };
-        let result_type = program.dtype(program.result());
-        if lane_type(result_type)? != lane_type(self.k.c_dtype)? {
-            return Err(Error::Internal(format!("a tile's epilogue gives {result_type}, its C is {}", self.k.c_dtype)));
-        }
         let mut evals: Vec<Eval> = places.iter().map(|_| Eval::of_epilogue(program, &self.k.operands, held)).collect();
         let results = together.run(e, &mut evals, &mut args)?;
+        let mut stored = Vec::new();
         for (((v, own), (acc, i, j)), read) in results.into_iter().zip(places).zip(read_acc) {
-            e.store(v, self.k.c_dtype, self.c_at(c, *i, *j, self.k.c_row), self.lanes_of(*j))?;
-            if own {
-                e.free(v);
-            }
+            stored.push((v, own, self.c_at(c, *i, *j, self.k.c_row), self.lanes_of(*j)));
             if let (Some(acc), false) = (acc, read) {
                 e.free(*acc);
             }
         }
-        Ok(())
+        Ok(stored)
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
 use onnxc_targets::compile_kernel;
@@ -46,6 +46,41 @@ fn gelu() -> ScalarProgram {
     let y = p.bin(BinOp::Add, y, one);
     let y = p.bin(BinOp::Mul, y, x);
     p.bin(BinOp::Mul, y, half);
+    p
+}
+
+/// i32 accumulator to a byte: `i8_or_u8(i32(clamp(round(f32(a0) * a1))) + 7)`, as lowerings write it.
+fn quantise(dtype: DType) -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (x, s) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
+    let (low, high) = dtype.int_range().unwrap();
+    let (lo, hi) = (p.float(low as f64 - 7.0, DType::F32), p.float(high as f64 - 7.0, DType::F32));
+    let x = p.cast(x, DType::F32);
+    let x = p.bin(BinOp::Mul, x, s);
+    let x = p.bin(BinOp::Min, x, hi);
+    let x = p.bin(BinOp::Max, x, lo);
+    let x = p.un(UnOp::Round, x);
+    let x = p.cast(x, DType::I32);
+    let zero_point = p.int(7, DType::I32);
+    let x = p.bin(BinOp::Add, x, zero_point);
+    p.cast(x, dtype);
+    p
+}
+
+/// [`quantise`] to u8, and `u8(max(i32(round(abs(f32(i32(byte) - 100) * 0.75))), 9))` of that.
+fn bend() -> ScalarProgram {
+    let mut p = quantise(DType::U8);
+    let x = p.cast(p.result(), DType::I32);
+    let hundred = p.int(100, DType::I32);
+    let x = p.bin(BinOp::Sub, x, hundred);
+    let x = p.cast(x, DType::F32);
+    let slope = p.float(0.75, DType::F32);
+    let x = p.bin(BinOp::Mul, x, slope);
+    let x = p.un(UnOp::Abs, x);
+    let x = p.un(UnOp::Round, x);
+    let (x, nine) = (p.cast(x, DType::I32), p.int(9, DType::I32));
+    let x = p.bin(BinOp::Max, x, nine);
+    p.cast(x, DType::U8);
     p
 }
 
@@ -297,12 +332,12 @@ fn epilogues_bias_and_accumulation() {
             for (rows, cols) in [(mr, nr), (1, nr), (mr, nr - lanes.min(nr - 1) / 2)] {
                 let base = tile(DType::F32, DType::F32, rows, nr, cols, 6);
                 let operands = vec![
-                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false },
-                    EpilogueOperand { dtype: DType::F32, row: 4, per_column: false, finite: false },
+                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, values: Values::Any },
+                    EpilogueOperand { dtype: DType::F32, row: 4, per_column: false, values: Values::Any },
                 ];
                 let residual = vec![
                     operands[0].clone(),
-                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, finite: false },
+                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, values: Values::Any },
                 ];
                 let with =
                     |bias, accumulate, epilogue, operands| TileKernel { bias, accumulate, epilogue, operands, ..base.clone() };
@@ -334,12 +369,40 @@ fn int8_is_exact_everywhere() {
                 for cols in 1..=nr {
                     let base = tile(a, DType::I8, mr, nr, cols, 3);
                     all.push((format!("columns {cols}"), base.clone()));
-                    let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0, finite: false }];
+                    let operands =
+                        vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0, values: Values::Any }];
                     let epilogue = requantise();
                     all.push((
                         "requantise".to_string(),
                         TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base },
                     ));
+                }
+            }
+        }
+        all
+    });
+}
+
+#[test]
+fn bytes_saturate_where_they_are_packed() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for &(mr, nr) in &t.i8_tiles {
+            let sizes = (1..=mr).map(|rows| (rows, nr)).chain((1..=nr).map(|cols| (mr, cols)));
+            for (rows, cols) in sizes {
+                for (c_dtype, values) in [(DType::U8, Values::Scale), (DType::I8, Values::Scale), (DType::U8, Values::Any)] {
+                    let base = tile(if t.i8_unsigned_a { DType::U8 } else { DType::I8 }, DType::I8, rows, nr, cols, 3);
+                    let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: rows % 2 == 0, values }];
+                    // Rows beside each other, and apart.
+                    let c_row = i64::from(if rows % 2 == 0 { cols } else { nr + 4 });
+                    let packed = TileKernel { c_dtype, c_row, bias: true, epilogue: quantise(c_dtype), operands, ..base };
+                    if c_dtype == DType::U8 {
+                        all.push((
+                            format!("{rows} rows, {cols} columns, bent"),
+                            TileKernel { epilogue: bend(), ..packed.clone() },
+                        ));
+                    }
+                    all.push((format!("{rows} rows, {cols} columns, {values:?}"), packed));
                 }
             }
         }
@@ -368,8 +431,8 @@ fn lists_leave_steps_out() {
             all.push(("nest".to_string(), TileKernel { nest, ..listed(tile(a, b, mr, nr, nr, 1)) }));
             if a == DType::F32 {
                 let operands = vec![
-                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false },
-                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, finite: false },
+                    EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, values: Values::Any },
+                    EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, values: Values::Any },
                 ];
                 let base = TileKernel { bias: true, ..listed(tile(a, b, mr, nr, nr, 12)) };
                 let scaled = TileKernel { epilogue: scale_clip_add(), operands, ..base.clone() };
@@ -377,7 +440,7 @@ fn lists_leave_steps_out() {
                 all.push(("lines ahead".to_string(), TileKernel { ahead: 5, ..scaled }));
                 all.push(("gelu".to_string(), TileKernel { epilogue: gelu(), ..base }));
             } else {
-                let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, finite: false }];
+                let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, values: Values::Any }];
                 let base = listed(tile(a, b, mr, nr, nr, 12));
                 let epilogue = requantise();
                 all.push(("requantise".to_string(), TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base }));

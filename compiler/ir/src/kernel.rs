@@ -69,8 +69,19 @@ pub struct EpilogueOperand {
     pub row: i64,
     /// True: one element per column; false: one element for the whole row.
     pub per_column: bool,
-    /// All elements are known, and neither infinite nor NaN.
-    pub finite: bool,
+    /// What is known of its elements.
+    pub values: Values,
+}
+
+/// What is known of the elements of an operand.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Values {
+    /// Nothing.
+    Any,
+    /// They are numbers, and not infinite.
+    Finite,
+    /// Also, times any sum that the kernel's accumulators can have, they are of a magnitude below 2^22: scales of requantisation.
+    Scale,
 }
 
 /// One row of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
@@ -79,8 +90,8 @@ pub struct EpilogueOperand {
 /// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs. `x` already points at tap 0 of output 0. Weights are
 /// `[taps][w_step]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
 ///
-/// With `columns` instead of `w_step` taps are those of columns of up to four rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
-/// dot products: `[group][column][channel of the group][4 rows]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
+/// With `columns` instead of `w_step` taps are those of columns of rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
+/// dot products: `[group][column][four rows][channel of the group][row]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
 /// last one filled up, rows that are not there 0.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {

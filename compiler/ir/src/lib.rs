@@ -3,6 +3,7 @@
 //! This crate knows no operator by name, no target by name, no file and no clock.
 
 pub mod blob;
+pub mod byte_table;
 pub mod dim;
 pub mod dtype;
 mod elementwise;

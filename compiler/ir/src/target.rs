@@ -17,6 +17,8 @@ pub struct TargetDesc {
     pub i8_unsigned_a: bool,
     /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
     pub depthwise_columns: u32,
+    /// True when kernels look up bytes in tables ([`crate::byte_table`]).
+    pub byte_tables: bool,
     /// True when kernels can bring memory near before it is needed.
     pub prefetches: bool,
     /// Bytes of the first and second level data caches.

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 
-use super::{Asm, z};
+use super::{Asm, x, y, z};
 use crate::emitter::{Emitter, Lanes, Mem, Ty, V};
 use crate::error::Error;
 
@@ -25,13 +25,50 @@ impl Asm {
         Ok(())
     }
 
-    pub(super) fn emit_load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
-        let mut own = Vec::new();
-        while d.len() + own.len() < 6 {
-            own.push(self.alloc(Ty::I32)?);
+    /// Eight channels: words of rows 0 and 2 in the first register, of rows 1 and 3 in the second one.
+    fn load_columns_256(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
+        let t = self.alloc(Ty::I32)?;
+        for (first, v) in d.iter().enumerate() {
+            match (rows.get(first), rows.get(first + 2)) {
+                (Some(a), Some(b)) => {
+                    self.load_bytes(*v, *a, channels)?;
+                    self.load_bytes(t, *b, channels)?;
+                    self.a.vpunpcklbw(x(*v), x(*v), x(t))?;
+                    self.a.vpmovzxbw(y(*v), x(*v))?;
+                }
+                (Some(a), None) => {
+                    self.load_bytes(*v, *a, channels)?;
+                    self.a.vpmovzxbd(y(*v), x(*v))?;
+                }
+                _ => self.a.vpxor(y(*v), y(*v), y(*v))?,
+            }
         }
+        self.free(t);
+        Ok(())
+    }
+
+    /// Eight bytes, or four.
+    fn load_bytes(&mut self, d: V, at: Mem, n: u32) -> Result<(), Error> {
+        let from = self.at(at)?;
+        Ok(if n == 8 { self.a.vmovq(x(d), qword_ptr(from)) } else { self.a.vmovd(x(d), dword_ptr(from)) }?)
+    }
+
+    pub(super) fn emit_load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
+        d.iter().for_each(|v| self.writes(*v));
+        if !self.zmm {
+            return self.load_columns_256(d, rows, channels);
+        }
+        if let [row] = rows {
+            // Of one row the other bytes are zero, which is as good.
+            for (q, v) in (0..channels.div_ceil(16)).zip(d) {
+                let left = channels - 16 * q;
+                let lanes = if left >= 16 { Lanes::All } else { Lanes::First(left) };
+                self.emit_load(*v, DType::U8, Mem { disp: row.disp + 16 * i64::from(q), ..*row }, lanes)?;
+            }
+            return Ok(());
+        }
+        let own: Vec<V> = (d.len()..6).map(|_| self.alloc(Ty::I32)).collect::<Result<_, _>>()?;
         let r: Vec<V> = d.iter().chain(&own).copied().collect();
-        r.iter().for_each(|v| self.writes(*v));
         for (v, at) in r.iter().zip(rows) {
             self.load_transposed(*v, *at, channels)?;
         }
@@ -41,18 +78,24 @@ impl Asm {
         let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
         self.a.vpunpcklbw(low, r0, r1)?;
         self.a.vpunpcklbw(high, r2, r3)?;
-        // Of what is left of the rows the upper halves.
-        if rows.len() < 3 {
-            self.a.vpunpckhbw(d3, r2, r3)?;
-            self.a.vpunpckhbw(d1, r0, r1)?;
-        } else {
-            self.a.vpunpckhbw(d1, r0, r1)?;
-            self.a.vpunpckhbw(d3, r2, r3)?;
+        if d.len() > 2 {
+            // Of what is left of the rows the upper halves.
+            if rows.len() < 3 {
+                self.a.vpunpckhbw(d3, r2, r3)?;
+                self.a.vpunpckhbw(d1, r0, r1)?;
+            } else {
+                self.a.vpunpckhbw(d1, r0, r1)?;
+                self.a.vpunpckhbw(d3, r2, r3)?;
+            }
+            self.a.vpunpcklwd(d2, d1, d3)?;
+            if d.len() > 3 {
+                self.a.vpunpckhwd(d3, d1, d3)?;
+            }
         }
-        self.a.vpunpcklwd(d2, d1, d3)?;
-        self.a.vpunpckhwd(d3, d1, d3)?;
         self.a.vpunpcklwd(d0, low, high)?;
-        self.a.vpunpckhwd(d1, low, high)?;
+        if d.len() > 1 {
+            self.a.vpunpckhwd(d1, low, high)?;
+        }
         own.into_iter().for_each(|v| self.free(v));
         Ok(())
     }

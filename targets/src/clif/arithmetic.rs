@@ -3,18 +3,28 @@
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Value, types};
 
+use target_lexicon::Architecture;
+
 use super::{Clif, flags_le};
 use crate::emitter::{Ty, V, VUn};
 
 impl Clif<'_> {
-    /// The nearest integer, ties to even, of magnitudes below 2^22: adding 1.5 * 2^23 leaves it in the low bits. NaN gives 0.
-    pub(super) fn nearest_int_of(&mut self, x: Value) -> Value {
+    /// The nearest integer, ties to even, of magnitudes below 2^22: adding 1.5 * 2^23 leaves it in the low bits. NaN gives 0, unless it `is_number`.
+    pub(super) fn nearest_int_of(&mut self, x: Value, is_number: bool) -> Value {
+        if self.vector && matches!(self.isa.triple().architecture, Architecture::Aarch64(_)) {
+            // Two instructions, without constants.
+            let rounded = self.b.ins().nearest(x);
+            return self.b.ins().fcvt_to_sint_sat(types::I32X4, rounded);
+        }
         const BIG: u32 = 12_582_912f32.to_bits();
         let big = self.constant(Ty::F32, BIG);
         let moved = self.b.ins().fadd(x, big);
         let bits = self.cast(moved, Ty::F32, Ty::I32);
         let bias = self.constant(Ty::I32, BIG);
         let whole = self.b.ins().isub(bits, bias);
+        if is_number {
+            return whole;
+        }
         let number = self.fcmp(FloatCC::Ordered, x, x);
         let zero = self.constant(Ty::I32, 0);
         self.choose(Ty::I32, number, whole, zero)

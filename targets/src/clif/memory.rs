@@ -4,7 +4,7 @@ use cranelift_codegen::ir::{InstBuilder, Value, types};
 use onnxc_ir::DType;
 
 use super::{Clif, flags, flags_le};
-use crate::emitter::{Lanes, Mem, Ty, V};
+use crate::emitter::{Bytes, Lanes, Mem, Ty, V};
 use crate::error::Error;
 
 impl Clif<'_> {
@@ -89,6 +89,54 @@ impl Clif<'_> {
         }
         self.store_lanes(value, dtype, at, dtype.bytes() as i64, n);
         Ok(())
+    }
+
+    /// Packs up to four vectors to one of bytes, by way of words that saturate, and stores what is side by side in memory together.
+    pub(super) fn emit_store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) {
+        let values: Vec<Value> = v.iter().map(|v| self.get(*v, Ty::I32)).collect();
+        let mut words: Vec<Value> = values.chunks(2).map(|pair| self.b.ins().snarrow(pair[0], pair[pair.len() - 1])).collect();
+        if bytes.moved != 0 {
+            let by = self.vector_constant(types::I16X8, &(bytes.moved as i16).to_le_bytes().repeat(8));
+            words.iter_mut().for_each(|w| *w = self.b.ins().sadd_sat(*w, by));
+        }
+        let (low, high) = (words[0], words[words.len() - 1]);
+        let packed = if bytes.dtype == DType::I8 { self.b.ins().snarrow(low, high) } else { self.b.ins().unarrow(low, high) };
+        let mut first = 0;
+        while first < at.len() {
+            let next_to = |n: usize| {
+                let (before, this) = (at[first + n - 1], at[first + n]);
+                let whole = matches!(before.1, Lanes::All);
+                whole && before.0.base == this.0.base && before.0.disp + 4 == this.0.disp
+            };
+            let mut n = 1;
+            while first + n < at.len() && next_to(n) {
+                n += 1;
+            }
+            let count = 4 * (n as u32 - 1) + self.n_lanes(at[first + n - 1].1);
+            self.store_packed(packed, 4 * first as u32, count, at[first].0);
+            first += n;
+        }
+    }
+
+    /// `count` bytes of a vector from byte `first` on, which begins a group of four.
+    fn store_packed(&mut self, packed: Value, first: u32, count: u32, at: Mem) {
+        let (mut done, end) = (0, count);
+        while done < end {
+            let (from, left) = (first + done, end - done);
+            let (base, disp) = self.at(Mem { disp: at.disp + i64::from(done), ..at });
+            // The widest lane that begins there and is no longer than what is left.
+            let widths = [(16, types::I8X16), (8, types::I64X2), (4, types::I32X4), (2, types::I16X8), (1, types::I8X16)];
+            let fits = |w: &&(u32, _)| w.0 <= left && from.is_multiple_of(w.0);
+            let (width, ty) = *widths.iter().find(fits).expect("internal: targets: a byte fits");
+            if width == 16 {
+                self.b.ins().store(flags(), packed, base, disp);
+            } else {
+                let lanes = if ty == types::I8X16 { packed } else { self.b.ins().bitcast(ty, flags_le(), packed) };
+                let lane = self.b.ins().extractlane(lanes, (from / width) as u8);
+                self.b.ins().store(flags(), lane, base, disp);
+            }
+            done += width;
+        }
     }
 
     /// Writes `n` lanes one by one, `stride` bytes apart.

@@ -6,14 +6,16 @@
 use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
 
-use super::{Held, Ptrs, Row, Together};
+use super::strip::Strip;
+use super::{Held, Place, Ptrs, Row, Together};
 use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
 use crate::error::Error;
 
 /// Emits the kernel. `careful`: weights stay in memory.
 pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
-    let program = crate::epilogue::prepare(&k.epilogue, &k.operands, e.fuses());
-    let row = Row { k, program: &program, together: &Together::new(&program), careful, ty: Ty::I32, acc: DType::I32 };
+    let prepared = crate::epilogue::prepare(&k.epilogue, &k.operands, k.y_dtype, e);
+    let together = Together::new(&prepared.program, &k.operands);
+    let row = Row { k, prepared: &prepared, together: &together, careful, ty: Ty::I32, acc: DType::I32 };
     let window = Window::of(k, e.columns())?;
     let at_once = e.columns();
     let (full, rest) = (k.channels / at_once, k.channels % at_once);
@@ -34,15 +36,18 @@ pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
 }
 
 /// The window over x, in columns.
-struct Window {
-    columns: usize,
-    rows: Vec<i64>,
+pub(super) struct Window {
+    pub columns: usize,
+    pub rows: Vec<i64>,
     /// Bytes between columns, columns between outputs.
-    step: i64,
-    stride: usize,
+    pub step: i64,
+    pub stride: usize,
     /// Channels for which weights are packed together.
     group: u32,
 }
+
+/// Columns, each of one operand, that stay in registers.
+const MOST_COLUMNS: usize = 3;
 
 impl Window {
     fn of(k: &DepthwiseKernel, group: u32) -> Result<Window, Error> {
@@ -52,7 +57,7 @@ impl Window {
         let grid = || rows.iter().flat_map(|r| (0..columns as i64).map(move |c| r + c * step));
         let stride = if step > 0 { k.x_step / step } else { 0 };
         let fits = group > 0 && step > 0 && stride > 0 && stride <= columns as i64 && k.x_step % step == 0;
-        let bytes = k.x_dtype == DType::U8 && k.channels.is_multiple_of(4) && rows.len() <= 4;
+        let bytes = k.x_dtype == DType::U8 && k.channels.is_multiple_of(4);
         if !fits || !bytes || !grid().eq(k.taps.iter().copied()) {
             return Err(Error::Internal("a depthwise kernel whose taps are no columns".to_string()));
         }
@@ -61,7 +66,12 @@ impl Window {
 
     /// Bytes of the weights of a group.
     fn bytes(&self, channels: u32) -> i64 {
-        self.columns as i64 * i64::from(channels) * 4
+        (self.columns * self.groups()) as i64 * i64::from(channels) * 4
+    }
+
+    /// Operands that the rows of a column make.
+    fn groups(&self) -> usize {
+        self.rows.len().div_ceil(4)
     }
 
     /// All outputs of some channels.
@@ -73,27 +83,37 @@ impl Window {
             if left >= lanes { Lanes::All } else { Lanes::First(left) }
         };
         let parts: Vec<Lanes> = (0..quarters).map(part).collect();
-        let x = alloc_many(e, Ty::I32, self.columns * quarters)?;
-        let w = if row.careful { Vec::new() } else { alloc_many(e, Ty::I32, self.columns * quarters)? };
-        for (n, v) in w.iter().enumerate() {
-            e.load(*v, DType::I32, self.weight(start, n, quarters, lanes), Lanes::All)?;
+        if self.columns > MOST_COLUMNS || self.groups() > 1 {
+            return Strip { window: self, row, parts: &parts, channels }.emit(e, start);
+        }
+        let operand = e.dot_parts(true);
+        let x = alloc_many(e, Ty::I32, self.columns * quarters * operand)?;
+        let w = if row.careful { Vec::new() } else { alloc_many(e, Ty::I32, x.len())? };
+        for (n, v) in w.chunks(operand).enumerate() {
+            e.dot_load_b(v, self.weight(start, (n / quarters, 0), n % quarters, lanes), true)?;
         }
         let p = start.moving(e)?;
-        let one = Outputs { window: self, row, p: &p, x: &x, w: &w, parts: &parts, channels };
+        let one = Outputs { window: self, p: &p, x: &x, w: &w, parts: &parts, operand, channels };
         // The columns that the first output shares with none before it are loaded by it.
         let shared = self.columns - self.stride;
         one.load(e, 0..shared)?;
         let round = self.columns;
         for (count, fresh) in [(round, false), (1, true)] {
             let open = e.while_at_least(p.n, count as u32)?;
+            let mut sums: Vec<Place> = Vec::new();
             for o in 0..count {
                 if fresh {
                     one.load(e, 0..self.columns)?;
                 } else {
                     one.load(e, o * self.stride + shared..o * self.stride + self.columns)?;
                 }
-                one.output(e, o)?;
+                // As many as are stored together: few channels leave room for several outputs.
+                if sums.len() + quarters > row.prepared.together() {
+                    row.finish(e, &p, &Held::default(), &std::mem::take(&mut sums))?;
+                }
+                sums.extend(one.output(e, o)?);
             }
+            row.finish(e, &p, &Held::default(), &sums)?;
             row.next_outputs(e, &p, count)?;
             e.end(open)?;
         }
@@ -102,30 +122,30 @@ impl Window {
         Ok(())
     }
 
-    /// Where register `n` of the weights is loaded from.
-    fn weight(&self, p: &Ptrs, n: usize, quarters: usize, lanes: u32) -> Mem {
-        let (column, quarter) = (n / quarters, n % quarters);
-        let channel = column as i64 * i64::from(self.group) + quarter as i64 * i64::from(lanes);
-        Mem { base: p.w, disp: 4 * channel }
+    /// Where the weights of a column, a group of its rows and a vector of channels are.
+    pub fn weight(&self, p: &Ptrs, (column, group): (usize, usize), quarter: usize, lanes: u32) -> Mem {
+        let operand = (column * self.groups() + group) as i64;
+        Mem { base: p.w, disp: 4 * (operand * i64::from(self.group) + quarter as i64 * i64::from(lanes)) }
     }
 }
 
 /// Outputs of some channels.
 struct Outputs<'a> {
     window: &'a Window,
-    row: &'a Row<'a>,
     p: &'a Ptrs,
     /// Columns of x, each in as many registers as there are parts of the channels; column c is in place c modulo their number.
     x: &'a [V],
     /// Weights likewise; none when they stay in memory.
     w: &'a [V],
     parts: &'a [Lanes],
+    /// Registers that one operand of a dot product takes.
+    operand: usize,
     channels: u32,
 }
 
 impl Outputs<'_> {
     fn place(&self, column: usize) -> &[V] {
-        let n = self.parts.len();
+        let n = self.parts.len() * self.operand;
         &self.x[column % self.window.columns * n..][..n]
     }
 
@@ -138,7 +158,8 @@ impl Outputs<'_> {
         Ok(())
     }
 
-    fn output(&self, e: &mut dyn Emitter, o: usize) -> Result<(), Error> {
+    /// The sums of an output.
+    fn output(&self, e: &mut dyn Emitter, o: usize) -> Result<Vec<Place>, Error> {
         let (quarters, lanes) = (self.parts.len(), e.lanes());
         let acc = alloc_many(e, Ty::I32, quarters)?;
         for (q, v) in acc.iter().enumerate() {
@@ -147,21 +168,17 @@ impl Outputs<'_> {
                 None => e.copy(Ty::I32, *v, Opd::Const(0))?,
             }
         }
-        let own = if self.w.is_empty() { Some(e.alloc(Ty::I32)?) } else { None };
         for c in 0..self.window.columns {
             let x = self.place(o * self.window.stride + c);
             for (q, v) in acc.iter().enumerate() {
-                let n = c * quarters + q;
-                if let Some(w) = own {
-                    e.load(w, DType::I32, self.window.weight(self.p, n, quarters, lanes), Lanes::All)?;
+                let x = &x[q * self.operand..][..self.operand];
+                match self.w.chunks(self.operand).nth(c * quarters + q) {
+                    Some(w) => e.dot(*v, x, w, true)?,
+                    None => e.dot_memory(*v, x, self.window.weight(self.p, (c, 0), q, lanes), true)?,
                 }
-                e.dot(*v, &x[q..=q], &[own.unwrap_or_else(|| self.w[n])], true)?;
             }
         }
-        own.into_iter().for_each(|w| e.free(w));
-        for (q, v) in acc.into_iter().enumerate() {
-            self.row.finish(e, self.p, &Held::default(), &[(v, o as i64, q as i64 * i64::from(lanes), self.parts[q])])?;
-        }
-        Ok(())
+        let place = |(q, v): (usize, V)| (v, o as i64, q as i64 * i64::from(lanes), self.parts[q]);
+        Ok(acc.into_iter().enumerate().map(place).collect())
     }
 }

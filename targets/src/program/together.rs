@@ -4,9 +4,10 @@
 //! operations of the same node follow each other for several vectors, before those of the next node.
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::EpilogueOperand;
 use onnxc_ir::scalar::{NodeIx, ScalarOp, ScalarProgram};
 
-use super::{Eval, Val};
+use super::{Eval, Held, Val};
 use crate::emitter::{Emitter, V};
 use crate::error::Error;
 
@@ -26,8 +27,9 @@ pub(crate) struct Together {
 pub(crate) type ArgsOf<'a> = dyn FnMut(&mut dyn Emitter, usize, u8, DType) -> Result<Val, Error> + 'a;
 
 impl Together {
-    pub fn new(program: &ScalarProgram) -> Together {
-        let eval = Eval::new(program, &[program.result()]);
+    pub fn new(program: &ScalarProgram, operands: &[EpilogueOperand]) -> Together {
+        let held = Held::default();
+        let eval = Eval::of_epilogue(program, operands, &held);
         let mut order = Vec::with_capacity(program.nodes.len());
         visit(&eval, program.result(), &mut vec![false; program.nodes.len()], &mut order);
         let live = live(&eval, &order);
@@ -106,7 +108,7 @@ mod tests {
         let root = p.un(UnOp::Sqrt, x);
         let abs = p.un(UnOp::Abs, root);
         let product = p.bin(BinOp::Mul, abs, x);
-        let together = Together::new(&p.finish(product));
+        let together = Together::new(&p.finish(product), &[]);
         assert_eq!(together.live, 2, "x, and what is computed from it");
         assert_eq!(together.width(6, 3 + 2 * 6, false), 6);
         assert_eq!(together.width(6, 3 + 2 * 5, false), 3, "two parts of equal size");
@@ -119,6 +121,6 @@ mod tests {
         let mut p = ScalarProgram::default();
         let x = p.arg(0, DType::F32);
         p.un(UnOp::Sin, x);
-        assert_eq!(Together::new(&onnxc_ir::math::expand(&p)).width(4, 100, true), 1);
+        assert_eq!(Together::new(&onnxc_ir::math::expand(&p), &[]).width(4, 100, true), 1);
     }
 }

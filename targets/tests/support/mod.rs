@@ -127,7 +127,8 @@ fn run_here(_: Case) -> Vec<u8> {
     unreachable!("no machine runs in this process")
 }
 
-/// The C program that runs cases: reads them from a file, writes the memory of each to another.
+/// The C program that runs cases: reads them from a file, writes the memory of each to another; from the case of the given number on, with code so many
+/// bytes behind the beginning of a page.
 const RUNNER: &str = r#"
 #include <stdint.h>
 #include <stdio.h>
@@ -138,11 +139,12 @@ typedef void (*fn)(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t
 static uint64_t word(FILE *f) { uint64_t w = 0; if (fread(&w, 8, 1, f) != 1) exit(0); return w; }
 int main(int argc, char **argv) {
     FILE *in = fopen(argv[1], "rb"), *out = fopen(argv[2], "wb");
-    if (argc != 3 || !in || !out) return 2;
-    for (;;) {
+    if (argc != 5 || !in || !out) return 2;
+    long first = atol(argv[3]), shift = atol(argv[4]);
+    for (long number = 0;; number++) {
         uint64_t code_bytes = word(in), image_bytes = word(in), n_args = word(in), n_patches = word(in);
         int64_t args[12] = {0};
-        void *code = mmap(0, code_bytes, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *page = mmap(0, code_bytes + shift, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *code = page + shift;
         char *image = aligned_alloc(64, (image_bytes + 63) / 64 * 64);
         if (fread(code, 1, code_bytes, in) != code_bytes || fread(image, 1, image_bytes, in) != image_bytes) return 3;
         for (uint64_t i = 0; i < n_args; i++) {
@@ -153,10 +155,13 @@ int main(int argc, char **argv) {
             uint64_t at = word(in), to = word(in), address = (uint64_t)(uintptr_t)(image + to);
             memcpy(image + at, &address, 8);
         }
-        __builtin___clear_cache((char *)code, (char *)code + code_bytes);
-        ((fn)(uintptr_t)code)(args[0], args[1], args[2], args[3], args[4], args[5], args[6], args[7], args[8], args[9], args[10], args[11]);
-        fwrite(image, 1, image_bytes, out);
-        munmap(code, code_bytes);
+        if (number >= first) {
+            __builtin___clear_cache(code, code + code_bytes);
+            ((fn)(uintptr_t)code)(args[0], args[1], args[2], args[3], args[4], args[5], args[6], args[7], args[8], args[9], args[10], args[11]);
+            fwrite(image, 1, image_bytes, out);
+            fflush(out);
+        }
+        munmap(page, code_bytes + shift);
         free(image);
     }
 }
@@ -191,18 +196,33 @@ fn run_emulated(cc: &str, command: &[&str], cases: Vec<Case>) -> Vec<Vec<u8>> {
         }
     }
     file.flush().unwrap();
-    let ran = Command::new(command[0]).args(&command[1..]).arg(at("runner")).arg(at("cases")).arg(at("out")).status().unwrap();
-    let out = std::fs::read(at("out")).unwrap();
-    let mut rest = &out[..];
-    let mut images = Vec::new();
-    for case in &cases {
-        assert!(rest.len() >= case.image.len(), "{}: {ran}", case.name);
-        let (image, after) = rest.split_at(case.image.len());
-        images.push(image.to_vec());
-        rest = after;
+    let mut images: Vec<Vec<u8>> = Vec::new();
+    let mut shift = 0;
+    loop {
+        let before = images.len();
+        let mut runner = Command::new(command[0]);
+        runner
+            .args(&command[1..])
+            .arg(at("runner"))
+            .arg(at("cases"))
+            .arg(at("out"))
+            .args([before.to_string(), shift.to_string()]);
+        let ran = runner.status().unwrap();
+        let out = std::fs::read(at("out")).unwrap();
+        let mut rest = &out[..];
+        while let Some(case) = cases.get(images.len()).filter(|case| rest.len() >= case.image.len()) {
+            let (image, after) = rest.split_at(case.image.len());
+            images.push(image.to_vec());
+            rest = after;
+        }
+        if images.len() == cases.len() {
+            assert!(ran.success(), "{ran}");
+            return images;
+        }
+        // QEMU 7.2 fails by itself on certain instructions at the end of a page: the case runs again where its code lies elsewhere.
+        shift = if images.len() == before { shift + 68 } else { 68 };
+        assert!(shift <= 3 * 68, "{}: {ran}", cases[images.len()].name);
     }
-    assert!(ran.success(), "{ran}");
-    images
 }
 
 /// A small deterministic generator of test data.

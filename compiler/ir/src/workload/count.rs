@@ -6,6 +6,7 @@ use super::footprint::{Access, Footprint};
 use super::index::{Index, Scope};
 use super::{Form, KernelWork, LoopWork, Ops, Touched, Work};
 use crate::DType;
+use crate::byte_table::Tabled;
 use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, TileKernel};
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
 use crate::math;
@@ -370,6 +371,12 @@ impl<'a> Walk<'a> {
         let mut ops = if float { Ops { products: product, ..Ops::default() } } else { Ops { dots: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), n * channels);
         self.call(format!("depthwise {} {}x{}", k.x_dtype, k.taps.len(), k.channels), ops, times);
+        let taps = k.taps.len() as u64;
+        // Up to four rows of a column are one operand.
+        let steps = match u64::from(k.columns) {
+            0 => taps,
+            columns => columns * (taps / columns).div_ceil(4),
+        };
         self.work.parts.push(KernelWork {
             form: match (float, k.columns) {
                 (true, _) => Form::Depthwise,
@@ -380,7 +387,7 @@ impl<'a> Walk<'a> {
             rows: n,
             columns: channels,
             written: channels,
-            steps: k.taps.len() as u64,
+            steps,
             inner: n.max(1),
             list: false,
             epilogue: epilogue_steps(&k.epilogue),
@@ -395,7 +402,7 @@ impl<'a> Walk<'a> {
         }
         match u64::from(k.columns) {
             0 => self.touch(w, &[(4 * channels, 1), (k.taps.len() as u64, k.w_step)], false),
-            columns => self.touch(w, &[(4 * channels * columns, 1)], false),
+            _ => self.touch(w, &[(4 * channels * steps, 1)], false),
         }
         self.touch(y, &[(channels * k.y_dtype.bytes(), 1), (n, k.y_step)], true);
         if let (true, Some(bias)) = (k.bias, args.next()) {
@@ -473,11 +480,39 @@ fn loops_of(e: &Expr, origin: &HashMap<Var, BTreeSet<Var>>, out: &mut BTreeSet<V
     }
 }
 
-/// Instructions of an epilogue on one vector: operations, conversions, loads of operands.
-fn epilogue_steps(p: &ScalarProgram) -> u64 {
+/// Instructions of an epilogue on one vector: operations, conversions, loads of operands. Then the same where bytes are looked up in tables.
+fn epilogue_steps(p: &ScalarProgram) -> (u64, u64) {
     let step = |op: &ScalarOp| !matches!(op, ScalarOp::Arg(0) | ScalarOp::Const(_));
-    math::expand(p).nodes.iter().filter(|n| step(&n.op)).count() as u64
+    let is_byte = |p: &ScalarProgram| p.dtype(p.result()).bytes() == 1 && p.dtype(p.result()).is_int();
+    let steps = |p: &ScalarProgram| {
+        let p = math::expand(p);
+        let end = if is_byte(&p) { quantisation(&p) } else { p.nodes.len() };
+        let packed = if end < p.nodes.len() { PACK } else { 0 };
+        p.nodes[..end].iter().filter(|n| step(&n.op)).count() as u64 + packed
+    };
+    (steps(p), Tabled::of(p).map_or_else(|| steps(p), |t| steps(&t.front) + LOOKUP))
 }
+
+/// The node behind which a program only bounds, rounds, moves and narrows: conversions and packs do most of that.
+fn quantisation(p: &ScalarProgram) -> usize {
+    let constant = |n: u16| matches!(p.nodes[n as usize].op, ScalarOp::Const(_));
+    let mut n = p.result();
+    loop {
+        n = match p.nodes[n as usize].op {
+            ScalarOp::Cast(a) if p.dtype(a) == DType::I32 || p.nodes[n as usize].dtype == DType::I32 => a,
+            ScalarOp::Un(UnOp::Round, a) => a,
+            ScalarOp::Bin(BinOp::Min | BinOp::Max | BinOp::Add, a, b) if constant(b) => a,
+            ScalarOp::Bin(BinOp::Min | BinOp::Max | BinOp::Add, a, b) if constant(a) => b,
+            _ => return n as usize + 1,
+        };
+    }
+}
+
+/// Instructions that make bytes of scaled sums, for one vector: a conversion, and a part of packs and stores.
+const PACK: u64 = 3;
+
+/// Instructions of a look-up for one vector: seven for four vectors.
+const LOOKUP: u64 = 2;
 
 fn mentions(e: &Expr, v: Var) -> bool {
     match e {

@@ -73,7 +73,7 @@ impl Table {
 /// The energy of a layer that does `work` and moves `moved`, in an inference that touches `around` bytes; the arguments are those of
 /// [`super::latency::predict`].
 pub fn estimate(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Energy {
-    let steps = Steps::of(work, target.lanes, plain);
+    let steps = Steps::of(work, target.lanes, plain, target.byte_tables);
     let (ops, pico) = (&work.ops, 1e-12);
     let products = ops.products as f64 / 2.0 * TABLE.f32_product + ops.dots as f64 / 2.0 * TABLE.int8_product;
     let others = ops.floats as f64 * TABLE.float + ops.ints as f64 * TABLE.int;
@@ -124,6 +124,7 @@ mod tests {
             i8_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
+            byte_tables: false,
             prefetches: false,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,
@@ -143,7 +144,7 @@ mod tests {
             steps: 64,
             inner: 64,
             list: false,
-            epilogue: 0,
+            epilogue: (0, 0),
             again: Vec::new(),
         };
         Work { ops, parts: vec![part], ..Work::default() }

@@ -62,21 +62,22 @@ pub struct Latency {
 }
 
 impl Steps {
-    /// Counts the steps of work for vectors of so many lanes. `plain` says that the target has no vector code for the loops.
-    pub fn of(work: &Work, lanes: u32, plain: bool) -> Steps {
+    /// Counts the steps of work for vectors of so many lanes. `plain` says that the target has no vector code for the loops, `tables` that its kernels look
+    /// up bytes.
+    pub fn of(work: &Work, lanes: u32, plain: bool, tables: bool) -> Steps {
         let mut s = Steps::default();
-        work.parts.iter().for_each(|p| s.kernel(p, u64::from(lanes.max(1))));
+        work.parts.iter().for_each(|p| s.kernel(p, u64::from(lanes.max(1)), tables));
         work.loops.values().for_each(|l| s.loops(l, f64::from(lanes.max(1)), plain));
         s
     }
 
-    fn kernel(&mut self, p: &KernelWork, lanes: u64) {
+    fn kernel(&mut self, p: &KernelWork, lanes: u64, tables: bool) {
         let calls = p.calls as f64;
         let vectors = p.columns.div_ceil(lanes) as f64;
         let results = calls * (p.rows * p.written.div_ceil(lanes)) as f64;
         self.calls += calls;
         self.results += results;
-        self.epilogue += results * p.epilogue as f64;
+        self.epilogue += results * if tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
         let depthwise = match p.form {
             Form::Products | Form::Dots => {
                 // Vectors of a panel behind the columns that are written are left out.
@@ -178,7 +179,7 @@ impl Machine {
 /// that the target has no vector code for its loops.
 pub fn predict(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Latency {
     let m = &target.machine;
-    let steps = Steps::of(work, target.lanes, plain);
+    let steps = Steps::of(work, target.lanes, plain, target.byte_tables);
     let threads = f64::from(target.max_threads.max(1)).min(work.tasks.max(1) as f64);
     let compute = m.cycles(&steps) / threads;
     // What is read again from the first cache costs the loads that are counted.
@@ -232,19 +233,20 @@ mod tests {
             steps: 8,
             inner: 4,
             list: true,
-            epilogue: 2,
+            epilogue: (2, 1),
             again: again.clone(),
         });
-        assert_eq!(Steps::of(&work, 16, false).listed, (80.0, 240.0));
+        assert_eq!(Steps::of(&work, 16, false, false).listed, (80.0, 240.0));
+        assert_eq!(Steps::of(&work, 16, false, true).epilogue, 60.0);
         // 20 elements are two vectors, of ten each.
         work.loops.insert(Var(0), LoopWork { entered: 5, rounds: 100, vector: Some(20), ops: 200, moves: 100, scattered: 7 });
-        let s = Steps::of(&work, 16, false);
+        let s = Steps::of(&work, 16, false, false);
         assert_eq!(
             (s.fma, s.splat, s.panel, s.inner, s.calls, s.results, s.epilogue),
             (480.0, 240.0, 160.0, 20.0, 10.0, 60.0, 120.0)
         );
         assert_eq!((s.vector_ops, s.vector_moves, s.scattered, s.plain, s.again), (20.0, 10.0, 7.0, 0.0, again));
-        assert_eq!(Steps::of(&work, 16, true).plain, 307.0);
-        assert_eq!(Steps::of(&work, 1, false).fma, 10.0 * 8.0 * 3.0 * 20.0);
+        assert_eq!(Steps::of(&work, 16, true, false).plain, 307.0);
+        assert_eq!(Steps::of(&work, 1, false, false).fma, 10.0 * 8.0 * 3.0 * 20.0);
     }
 }

@@ -95,14 +95,14 @@ pub struct KernelWork {
     pub columns: u64,
     /// Columns that are written.
     pub written: u64,
-    /// Steps of k, or taps.
+    /// Steps of k, or taps, or operands that columns of taps make.
     pub steps: u64,
     /// Rounds of the innermost loop.
     pub inner: u64,
     /// Steps are those of a list.
     pub list: bool,
-    /// Instructions of the epilogue for a vector of results.
-    pub epilogue: u64,
+    /// Instructions of the epilogue for a vector of results, and those where bytes are looked up in tables.
+    pub epilogue: (u64, u64),
     /// Of the operands that are read in more than one call: bytes that are read again, and bytes that are read between.
     pub again: Vec<(u64, u64)>,
 }
@@ -186,7 +186,8 @@ impl Work {
         };
         for ((buf, touched), place) in func.bufs.iter().zip(&self.bufs).zip(places) {
             match (&buf.kind, place) {
-                (BufKind::Scratch { .. } | BufKind::Sizes | BufKind::Same(_), _) | (_, Place::WorkerScratch(_)) => {}
+                (kind, _) if is_own(func, kind) => {}
+                (_, Place::WorkerScratch(_)) => {}
                 (BufKind::Const(_), _) | (_, Place::Weights(_)) => most(&mut weights, *place, touched.read),
                 // What is read again after it was written does not come from elsewhere.
                 _ if touched.written > 0 => most(&mut written, *place, touched.written),
@@ -206,6 +207,14 @@ impl Work {
             None if self.vector_loops => "vector loops",
             None => "loops",
         }
+    }
+}
+
+/// Memory that only the function sees; memory of several types is what it was first.
+fn is_own(func: &Func, kind: &BufKind) -> bool {
+    match kind {
+        BufKind::Same(of) => is_own(func, &func.bufs[of.0 as usize].kind),
+        _ => matches!(kind, BufKind::Scratch { .. } | BufKind::Sizes),
     }
 }
 
@@ -241,6 +250,18 @@ mod tests {
         assert_eq!((work.ops.floats, work.stores), (84, 84));
         assert_eq!(work.bufs, [Touched { read: 336, written: 0 }, Touched { read: 0, written: 336 }]);
         assert_eq!(work.kernel(), "loops");
+    }
+
+    #[test]
+    fn memory_of_two_types_is_one_place() {
+        let mut f = Func::default();
+        let (x, y) = (f.buf(DType::U8, BufKind::Input(0)), f.buf(DType::U8, BufKind::Scratch { bytes: 64, per_worker: false }));
+        let words = [x, y].map(|b| f.buf(DType::I32, BufKind::Same(b)));
+        let i = f.var(DType::I64);
+        let copy = Stmt::Store(words[1], Expr::Var(i), Expr::Load(words[0], Box::new(Expr::Var(i))));
+        f.body.push(each(i, Expr::Int(0), Expr::Int(16), vec![copy]));
+        let places = [Place::Arena(0), Place::Arena(64), Place::Arena(0), Place::Arena(64)];
+        assert_eq!(Work::of(&f, &[]).traffic(&f, &places), Traffic { weights: 0, read: 64, written: 0 });
     }
 
     #[test]

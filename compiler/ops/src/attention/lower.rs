@@ -7,6 +7,7 @@
 //! memory grows with the length of a sequence and not with its square, as in Rabe and Staats ("Self-attention does not need O(n^2) memory", 2021).
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpResult, View};
@@ -134,7 +135,7 @@ impl Attention {
             c_row,
             bias: None,
             epilogue: share,
-            operands: vec![Operand { buf: row, dtype: DType::F32, start: 0, row: 1, per_column: false, finite: false }],
+            operands: vec![Operand { buf: row, dtype: DType::F32, start: 0, row: 1, per_column: false, values: Values::Any }],
             nr,
             mr,
         };
@@ -188,8 +189,8 @@ impl Attention {
         identity.arg(0, DType::F32);
         let (epilogue, operands) = if self.in_tile() { (self.program.clone(), &self.operands[..]) } else { (identity, &[][..]) };
         let operand = |o: &Stack| {
-            let finite = tile::is_finite(cx, o.arg.buf);
-            Operand { buf: o.arg.buf, dtype: o.arg.dtype, start: 0, row: o.col, per_column: o.row == 1, finite }
+            let values = tile::values(cx, o.arg.buf);
+            Operand { buf: o.arg.buf, dtype: o.arg.dtype, start: 0, row: o.col, per_column: o.row == 1, values }
         };
         let product = tile::Product {
             outer: Vec::new(),

@@ -224,9 +224,20 @@ pub(crate) fn fill(cx: &mut LowerCx, to: &Arg, value: &Expr) {
     if to.view.shape.contains(&0) {
         return;
     }
-    let dims = dense_last(0..shape.len(), &to.view);
+    // Dimensions that are neighbours in memory are one: a vector loop over four channels would be a call for each pixel.
+    let mut runs: Vec<(Extent, i64)> = Vec::new();
+    for d in dense_last(0..shape.len(), &to.view) {
+        let (n, stride) = (shape[d].clone(), to.view.strides[d]);
+        match runs.last_mut() {
+            Some(outer) if n.open.is_none() && outer.1 == stride * n.bound as i64 => *outer = (outer.0.times(&n), stride),
+            _ => runs.push((n, stride)),
+        }
+    }
+    let (shape, strides): (Vec<Extent>, Vec<i64>) = runs.into_iter().unzip();
+    let to = Arg { view: view(&shape, strides, to.view.offset), constant: None, ..to.clone() };
+    let dims: Vec<usize> = (0..shape.len()).collect();
     over(cx, &shape, &dims, (LoopKind::Serial, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
-        cx.store(to, at, value.clone());
+        cx.store(&to, at, value.clone());
     });
 }
 

@@ -5,7 +5,7 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel, Values};
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
@@ -47,19 +47,25 @@ pub struct Operand {
     pub row: i64,
     /// True: neighbouring columns are neighbours in memory; false: one element per row.
     pub per_column: bool,
-    /// Its elements are known to be finite ([`is_finite`]).
-    pub finite: bool,
+    /// What is known of its elements.
+    pub values: Values,
 }
 
-/// Are all elements of a buffer known, and floats that are neither infinite nor NaN?
-pub fn is_finite(cx: &LowerCx, buf: BufId) -> bool {
+/// The elements of a buffer of f32, if they are known.
+pub fn constants<'c>(cx: &'c LowerCx, buf: BufId) -> Option<impl Iterator<Item = f32> + 'c> {
     let buf = &cx.func.bufs[buf.0 as usize];
     match &buf.kind {
-        BufKind::Const(blob) if buf.dtype == DType::F32 => blob
-            .ready()
-            .is_some_and(|bytes| bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())),
-        _ => false,
+        BufKind::Const(blob) if buf.dtype == DType::F32 => {
+            Some(blob.ready()?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+        }
+        _ => None,
     }
+}
+
+/// What is known of the elements of a buffer.
+pub fn values(cx: &LowerCx, buf: BufId) -> Values {
+    let finite = constants(cx, buf).is_some_and(|mut all| all.all(f32::is_finite));
+    if finite { Values::Finite } else { Values::Any }
 }
 
 /// The whole computation. Strides and starts in elements.
@@ -494,7 +500,7 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
             .iter()
             .map(|o| {
                 let row = o.row * o.dtype.bytes() as i64;
-                EpilogueOperand { dtype: o.dtype, row, per_column: o.per_column, finite: o.finite }
+                EpilogueOperand { dtype: o.dtype, row, per_column: o.per_column, values: o.values }
             })
             .collect(),
         ahead: 0,

@@ -1,7 +1,7 @@
 //! Lowering of `conv`.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Values};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
@@ -209,7 +209,7 @@ impl Conv {
             start: o.view.offset,
             row: *row,
             per_column: s[1] == 1,
-            finite: false,
+            values: Values::Any,
         };
         let operands: Vec<Operand> = self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect();
         let mut outer: Vec<Outer> =
@@ -349,7 +349,7 @@ impl Conv {
             dtype: o.dtype,
             row: row * o.dtype.bytes() as i64,
             per_column: s[1] == 1,
-            finite: false,
+            values: Values::Any,
         };
         let kernel = Kernel::Depthwise(DepthwiseKernel {
             x_dtype: DType::F32,

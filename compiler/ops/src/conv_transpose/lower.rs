@@ -2,6 +2,7 @@
 //! convolution of stride 1 with a part of the filter, written with gaps (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016).
 
 use onnxc_ir::dim::DimBounds;
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, Expr, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
@@ -270,11 +271,11 @@ impl Layer {
                 // One value per channel: the phases of the set need a copy each.
                 Some(t) if many && row == 0 => {
                     let buf = self.repeated(cx, &t.to_vec::<f32>(), set.len());
-                    Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true, finite: false }
+                    Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true, values: Values::Any }
                 }
                 _ => {
                     let per_column = s[1] == 1 || many && s[last + 2] != 0;
-                    Operand { buf: o.buf, dtype: o.dtype, start: first(o.view.offset, s), row, per_column, finite: false }
+                    Operand { buf: o.buf, dtype: o.dtype, start: first(o.view.offset, s), row, per_column, values: Values::Any }
                 }
             }
         };

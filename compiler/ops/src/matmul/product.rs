@@ -1,5 +1,6 @@
 //! Code of stacks of matrix products: operands as strided matrices, packing of the right one, tiles.
 
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
@@ -198,7 +199,7 @@ impl Product {
             start: o.arg.view.offset,
             row: o.row,
             per_column: o.col == 1,
-            finite: false,
+            values: Values::Any,
         };
         let product = tile::Product {
             outer: outer.collect(),

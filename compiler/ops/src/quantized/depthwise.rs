@@ -10,8 +10,9 @@ use onnxc_ir::op::{Extent, View};
 use onnxc_ir::target::TargetDesc;
 
 use super::integer::{Integer, Target};
+use super::words::{copy_bytes, fill_bytes};
 use crate::common::nest::{self, ExprExt, int};
-use crate::common::tile::{self, Dimension, broadcast_strides};
+use crate::common::tile::{Dimension, broadcast_strides};
 use crate::common::views::channels_last;
 
 /// `target = program(sum over the window of (x - zero) * (w - zero), operands)`.
@@ -35,12 +36,13 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         Some(columns) => cx.const_buf(DType::I8, packed(layer, columns, cx.target.depthwise_columns as usize)),
         None => cx.const_buf(DType::I32, weights(layer)),
     };
-    let kernel_operands = operands.iter().zip(strides.iter().zip(&row_steps)).map(|(o, (s, row))| EpilogueOperand {
-        dtype: o.dtype,
-        row: row * o.dtype.bytes() as i64,
-        per_column: s[1] == 1,
-        finite: tile::is_finite(cx, o.buf),
-    });
+    let kernel_operands =
+        operands.iter().zip(strides.iter().zip(&row_steps)).enumerate().map(|(n, (o, (s, row)))| EpilogueOperand {
+            dtype: o.dtype,
+            row: row * o.dtype.bytes() as i64,
+            per_column: s[1] == 1,
+            values: layer.values(cx, n, o),
+        });
     let kernel_operands: Vec<EpilogueOperand> = kernel_operands.collect();
     let kernel = Kernel::Depthwise(DepthwiseKernel {
         x_dtype: x.dtype,
@@ -85,8 +87,9 @@ fn weights(layer: &Integer) -> Vec<u8> {
 /// The columns of taps when the target takes dot products over their rows and they can be packed for it. `inner`: outputs run along the columns.
 fn columns(layer: &Integer, target: &TargetDesc, x: DType, inner: bool) -> Option<usize> {
     let [rows, columns] = layer.kernel[..] else { return None };
-    // A window that is wider takes more registers than there are.
-    let small = (2..=4).contains(&rows) && (2..=3).contains(&columns) && layer.strides[1] <= columns as i64;
+    // Means over whole images go through their rows by loops.
+    let small = (2..=7).contains(&rows) && (2..=7).contains(&columns) && layer.strides[1] <= columns as i64;
+    let small = small && layer.y.view.shape[2..].iter().any(|n| *n > 1);
     let bytes = x == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
     let narrow = || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
     (target.depthwise_columns > 0 && inner && small && bytes && narrow()).then_some(columns as usize)
@@ -102,14 +105,16 @@ fn weight(layer: &Integer, i: usize) -> i32 {
     layer.weights.get(i % channels, i / channels) - layer.w_zeros[i % channels]
 }
 
-/// Weights as `[group of channels][column][channel][4 rows]`.
+/// Weights as `[group of channels][column][four rows][channel][row]`.
 fn packed(layer: &Integer, columns: usize, group: usize) -> Vec<u8> {
     let channels = layer.group as usize;
     let rows = layer.kernel[0] as usize;
     let mut out = Vec::new();
     for first in (0..channels).step_by(group) {
-        for (column, channel) in (0..columns).flat_map(|c| (first..first + group).map(move |ch| (c, ch))) {
+        let operands = (0..columns).flat_map(|c| (0..rows.div_ceil(4)).map(move |four| (c, four)));
+        for (column, four, channel) in operands.flat_map(|(c, four)| (first..first + group).map(move |ch| (c, four, ch))) {
             let at = |row: usize| {
+                let row = 4 * four + row;
                 let there = row < rows && channel < channels;
                 if there { weight(layer, (row * columns + column) * channels + channel) as u8 } else { 0 }
             };
@@ -139,9 +144,11 @@ fn padded(layer: &Integer, cx: &mut LowerCx) -> Arg {
     if layer.is_padded() {
         let given =
             layer.x_zero.as_ref().map(|z| cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]).cast_from(z.dtype, x.dtype));
-        let zero = cx.let_(given.unwrap_or_else(|| int(x.dtype, 0)));
-        nest::fill(cx, &all, &Expr::Var(zero));
+        fill_bytes(cx, &all, given.unwrap_or_else(|| int(x.dtype, 0)));
     }
-    nest::copy(cx, x, &nest::part(&all, &first, &x.view));
+    let inner = nest::part(&all, &first, &x.view);
+    if !copy_bytes(cx, x, &inner, false) {
+        nest::copy(cx, x, &inner);
+    }
     all
 }

@@ -5,6 +5,7 @@
 //! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
@@ -13,6 +14,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use super::depthwise;
 use super::spread::{along, vector_view};
 use super::weights::Weights;
+use super::words::{copy_bytes, fill_bytes};
 use crate::common::list::{self, List};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
@@ -180,11 +182,13 @@ impl Integer {
                 || int(want, i64::from(-moved)),
                 |z| convert(cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]), z.dtype),
             );
-            let zero = cx.let_(zero);
-            nest::fill(cx, &all, &Expr::Var(zero));
+            fill_bytes(cx, &all, zero);
         }
         if self.group == 1 && whole == 4 {
             self.quads(cx, &all, &first, &convert);
+            return Bytes { arg: all, channels: whole, moved };
+        }
+        if whole == channels && copy_bytes(cx, &self.x, &nest::part(&all, &first, &self.x.view.extents()), moved != 0) {
             return Bytes { arg: all, channels: whole, moved };
         }
         for g in 0..self.group as i64 {
@@ -225,6 +229,19 @@ impl Integer {
             }
             cx.store(&to, at, quad.unwrap_or_else(|| int(DType::I32, 0)));
         });
+    }
+
+    /// What is known of operand `n` of the program: the first one of a requantisation scales the sums.
+    pub fn values(&self, cx: &LowerCx, n: usize, o: &Arg) -> Values {
+        let values = tile::values(cx, o.buf);
+        let Some(largest) = tile::constants(cx, o.buf).map(|all| all.fold(0.0, |m: f64, x| m.max(f64::from(x.abs())))) else {
+            return values;
+        };
+        // Elements of x and zero points are below 256, and so are weights without theirs; the zero point of x takes as much off as there are products.
+        let zero = self.w_zeros.iter().fold(0, |m, z| z.abs().max(m));
+        let bias = self.bias.iter().flatten().fold(0, |m, b| b.unsigned_abs().max(m));
+        let sums = f64::from(bias) + 2.0 * 255.0 * f64::from(128 + zero) * self.weights.per_filter() as f64;
+        if n == 0 && values == Values::Finite && largest * sums < f64::from(1 << 22) { Values::Scale } else { values }
     }
 
     /// The zero point of x, if it is known when compiling.
@@ -355,13 +372,13 @@ impl Integer {
             bias: f,
             operands: spread.iter().map(|s| f * s[1]).collect(),
         });
-        let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
+        let operand = |(n, (o, (s, row))): (usize, (&Arg, (&Vec<i64>, &i64)))| Operand {
             buf: o.buf,
             dtype: o.dtype,
             start: o.view.offset,
             row: *row,
             per_column: s[1] == 1,
-            finite: tile::is_finite(cx, o.buf),
+            values: self.values(cx, n, o),
         };
         let product = Product {
             outer,
@@ -377,7 +394,7 @@ impl Integer {
             c_row,
             bias: start.map(|s| (s, 0)),
             epilogue: program.clone(),
-            operands: operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
+            operands: operands.iter().zip(spread.iter().zip(&row_steps)).enumerate().map(operand).collect(),
             nr,
             mr,
         };

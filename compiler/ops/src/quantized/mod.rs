@@ -15,6 +15,7 @@ mod qlinear_matmul;
 mod quantize_linear;
 mod spread;
 mod weights;
+mod words;
 
 pub(crate) use conv_integer::CONV_INTEGER;
 pub(crate) use dequantize_linear::DEQUANTIZE_LINEAR;

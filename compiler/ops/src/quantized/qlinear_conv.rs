@@ -14,7 +14,7 @@ use crate::common::elements::f64s;
 use crate::common::epilogue;
 use crate::common::sample::lists;
 use crate::common::{elements, sample};
-use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
 use onnxc_ir::scalar_eval::Scalar;
 
 pub(crate) static QLINEAR_CONV: OpDef = OpDef {
@@ -82,6 +82,27 @@ fn halved_sum() -> ScalarProgram {
     p
 }
 
+/// `u8(round(f32(i32(a0) - 100) * clip(f32(i32(a0) - 100) * 0.01 + 0.5, 0, 1)) + 3)`: a function of the byte alone, for samples with an epilogue.
+fn swish() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let a = p.arg(0, DType::U8);
+    let (a, zero) = (p.cast(a, DType::I32), p.int(100, DType::I32));
+    let x = p.bin(BinOp::Sub, a, zero);
+    let x = p.cast(x, DType::F32);
+    let (slope, half) = (p.float(0.01, DType::F32), p.float(0.5, DType::F32));
+    let (least, most) = (p.float(0.0, DType::F32), p.float(1.0, DType::F32));
+    let gate = p.bin(BinOp::Mul, x, slope);
+    let gate = p.bin(BinOp::Add, gate, half);
+    let gate = p.bin(BinOp::Max, gate, least);
+    let gate = p.bin(BinOp::Min, gate, most);
+    let y = p.bin(BinOp::Mul, x, gate);
+    let y = p.un(UnOp::Round, y);
+    let (y, three) = (p.cast(y, DType::I32), p.int(3, DType::I32));
+    let y = p.bin(BinOp::Add, y, three);
+    let y = p.cast(y, DType::U8);
+    p.finish(y)
+}
+
 fn samples() -> Vec<Sample> {
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let scale = |v: f32| constant(Tensor::scalar(v));
@@ -101,6 +122,11 @@ fn samples() -> Vec<Sample> {
     let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
     residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
     residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
+    let swished = |mut sample: Sample| {
+        sample.attrs = sample.attrs.with("epilogue", Attr::Program(swish()));
+        sample
+    };
+    let wide = |stride: i64| lists(&[("pads", &[2, 2, 2, 2]), ("strides", &[stride, stride])]);
     let all = vec![
         residual,
         case(depthwise(67, strided), (u, &[1, 67, 9, 8]), (u, &[67, 1, 3, 3]), true, true),
@@ -111,6 +137,10 @@ fn samples() -> Vec<Sample> {
         case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
         case(pads().with("group", Attr::Int(6)), (u, &[1, 6, 5, 5]), (s, &[6, 1, 3, 3]), true, true),
         case(Attrs::default(), (u, &[1, 24, 4, 4]), (s, &[40, 24, 1, 1]), true, false),
+        case(depthwise(72, wide(1)), (u, &[1, 72, 7, 9]), (s, &[72, 1, 5, 5]), true, true),
+        swished(case(depthwise(152, wide(2)), (u, &[2, 152, 8, 13]), (s, &[152, 1, 5, 5]), true, true)),
+        swished(case(depthwise(116, pads()), (u, &[1, 116, 5, 12]), (s, &[116, 1, 3, 3]), false, true)),
+        swished(case(pads(), (u, &[1, 5, 7, 6]), (s, &[40, 5, 3, 3]), true, true)),
     ];
     sample::and_sparse(all, &[0, 1, 5, 6, 8], 3, (0, 1))
 }

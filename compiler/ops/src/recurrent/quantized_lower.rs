@@ -4,6 +4,7 @@
 //! of A times the column sums of B; its epilogue scales them and adds the bias. A zero point of B costs the sums of A's rows.
 
 use onnxc_ir::DType;
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{Extent, OpResult};
@@ -108,7 +109,7 @@ fn epilogue(
 ) -> (ScalarProgram, Vec<Operand>) {
     let mut operands = Vec::new();
     let mut operand = |buf: BufId, dtype: DType, row: i64| {
-        operands.push(Operand { buf, dtype, start: 0, row, per_column: row == 0, finite: false });
+        operands.push(Operand { buf, dtype, start: 0, row, per_column: row == 0, values: Values::Any });
         operands.len() as u8
     };
     let mut p = ScalarProgram::default();
