@@ -50,6 +50,8 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
+    /// Weights alone may become integers.
+    pub weight_only: bool,
     /// Positions may be dropped.
     pub pruning: bool,
     /// How layers are repaired.
@@ -108,7 +110,7 @@ impl<'a> Search<'a> {
                 "the model has no layer with constant weights of known extents: there is nothing to compress".to_string(),
             ));
         }
-        let options = format!("{:?} {} {} {group}", goal.method, goal.integers, goal.pruning);
+        let options = format!("{:?} {} {} {} {group}", goal.method, goal.integers, goal.weight_only, goal.pruning);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
@@ -201,17 +203,17 @@ impl<'a> Search<'a> {
             let Some(numbers) = by_numbers.get(&kind.weights).filter(|_| self.subject.possible(layer, *kind) == *kind) else {
                 return f64::INFINITY;
             };
-            let curve = curves.iter().find(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
+            let curve = curves.iter().find(|(of, _)| of.has_curve_of(kind));
             numbers + curve.map_or(0.0, |(_, curve)| by_error * curve.at(kind.density))
         };
         Ok(self.kinds.iter().map(error).collect())
     }
 
-    /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
+    /// Errors of a layer in each form that has any, with units of each size; what is known are its moments.
     fn curves(&self, layer: &Weighted, (fit, held_out): &(Moments, Moments)) -> Curves {
         let mut kinds: Curves = Vec::new();
         for kind in &self.kinds {
-            let known = kinds.iter().any(|(of, _)| (of.form, of.weights) == (kind.form, kind.weights));
+            let known = kinds.iter().any(|(of, _)| of.has_curve_of(kind));
             if known || !kind.form.fits(layer) {
                 continue;
             }

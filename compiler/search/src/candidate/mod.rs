@@ -16,8 +16,11 @@ use crate::assemble::{Method, Subject};
 use crate::recipe::{Arrays, Layer, Weights};
 use crate::search::Goal;
 
+mod byte;
+mod bytes;
 mod float;
 mod int8;
+mod nibble;
 mod pruned;
 mod whole;
 
@@ -25,7 +28,7 @@ mod whole;
 pub static FORMS: &[&dyn Form] = &[&whole::Whole, &pruned::Pruned];
 
 /// What weights can be; the first one is what the model has.
-pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8];
+pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8, &byte::Byte, &nibble::Nibble];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -45,6 +48,11 @@ impl Pick {
     /// The whole matrix with this type of weights.
     pub fn whole(weights: Weights) -> Pick {
         Pick { weights, ..Pick::DENSE }
+    }
+
+    /// Have both the same errors before weights are rounded, at each density?
+    pub fn has_curve_of(&self, other: &Pick) -> bool {
+        self.form == other.form && numbers(self.weights).unit() == numbers(other.weights).unit()
     }
 }
 
@@ -145,6 +153,9 @@ pub trait Numbers: Sync {
 
     /// May the search use them?
     fn wanted(&self, goal: &Goal) -> bool;
+
+    /// Can this layer have them?
+    fn fits(&self, layer: &Weighted) -> bool;
 
     /// Is what weights multiply made integers too?
     fn integers(&self) -> bool;
