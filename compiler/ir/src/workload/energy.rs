@@ -121,6 +121,7 @@ mod tests {
             cpu: String::new(),
             lanes: 16,
             f32_tiles: Vec::new(),
+            table_tiles: Vec::new(),
             i8_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
@@ -143,6 +144,7 @@ mod tests {
             steps: 64,
             inner: 64,
             list: false,
+            coded: None,
             epilogue: 0,
             again: Vec::new(),
         };
