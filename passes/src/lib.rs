@@ -5,6 +5,7 @@
 
 pub mod canonicalize;
 pub mod choose;
+pub mod coded;
 pub mod compress;
 pub mod cost;
 pub mod fuse;
@@ -83,7 +84,7 @@ pub fn run_within(math: Math, phase: Phase, graph: &Graph, target: &TargetDesc) 
     if phase == Phase::Canonicalize && fold::has_weights(graph) {
         let early: Vec<Rule> = rules.iter().copied().filter(|r| r.name != fold::LATE).collect();
         let (integers, first) = stage(graph, &early);
-        let (graph, last) = stage(&integers, &rules);
+        let (graph, last) = stage(&coded::run(&integers, ops), &rules);
         let saturated = first.saturated && last.saturated;
         return (graph, Outcome { cost: (first.cost.0, last.cost.1), saturated, ..last });
     }

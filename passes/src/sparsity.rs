@@ -34,7 +34,8 @@ const SAMPLE: usize = 4096;
 
 /// Has the node constant weights with so many zeros that lists may pay, where `math` permits them?
 pub fn fits(graph: &Graph, node: &onnxc_ir::graph::Node, math: Math) -> bool {
-    weights(graph, node).is_some_and(|w| (w.dtype() != DType::F32 || math.allows(CLASS)) && has_zeros(w))
+    let floats = node.inputs.first().copied().flatten().is_some_and(|x| graph.ty(x).dtype == DType::F32);
+    weights(graph, node).is_some_and(|w| (!floats || math.allows(CLASS)) && has_zeros(w, floats))
 }
 
 /// The constant weights of a product.
@@ -94,7 +95,7 @@ fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Optio
 /// What tells weights of the same type apart where zeros are left out: a hash of the places of their zeros (Fowler, Noll, Vo), if they have enough.
 pub fn pattern(w: &Tensor) -> Option<u64> {
     let step = |hash: u64, zero: bool| (hash ^ u64::from(zero)).wrapping_mul(0x100_0000_01b3);
-    has_zeros(w).then(|| zeros(w).fold(0xcbf2_9ce4_8422_2325, step))
+    has_zeros(w, w.dtype() == DType::F32).then(|| zeros(w).fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// Of each element, whether it is zero: 128 of unsigned bytes, from which kernels take as much.
@@ -103,8 +104,9 @@ fn zeros(w: &Tensor) -> impl Iterator<Item = bool> {
     w.bytes().chunks_exact(w.dtype().bytes() as usize).map(move |element| element.iter().all(|b| *b == middle))
 }
 
-/// Are enough of some elements zero? Trained floats never are; bytes are without being left out, where they are small.
-fn has_zeros(w: &Tensor) -> bool {
+/// Are enough of some elements zero? Trained floats never are; bytes are without being left out, where they are small, of those beside operands of `floats`
+/// fewer: what the others multiply was rounded too, and their lists pay later.
+fn has_zeros(w: &Tensor, floats: bool) -> bool {
     let size = w.dtype().bytes() as usize;
     let n = w.bytes().len() / size.max(1);
     if n == 0 || !matches!(w.dtype(), DType::F32 | DType::I8 | DType::U8) {
@@ -113,5 +115,10 @@ fn has_zeros(w: &Tensor) -> bool {
     // An odd stride, so that all channels and positions are seen.
     let step = (n / SAMPLE.min(n)) | 1;
     let seen = n.div_ceil(step);
-    zeros(w).step_by(step).filter(|zero| *zero).count() * if size == 1 { 3 } else { 16 } >= seen
+    let share = match (size, floats) {
+        (1, false) => 3,
+        (1, true) => 6,
+        _ => 16,
+    };
+    zeros(w).step_by(step).filter(|zero| *zero).count() * share >= seen
 }

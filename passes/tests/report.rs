@@ -12,6 +12,7 @@ fn machine() -> TargetDesc {
         cpu: "any".into(),
         lanes: 8,
         f32_tiles: vec![(4, 8)],
+        table_tiles: vec![(4, 8)],
         i8_tiles: vec![(4, 8)],
         i8_unsigned_a: true,
         depthwise_columns: 0,

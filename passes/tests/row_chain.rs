@@ -17,6 +17,7 @@ fn machine() -> TargetDesc {
         cpu: "any".into(),
         lanes: 16,
         f32_tiles: vec![(14, 32), (28, 16)],
+        table_tiles: vec![(14, 32), (28, 16)],
         i8_tiles: vec![(14, 32)],
         i8_unsigned_a: true,
         depthwise_columns: 0,

@@ -4,6 +4,7 @@
 //! carries its constants behind its last instruction. `r11` and `k1` are scratch inside one operation; `k2` holds the tail mask, `k3` the
 //! mask of a constant number of lanes.
 
+mod coded;
 mod columns;
 pub(crate) mod entry;
 mod memory;
@@ -19,7 +20,7 @@ use onnxc_ir::scalar::BinOp;
 
 use self::memory::any_ymm;
 use crate::cpu::Isa;
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn, alloc_many};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Table, Ty, V, VUn, alloc_many};
 use crate::error::Error;
 
 /// See the module.
@@ -408,6 +409,18 @@ impl Emitter for Asm {
 
     fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         self.emit_load(d, dtype, at, lanes)
+    }
+
+    fn load_numbers(&mut self, d: V, at: Mem, n: u32) -> Result<(), Error> {
+        self.emit_load_numbers(d, at, n)
+    }
+
+    fn load_table(&mut self, from: P) -> Result<Table, Error> {
+        self.emit_load_table(from)
+    }
+
+    fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error> {
+        self.emit_look_up(d, table, at, nibble)
     }
 
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error> {

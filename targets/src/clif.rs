@@ -3,6 +3,7 @@
 //! Registers are variables of the function builder, so loops and branches need nothing special; Cranelift allocates machine registers.
 
 mod arithmetic;
+mod coded;
 mod memory;
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -15,7 +16,7 @@ use onnxc_ir::scalar::BinOp;
 use target_lexicon::Architecture;
 
 use crate::cpu::{Isa, Target};
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Ty, V, VUn};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Table, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -375,6 +376,18 @@ impl Emitter for Clif<'_> {
 
     fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
         self.emit_load(d, dtype, at, lanes)
+    }
+
+    fn load_numbers(&mut self, d: V, at: Mem, _: u32) -> Result<(), Error> {
+        self.emit_load_numbers(d, at)
+    }
+
+    fn load_table(&mut self, from: P) -> Result<Table, Error> {
+        self.emit_load_table(from)
+    }
+
+    fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error> {
+        self.emit_look_up(d, table, at, nibble)
     }
 
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error> {

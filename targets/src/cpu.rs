@@ -305,6 +305,16 @@ fn vector_isa(arch: Architecture, on: &BTreeSet<&'static str>) -> Isa {
     }
 }
 
+/// Registers of a tile: accumulators, B, one element of A.
+fn registers((mr, nr): (u32, u32), lanes: u32) -> u32 {
+    (mr + 1) * nr / lanes + 1
+}
+
+/// Vector registers.
+fn available(vectors: Isa) -> u32 {
+    if vectors == Isa::Avx2 { 16 } else { 32 }
+}
+
 /// Tiles and caches. A tile of mr x nr needs `mr * nr / lanes` accumulators, `nr / lanes` registers for B and at least one for A.
 fn desc(
     triple: &str,
@@ -337,6 +347,7 @@ fn desc(
         cpu: if cpu.trim().is_empty() { arch.cpus[0].0.to_string() } else { cpu.trim().to_string() },
         lanes,
         f32_tiles: tiles.to_vec(),
+        table_tiles: tiles.iter().copied().filter(|tile| registers(*tile, lanes) < available(vectors)).collect(),
         i8_tiles: i8_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         depthwise_columns: match vectors {

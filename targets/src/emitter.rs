@@ -60,6 +60,15 @@ pub(crate) struct Bytes {
     pub table: Option<[u8; 256]>,
 }
 
+/// A table of 16 signed bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Table {
+    /// In a register, in a form of the emitter.
+    Register(V),
+    /// In memory.
+    Memory(P),
+}
+
 /// Operations with one operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VUn {
@@ -137,6 +146,12 @@ pub(crate) trait Emitter {
 
     /// Loads neighbours, widened to 32 bits; bool bytes become masks.
     fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error>;
+    /// Loads neighbouring signed bytes as f32, in the first `n` lanes at least. A byte of each lane can be read.
+    fn load_numbers(&mut self, d: V, at: Mem, n: u32) -> Result<(), Error>;
+    /// The 16 signed bytes from a pointer on, for `look_up`. The pointer is the emitter's from then on.
+    fn load_table(&mut self, from: P) -> Result<Table, Error>;
+    /// Neighbouring elements of the table as f32: in each lane the one whose number is in the four bits from bit `4 * nibble` on of its word in memory.
+    fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error>;
     /// Loads one element into all lanes.
     fn splat(&mut self, d: V, dtype: DType, at: Mem) -> Result<(), Error>;
     /// Stores neighbours. Integers must be in the range of `dtype`.

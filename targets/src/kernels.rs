@@ -36,7 +36,8 @@ pub fn compile_kernel(kernel: &Kernel, target: &Target) -> Result<KernelCode, Er
 fn n_args(kernel: &Kernel) -> usize {
     match kernel {
         Kernel::Tile(k) => {
-            let pointers = 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.ahead > 0) + usize::from(k.list);
+            let own = 3 + usize::from(k.bias) + k.operands.len();
+            let pointers = own + usize::from(k.ahead > 0) + usize::from(k.has_table()) + usize::from(k.list);
             pointers + usize::from(k.open_k || k.list)
         }
         Kernel::Depthwise(k) => 4 + k.bias as usize + k.operands.len(),

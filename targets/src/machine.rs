@@ -16,6 +16,7 @@ const AVX512: Machine = Machine {
     dot: 0.9,
     splat: 0.2,
     panel: 0.05,
+    decode: [2.5, 2.5],
     tile: (0.5, 1.0),
     list: (0.3, 0.0),
     inner: 1.0,
@@ -43,6 +44,7 @@ const AVX2: Machine = Machine {
     tile: (0.5, 2.0),
     splat: 0.0,
     panel: 0.0,
+    decode: [1.0, 2.5],
     // Addresses and spreads take the slots of loads, of which there are fewer than multiplications in wide tiles only.
     list: (0.5, 0.2),
     call: 30.0,
@@ -70,6 +72,7 @@ const SCALAR: Machine = Machine {
     dot: 8.0,
     splat: 0.5,
     panel: 0.5,
+    decode: [1.0, 3.0],
     tile: (0.5, 2.0),
     depthwise: [2.0, 2.0, 2.0],
     epilogue: 1.0,

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::TileKernel;
+use onnxc_ir::kernel::{NUMBERS, TileKernel};
 
-use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Table, Ty, V, alloc_many};
 use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
@@ -44,6 +44,8 @@ struct Tile<'k> {
     /// Vectors of B per step, and those that have columns to be written.
     nv: i64,
     used: i64,
+    /// The table that B has numbers of.
+    table: Option<Table>,
 }
 
 /// Registers that `careful` code leaves to the epilogue.
@@ -52,9 +54,13 @@ const SPARE: usize = 5;
 /// Emits the tile. `careful` code uses fewer registers: it handles a few rows after another, and the epilogue reads the accumulators back from C
 /// where it can.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result<(), Error> {
-    let t = check(e, k)?;
+    let mut t = check(e, k)?;
     let program = crate::epilogue::prepare(&k.epilogue, &k.operands, k.c_dtype, e);
     let (a, b, c) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
+    if k.has_table() {
+        let table = e.arg(t.behind_operands() + usize::from(k.ahead > 0))?;
+        t.table = Some(e.load_table(table)?);
+    }
     let rows = i64::from(k.mr);
     if !careful {
         return t.rows(e, &program, (a, b, c), 0..rows, false);
@@ -75,7 +81,7 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
 
 fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
     let (int8, a_unsigned) = match (k.a_dtype, k.b_dtype) {
-        (DType::F32, DType::F32) => (false, false),
+        (DType::F32, DType::F32 | DType::I8 | DType::U4) => (false, false),
         (DType::U8, DType::I8) => (true, true),
         (DType::I8, DType::I8) => (true, false),
         (a, b) => return Err(Error::Unsupported(format!("tiles of {a} by {b}"))),
@@ -85,20 +91,44 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
         return Err(Error::Internal(format!("tile {}x{} with {} columns on {lanes} lanes", k.mr, k.nr, k.cols)));
     }
     let used = i64::from(k.cols.div_ceil(e.lanes()));
-    Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used })
+    Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used, table: None })
 }
 
-/// Steps of a loop of so many that are emitted behind each other.
-fn unrolled(count: u32) -> u32 {
-    if count <= 2 * UNROLL { count } else { UNROLL }
-}
-
-/// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count.
+/// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count, and numbers have none that is open.
 fn k_is_wrong(k: &TileKernel) -> bool {
-    k.open_k && (k.nest.len() != 1 || k.list)
+    k.open_k && (k.nest.len() != 1 || k.list || k.has_table())
 }
 
 impl Tile<'_> {
+    /// Number of the argument behind those of the epilogue.
+    fn behind_operands(&self) -> usize {
+        3 + usize::from(self.k.bias) + self.k.operands.len()
+    }
+
+    /// Steps of k that are emitted behind each other in loops of unknown and of great length: all of a word of numbers.
+    fn unroll(&self) -> u32 {
+        if self.k.has_table() { NUMBERS as u32 } else { UNROLL }
+    }
+
+    /// Steps of a loop of so many that are emitted behind each other.
+    fn unrolled(&self, count: u32) -> u32 {
+        if count <= 2 * self.unroll() { count } else { self.unroll() }
+    }
+
+    /// Where step `u` behind the place of a pointer is in B: bytes, and which of the numbers of a word.
+    fn b_at(&self, u: i64) -> (i64, u32) {
+        if self.k.has_table() {
+            let word = u / NUMBERS as i64;
+            return (self.b_bytes(word * NUMBERS as i64), (u % NUMBERS as i64) as u32);
+        }
+        (self.b_bytes(u), 0)
+    }
+
+    /// Bytes of B in so many steps.
+    fn b_bytes(&self, steps: i64) -> i64 {
+        self.k.b_bytes(steps as u64) as i64
+    }
+
     /// Some rows of the tile. `a` points at the first of them; `a` and `b` are given back.
     fn rows(
         &self,
@@ -185,9 +215,13 @@ impl Tile<'_> {
     /// Loops without rounds of one and with neighbouring levels joined where that changes no address.
     fn nest(&self) -> Vec<(u32, i64)> {
         let mut nest: Vec<(u32, i64)> = Vec::new();
-        for &(count, step) in self.k.nest.iter().filter(|l| l.0 != 1) {
+        // Words of numbers are those of the innermost loop, whatever its length is.
+        let inner = if self.k.has_table() { self.k.nest.len() } else { 0 };
+        for &(count, step) in self.k.nest.iter().enumerate().filter(|(n, l)| l.0 != 1 || n + 1 == inner).map(|(_, l)| l) {
             match nest.last_mut() {
-                Some(last) if !self.k.open_k && last.1 == i64::from(count) * step => *last = (last.0 * count, step),
+                Some(last) if !self.k.open_k && !self.k.has_table() && last.1 == i64::from(count) * step => {
+                    *last = (last.0 * count, step)
+                }
                 _ => nest.push((count, step)),
             }
         }
@@ -236,7 +270,7 @@ impl Tile<'_> {
             open.push((e.repeat(u64::from(level.0))?, level.1));
         }
         let outer_rounds: i64 = outer.iter().map(|l| i64::from(l.0)).product();
-        let ahead = if through_c { None } else { self.ahead(e, outer_rounds * i64::from(inner.0 / unrolled(inner.0)))? };
+        let ahead = if through_c { None } else { self.ahead(e, outer_rounds * i64::from(inner.0 / self.unrolled(inner.0)))? };
         self.inner(e, acc, (a, b), regs, *inner, ahead)?;
         let mut done = i64::from(inner.0) * inner.1;
         for ((loop_, step), (count, _)) in open.into_iter().zip(outer).rev() {
@@ -252,26 +286,36 @@ impl Tile<'_> {
 
     /// The steps of a list, as many as the argument behind it says.
     fn listed(&self, e: &mut dyn Emitter, acc: &[V], (a, b): (P, P), regs: (&[V], &[V]), through_c: bool) -> Result<(), Error> {
-        let b_step = self.nv * self.lanes * 4;
-        let place = 3 + usize::from(self.k.bias) + self.k.operands.len() + usize::from(self.k.ahead > 0);
+        let place = self.behind_operands() + usize::from(self.k.ahead > 0) + usize::from(self.k.has_table());
         let (given, count) = (e.arg(place)?, e.arg(place + 1)?);
         // Other rows go through the list again.
         let (list, count) = if through_c { (e.copy_ptr(given)?, e.copy_ptr(count)?) } else { (given, count) };
         let ahead = if through_c { None } else { self.ahead(e, 1)? };
-        for at_once in [UNROLL, 1] {
+        let step = |e: &mut dyn Emitter, u: i64| {
+            let place = e.displaced(a, Mem { base: list, disp: 4 * u })?;
+            self.step(e, acc, (place, 0), (b, self.b_at(u)), regs)?;
+            e.free_ptr(place);
+            Ok::<_, Error>(())
+        };
+        let several = self.unroll();
+        for at_once in if self.k.has_table() { vec![several] } else { vec![several, 1] } {
             let open = e.while_at_least(count, at_once)?;
-            if let (Some((p, lines)), UNROLL) = (ahead, at_once) {
+            if let Some((p, lines)) = ahead.filter(|_| at_once == several) {
+                let lines = lines * i64::from(several / UNROLL);
                 (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
                 e.advance(p, lines * LINE)?;
             }
-            for u in 0..i64::from(at_once) {
-                let place = e.displaced(a, Mem { base: list, disp: 4 * u })?;
-                self.step(e, acc, (place, 0), (b, u * b_step), regs)?;
-                e.free_ptr(place);
-            }
+            (0..i64::from(at_once)).try_for_each(|u| step(e, u))?;
             e.advance(list, 4 * i64::from(at_once))?;
-            e.advance(b, i64::from(at_once) * b_step)?;
+            e.advance(b, self.b_bytes(i64::from(at_once)))?;
             e.end(open)?;
+        }
+        // The last word has fewer numbers.
+        for u in 0..if self.k.has_table() { NUMBERS as i64 - 1 } else { 0 } {
+            let open = e.if_some(count)?;
+            step(e, u)?;
+            e.end(open)?;
+            e.advance(count, -1)?;
         }
         e.free_ptr(list);
         e.free_ptr(count);
@@ -286,8 +330,7 @@ impl Tile<'_> {
         if self.k.ahead == 0 {
             return Ok(None);
         }
-        let last = 3 + usize::from(self.k.bias) + self.k.operands.len();
-        Ok(Some((e.arg(last)?, (i64::from(self.k.ahead) + rounds - 1) / rounds)))
+        Ok(Some((e.arg(self.behind_operands())?, (i64::from(self.k.ahead) + rounds - 1) / rounds)))
     }
 
     /// The innermost loop; advances both pointers past it.
@@ -300,19 +343,18 @@ impl Tile<'_> {
         (count, step): (u32, i64),
         ahead: Option<(P, i64)>,
     ) -> Result<(), Error> {
-        let b_step = self.nv * self.lanes * 4;
         if self.k.open_k {
-            return self.open_inner(e, acc, (a, step), (b, b_step), regs);
+            return self.open_inner(e, acc, (a, step), b, regs);
         }
-        let unroll = unrolled(count);
+        let unroll = self.unrolled(count);
         let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
             e.advance(a, i64::from(n) * step)?;
-            e.advance(b, i64::from(n) * b_step)
+            e.advance(b, self.b_bytes(i64::from(n)))
         };
         let rounds = count / unroll;
         let open = if rounds > 1 { Some(e.repeat(u64::from(rounds))?) } else { None };
-        for u in 0..unroll {
-            self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
+        for u in (0..unroll).map(i64::from) {
+            self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
         }
         if let Some((p, lines)) = ahead {
             (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
@@ -323,30 +365,23 @@ impl Tile<'_> {
             e.end(open)?;
         }
         let rest = count % unroll;
-        for u in 0..rest {
-            self.step(e, acc, (a, i64::from(u) * step), (b, i64::from(u) * b_step), regs)?;
+        for u in (0..rest).map(i64::from) {
+            self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
         }
         advance(e, rest)
     }
 
     /// The innermost loop of a nest whose count is the argument behind the pointers.
-    fn open_inner(
-        &self,
-        e: &mut dyn Emitter,
-        acc: &[V],
-        (a, step): (P, i64),
-        (b, b_step): (P, i64),
-        regs: (&[V], &[V]),
-    ) -> Result<(), Error> {
-        let given = e.arg(3 + usize::from(self.k.bias) + self.k.operands.len() + usize::from(self.k.ahead > 0))?;
+    fn open_inner(&self, e: &mut dyn Emitter, acc: &[V], (a, step): (P, i64), b: P, regs: (&[V], &[V])) -> Result<(), Error> {
+        let given = e.arg(self.behind_operands() + usize::from(self.k.ahead > 0))?;
         let count = e.copy_ptr(given)?;
         for at_once in [UNROLL, 1] {
             let open = e.while_at_least(count, at_once)?;
             for u in 0..i64::from(at_once) {
-                self.step(e, acc, (a, u * step), (b, u * b_step), regs)?;
+                self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
             }
             e.advance(a, i64::from(at_once) * step)?;
-            e.advance(b, i64::from(at_once) * b_step)?;
+            e.advance(b, self.b_bytes(i64::from(at_once)))?;
             e.end(open)?;
         }
         e.free_ptr(count);
@@ -358,23 +393,28 @@ impl Tile<'_> {
         e: &mut dyn Emitter,
         acc: &[V],
         (a, a_at): (P, i64),
-        (b, b_at): (P, i64),
+        (b, (b_at, nibble)): (P, (i64, u32)),
         (a_regs, b_regs): (&[V], &[V]),
     ) -> Result<(), Error> {
         let used = self.used as usize;
         let parts = b_regs.len() / used;
-        let vector = self.lanes * 4;
+        let vector = self.lanes * if self.k.b_dtype == DType::I8 && !self.int8 { 1 } else { 4 };
         for j in 0..used {
             let at = Mem { base: b, disp: b_at + j as i64 * vector };
             if self.int8 {
                 e.dot_load_b(&b_regs[j * parts..][..parts], at, self.a_unsigned)?;
+            } else if let Some(table) = self.table {
+                e.look_up(b_regs[j], table, at, nibble)?;
+            } else if self.k.is_coded() {
+                e.load_numbers(b_regs[j], at, self.columns(j))?;
             } else {
                 // Panels are padded: half a vector can always be read.
                 let half = self.columns(j) as i64 * 2 <= self.lanes && self.lanes == 16;
                 e.load(b_regs[j], DType::F32, at, if half { Lanes::First(8) } else { Lanes::All })?;
             }
         }
-        for at in (b_at..b_at + self.nv * vector).filter(|at| at % LINE == 0) {
+        // Words come once for all of their numbers.
+        for at in (b_at..b_at + self.nv * vector).filter(|at| at % LINE == 0 && nibble == 0) {
             e.prefetch(Mem { base: b, disp: at + PREFETCH }, false)?;
         }
         let sets = a_regs.len() / parts;

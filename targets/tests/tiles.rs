@@ -3,11 +3,20 @@
 mod support;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel, Values};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
+use onnxc_ir::target::TargetDesc;
 use onnxc_targets::compile_kernel;
 use support::{Arg, Case, Random, machines};
+
+/// Types of B with A of f32.
+const FLOATS: [DType; 3] = [DType::F32, DType::I8, DType::U4];
+
+/// The tiles of floats by such a B.
+fn tiles(t: &TargetDesc, b: DType) -> &[(u32, u32)] {
+    if b == DType::U4 { &t.table_tiles } else { &t.f32_tiles }
+}
 
 /// The program that is only its operand.
 fn identity(dtype: DType) -> ScalarProgram {
@@ -155,6 +164,38 @@ fn kept(step: usize) -> bool {
     (7 * step + 3) % 5 < 3
 }
 
+/// How B is kept.
+struct B<'k> {
+    kernel: &'k TileKernel,
+    at: usize,
+    table: usize,
+    /// Steps of the innermost loop.
+    run: usize,
+}
+
+impl B<'_> {
+    fn bytes(kernel: &TileKernel, run: usize, steps: usize) -> usize {
+        kernel.b_bytes(run as u64) as usize * steps.checked_div(run).unwrap_or(0)
+    }
+
+    /// Element `q` of a step and column, of four where these are integers.
+    fn get(&self, image: &[u8], step: usize, column: usize, q: usize) -> Scalar {
+        let (k, nr) = (self.kernel, self.kernel.nr as usize);
+        if k.has_table() {
+            let numbers = NUMBERS as usize;
+            let word = step / self.run * self.run.div_ceil(numbers) + step % self.run / numbers;
+            let at = self.at + 4 * (word * nr + column);
+            let word = u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
+            let number = word >> (4 * (step % self.run % numbers)) & 15;
+            return Scalar::F(f64::from(image[self.table + number as usize] as i8));
+        }
+        match read(image, self.at + if k.is_coded() { 1 } else { 4 } * (step * nr + column) + q, k.b_dtype) {
+            Scalar::I(v) if k.is_coded() => Scalar::F(v as f64),
+            value => value,
+        }
+    }
+}
+
 /// Appends `bytes` at the next multiple of 64, behind a gap that must stay as it is, and gives their place.
 fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
     image.resize((image.len() + 64).next_multiple_of(64), 0xA5);
@@ -191,7 +232,10 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
     let mut image = Vec::new();
     let per_word = if int8 { 4 } else { 1 };
     let a = place(&mut image, &random((reach as usize).div_ceil(4) * per_word, k.a_dtype));
-    let b = place(&mut image, &random(steps.len() * k.nr as usize * per_word, k.b_dtype));
+    let run = if k.list { steps.len() } else { k.nest.last().unwrap().0 as usize };
+    let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
+    let b =
+        place(&mut image, &random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type));
     let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;
     let before = if k.accumulate { random(c_bytes / 4, acc_type) } else { vec![0x5A; c_bytes] };
     let c = place(&mut image, &before);
@@ -211,11 +255,16 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
         // Nothing is there.
         args.push(Arg::Ptr(1 << 40));
     }
+    let table = place(&mut image, &random(16, DType::I8));
+    if k.has_table() {
+        args.push(Arg::Ptr(table));
+    }
     if k.list {
         let list: Vec<u8> = steps.iter().flat_map(|step| (offset(*step) as i32).to_le_bytes()).collect();
         args.extend([Arg::Ptr(place(&mut image, &list)), Arg::Int(steps.len() as i64)]);
     }
     place(&mut image, &[]);
+    let weights = B { kernel: k, at: b, table, run };
     let mut want = image.clone();
     let program = math::expand(&k.epilogue);
     for i in 0..k.mr as usize {
@@ -229,9 +278,8 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
             };
             for (n, step) in steps.iter().enumerate() {
                 let (step, a_at) = (n, (a + i * k.a_row as usize) as i64 + offset(*step));
-                let b_at = b + 4 * (step * k.nr as usize + j);
                 for q in 0..per_word {
-                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), read(&image, b_at + q, k.b_dtype));
+                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), weights.get(&image, step, j, q));
                     acc = match acc {
                         Scalar::I(s) => Scalar::I((s as i32).wrapping_add((x.i() * y.i()) as i32).into()),
                         Scalar::F(s) => Scalar::F(s + x.f() * y.f()),
@@ -263,7 +311,9 @@ fn compare(machine: &str, name: &str, kernel: &TileKernel, c: std::ops::Range<us
     for at in c.clone().step_by(4).filter(|at| at + 4 <= c.end) {
         let (w, g) = (read(want, at, DType::F32).f(), read(got, at, DType::F32).f());
         let pad = want[at..at + 4] == [0x5A; 4];
-        let near = (w - g).abs() <= 1e-5 * (1.0 + w.abs());
+        // Coded weights are numbers up to 128, and so are the terms of a sum.
+        let terms = if kernel.is_coded() { 128.0 } else { 1.0 };
+        let near = (w - g).abs() <= 1e-5 * (terms + w.abs());
         assert!(if pad { want[at..at + 4] == got[at..at + 4] } else { near }, "{w} but {g} at {}: {}", at - c.start, context());
     }
 }
@@ -292,12 +342,33 @@ fn run(cases: &dyn Fn(&onnxc_ir::target::TargetDesc) -> Vec<(String, TileKernel)
 fn every_row_count_and_column_tail() {
     run(&|t| {
         let mut all = Vec::new();
-        for &(mr, nr) in &t.f32_tiles {
-            for rows in 1..=mr {
-                all.push((format!("rows {rows}"), tile(DType::F32, DType::F32, rows, nr, nr, 9)));
+        for b in FLOATS {
+            for &(mr, nr) in tiles(t, b) {
+                for rows in 1..=mr {
+                    all.push((format!("rows {rows}"), tile(DType::F32, b, rows, nr, nr, 9)));
+                }
+                for cols in 1..=nr {
+                    all.push((format!("columns {cols}"), tile(DType::F32, b, mr.min(3), nr, cols, 5)));
+                }
             }
-            for cols in 1..=nr {
-                all.push((format!("columns {cols}"), tile(DType::F32, DType::F32, mr.min(3), nr, cols, 5)));
+        }
+        all
+    });
+}
+
+/// Every length of a loop around those that are unrolled, and words that are filled in part inside of other loops.
+#[test]
+fn coded_weights_of_every_depth() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for b in [DType::I8, DType::U4] {
+            for &(mr, nr) in tiles(t, b) {
+                for depth in 1..=35 {
+                    all.push((format!("depth {depth}"), tile(DType::F32, b, mr.min(2), nr, nr, depth)));
+                }
+                let nest = vec![(2, 400), (3, 100), (11, 4)];
+                all.push(("words in part".to_string(), TileKernel { nest, ..tile(DType::F32, b, mr, nr, nr, 1) }));
+                all.push(("thousands".to_string(), tile(DType::F32, b, 1, nr, nr, 1003)));
             }
         }
         all
@@ -316,10 +387,11 @@ fn nests_walk_a_in_place() {
             vec![(2, 1000), (1, 5), (16, 4)],
             vec![(2, -40 + 80), (3, 0), (4, 4)],
         ];
-        nests
-            .into_iter()
-            .map(|nest| ("nest".to_string(), TileKernel { nest, a_row: 12, ..tile(DType::F32, DType::F32, mr, nr, nr, 1) }))
-            .collect()
+        let of = |b: DType| {
+            let nests = nests.clone().into_iter();
+            nests.map(move |nest| ("nest".to_string(), TileKernel { nest, a_row: 12, ..tile(DType::F32, b, mr, nr, nr, 1) }))
+        };
+        FLOATS.into_iter().flat_map(of).collect()
     });
 }
 
@@ -327,10 +399,10 @@ fn nests_walk_a_in_place() {
 fn epilogues_bias_and_accumulation() {
     run(&|t| {
         let mut all = Vec::new();
-        for &(mr, nr) in &t.f32_tiles {
+        for (b, &(mr, nr)) in FLOATS.iter().flat_map(|b| tiles(t, *b).iter().map(move |tile| (*b, tile))) {
             let lanes = t.lanes;
             for (rows, cols) in [(mr, nr), (1, nr), (mr, nr - lanes.min(nr - 1) / 2)] {
-                let base = tile(DType::F32, DType::F32, rows, nr, cols, 6);
+                let base = tile(DType::F32, b, rows, nr, cols, 6);
                 let operands = vec![
                     EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, values: Values::Any },
                     EpilogueOperand { dtype: DType::F32, row: 4, per_column: false, values: Values::Any },
@@ -446,7 +518,9 @@ fn lists_leave_steps_out() {
                 all.push(("requantise".to_string(), TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base }));
             }
         };
-        t.f32_tiles.iter().for_each(|tile| add(DType::F32, DType::F32, *tile));
+        for b in FLOATS {
+            tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile));
+        }
         for a in [DType::U8, DType::I8] {
             t.i8_tiles.iter().for_each(|tile| add(a, DType::I8, *tile));
         }

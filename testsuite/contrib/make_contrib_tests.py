@@ -454,7 +454,7 @@ def _(c, zero, bias, columns):
 
 
 @many("matmul_nbits", {"4": (4, 0, 0, 32, 16), "4_zero": (4, 1, 0, 80, 32), "4_bias": (4, 1, 1, 32, 16), "8": (8, 0, 0, 64, 32), "8_zero": (8, 1, 0, 96, 32),
-                       "4_float_zero": (4, 2, 0, 64, 32)})
+                       "4_float_zero": (4, 2, 0, 64, 32), "4_column": (4, 1, 1, 32, 32), "8_column": (8, 0, 0, 50, 64)})
 def _(c, bits, zero, bias, k, block):
     n, blocks = 5, -(-k // block)
     inputs = [c.data(c.f32(3, k)), c.const(c.ints(np.uint8, n, blocks, block * bits // 8)), c.const(c.f32(n * blocks, low=0.01, high=0.1))]

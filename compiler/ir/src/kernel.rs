@@ -15,17 +15,22 @@ pub enum Kernel {
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
 ///
 /// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand, then one where lines are fetched if
-/// `ahead` is not 0, then that of the list if `list`; no integers, unless `open_k` or `list`.
+/// `ahead` is not 0, then that of the table if B is numbers, then that of the list if `list`; no integers, unless `open_k` or `list`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
 /// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
 /// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
 /// columns are written (masked tail), and the columns of epilogue operands and bias beyond `cols` are never read.
 ///
+/// B may be coded while A is f32: signed bytes (`b_dtype` i8, a byte for each element, packed like floats), or numbers of four bits (u4) of elements of a
+/// table of 16 signed bytes, whose pointer follows that of `ahead`. Eight steps of the innermost loop share words of 32 bits then, one for each column, with
+/// the first step in the lowest bits; a loop whose count is no multiple of eight ends in words that are filled in part. The kernel makes floats of them as
+/// it loads them.
+///
 /// With a `list` the steps of k are some of those of the nest: each has an i32 in the list, the byte offset from `a`, and the integer says how many there
 /// are. What the others would multiply is not in B.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TileKernel {
-    /// f32 * f32 -> f32, or u8 * s8 -> i32, or s8 * s8 -> i32: types of A and B.
+    /// f32 * f32 -> f32 (B may be coded), or u8 * s8 -> i32, or s8 * s8 -> i32: types of A and B.
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
@@ -58,6 +63,36 @@ pub struct TileKernel {
     /// Lines of 64 bytes from the last pointer on that are brought near during the k loop, for tiles to come: a part of the next panel of B. The memory
     /// is not read, and need not be there. With a list so many for each four of its steps.
     pub ahead: u32,
+}
+
+/// Steps of k whose numbers share a word.
+pub const NUMBERS: u64 = 8;
+
+impl TileKernel {
+    /// Is what the tile multiplies integers?
+    pub fn is_integer(&self) -> bool {
+        self.a_dtype != DType::F32
+    }
+
+    /// Is B kept in a narrower form than it is multiplied in?
+    pub fn is_coded(&self) -> bool {
+        !self.is_integer() && self.b_dtype != DType::F32
+    }
+
+    /// Does B have numbers of elements of a table?
+    pub fn has_table(&self) -> bool {
+        self.b_dtype == DType::U4
+    }
+
+    /// Bytes of B in so many steps of the innermost loop that follow each other.
+    pub fn b_bytes(&self, steps: u64) -> u64 {
+        let (steps, each) = match (self.is_coded(), self.has_table()) {
+            (true, true) => (steps.div_ceil(NUMBERS), 4),
+            (true, false) => (steps, 1),
+            _ => (steps, 4),
+        };
+        steps.saturating_mul(each * u64::from(self.nr))
+    }
 }
 
 /// How an epilogue operand is indexed.

@@ -11,6 +11,8 @@ pub struct TargetDesc {
     pub lanes: u32,
     /// Tiles for f32 matmul and convolution, best first: (mr, nr).
     pub f32_tiles: Vec<(u32, u32)>,
+    /// Those of them that leave a register for a table.
+    pub table_tiles: Vec<(u32, u32)>,
     /// Tiles for int8.
     pub i8_tiles: Vec<(u32, u32)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
@@ -56,6 +58,8 @@ pub struct Machine {
     pub splat: f64,
     /// A vector of B that a tile loads.
     pub panel: f64,
+    /// Such a vector becomes floats as it is loaded: from bytes, from numbers of a table's elements.
+    pub decode: [f64; 2],
     /// What the choice of a tile counts for a row and for a vector of B, in multiplications of a vector: what they take in a step of k, and their part of
     /// what is read again for other tiles.
     pub tile: (f64, f64),

@@ -160,8 +160,9 @@ impl Subject<'_> {
 
     /// What this layer can be of a kind of candidate.
     pub fn possible(&self, layer: &Weighted, pick: Pick) -> Pick {
-        let known = !candidate::numbers(pick.weights).integers() || self.ranges.contains_key(&layer.x(&self.graph));
-        let weights = if known { pick.weights } else { Weights::F32 };
+        let numbers = candidate::numbers(pick.weights);
+        let known = !numbers.integers() || self.ranges.contains_key(&layer.x(&self.graph));
+        let weights = if known && numbers.fits(layer) { pick.weights } else { Weights::F32 };
         if pick.form.fits(layer) { Pick { weights, ..pick } } else { Pick::whole(weights) }
     }
 

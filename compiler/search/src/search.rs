@@ -50,6 +50,8 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
+    /// Weights alone may become integers.
+    pub weight_only: bool,
     /// Positions may be dropped.
     pub pruning: bool,
     /// Layers with little between them may take the place of one.
@@ -110,7 +112,8 @@ impl<'a> Search<'a> {
                 "the model has no layer with constant weights of known extents: there is nothing to compress".to_string(),
             ));
         }
-        let options = format!("{:?} {} {} {} {group}", goal.method, goal.integers, goal.pruning, goal.low_rank);
+        let (integers, alone, pruning, low_rank) = (goal.integers, goal.weight_only, goal.pruning, goal.low_rank);
+        let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group}", goal.method);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {

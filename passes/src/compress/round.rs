@@ -4,13 +4,16 @@
 //! after another, and those that are not rounded yet make up for the error, along the columns of the Cholesky factor of the inverse of H. The
 //! order is that of falling H_pp (the paper's later "act order"), updates are applied in blocks (§3, step 2). A scale per output is then fitted
 //! again in closed form, and an output for which rounding to nearest is better keeps that: the sweep is greedy, so it can be.
+//!
+//! Instead of all integers of a range the weights of a layer may become those of a table of 16, which k-means finds ([`super::codebook`]); the sweep goes
+//! over them in the same way.
 
 use std::ops::Range;
 
 use faer::{Mat, MatRef};
 
 use super::moments::{self, Centred, Moments};
-use super::{Matrix, Shape, linalg, prune};
+use super::{Matrix, Shape, codebook, linalg, prune};
 
 /// How scales are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +57,10 @@ pub struct Rounded {
     pub error: f64,
 }
 
+/// Entries of a table, whose numbers have four bits.
+const ENTRIES: usize = 16;
+/// Weights of which a table is made, if there are more.
+const CLUSTERED: usize = 1 << 16;
 /// Damping of H, relative to the mean of its diagonal (GPTQ, §4).
 const DAMPING: f64 = 1e-2;
 /// Positions whose updates wait for those after the block.
@@ -64,7 +71,53 @@ const SEARCH: (f64, usize) = (0.4, 60);
 /// Rounds the weights of a layer. Where `kept` names the positions that a mask has left to each group, the others stay zero.
 pub fn round(w: &Matrix, h: &Moments, grid: &Grid, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
     assert!((2..=8).contains(&grid.bits) && grid.block != Some(0), "internal: compress: no such integers");
-    let layer = Layer { w, grid, fed: Centred::imitating(w, h), scales: scales(w, h, grid) };
+    let levels = Levels::Range(largest(grid));
+    finish(&Layer { w, block: grid.block, levels, fed: Centred::imitating(w, h), scales: scales(w, h, grid) }, kept, how)
+}
+
+/// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
+pub fn round_to_table(w: &Matrix, h: &Moments, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
+    let grid = Grid { bits: 8, block: None, range: WeightRange::MinMax };
+    let scales = scales(w, h, &grid);
+    let levels = Levels::Table(table(w, &scales, &importance(h)));
+    finish(&Layer { w, block: None, levels, fed: Centred::imitating(w, h), scales }, kept, how)
+}
+
+/// Rounds the weights of a layer to 16 signed bytes, with a scale for each output, when nothing is known of what they multiply: values and scales.
+pub fn nearest_in_table(w: &Matrix) -> (Vec<i8>, Vec<f32>) {
+    let grid = Grid { bits: 8, block: None, range: WeightRange::MinMax };
+    let alike = vec![1.0; w.k];
+    let scales: Vec<f32> = w.values.chunks(w.k.max(1)).map(|row| scale(row, &alike, &grid)).collect();
+    let levels = Levels::Table(table(w, &scales, &alike));
+    let one = |(i, v): (usize, &f32)| levels.nearest(f64::from(v / scales[i / w.k.max(1)])) as i8;
+    (w.values.iter().enumerate().map(one).collect(), scales)
+}
+
+/// Ascending signed bytes for weights in units of their outputs' scales; zero is one of them where a weight is.
+fn table(w: &Matrix, scales: &[f32], importance: &[f64]) -> Vec<i8> {
+    let step = (w.values.len() / CLUSTERED) | 1;
+    let some = w.values.iter().enumerate().step_by(step);
+    let (values, weights): (Vec<f32>, Vec<f64>) = some
+        .map(|(i, v)| {
+            let scale = scales[i / w.k.max(1)];
+            (v / scale, importance[i % w.k.max(1)] * f64::from(scale).powi(2))
+        })
+        .unzip();
+    let (table, _) = codebook(&values, ENTRIES, Some(&weights));
+    let mut table: Vec<i8> = table.iter().map(|v| v.round_ties_even().clamp(-127.0, 127.0) as i8).collect();
+    if table.is_empty() || (w.values.contains(&0.0) && !table.contains(&0)) {
+        match table.iter_mut().min_by_key(|v| v.unsigned_abs()) {
+            Some(smallest) => *smallest = 0,
+            None => table.push(0),
+        }
+    }
+    table.sort_unstable();
+    table.dedup();
+    table
+}
+
+fn finish(layer: &Layer, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
+    let w = layer.w;
     let nearest = layer.nearest();
     let (values, scales) = match how {
         Rounding::Nearest => (nearest, layer.scales.clone()),
@@ -89,19 +142,37 @@ pub fn round(w: &Matrix, h: &Moments, grid: &Grid, kept: Option<(&Shape, &[Vec<u
 
 struct Layer<'a> {
     w: &'a Matrix,
-    grid: &'a Grid,
+    block: Option<usize>,
+    levels: Levels,
     fed: Centred,
     scales: Vec<f32>,
 }
 
-impl Layer<'_> {
-    fn largest(&self) -> f64 {
-        largest(self.grid)
-    }
+/// The integers that weights become.
+enum Levels {
+    /// All from the negative of this one to it.
+    Range(f64),
+    /// These, which ascend.
+    Table(Vec<i8>),
+}
 
+impl Levels {
+    fn nearest(&self, x: f64) -> f64 {
+        match self {
+            Levels::Range(largest) => integer(x, *largest),
+            Levels::Table(table) => {
+                let after = table.partition_point(|v| f64::from(*v) < x);
+                let closest = table[after.saturating_sub(1)..(after + 1).min(table.len())].iter().map(|v| f64::from(*v));
+                closest.min_by(|a, b| (a - x).abs().total_cmp(&(b - x).abs())).unwrap_or(0.0)
+            }
+        }
+    }
+}
+
+impl Layer<'_> {
     /// Where the scale of a weight is.
     fn scale_at(&self, c: usize, p: usize) -> usize {
-        match self.grid.block {
+        match self.block {
             Some(block) => c * self.w.k.div_ceil(block) + p / block,
             None => c,
         }
@@ -110,7 +181,7 @@ impl Layer<'_> {
     fn nearest(&self) -> Vec<i8> {
         let one = |(i, w): (usize, &f32)| {
             let scale = self.scales[self.scale_at(i / self.w.k, i % self.w.k)];
-            integer(f64::from(*w) / f64::from(scale), self.largest()) as i8
+            self.levels.nearest(f64::from(*w) / f64::from(scale)) as i8
         };
         self.w.values.iter().enumerate().map(one).collect()
     }
@@ -132,7 +203,7 @@ impl Layer<'_> {
                 for c in outputs.clone() {
                     let scale = f64::from(self.scales[self.scale_at(c, at[i])]);
                     let weight = weights[(c - outputs.start, i)];
-                    let rounded = integer(weight / scale, self.largest());
+                    let rounded = self.levels.nearest(weight / scale);
                     values[c * self.w.k + at[i]] = rounded as i8;
                     errors[(c - outputs.start, i - start)] = (weight - scale * rounded) / factor[(i, i)];
                 }
@@ -149,7 +220,7 @@ impl Layer<'_> {
 
     /// Of each output the better one, with its scale: swept values with a scale fitted to them, or the nearest ones.
     fn better(&self, mut swept: Vec<i8>, nearest: Vec<i8>) -> (Vec<i8>, Vec<f32>) {
-        let mut scales = if self.grid.block.is_none() { self.fitted_scales(&swept) } else { self.scales.clone() };
+        let mut scales = if self.block.is_none() { self.fitted_scales(&swept) } else { self.scales.clone() };
         let errors = |values: &[i8], scales: &[f32]| self.errors(self.difference(values, scales).as_ref());
         let (by_sweep, by_nearest) = (errors(&swept, &scales), errors(&nearest, &self.scales));
         let k = self.w.k;
@@ -194,10 +265,14 @@ fn integer(x: f64, largest: f64) -> f64 {
     x.round_ties_even().clamp(-largest, largest)
 }
 
-fn scales(w: &Matrix, h: &Moments, grid: &Grid) -> Vec<f32> {
+/// How much an error of a weight of each input counts.
+fn importance(h: &Moments) -> Vec<f64> {
     let rows = h.rows.max(1.0);
-    let variance = |p: usize| (h.second[p * h.k + p] - h.sum[p] * h.sum[p] / rows).max(0.0);
-    let importance: Vec<f64> = (0..h.k).map(variance).collect();
+    (0..h.k).map(|p| (h.second[p * h.k + p] - h.sum[p] * h.sum[p] / rows).max(0.0)).collect()
+}
+
+fn scales(w: &Matrix, h: &Moments, grid: &Grid) -> Vec<f32> {
+    let importance = importance(h);
     let block = grid.block.unwrap_or(w.k).max(1);
     let one = |weights: &[f32]| -> Vec<f32> {
         weights.chunks(block).zip(importance.chunks(block)).map(|(w, importance)| scale(w, importance, grid)).collect()

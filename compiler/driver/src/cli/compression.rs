@@ -86,6 +86,8 @@ pub enum Metric {
 pub enum Technique {
     /// Integers of 8 bits.
     Int8,
+    /// Weights of 8 and 4 bits beside operands of floats.
+    WeightOnly,
     /// Weights that are dropped.
     Pruning,
     /// Layers with little between them in place of one.

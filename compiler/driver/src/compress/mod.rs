@@ -188,6 +188,7 @@ fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
         caps,
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
+        weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),
         low_rank: without(Technique::LowRank),
         method: onnxc_search::assemble::Method::default(),

@@ -318,11 +318,15 @@ impl<'a> Walk<'a> {
         let all = nest.iter().fold(1u64, |n, l| n.saturating_mul(u64::from(l.0)));
         let steps = if k.list { self.most(ints.first(), all).min(all) } else { all };
         let (rows, cols) = (u64::from(k.mr), u64::from(k.cols));
-        let int8 = k.b_dtype != DType::F32;
+        let int8 = k.is_integer();
         let product = 2 * rows * cols * steps * if int8 { 4 } else { 1 };
         let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
-        self.call(format!("tile {} {}x{}", k.a_dtype, k.mr, k.nr), ops, times);
+        let types = if k.is_coded() { format!("{} by {}", k.a_dtype, k.b_dtype) } else { k.a_dtype.to_string() };
+        self.call(format!("tile {types} {}x{}", k.mr, k.nr), ops, times);
+        // Each run of the innermost loop has words of its own.
+        let run = if k.list { steps } else { nest.last().map_or(1, |l| u64::from(l.0)) };
+        let b_bytes = k.b_bytes(run).saturating_mul(steps / run.max(1));
         let inner = if k.list { steps.max(1) } else { nest.last().map_or(1, |l| u64::from(l.0).max(1)) };
         let mut part = KernelWork {
             form: if int8 { Form::Dots } else { Form::Products },
@@ -333,14 +337,12 @@ impl<'a> Walk<'a> {
             steps,
             inner,
             list: k.list,
+            coded: k.is_coded().then_some(k.b_dtype),
             epilogue: epilogue_steps(&k.epilogue),
             again: Vec::new(),
         };
         if let [a, b, ..] = pointers {
-            part.again = vec![
-                self.again(&a.1, 4 * rows * steps, times),
-                self.again(&b.1, steps.saturating_mul(4 * u64::from(k.nr)), times),
-            ];
+            part.again = vec![self.again(&a.1, 4 * rows * steps, times), self.again(&b.1, b_bytes, times)];
         }
         self.work.parts.push(part);
         let mut args = pointers.iter().map(|(b, e)| (*b, e));
@@ -349,7 +351,7 @@ impl<'a> Walk<'a> {
         let mut dims = vec![(4, 1), (rows, k.a_row)];
         dims.extend(nest.iter().map(|l| (u64::from(l.0), l.1)));
         self.touch(a, &dims, false);
-        self.touch(b, &[(steps.saturating_mul(4 * u64::from(k.nr)), 1)], false);
+        self.touch(b, &[(b_bytes, 1)], false);
         let dims = [(cols * k.c_dtype.bytes(), 1), (rows, k.c_row)];
         if k.accumulate {
             self.touch(c, &dims, false);
@@ -359,7 +361,11 @@ impl<'a> Walk<'a> {
             self.touch(bias, &[(4 * cols, 1)], false);
         }
         self.operands(&k.operands, args.by_ref(), rows, cols);
-        if let (true, Some(list)) = (k.list, args.nth(usize::from(k.ahead > 0))) {
+        args.by_ref().take(usize::from(k.ahead > 0)).for_each(drop);
+        if let (true, Some(table)) = (k.has_table(), args.next()) {
+            self.touch(table, &[(16, 1)], false);
+        }
+        if let (true, Some(list)) = (k.list, args.next()) {
             self.touch(list, &[(4 * steps, 1)], false);
         }
     }
@@ -390,6 +396,7 @@ impl<'a> Walk<'a> {
             steps,
             inner: n.max(1),
             list: false,
+            coded: None,
             epilogue: epilogue_steps(&k.epilogue),
             again: Vec::new(),
         });

@@ -96,14 +96,15 @@ pub fn estimate(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, 
 /// Instructions that steps are made of, at least.
 fn instructions(s: &Steps) -> f64 {
     let depthwise: f64 = s.depthwise.iter().sum();
-    let tiles = s.fma + s.dot + s.splat + s.panel + s.listed.0 + s.results + s.epilogue;
+    let tiles = s.fma + s.dot + s.splat + s.panel + s.listed.0 + 2.0 * s.decoded.iter().sum::<f64>() + s.results + s.epilogue;
     tiles + 2.0 * depthwise + s.vector_ops + s.vector_moves + s.scattered + s.plain + s.calls + s.loops
 }
 
 /// Bytes that instructions load and store.
 fn loaded(s: &Steps, lanes: u32) -> f64 {
     let vector = 4.0 * f64::from(lanes.max(1));
-    let vectors = s.panel + s.results + s.vector_moves + s.depthwise.iter().sum::<f64>();
+    // A vector of bytes is a quarter of one.
+    let vectors = s.panel - 0.75 * s.decoded[0] + s.results + s.vector_moves + s.depthwise.iter().sum::<f64>();
     vectors * vector + 4.0 * (s.splat + s.listed.0 + s.scattered + s.plain)
 }
 
@@ -121,6 +122,7 @@ mod tests {
             cpu: String::new(),
             lanes: 16,
             f32_tiles: Vec::new(),
+            table_tiles: Vec::new(),
             i8_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
@@ -144,6 +146,7 @@ mod tests {
             steps: 64,
             inner: 64,
             list: false,
+            coded: None,
             epilogue: (0, 0),
             again: Vec::new(),
         };

@@ -24,6 +24,8 @@ pub struct Steps {
     pub splat: f64,
     /// Vectors of B that tiles load.
     pub panel: f64,
+    /// Those of them that become floats as they are loaded: bytes, numbers of a table's elements.
+    pub decoded: [f64; 2],
     /// Steps of lists, and the elements of A that they spread.
     pub listed: (f64, f64),
     /// Times that the innermost loop of a tile begins.
@@ -86,6 +88,9 @@ impl Steps {
                 *(if p.form == Form::Dots { &mut self.dot } else { &mut self.fma }) += steps * p.rows as f64 * vectors;
                 self.splat += steps * p.rows as f64;
                 self.panel += steps * vectors;
+                if let Some(dtype) = p.coded {
+                    self.decoded[usize::from(dtype.bits() < 8)] += steps * vectors;
+                }
                 if p.list {
                     self.listed = (self.listed.0 + steps, self.listed.1 + steps * p.rows as f64);
                 }
@@ -161,6 +166,8 @@ impl Machine {
             + s.dot * self.dot
             + s.splat * self.splat
             + s.panel * self.panel
+            + s.decoded[0] * self.decode[0]
+            + s.decoded[1] * self.decode[1]
             + s.listed.0 * self.list.0
             + s.listed.1 * self.list.1
             + s.inner * self.inner
@@ -199,6 +206,7 @@ pub fn predict(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, p
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DType;
     use crate::lir::Var;
     use crate::workload::{Form, KernelWork, LoopWork};
 
@@ -233,11 +241,13 @@ mod tests {
             steps: 8,
             inner: 4,
             list: true,
+            coded: Some(DType::U4),
             epilogue: (2, 1),
             again: again.clone(),
         });
         assert_eq!(Steps::of(&work, 16, false, false).listed, (80.0, 240.0));
         assert_eq!(Steps::of(&work, 16, false, true).epilogue, 60.0);
+        assert_eq!(Steps::of(&work, 16, false, false).decoded, [0.0, 160.0]);
         // 20 elements are two vectors, of ten each.
         work.loops.insert(Var(0), LoopWork { entered: 5, rounds: 100, vector: Some(20), ops: 200, moves: 100, scattered: 7 });
         let s = Steps::of(&work, 16, false, false);

@@ -13,6 +13,7 @@ pub mod roof;
 
 use std::collections::BTreeMap;
 
+use crate::DType;
 use crate::lir::{BufKind, Func, Var};
 use crate::plan::{Place, Plan};
 
@@ -101,6 +102,8 @@ pub struct KernelWork {
     pub inner: u64,
     /// Steps are those of a list.
     pub list: bool,
+    /// What B has, if that becomes floats as it is loaded.
+    pub coded: Option<DType>,
     /// Instructions of the epilogue for a vector of results, and those where bytes are looked up in tables.
     pub epilogue: (u64, u64),
     /// Of the operands that are read in more than one call: bytes that are read again, and bytes that are read between.

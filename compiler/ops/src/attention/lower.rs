@@ -14,6 +14,7 @@ use onnxc_ir::op::{Extent, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
 
 use super::{OWN, program};
+use crate::common::list::Packed;
 use crate::common::nest::{self, ExprExt, split};
 use crate::common::tile::{self, Operand};
 use crate::matmul::product::{Product, Stack};
@@ -112,7 +113,7 @@ impl Attention {
         let (queries, scores) = (cx.scratch(DType::F32, self.d * width, true), cx.scratch(DType::F32, self.n * width, true));
         let row = cx.scratch(DType::F32, width, true);
         let (mr, nr) = tile::choose(cx.target, false, width.min(self.m), self.e);
-        let (v, steps, list) = self.values().packed(cx, nr)?;
+        let (Packed { buf: v, list, .. }, steps) = self.values().packed(cx, nr, None)?;
         // Results whose columns are no neighbours go through memory of the worker.
         let (c, c_row) = match self.y.col == 1 || self.e == 1 {
             true => ((self.y.arg.buf, DType::F32, 0), self.y.row),
@@ -130,6 +131,7 @@ impl Attention {
             nest: vec![(self.n, width as i64)],
             open_k: None,
             b: (v, DType::F32, 0),
+            table: None,
             list,
             c,
             c_row,
@@ -201,6 +203,7 @@ impl Attention {
             nest: vec![(self.d, self.k.row)],
             open_k: None,
             b: (room.queries, DType::F32, 0),
+            table: None,
             list: None,
             c: (room.scores, DType::F32, 0),
             c_row: room.width as i64,

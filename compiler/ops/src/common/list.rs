@@ -7,10 +7,12 @@
 //! A weight of zero gives zero with every number but infinities and NaN, which a list does not see.
 
 use onnxc_ir::blob::{Blob, Packing};
+use onnxc_ir::kernel::NUMBERS;
 use onnxc_ir::lir::{BufId, Expr};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::{DType, Tensor};
 
+use super::coded::{self, Numbers, Table};
 use super::nest::{self, ExprExt};
 use super::panels::Panels;
 use super::tile;
@@ -27,7 +29,9 @@ pub struct List {
     steps: u64,
     /// Panels.
     panels: u64,
-    /// Elements of B in a step.
+    /// Where B begins for each panel, in units of `step` elements.
+    places: BufId,
+    /// Elements of B in a step, or in a row of words.
     step: i64,
     /// All steps of outer dimensions have the same list, and their steps in B are elements.
     repeated: bool,
@@ -51,17 +55,18 @@ impl List {
         let starts: Vec<i64> = std::iter::once(0).chain(rows.iter().scan(0, |sum, r| Some(step(sum, r.len())))).collect();
         let steps = starts[rows.len()] as u64;
         let (offsets, starts) = (cx.const_buf(DType::I32, offsets), nest::table(cx, &starts));
-        List { offsets, starts, steps, panels: rows.len() as u64, step: i64::from(nr), repeated: true }
+        List { offsets, starts, steps, panels: rows.len() as u64, places: starts, step: i64::from(nr), repeated: true }
     }
 
     /// The steps of a panel of the matrix at `b`.
     pub(super) fn of_panel(&self, b: &Expr, panel: &Expr) -> Steps {
         let (matrix, panel) =
             if self.repeated { (b.clone(), panel.clone()) } else { (Expr::Int(0), b.clone().add(panel.clone())) };
+        let after = panel.clone().add(Expr::Int(1));
         let start = nest::at(self.starts, panel.clone());
-        let end = nest::at(self.starts, panel.add(Expr::Int(1)));
-        let b = matrix.clone().add(start.clone().times(self.step));
-        let next = matrix.add(end.clone().times(self.step));
+        let end = nest::at(self.starts, after.clone());
+        let b = matrix.clone().add(nest::at(self.places, panel).times(self.step));
+        let next = matrix.add(nest::at(self.places, after).times(self.step));
         Steps { b, next, offsets: (self.offsets, start.clone()), count: end.minus(start) }
     }
 
@@ -76,31 +81,62 @@ fn step(sum: &mut i64, n: usize) -> i64 {
     *sum
 }
 
-/// Constant weights in panels, and the list of their steps if the schedule permits one and some steps are zero. `nest` is the k loop, with strides in
-/// elements of A, which has the width of the weights.
-pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64, i64)]) -> (BufId, Option<List>) {
-    let dtype = how.dtype;
-    if !Schedule::of(cx.attrs).sparse {
-        return (cx.blob_buf(dtype, Blob::packed(tensor.clone(), how)), None);
+/// Constant weights as tiles read them.
+pub(crate) struct Packed {
+    /// Panels.
+    pub buf: BufId,
+    /// Type of B of the tile.
+    pub dtype: DType,
+    /// The steps that they have, if that is not all.
+    pub list: Option<List>,
+    /// The table that they are numbers of.
+    pub table: Option<BufId>,
+}
+
+/// Constant weights in panels, and the list of their steps if the schedule permits one and some steps are zero; numbers if there is a table. `nest` is the
+/// k loop, with strides in elements of A.
+pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64, i64)], table: Option<Table>) -> Packed {
+    if Schedule::of(cx.attrs).sparse
+        && let Some(listed) = pack_listed(cx, tensor, &how, nest, table.as_ref())
+    {
+        return listed;
     }
-    let places = offsets(nest, dtype);
-    let (mut starts, mut list, mut all) = (vec![0i64], Vec::new(), 0);
+    let Some(table) = table else {
+        let dtype = how.dtype;
+        return Packed { buf: cx.blob_buf(dtype, Blob::packed(tensor.clone(), how)), dtype, list: None, table: None };
+    };
+    let elements = cx.const_buf(DType::I8, table.bytes());
+    let buf = cx.blob_buf(DType::U32, Blob::packed(tensor.clone(), Numbers { panels: how, table }));
+    Packed { buf, dtype: DType::U4, list: None, table: Some(elements) }
+}
+
+fn pack_listed(cx: &mut LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i64)], table: Option<&Table>) -> Option<Packed> {
+    let dtype = how.dtype;
+    let places = offsets(nest, if how.group == 1 { DType::F32 } else { dtype });
+    let (mut starts, mut words, mut list, mut all) = (vec![0i64], vec![0i64], Vec::new(), 0);
     for part in 0..how.parts() {
         let steps = kept(&how.part(tensor, part), how.step_bytes());
         all += how.panel_steps();
         list.extend(steps.iter().filter_map(|step| places.get(*step).copied().flatten()).flat_map(i32::to_le_bytes));
         starts.push(starts[part] + steps.len() as i64);
+        words.push(words[part] + steps.len().div_ceil(NUMBERS as usize) as i64);
     }
     tensor.release();
     let steps = starts[how.parts()] as u64;
     let far = list.len() as u64 != 4 * steps;
     if steps == 0 || steps == all || far {
-        return (cx.blob_buf(dtype, Blob::packed(tensor.clone(), how)), None);
+        return None;
     }
     let (panels, step) = (how.parts() as u64, (how.step_bytes() as u64 / dtype.bytes()) as i64);
     let (offsets, starts) = (cx.const_buf(DType::I32, list), nest::table(cx, &starts));
-    let b = cx.blob_buf(dtype, Blob::packed(tensor.clone(), Kept { panels: how, steps }));
-    (b, Some(List { offsets, starts, steps, panels, step, repeated: false }))
+    let kept = Kept { panels: how.clone(), steps, numbers: table.map(|t| (t.clone(), words[how.parts()] as u64)) };
+    let (places, of_tile, of_memory) = match table {
+        Some(_) => (nest::table(cx, &words), DType::U4, DType::U32),
+        None => (starts, dtype, dtype),
+    };
+    let buf = cx.blob_buf(of_memory, Blob::packed(tensor.clone(), kept));
+    let list = Some(List { offsets, starts, steps, panels, places, step, repeated: false });
+    Some(Packed { buf, dtype: of_tile, list, table: table.map(|t| cx.const_buf(DType::I8, t.bytes())) })
 }
 
 /// The byte offset in A of each step of a nest; none where it has more than 32 bits.
@@ -123,17 +159,22 @@ struct Kept {
     panels: Panels,
     /// How many steps are left.
     steps: u64,
+    /// The table that they are numbers of, and how many rows of words they have.
+    numbers: Option<(Table, u64)>,
 }
 
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Kept {{ {:?} }}", self.panels)
+        write!(f, "Kept {{ {:?} {:?} }}", self.panels, self.numbers.as_ref().map(|n| &n.0))
     }
 }
 
 impl Packing for Kept {
     fn bytes(&self) -> u64 {
-        self.steps * self.panels.step_bytes() as u64
+        match &self.numbers {
+            Some((_, words)) => words * 4 * u64::from(self.panels.nr),
+            None => self.steps * self.panels.step_bytes() as u64,
+        }
     }
 
     fn parts(&self) -> usize {
@@ -142,7 +183,11 @@ impl Packing for Kept {
 
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
         let (all, step) = (self.panels.part(from, part), self.panels.step_bytes());
-        kept(&all, step).into_iter().flat_map(|n| &all[n * step..(n + 1) * step]).copied().collect()
+        let left: Vec<u8> = kept(&all, step).into_iter().flat_map(|n| &all[n * step..(n + 1) * step]).copied().collect();
+        match &self.numbers {
+            Some((table, _)) => coded::listed(table, &left, self.panels.nr as usize),
+            None => left,
+        }
     }
 }
 
@@ -155,8 +200,8 @@ mod tests {
         // Three rows of two panels; the second row is zero in the first panel, the others in the second.
         let from = Tensor::from_vec::<f32>(&[3, 4], vec![1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0]);
         let rows = vec![(3, 4)];
-        let panels = Panels { dtype: DType::F32, starts: vec![0], rows, padded: 3, cols: (4, 1), nr: 2, flip: 0 };
-        let how = Kept { panels, steps: 3 };
+        let panels = Panels { dtype: DType::F32, group: 1, starts: vec![0], rows, padded: 3, cols: (4, 1), nr: 2, flip: 0 };
+        let how = Kept { panels, steps: 3, numbers: None };
         let bytes = |values: [f32; 4]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         assert_eq!(how.part(&from, 0), bytes([1.0, 0.0, 7.0, 8.0]));
         assert_eq!(how.part(&from, 1), bytes([5.0, 6.0, 0.0, 0.0])[..8]);

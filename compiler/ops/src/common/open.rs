@@ -13,7 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 
 use super::list::Steps;
 use super::nest::ExprExt;
-use super::tile::{Point, Product, outer_loops, tile};
+use super::tile::{Point, Product, outer_loops, panel_elements, tile};
 
 /// Heights of blocks for the rows that remain.
 const REMAINDERS: [u64; 6] = [32, 16, 8, 4, 2, 1];
@@ -62,9 +62,9 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, at: &Point, call: &mut dyn FnMut(&m
 
 fn panels(cx: &mut LowerCx, p: &Product, at: &Point, height: u32) {
     let width = u64::from(p.nr);
-    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let steps = |panel: &Expr| p.list.as_ref().map(|list| list.of_panel(&at.b, panel));
-    let dense = |panel: &Expr| at.b.clone().add(panel.clone().times((k * width) as i64));
+    let whole = panel_elements(p.b.1, &p.nest, p.nr) as i64;
+    let dense = |panel: &Expr| at.b.clone().add(panel.clone().times(whole));
     let b = |panel: &Expr| steps(panel).map_or_else(|| dense(panel), |s| s.b);
     let column = |panel: &Expr| panel.clone().times(width as i64);
     let (full, rest) = divided(cx, &p.cols, width);
@@ -89,11 +89,15 @@ fn panels(cx: &mut LowerCx, p: &Product, at: &Point, height: u32) {
     cx.if_(some, |cx| last_panel(cx, p, at, height, (b(&full), column(&full), rest.clone()), None), |_| {});
 }
 
-/// The last pointer and the integer of the kernel: the list of its steps, and how many steps there are.
-fn depth(cx: &mut LowerCx, p: &Product, steps: Option<Steps>) -> (Option<(BufId, Expr)>, Vec<Expr>) {
+/// The last pointers and the integer of the kernel: the table of B, the list of its steps, and how many steps there are.
+fn depth(cx: &mut LowerCx, p: &Product, steps: Option<Steps>) -> (Vec<(BufId, Expr)>, Vec<Expr>) {
+    let mut last: Vec<(BufId, Expr)> = p.table.map(|table| (table, Expr::Int(0))).into_iter().collect();
     match steps {
-        Some(s) => (Some(s.offsets), vec![s.count]),
-        None => (None, p.open_k.as_ref().map(|k| cx.size(k)).into_iter().collect()),
+        Some(s) => {
+            last.push(s.offsets);
+            (last, vec![s.count])
+        }
+        None => (last, p.open_k.as_ref().map(|k| cx.size(k)).into_iter().collect()),
     }
 }
 

@@ -3,17 +3,17 @@
 use onnxc_ir::blob::Packing;
 use onnxc_ir::{DType, Tensor};
 
-use super::tile;
-
 /// Rows that are read before the next column: what is written meanwhile stays in the first-level cache.
 const ROWS: u64 = 16;
 
 /// Matrices in a tensor, to `[matrix][panel][k / group][nr][group]` with zeros for the columns and rows that are not there. Strides are in elements of
-/// the tensor; groups are those of [`tile::k_group`].
+/// the tensor.
 #[derive(Clone, Debug)]
 pub struct Panels {
     /// Element type: f32, or a byte.
     pub dtype: DType,
+    /// Rows that are packed together: those of dot products of bytes, else 1.
+    pub group: usize,
     /// Where each matrix begins.
     pub starts: Vec<i64>,
     /// Rows: counts and strides, outermost first.
@@ -36,7 +36,7 @@ impl Panels {
 
     /// Bytes of a step of k.
     pub fn step_bytes(&self) -> usize {
-        self.group() * self.nr as usize * self.dtype.bytes() as usize
+        self.group * self.nr as usize * self.dtype.bytes() as usize
     }
 
     /// Panels of a matrix.
@@ -44,20 +44,16 @@ impl Panels {
         self.cols.0.div_ceil(u64::from(self.nr)) as usize
     }
 
-    fn group(&self) -> usize {
-        tile::k_group(self.dtype) as usize
-    }
-
     /// Bytes of a panel.
     fn panel_bytes(&self) -> usize {
         let outer: u64 = self.rows[..self.rows.len() - 1].iter().map(|r| r.0).product();
-        let k = (outer * self.padded).next_multiple_of(self.group() as u64);
+        let k = (outer * self.padded).next_multiple_of(self.group as u64);
         (k * u64::from(self.nr) * self.dtype.bytes()) as usize
     }
 
     /// Writes a panel: the columns from `first` on of the matrix at `start`.
     fn fill<const BYTES: usize>(&self, from: &[[u8; BYTES]], start: i64, first: u64, out: &mut [[u8; BYTES]]) {
-        let (nr, group) = (self.nr as usize, self.group());
+        let (nr, group) = (self.nr as usize, self.group);
         let columns = (self.cols.0 - first).min(u64::from(self.nr)) as usize;
         let start = start + first as i64 * self.cols.1;
         let (count, stride) = self.rows[self.rows.len() - 1];
@@ -112,6 +108,7 @@ impl Packing for Panels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::tile;
 
     fn packed(how: &Panels, from: &Tensor) -> Vec<u8> {
         let all: Vec<u8> = (0..how.parts()).flat_map(|p| how.part(from, p)).collect();
@@ -130,7 +127,7 @@ mod tests {
                 (0..2).flat_map(|m| tile::pack_f32(k as usize, n as usize, nr as usize, |r, c| get(m, r, c))).collect();
             let rows = vec![(k, row as i64)];
             let starts = vec![0, (k * n) as i64];
-            let how = Panels { dtype: DType::F32, starts, rows, padded: k, cols: (n, col as i64), nr, flip: 0 };
+            let how = Panels { dtype: DType::F32, group: 1, starts, rows, padded: k, cols: (n, col as i64), nr, flip: 0 };
             assert_eq!(packed(&how, &from), want);
         }
     }
@@ -147,7 +144,7 @@ mod tests {
         let want = tile::pack_bytes(taps * 4, filters, nr, get);
         let rows = vec![(taps as u64, 1), (channels as u64, taps as i64)];
         let cols = (filters as u64, (channels * taps) as i64);
-        let how = Panels { dtype: DType::U8, starts: vec![0], rows, padded: 4, cols, nr: nr as u32, flip: 0x80 };
+        let how = Panels { dtype: DType::U8, group: 4, starts: vec![0], rows, padded: 4, cols, nr: nr as u32, flip: 0x80 };
         assert_eq!(packed(&how, &from), want);
     }
 }

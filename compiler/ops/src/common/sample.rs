@@ -85,6 +85,24 @@ pub(crate) fn and_sparse(
     all
 }
 
+/// Samples, and behind them some of them again with weights, operand `weights`, of signed bytes: of many values, and of so few that tiles read a table.
+/// Zeros stay.
+pub(crate) fn and_coded(mut all: Vec<Sample>, which: &[usize], weights: usize) -> Vec<Sample> {
+    for (i, few) in which.iter().flat_map(|i| [(i, false), (i, true)]) {
+        let mut sample = all[*i].clone();
+        if let Some(Some(SampleInput::Const(w))) = sample.inputs.get_mut(weights) {
+            let byte = |(n, x): (usize, &f32)| match n * 37 % 251 {
+                _ if *x == 0.0 => 0,
+                n if few => (n % 7) as i8 - 3,
+                n => (n % 19) as i8 - 9,
+            };
+            *w = Tensor::from_vec::<i8>(w.shape(), w.to_vec::<f32>().iter().enumerate().map(byte).collect());
+        }
+        all.push(sample);
+    }
+    all
+}
+
 fn thinned(w: &Tensor, filters: usize, channels: usize) -> Tensor {
     // Kernels take 128 from unsigned bytes.
     let zero = if w.dtype() == DType::U8 { 128 } else { 0 };

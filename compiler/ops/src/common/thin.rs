@@ -117,6 +117,12 @@ pub(super) fn emit_late(cx: &mut LowerCx, p: &Product, tiles: &mut dyn FnMut(&mu
     });
 }
 
+/// An element of B as f32.
+fn weight(p: &Product, index: Expr) -> Expr {
+    let element = Expr::Load(p.b.0, Box::new(index));
+    if p.b.1 == DType::F32 { element } else { Expr::Cast(DType::F32, Box::new(element)) }
+}
+
 fn k_of(p: &Product) -> i64 {
     p.nest.iter().map(|(n, _)| *n as i64).product()
 }
@@ -128,7 +134,7 @@ fn along_rows(cx: &mut LowerCx, p: &Product, at: &Point, row: &Expr) {
     k_loops(cx, &p.nest, &at.a, &Expr::Int(0), &mut |cx, a, k| {
         let a = cx.let_(Expr::Load(p.a.0, Box::new(a.clone())));
         for (col, sum) in sums.iter().enumerate() {
-            let b = Expr::Load(p.b.0, Box::new(at.b.clone().add(k.clone()).add(Expr::Int(col as i64 * k_of(p)))));
+            let b = weight(p, at.b.clone().add(k.clone()).add(Expr::Int(col as i64 * k_of(p))));
             cx.set(*sum, Expr::Fma(Box::new(Expr::Var(a)), Box::new(b), Box::new(Expr::Var(*sum))));
         }
     });
@@ -149,7 +155,7 @@ fn dots(cx: &mut LowerCx, p: &Product, at: &Point, rows: u64) {
             for (r, sums) in sums.iter().enumerate() {
                 let a = Expr::Load(p.a.0, Box::new(a.clone().add(Expr::Int(r as i64 * p.a_row))));
                 for (col, sum) in sums.iter().enumerate() {
-                    let b = Expr::Load(p.b.0, Box::new(at.b.clone().add(k.clone()).add(Expr::Int(col as i64 * k_of(p)))));
+                    let b = weight(p, at.b.clone().add(k.clone()).add(Expr::Int(col as i64 * k_of(p))));
                     cx.set(*sum, Expr::Fma(Box::new(a.clone()), Box::new(b), Box::new(Expr::Var(*sum))));
                 }
             }

@@ -5,14 +5,15 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, TileKernel, Values};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::{DType, Dim};
+use onnxc_ir::{DType, Dim, Tensor};
 
+use super::coded::Table;
 use super::list::List;
 use super::{open, thin};
 use crate::schedule::{Order, Schedule};
@@ -85,8 +86,10 @@ pub struct Product {
     pub nest: Vec<(u64, i64)>,
     /// The extent of the k loop where it is open; it has one level then.
     pub open_k: Option<Dim>,
-    /// Packed B: buffer, type, start.
+    /// Packed B: buffer, type that the tile has of it, start.
     pub b: (BufId, DType, i64),
+    /// The 16 elements that B, if it is u4, has the numbers of.
+    pub table: Option<BufId>,
     /// The steps of k that B has, if these are not all; the start of B and its steps in outer dimensions are panels then,
     /// unless the list is repeated.
     pub list: Option<List>,
@@ -115,12 +118,26 @@ pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u3
 
 /// [`choose`] among some of the tiles.
 pub fn choose_among(target: &TargetDesc, int8: bool, rows: u64, cols: u64, allowed: impl Fn(&(u32, u32)) -> bool) -> (u32, u32) {
+    choose_by(target, int8, (rows, cols), 0.0, allowed)
+}
+
+/// Cycles that a vector of coded B counts in the choice of a tile, for each that it takes to decode: the slots are those of products.
+const DECODED: f64 = 3.0;
+
+/// [`choose_among`] where a vector of B takes so much more.
+fn choose_by(
+    target: &TargetDesc,
+    int8: bool,
+    (rows, cols): (u64, u64),
+    decode: f64,
+    allowed: impl Fn(&(u32, u32)) -> bool,
+) -> (u32, u32) {
     let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
     let cost = |&(mr, nr): &(u32, u32)| {
         let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
         let height = rows.div_ceil(blocks);
-        let (row, column) = target.machine.tile;
+        let (row, column) = (target.machine.tile.0, target.machine.tile.1 + decode);
         let step = |vectors: u64| (height * vectors) as f64 + row * height as f64 + column * vectors as f64;
         let (full, others) = (u64::from(nr / target.lanes), panels.saturating_sub(1));
         let used = (cols - others * u64::from(nr)).div_ceil(u64::from(target.lanes));
@@ -143,18 +160,62 @@ pub fn scheduled(cx: &LowerCx, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
 /// [`scheduled`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
 /// [`emit`] makes loops.
 pub fn scheduled_for(cx: &LowerCx, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
+    wanted(cx, false).or_else(|| no_tile(cx, (rows, cols), a_row, nest)).unwrap_or_else(|| choose(cx.target, false, rows, cols))
+}
+
+fn no_tile(cx: &LowerCx, (rows, cols): (u64, u64), a_row: i64, nest: &[(u64, i64)]) -> Option<(u32, u32)> {
     let listed = Schedule::of(cx.attrs).sparse;
-    let no_tile = || thin::along(cx.target, rows, cols, a_row, nest).filter(|_| !listed).map(|_| (1, 1));
-    wanted(cx, false).or_else(no_tile).unwrap_or_else(|| choose(cx.target, false, rows, cols))
+    thin::along(cx.target, rows, cols, a_row, nest).filter(|_| !listed).map(|_| (1, 1))
+}
+
+/// The tile for an f32 product with weights that may be coded, and the table of these if they are to be numbers: [`scheduled_for`] where the number of rows
+/// is known, else [`scheduled`].
+pub(crate) fn scheduled_coded(
+    cx: &LowerCx,
+    weights: Option<&Tensor>,
+    (rows, cols): (&Extent, u64),
+    a_row: i64,
+    nest: &[(u64, i64)],
+) -> ((u32, u32), Option<Table>) {
+    let thin = if rows.open.is_none() { no_tile(cx, (rows.bound, cols), a_row, nest) } else { None };
+    let table = Table::of(weights, nest).filter(|_| thin.is_none());
+    let roomy = |tile: &(u32, u32)| table.is_none() || cx.target.table_tiles.contains(tile);
+    let [bytes, numbers] = cx.target.machine.decode;
+    let decode = match (&table, weights.map(Tensor::dtype)) {
+        (Some(_), _) => DECODED * numbers,
+        (None, Some(DType::I8)) => DECODED * bytes,
+        _ => 0.0,
+    };
+    let tile = wanted(cx, false).filter(roomy).or(thin);
+    (tile.unwrap_or_else(|| choose_by(cx.target, false, (rows.bound, cols), decode, roomy)), table)
 }
 
 fn wanted(cx: &LowerCx, int8: bool) -> Option<(u32, u32)> {
     Schedule::of(cx.attrs).tile_among(if int8 { &cx.target.i8_tiles } else { &cx.target.f32_tiles })
 }
 
-/// Elements of one k step that are packed together: 4 for int8 dot products, else 1.
-pub fn k_group(dtype: DType) -> u64 {
-    if dtype.bytes() == 1 { 4 } else { 1 }
+/// Elements of one k step that are packed together for an A of this type: 4 for int8 dot products, else 1.
+pub fn k_group(a: DType) -> u64 {
+    if a.bytes() == 1 { 4 } else { 1 }
+}
+
+impl Product {
+    /// Bytes of B in so many steps of k (rows of B), those that fill up words of numbers aside.
+    fn b_bytes(&self, steps: u64) -> u64 {
+        steps * u64::from(self.nr) * self.b.1.bits() / 8
+    }
+
+    /// Bytes of an element of the buffer of B.
+    fn b_element(&self) -> u64 {
+        if self.b.1 == DType::U4 { 4 } else { self.b.1.bytes() }
+    }
+}
+
+/// Elements of the buffer of a B of this type in a panel that has all steps of a nest. A product without steps has none.
+pub(crate) fn panel_elements(b: DType, nest: &[(u64, i64)], nr: u32) -> u64 {
+    let Some(((run, _), outer)) = nest.split_last() else { return 0 };
+    let rows = if b == DType::U4 { run.div_ceil(NUMBERS) } else { *run };
+    outer.iter().map(|(n, _)| n).product::<u64>() * rows * u64::from(nr)
 }
 
 /// Packs `k` by `n` f32 values into panels: `[panel][k][nr]`, zero padded.
@@ -216,8 +277,7 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     if p.rows.open.is_some() || p.cols.open.is_some() || p.open_k.is_some() {
         return open::emit(cx, p);
     }
-    let f32s = p.a.1 == DType::F32 && p.b.1 == DType::F32;
-    if f32s
+    if p.a.1 == DType::F32
         && p.nr == 1
         && let Some(along) = thin::along(cx.target, p.rows.bound, p.cols.bound, p.a_row, &p.nest)
     {
@@ -225,13 +285,13 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
     }
     let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
-    let steps = p.list.as_ref().map_or(k * panels, |list| list.steps_of(panels) * k_group(p.b.1));
-    let b_bytes = steps * u64::from(p.nr) * p.b.1.bytes();
+    let steps = p.list.as_ref().map_or(k * panels, |list| list.steps_of(panels) * k_group(p.a.1));
+    let b_bytes = p.b_bytes(steps);
     if thin::late_epilogue(cx, p) {
         return thin::emit_late(cx, p, &mut |cx, p, at| {
             let height = balanced(p);
             row_blocks(cx, p, height, at, &mut |cx, at, mr| {
-                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, mr, at, &panel, panels));
             });
         });
     }
@@ -248,14 +308,14 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             cx.for_(LoopKind::Parallel, panels.div_ceil(group), |cx, first| {
                 outer_loops(cx, p, 0, &start, false, &mut |cx, at| {
                     row_blocks(cx, p, height, at, &mut |cx, at, mr| {
-                        panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, k, mr, at, panel, panels));
+                        panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, mr, at, panel, panels));
                     });
                 });
             });
         }
         _ => outer_loops(cx, p, 0, &Point::start(p), true, &mut |cx, at| {
             row_blocks(cx, p, height, at, &mut |cx, at, mr| {
-                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+                cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, mr, at, &panel, panels));
             });
         }),
     }
@@ -275,13 +335,12 @@ fn panels_of_group(cx: &mut LowerCx, n: &Expr, group: u64, panels: u64, body: &m
 /// Emits the products of all steps of the one outer dimension, each with its panels outside: columns stream once, the rows stay near.
 pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
     let [outer] = &p.outer[..] else { unreachable!("internal: one dimension around the products") };
-    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
     let start = Point { ahead: Ahead::new(cx.target, p, vec![1]), ..Point::start(p) };
     cx.for_in(kind, &outer.n, |cx, i| {
         let at = start.step(&i, outer);
         cx.for_(LoopKind::Serial, panels, |cx, panel| {
-            row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, k, mr, at, &panel, panels));
+            row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, mr, at, &panel, panels));
         });
     });
 }
@@ -289,10 +348,9 @@ pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
 /// Emits one product of numbers for extents, inside of other loops: `a`, `b`, `c` and `operands` are the indices of their first elements.
 pub fn emit_at(cx: &mut LowerCx, p: &Product, (a, b, c): (Expr, Expr, Expr), operands: Vec<Expr>) {
     let at = Point { a, b, c, operands, ..Point::start(p) };
-    let k: u64 = p.nest.iter().map(|(n, _)| n).product();
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
     row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| {
-        cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, k, mr, at, &panel, panels));
+        cx.for_(LoopKind::Serial, panels, |cx, panel| panel_call(cx, p, mr, at, &panel, panels));
     });
 }
 
@@ -343,20 +401,21 @@ impl Ahead {
         let calls = blocks * loops.iter().product::<u64>();
         // A list has panels of different lengths; what is fetched goes by the steps that a call does.
         let steps = p.list.as_ref().map(|list| list.steps_of(1));
-        let step = k_group(p.b.1) * u64::from(p.nr) * p.b.1.bytes();
-        let all = || p.nest.iter().map(|(n, _)| n).product::<u64>() * u64::from(p.nr) * p.b.1.bytes();
-        let panel = steps.map_or_else(all, |n| n * step);
+        let group = k_group(p.a.1);
+        let all = || p.b_bytes(p.nest.iter().map(|(n, _)| n).product::<u64>());
+        let panel = steps.map_or_else(all, |n| p.b_bytes(n * group));
+        let four = p.b_bytes(4 * group);
         let moves = loops.iter().zip(&p.outer).any(|(n, o)| *n > 1 && o.b != 0);
         // Less than a line for four steps is not worth its instruction.
-        let thin = steps.is_some() && 4 * step < LINE * calls;
+        let thin = steps.is_some() && four < LINE * calls;
         if !target.prefetches || calls < 2 || moves || panel < SMALL_PANEL || thin {
             return Ahead::default();
         }
         let lines = panel.div_ceil(LINE * calls);
-        let each = (lines * LINE / p.b.1.bytes()) as i64;
+        let each = (lines * LINE / p.b_element()) as i64;
         let inside = |d: usize| loops[d + 1..].iter().product::<u64>() * blocks;
         let rounds = (0..loops.len()).map(|d| each * inside(d) as i64).collect();
-        let lines = if steps.is_some() { (4 * step).div_ceil(LINE * calls) } else { lines };
+        let lines = if steps.is_some() { four.div_ceil(LINE * calls) } else { lines };
         Ahead { lines: lines as u32, at: Some(Expr::Int(0)), rounds, each }
     }
 
@@ -435,11 +494,11 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut
 }
 
 /// The tile of one panel; the last panel writes fewer columns.
-fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel: &Expr, panels: u64) {
+fn panel_call(cx: &mut LowerCx, p: &Product, mr: u32, at: &Point, panel: &Expr, panels: u64) {
     let last_cols = (p.cols.bound - (panels - 1) * u64::from(p.nr)) as u32;
     let call = |cx: &mut LowerCx, cols: u32| {
         let column = panel.clone().times(i64::from(p.nr));
-        let whole = (k * u64::from(p.nr)) as i64;
+        let whole = panel_elements(p.b.1, &p.nest, p.nr) as i64;
         let steps = p.list.as_ref().map(|list| list.of_panel(&at.b, panel));
         let b = steps.as_ref().map_or_else(|| at.b.clone().add(panel.clone().times(whole)), |s| s.b.clone());
         let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b.clone()), (p.c.0, at.c.clone().add(column.clone()))];
@@ -453,6 +512,7 @@ fn panel_call(cx: &mut LowerCx, p: &Product, k: u64, mr: u32, at: &Point, panel:
             let next = steps.as_ref().map_or_else(|| b.add(Expr::Int(whole)), |s| s.next.clone());
             ptrs.push((p.b.0, next.add(at.clone())));
         }
+        ptrs.extend(p.table.map(|table| (table, Expr::Int(0))));
         ptrs.extend(steps.iter().map(|s| s.offsets.clone()));
         let kernel = TileKernel { ahead: at.ahead.lines, ..tile(p, mr, cols) };
         cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, steps.into_iter().map(|s| s.count).collect()));

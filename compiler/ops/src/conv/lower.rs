@@ -9,8 +9,9 @@ use onnxc_ir::scalar::ScalarProgram;
 
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
-use crate::common::list::{self, List};
-use crate::common::nest;
+use crate::common::coded::{self, Table};
+use crate::common::list::{self, Packed};
+use crate::common::nest::{self, ExprExt};
 use crate::common::panels::Panels;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
@@ -48,7 +49,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (program, operands) = tile::epilogue(cx, OWN_INPUTS, x.dtype);
     let depthwise = w.view.shape[1] == 1 && w.view.shape[0] == geometry.group && geometry.group > 1;
     let points = winograd::points(cx.attrs).filter(|_| x.view.is_fixed() && y.view.is_fixed());
-    let transformed = points.zip(w.constant.clone());
+    let transformed = points.zip(coded::with_floats(&w).constant);
     let zeros = zeros(&geometry, &y.view, points);
     let x = pad(cx, &x, &zeros, depthwise || transformed.is_some());
     let conv = Conv {
@@ -195,13 +196,10 @@ impl Conv {
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
-        let (mr, nr) = match rows.open {
-            None => tile::scheduled_for(cx, rows.bound, self.filters, a_row, &nest),
-            Some(_) => tile::scheduled(cx, false, rows.bound, self.filters),
-        };
-        let k: u64 = nest.iter().map(|(n, _)| n).product();
+        let weights = cx.input(1).constant;
+        let ((mr, nr), table) = tile::scheduled_coded(cx, weights.as_ref(), (&rows, self.filters), a_row, &nest);
         let panels = self.filters.div_ceil(u64::from(nr)) as i64;
-        let (b, list) = self.packed(cx, nr, &nest)?;
+        let Packed { buf: b, dtype, list, table } = self.packed(cx, nr, &nest, table)?;
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
         let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
             buf: o.buf,
@@ -218,7 +216,7 @@ impl Conv {
         outer.push(Outer {
             n: self.geometry.group.into(),
             a: self.channels as i64 * self.x.view.strides[1],
-            b: if list.is_some() { panels } else { panels * k as i64 * i64::from(nr) },
+            b: if list.is_some() { panels } else { panels * tile::panel_elements(dtype, &nest, nr) as i64 },
             c: f * self.y.view.strides[1],
             bias: f,
             operands: spread.iter().map(|s| f * s[1]).collect(),
@@ -234,7 +232,8 @@ impl Conv {
                 a_row,
                 nest,
                 open_k: None,
-                b: (b, DType::F32, 0),
+                b: (b, dtype, 0),
+                table,
                 list,
                 c: (self.y.buf, self.y.dtype, self.y.view.offset),
                 c_row,
@@ -270,7 +269,7 @@ impl Conv {
     }
 
     /// Weights in panels: packed now when they are constants, else by code in front; and the list of what they have if that is not all.
-    fn packed(&self, cx: &mut LowerCx, nr: u32, nest: &[(u64, i64)]) -> OpResult<(BufId, Option<List>)> {
+    fn packed(&self, cx: &mut LowerCx, nr: u32, nest: &[(u64, i64)], table: Option<Table>) -> OpResult<Packed> {
         let w = cx.input(1);
         let taps: u64 = self.kernel.iter().product();
         let (c, f, nr) = (self.channels as usize, self.filters as usize, nr as usize);
@@ -278,7 +277,8 @@ impl Conv {
         if let Some(tensor) = &w.constant {
             // Row r of B is kernel position r / c, channel r % c; ONNX keeps weights as [filter][channel][position].
             let how = Panels {
-                dtype: DType::F32,
+                dtype: w.dtype,
+                group: 1,
                 starts: (0..self.geometry.group as i64).map(|g| g * (f * k) as i64).collect(),
                 rows: vec![(taps, 1), (c as u64, taps as i64)],
                 padded: c as u64,
@@ -286,7 +286,7 @@ impl Conv {
                 nr: nr as u32,
                 flip: 0,
             };
-            return Ok(list::pack(cx, tensor, how, nest));
+            return Ok(list::pack(cx, tensor, how, nest, table));
         }
         let panels = f.div_ceil(nr);
         let buf = cx.scratch(DType::F32, (self.geometry.group as usize * panels * k * nr) as u64, false);
@@ -303,12 +303,12 @@ impl Conv {
                     let mut from = vec![filter.clone(), at[at.len() - 1].clone()];
                     from.extend_from_slice(&at[..at.len() - 1]);
                     let row = at.iter().zip(&order).fold(to.clone(), |sum, (i, s)| sum.add(i.clone().times(s * nr as i64)));
-                    let value = cx.load(&w, &from);
+                    let value = cx.load(&w, &from).cast_from(w.dtype, DType::F32);
                     cx.push(Stmt::Store(buf, row, value));
                 });
             }
         });
-        Ok((buf, None))
+        Ok(Packed { buf, dtype: DType::F32, list: None, table: None })
     }
 
     /// The bias as dense f32: its own buffer, which tiles read from the filter on.
@@ -381,7 +381,7 @@ impl Conv {
         let w = cx.input(1);
         let taps: u64 = self.kernel.iter().product();
         if let Some(tensor) = &w.constant {
-            let values = tensor.to_vec::<f32>();
+            let values = coded::floats(tensor).to_vec::<f32>();
             let (t, c) = (taps as usize, channels as usize);
             let bytes = (0..t * c).flat_map(|i| values[(i % c) * t + i / c].to_le_bytes()).collect();
             return cx.const_buf(DType::F32, bytes);
@@ -394,7 +394,7 @@ impl Conv {
             let mut from = vec![at[at.len() - 1].clone(), Expr::Int(0)];
             from.extend_from_slice(&at[..at.len() - 1]);
             let to = at.iter().zip(&order).fold(Expr::Int(0), |sum, (i, s)| sum.add(i.clone().times(*s)));
-            let value = cx.load(&w, &from);
+            let value = cx.load(&w, &from).cast_from(w.dtype, DType::F32);
             cx.push(Stmt::Store(buf, to, value));
         });
         buf

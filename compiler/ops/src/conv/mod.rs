@@ -1,6 +1,6 @@
 //! `conv`: convolution over any number of spatial dimensions, grouped and dilated, with a fused epilogue.
 //!
-//! Inputs: x `[N, C, spatial...]`, w `[M, C/group, kernel...]`, b `[M]` or absent, then operands of the epilogue (broadcast to the result).
+//! Inputs: x `[N, C, spatial...]`, w `[M, C/group, kernel...]` of the same type (or integers of type i8 beside f32), b `[M]` or absent, then operands of the epilogue (broadcast to the result).
 //! Result: `[N, M, out...]` with `out = (in + pads - dilation*(kernel-1) - 1) / stride + 1` (ONNX Conv-22).
 //!
 //! Lowering: direct convolution by the matmul tile. Channels are innermost in memory; the tile reads x in place by broadcast, rows of a tile are
@@ -14,7 +14,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType, ValueId};
 
 use crate::common::elements::{f64s, for_coords, from_f64s, offset, strides};
-use crate::common::{epilogue, sample};
+use crate::common::{coded, epilogue, sample};
 use crate::composed::contrib::{activation::activate, layout};
 use crate::composed::{causal_conv::CAUSAL_CONV, fourier::STFT};
 
@@ -148,8 +148,8 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     if x.rank() < 3 || w.rank() != x.rank() {
         return Err(OpError::new(format!("x is {x} and w is {w}; both need the same number of dimensions, at least 3")));
     }
-    if x.dtype != w.dtype || !matches!(x.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
-        return Err(OpError::new(format!("x is {x} and w is {w}; both need one float type")));
+    if !coded::fits(x.dtype, w.dtype) || !matches!(x.dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
+        return Err(OpError::new(format!("x is {x} and w is {w}; both need one float type, or w signed bytes beside f32")));
     }
     winograd::check(cx.attrs, w)?;
     crate::schedule::check(cx.attrs)?;
@@ -269,7 +269,9 @@ fn plain_samples() -> Vec<Sample> {
         case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
         case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),
     ];
-    sample::and_sparse(all, &[0, 1, 2, 4, 6, 7, 13], 1, (0, 1))
+    // With lists from 15 on.
+    let all = sample::and_sparse(all, &[0, 1, 2, 4, 6, 7, 13], 1, (0, 1));
+    sample::and_coded(all, &[0, 1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 15, 16, 17, 20], 1)
 }
 
 /// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.

@@ -293,6 +293,7 @@ impl Layer {
             nest,
             open_k: None,
             b: (b, DType::F32, 0),
+            table: None,
             list: None,
             c: (y.buf, y.dtype, first(y.view.offset, &y.view.strides)),
             c_row: step(&y.view.strides, last),

@@ -1,6 +1,6 @@
 //! `gemm`: `alpha * A' * B' + beta * C`, A' and B' transposed or not, C broadcast to the result.
 //!
-//! Operands: a, b, c (may be absent), then those of the epilogue.
+//! Operands: a, b, c (may be absent), then those of the epilogue. Beside an a of f32 b may be integers of type i8.
 
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
@@ -9,11 +9,11 @@ use onnxc_ir::scalar_eval::{Scalar, broadcast_strides};
 use onnxc_ir::{Attr, Attrs, DType, Dim, Tensor, TensorType};
 
 use super::product::{Product, Stack};
-use crate::common::broadcast::{broadcast, same_dtype, text};
+use crate::common::broadcast::{broadcast, text};
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::import::attrs_without;
 use crate::common::sample::add_relu;
-use crate::common::{epilogue, nest, sample, tile};
+use crate::common::{coded, epilogue, nest, sample, tile};
 use crate::composed::classic::{linear, svm};
 use crate::composed::contrib::activation::FUSED_GEMM;
 
@@ -53,7 +53,7 @@ pub(crate) fn flag(attrs: &Attrs, name: &str) -> bool {
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
-    same_dtype(cx, 0..OWN)?;
+    coded::check(cx, OWN)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if a.rank() != 2 || b.rank() != 2 || !(a.dtype.is_float() || a.dtype.is_int()) {
         return Err(OpError::new(format!("operands of types {a} and {b}: two matrices of numbers are needed")));
@@ -199,5 +199,7 @@ fn samples() -> Vec<Sample> {
         ),
     ];
     let all = sample::and_sparse(all, &[0], 1, (1, 0));
-    sample::and_sparse(all, &[1, 3, 4, 9], 1, (0, 1))
+    // With lists from 10 on.
+    let all = sample::and_sparse(all, &[1, 3, 4, 9], 1, (0, 1));
+    sample::and_coded(all, &[0, 1, 2, 3, 4, 9, 10, 11, 14], 1)
 }

@@ -1,6 +1,6 @@
 //! `matmul`: product of stacks of matrices, with numpy's broadcasting.
 //!
-//! Operands: a, b, then those of the epilogue.
+//! Operands: a, b, then those of the epilogue. Beside an a of f32 b may be integers of type i8.
 
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, ImportCx, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance, View};
@@ -10,7 +10,7 @@ use super::product::{Product, Stack};
 use super::shapes as matrix;
 use crate::common::elements::{f64s, from_f64s, from_scalars, scalars};
 use crate::common::sample::add_relu;
-use crate::common::{broadcast, epilogue, nest, sample, tile};
+use crate::common::{coded, epilogue, nest, sample, tile};
 use crate::composed::contrib::{attention, distance, nbits};
 use crate::composed::{attention::ATTENTION, einsum::EINSUM, flex_attention::FLEX_ATTENTION, fourier::DFT};
 use onnxc_ir::scalar_eval::Scalar;
@@ -74,7 +74,7 @@ fn fused(cx: &mut dyn ImportCx) -> OpResult<Vec<ValueId>> {
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
-    broadcast::same_dtype(cx, 0..OWN)?;
+    coded::check(cx, OWN)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if !(a.dtype.is_float() || a.dtype.is_int()) {
         return Err(OpError::new(format!("matrices of {} are not supported", a.dtype)));
@@ -186,5 +186,7 @@ fn samples() -> Vec<Sample> {
         sample::plain(vec![sample::data(DType::U64, &[2, 3]), sample::data(DType::U64, &[3, 2])]),
         data(&[2, 0], &[0, 3]),
     ];
-    sample::and_sparse(all, &[7, 8, 9, 10, 11, 13], 1, (1, 0))
+    // With lists from 21 on.
+    let all = sample::and_sparse(all, &[7, 8, 9, 10, 11, 13], 1, (1, 0));
+    sample::and_coded(all, &[7, 8, 9, 10, 11, 12, 13, 21, 22, 23, 24, 25], 1)
 }

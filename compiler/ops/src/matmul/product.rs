@@ -7,7 +7,8 @@ use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{DType, Dim};
 
-use crate::common::list::{self, List};
+use crate::common::coded::Table;
+use crate::common::list::{self, Packed};
 use crate::common::nest::{self, ExprExt, compute_type};
 use crate::common::panels::Panels;
 use crate::common::tile::{self, Operand, Outer, broadcast_strides};
@@ -175,10 +176,14 @@ impl Product {
 
     fn tiles(&self, cx: &mut LowerCx) -> OpResult<()> {
         let (m, n, k) = (self.m.bound, self.n.bound, self.k.bound);
-        let open = [&self.m, &self.n, &self.k].into_iter().any(|n| n.open.is_some());
-        let (mr, nr) =
-            if open { tile::scheduled(cx, false, m, n) } else { tile::scheduled_for(cx, m, n, self.a.row, &[(k, self.a.col)]) };
-        let (b, b_steps, list) = self.packed(cx, nr)?;
+        let nest = [(k, self.a.col)];
+        let open = [&self.n, &self.k].into_iter().any(|n| n.open.is_some());
+        let ((mr, nr), table) = if open {
+            (tile::scheduled(cx, false, m, n), None)
+        } else {
+            tile::scheduled_coded(cx, self.b.arg.constant.as_ref(), (&self.m, n), self.a.row, &nest)
+        };
+        let (Packed { buf: b, dtype, list, table }, b_steps) = self.packed(cx, nr, table)?;
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.
             let mut bytes = t.bytes().to_vec();
@@ -207,9 +212,10 @@ impl Product {
             cols: self.n.clone(),
             a: (self.a.arg.buf, DType::F32, self.a.arg.view.offset),
             a_row: self.a.row,
-            nest: vec![(k, self.a.col)],
+            nest: nest.to_vec(),
             open_k: self.k.open.clone(),
-            b: (b, DType::F32, 0),
+            b: (b, dtype, 0),
+            table,
             list,
             c: (self.y.arg.buf, self.y.arg.dtype, self.y.arg.view.offset),
             c_row: self.y.row,
@@ -223,8 +229,8 @@ impl Product {
         Ok(())
     }
 
-    /// b in panels, once for every matrix of the stack that differs: its buffer, the steps of the stack in it, and the list of what it has if that is not all.
-    pub fn packed(&self, cx: &mut LowerCx, nr: u32) -> OpResult<(BufId, Vec<i64>, Option<List>)> {
+    /// b in panels, once for every matrix of the stack that differs, and the steps of the stack in it.
+    pub fn packed(&self, cx: &mut LowerCx, nr: u32, table: Option<Table>) -> OpResult<(Packed, Vec<i64>)> {
         let width = u64::from(nr);
         let panels = match &self.n.open {
             None => Extent::from(self.n.bound.div_ceil(width)),
@@ -238,10 +244,12 @@ impl Product {
         let steps: Vec<i64> = View::contiguous(&bounds(&extents)).strides.iter().map(|s| s * size as i64).collect();
         let stack: Vec<i64> = steps.iter().zip(&extents).map(|(s, n)| if n.is_one() { 0 } else { *s }).collect();
         if let Some(tensor) = self.b.arg.constant.as_ref().filter(|_| self.n.open.is_none() && self.k.open.is_none()) {
-            let (b, list) = self.pack_constant(cx, tensor, &bounds(&extents), nr);
+            let packed = self.pack_constant(cx, tensor, &bounds(&extents), nr, table);
             // Steps are panels where there is a list.
-            let unit = if list.is_some() { (self.k.bound * width) as i64 } else { 1 };
-            return Ok((b, stack.into_iter().map(|s| s / unit).collect(), list));
+            let panel = (self.k.bound * width) as i64;
+            let elements = tile::panel_elements(packed.dtype, &[(self.k.bound, self.a.col)], nr) as i64;
+            let unit = if packed.list.is_some() { 1 } else { elements };
+            return Ok((packed, stack.into_iter().map(|s| s / panel.max(1) * unit).collect()));
         }
         let buf = cx.scratch(DType::F32, size * bounds(&extents).iter().product::<u64>(), false);
         let mut shape = extents;
@@ -268,7 +276,7 @@ impl Product {
                 cx.if_(last, |cx| copy(cx, some(self.n.bound - full * width)), |cx| copy(cx, all));
             }
         });
-        Ok((buf, stack, None))
+        Ok((Packed { buf, dtype: DType::F32, list: None, table: None }, stack))
     }
 
     /// Copies `columns` columns of one panel of `width`; the densest dimension of b is the inner one.
@@ -284,19 +292,27 @@ impl Product {
             range(cx, LoopKind::Vector, second.clone(), &mut |cx, j| {
                 let (l, c) = if by_row { (j, i.clone()) } else { (i.clone(), j) };
                 let column = panel.clone().times(width as i64).add(c.clone());
-                let value = nest::at(self.b.arg.buf, self.b.index(outer, &l, &column));
+                let value = nest::at(self.b.arg.buf, self.b.index(outer, &l, &column)).cast_from(self.b.arg.dtype, DType::F32);
                 cx.push(Stmt::Store(buf, to.clone().add(l.times(width as i64)).add(c), value));
             });
         });
     }
 
-    fn pack_constant(&self, cx: &mut LowerCx, tensor: &onnxc_ir::Tensor, extents: &[u64], nr: u32) -> (BufId, Option<List>) {
+    fn pack_constant(
+        &self,
+        cx: &mut LowerCx,
+        tensor: &onnxc_ir::Tensor,
+        extents: &[u64],
+        nr: u32,
+        table: Option<Table>,
+    ) -> Packed {
         let mut starts = vec![self.b.arg.view.offset];
         for (n, step) in extents.iter().zip(&self.b.outer) {
             starts = starts.iter().flat_map(|s| (0..*n as i64).map(move |i| s + i * step)).collect();
         }
         let (k, cols) = (self.k.bound, (self.n.bound, self.b.col));
-        let how = Panels { dtype: DType::F32, starts, rows: vec![(k, self.b.row)], padded: k, cols, nr, flip: 0 };
-        list::pack(cx, tensor, how, &[(k, self.a.col)])
+        let rows = vec![(k, self.b.row)];
+        let how = Panels { dtype: tensor.dtype(), group: 1, starts, rows, padded: k, cols, nr, flip: 0 };
+        list::pack(cx, tensor, how, &[(k, self.a.col)], table)
     }
 }

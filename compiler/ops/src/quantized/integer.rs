@@ -76,7 +76,8 @@ impl Integer {
         let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
         let weights = |cx: &mut LowerCx, k, nr, nest: &[(u64, i64)]| {
-            list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, k, nr), nest)
+            let packed = list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, k, nr), nest, None);
+            (packed.buf, packed.list)
         };
         self.product(cx, &x, filters, &weights, Some(start), &target);
         self.finish(cx, in_place, &target.0)
@@ -389,6 +390,7 @@ impl Integer {
             nest,
             open_k: None,
             b: (b, DType::I8, 0),
+            table: None,
             list,
             c: (y.buf, y.dtype, y.view.offset),
             c_row,

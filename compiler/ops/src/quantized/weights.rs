@@ -69,6 +69,7 @@ impl Weights {
         let (filters, (filter, element)) = (self.filters / groups.max(1), self.strides);
         Panels {
             dtype: DType::I8,
+            group: 4,
             starts: (0..groups).map(|g| (g * filters * filter) as i64).collect(),
             rows: vec![(taps, element as i64), (channels, (taps as usize * element) as i64)],
             padded,

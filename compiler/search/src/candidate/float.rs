@@ -22,6 +22,10 @@ impl Numbers for Float {
         true
     }
 
+    fn fits(&self, _: &Weighted) -> bool {
+        true
+    }
+
     fn integers(&self) -> bool {
         false
     }

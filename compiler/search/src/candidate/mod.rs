@@ -16,8 +16,11 @@ use crate::assemble::{Method, Subject};
 use crate::recipe::{Arrays, Layer, Weights};
 use crate::search::Goal;
 
+mod byte;
+mod bytes;
 mod float;
 mod int8;
+mod nibble;
 mod pruned;
 mod split;
 mod whole;
@@ -27,7 +30,7 @@ pub static FORMS: &[&dyn Form] =
     &[&whole::Whole, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
 
 /// What weights can be; the first one is what the model has.
-pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8];
+pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8, &byte::Byte, &nibble::Nibble];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -54,7 +57,7 @@ impl Pick {
 pub fn kinds(goal: &Goal) -> Vec<Pick> {
     let of_numbers = |numbers: &&'static dyn Numbers| {
         let weights = numbers.weights();
-        let forms = FORMS.iter().filter(|f| f.wanted(goal));
+        let forms = FORMS.iter().filter(|f| f.wanted(goal) && numbers.suits(**f, goal));
         forms.flat_map(move |form| form.densities().iter().map(move |density| Pick { form: *form, density: *density, weights }))
     };
     NUMBERS.iter().filter(|n| n.wanted(goal)).flat_map(of_numbers).collect()
@@ -159,6 +162,14 @@ pub trait Numbers: Sync {
     /// May the search use them?
     fn wanted(&self, goal: &Goal) -> bool;
 
+    /// Can this layer have them?
+    fn fits(&self, layer: &Weighted) -> bool;
+
+    /// Is a form with these weights worth a try?
+    fn suits(&self, _: &dyn Form, _: &Goal) -> bool {
+        true
+    }
+
     /// Is what weights multiply made integers too?
     fn integers(&self) -> bool;
 
@@ -238,7 +249,8 @@ pub struct Curve {
 impl Curve {
     /// Is a curve of the first kind one of the second?
     pub fn serves(of: &Pick, kind: &Pick) -> bool {
-        of.form == kind.form && (of.weights == kind.weights || !kind.form.by_numbers())
+        let same_units = || numbers(of.weights).unit() == numbers(kind.weights).unit();
+        of.form == kind.form && (same_units() || !kind.form.by_numbers())
     }
 
     /// The relative error at a density.

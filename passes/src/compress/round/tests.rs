@@ -64,7 +64,8 @@ fn the_sweep_comes_close_to_the_best_integers() {
         let h = moments(5, &rows);
         swept += round(&w, &h, &grid, None, Rounding::Gptq).error;
         nearest += round(&w, &h, &grid, None, Rounding::Nearest).error;
-        let layer = Layer { w: &w, grid: &grid, fed: Centred::imitating(&w, &h), scales: scales(&w, &h, &grid) };
+        let levels = Levels::Range(largest(&grid));
+        let layer = Layer { w: &w, block: None, levels, fed: Centred::imitating(&w, &h), scales: scales(&w, &h, &grid) };
         let error = |code: usize| {
             let values: Vec<i8> = (0..5).map(|p| (code / 7usize.pow(p) % 7) as i8 - 3).collect();
             layer.fed.relative(layer.errors(layer.difference(&values, &layer.scales).as_ref())[0])
@@ -83,6 +84,27 @@ fn a_clipped_range_is_better_for_few_bits() {
     assert!(error(WeightRange::Mse) < 0.9 * error(WeightRange::MinMax));
 }
 
+/// A table of 16 values fits weights better than the 15 integers of four bits, the sweep makes up for its errors, and both say what they lose.
+#[test]
+fn tables_suit_weights_better_than_integers_of_as_many_bits() {
+    let (w, rows) = layer(7, 24, 60);
+    let h = moments(60, &rows);
+    let error = |how| {
+        let rounded = round_to_table(&w, &h, None, how);
+        let mut values = rounded.values.clone();
+        values.sort_unstable();
+        values.dedup();
+        assert!(values.len() <= 16);
+        let now = apply(&decoded(&rounded, 24, 60, 60), &rounded.bias_shift, &rows);
+        let error = relative_error(24, &apply(&w, &[0.0; 24], &rows), &now);
+        assert!((rounded.error - error).abs() < 1e-6 * error, "{} {error}", rounded.error);
+        error
+    };
+    let integers = |how| round(&w, &h, &GRIDS[2], None, how).error;
+    assert!(error(Rounding::Nearest) < 0.9 * integers(Rounding::Nearest));
+    assert!(error(Rounding::Gptq) < 0.9 * integers(Rounding::Gptq));
+}
+
 #[test]
 fn zeros_of_a_mask_stay() {
     let (w, rows) = layer(4, 8, 48);
@@ -99,6 +121,9 @@ fn zeros_of_a_mask_stay() {
         rounded.error
     };
     assert!(error(Rounding::Gptq) < 0.8 * error(Rounding::Nearest));
+    let table = round_to_table(&pruned.weights, &h, Some((&shape, &pruned.kept)), Rounding::Gptq);
+    assert!((0..8 * 48).all(|i| pruned.weights.values[i] != 0.0 || table.values[i] == 0));
+    assert!(table.error < error(Rounding::Gptq));
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! `MatMulNBits`: a product with a constant matrix of few bits, which is unpacked when compiling.
+//! `MatMulNBits`: a product with a constant matrix of few bits, which is unpacked when compiling. Where each column is one block it stays integers,
+//! dequantised.
 //!
 //! B is `[columns, blocks, block_size * bits / 8]` bytes: each column in blocks along the rows, low bits first, every block with a scale and a zero
 //! point (packed in the same way for each column, or given as floats).
 
-use onnxc_ir::Tensor;
 use onnxc_ir::op::{Import, ImportCx, OpError, OpResult};
+use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
 use super::{absent, import};
 use crate::common::elements::from_f64s;
@@ -16,9 +17,17 @@ pub(crate) const MATMUL_NBITS: Import = import("MatMulNBits", |cx| {
     absent(cx, 4, "g_idx")?;
     let bias = cx.opt_input(5);
     let format = Format::of(cx)?;
-    let weights = format.weights(cx)?;
+    let weights = match format.integers(cx)? {
+        Some((values, scales)) => {
+            let inputs = [Some(cx.constant(values)), Some(cx.constant(scales)), None];
+            cx.node("dequantize_linear", &inputs, Attrs::default().with("axis", Attr::Int(1)))?[0]
+        }
+        None => {
+            let weights = format.weights(cx)?;
+            cx.constant(weights)
+        }
+    };
     let mut b = Build(cx);
-    let weights = b.0.constant(weights);
     let mut y = b.op("matmul", &[a, weights])?;
     if let Some(bias) = bias {
         y = b.op("add", &[y, bias])?;
@@ -62,12 +71,10 @@ impl Format {
 
     /// The matrix as `[rows, columns]` of the scales' type.
     fn weights(&self, cx: &dyn ImportCx) -> OpResult<Tensor> {
-        // Attributes are any numbers until the constants have shown that they are extents.
-        let bytes = [self.blocks(), self.block, self.bits].iter().fold(self.columns as u128, |n, f| n * *f as u128) / 8;
-        let packed = constant(cx, 1, "B", bytes)?;
+        let packed = constant(cx, 1, "B", self.packed_bytes())?;
         let scales = constant(cx, 2, "scales", (self.columns * self.blocks()) as u128)?;
         let values = scales.to_f64s().ok_or_else(|| OpError::new("scales must be floats"))?;
-        if packed.dtype() != onnxc_ir::DType::U8 {
+        if packed.dtype() != DType::U8 {
             return Err(OpError::new(format!("B is of type {}, it must be u8", packed.dtype())));
         }
         let zeros = self.zeros(cx)?;
@@ -82,13 +89,36 @@ impl Format {
         from_f64s(scales.dtype(), &[self.rows as u64, self.columns as u64], all)
     }
 
+    /// The matrix as signed bytes `[rows, columns]` with an f32 scale for each column, if columns are blocks and their zero points leave bytes.
+    fn integers(&self, cx: &dyn ImportCx) -> OpResult<Option<(Tensor, Tensor)>> {
+        let packed = constant(cx, 1, "B", self.packed_bytes())?;
+        let scales = constant(cx, 2, "scales", (self.columns * self.blocks()) as u128)?;
+        if self.blocks() != 1 || scales.dtype() != DType::F32 || packed.dtype() != DType::U8 {
+            return Ok(None);
+        }
+        let zeros = self.zeros(cx)?.unwrap_or_else(|| vec![(1 << (self.bits - 1)) as f64; self.columns]);
+        let value = |i: usize| {
+            let (row, column) = (i / self.columns, i % self.columns);
+            let value = self.unpack(packed.bytes(), column * self.block + row) - zeros[column];
+            (value.fract() == 0.0 && (-128.0..=127.0).contains(&value)).then_some(value as i8)
+        };
+        let values: Option<Vec<i8>> = (0..self.rows * self.columns).map(value).collect();
+        let scales = scales.reshaped(&[self.columns as u64]).expect("internal: as many as columns");
+        Ok(values.map(|values| (Tensor::from_vec(&[self.rows as u64, self.columns as u64], values), scales)))
+    }
+
+    /// Bytes of B. Attributes are any numbers until the constants have shown that they are extents.
+    fn packed_bytes(&self) -> u128 {
+        [self.blocks(), self.block, self.bits].iter().fold(self.columns as u128, |n, f| n * *f as u128) / 8
+    }
+
     /// The zero point of every block.
     fn zeros(&self, cx: &dyn ImportCx) -> OpResult<Option<Vec<f64>>> {
         if cx.opt_input(3).is_none() {
             return Ok(None);
         }
         let (n, blocks) = (self.columns * self.blocks(), self.blocks());
-        if cx.ty(3)?.dtype != onnxc_ir::DType::U8 {
+        if cx.ty(3)?.dtype != DType::U8 {
             let floats = constant(cx, 3, "zero_points", n as u128)?.to_f64s();
             return floats.map(Some).ok_or_else(|| OpError::new("zero_points must be u8 or floats"));
         }

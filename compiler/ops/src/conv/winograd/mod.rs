@@ -32,9 +32,9 @@ pub fn points(attrs: &Attrs) -> Option<&'static Points> {
     ALGORITHMS.iter().find(|(known, _)| *known == name).map(|(_, points)| *points)
 }
 
-/// Is this a convolution that Winograd's algorithm computes: f32, 3 by 3 without strides, dilations and groups?
+/// Is this a convolution that Winograd's algorithm computes: all of f32, 3 by 3 without strides, dilations and groups?
 pub fn fits(attrs: &Attrs, x: &TensorType, w: &TensorType) -> bool {
-    x.dtype == DType::F32 && has_geometry(attrs, w)
+    x.dtype == DType::F32 && w.dtype == DType::F32 && has_geometry(attrs, w)
 }
 
 fn has_geometry(attrs: &Attrs, w: &TensorType) -> bool {

@@ -1,0 +1,63 @@
+//! 8-bit weights with a scale for each output, beside operands of floats.
+
+use onnxc_ir::graph::Node;
+use onnxc_passes::compress::weighted::Weighted;
+use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, round};
+
+use super::{Applied, Coded, Form, Numbers, bytes};
+use crate::assemble::Method;
+use crate::recipe::Weights;
+use crate::search::Goal;
+
+/// The numbers.
+pub struct Byte;
+
+impl Numbers for Byte {
+    fn weights(&self) -> Weights {
+        Weights::Byte
+    }
+
+    fn wanted(&self, goal: &Goal) -> bool {
+        goal.weight_only
+    }
+
+    fn suits(&self, form: &dyn Form, goal: &Goal) -> bool {
+        bytes::suit(form, goal)
+    }
+
+    fn fits(&self, layer: &Weighted) -> bool {
+        layer.groups == 1
+    }
+
+    fn integers(&self) -> bool {
+        false
+    }
+
+    fn unit(&self) -> usize {
+        1
+    }
+
+    fn bytes(&self) -> f64 {
+        1.0
+    }
+
+    fn fitted(
+        &self,
+        layer: &Weighted,
+        weights: &Matrix,
+        moments: &Moments,
+        kept: Option<(&Shape, &[Vec<u32>])>,
+        method: Method,
+    ) -> Coded {
+        let grid = Grid { bits: 8, block: None, range: WeightRange::Mse };
+        bytes::coded(layer, round(weights, moments, &grid, kept, method.rounding))
+    }
+
+    fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
+        bytes::nearest(layer, weights)
+    }
+
+    fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {
+        bytes::put(cx, layer, name).map(Some)
+    }
+}
