@@ -13,7 +13,7 @@ use crate::search::Goal;
 /// Is a form with coded weights worth a try? Among a part of the positions they are small, but hardly fast.
 pub(super) fn suit(form: &dyn Form, goal: &Goal) -> bool {
     let size_matters = goal.objective == Objective::Size || goal.caps.weight_bytes.is_some();
-    form == Pick::DENSE.form || size_matters && form.name() == "pruned"
+    form.name() == Pick::DENSE.form.name() || size_matters && form.name() == "pruned"
 }
 
 /// Rounded weights as a recipe has them.
