@@ -4,10 +4,10 @@
 
 mod arithmetic;
 mod coded;
+mod constants;
 mod memory;
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::immediates::Ieee32;
 use cranelift_codegen::ir::{AbiParam, Block, ConstantData, Function, InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -128,28 +128,6 @@ impl<'a> Clif<'a> {
     fn cast(&mut self, value: Value, from: Ty, to: Ty) -> Value {
         let (from, to) = (self.ty(from), self.ty(to));
         if from == to { value } else { self.b.ins().bitcast(to, flags_le(), value) }
-    }
-
-    fn constant(&mut self, ty: Ty, bits: u32) -> Value {
-        match (self.vector, ty) {
-            (true, _) => {
-                let ty = self.ty(ty);
-                self.vector_constant(ty, &bits.to_le_bytes().repeat(4))
-            }
-            (false, Ty::F32) => self.b.ins().f32const(Ieee32::with_bits(bits)),
-            (false, _) => self.b.ins().iconst(types::I32, i64::from(bits)),
-        }
-    }
-
-    /// A constant, made once in each block: nothing behind this emitter finds equal ones.
-    fn vector_constant(&mut self, ty: Type, bytes: &[u8]) -> Value {
-        if let Some((.., value)) = self.constants.iter().find(|c| c.0 == ty && c.1 == bytes) {
-            return *value;
-        }
-        let handle = self.b.func.dfg.constants.insert(ConstantData::from(bytes));
-        let value = self.b.ins().vconst(ty, handle);
-        self.constants.push((ty, bytes.to_vec(), value));
-        value
     }
 
     /// Goes on in another block.

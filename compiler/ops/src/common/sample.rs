@@ -85,6 +85,9 @@ pub(crate) fn and_sparse(
     all
 }
 
+/// The largest of the bytes that [`and_coded`] has for weights.
+const LARGEST: f64 = 9.0;
+
 /// Samples, and behind them some of them again with weights, operand `weights`, of signed bytes: of many values, and of so few that tiles read a table.
 /// Zeros stay.
 pub(crate) fn and_coded(mut all: Vec<Sample>, which: &[usize], weights: usize) -> Vec<Sample> {
@@ -97,6 +100,10 @@ pub(crate) fn and_coded(mut all: Vec<Sample>, which: &[usize], weights: usize) -
                 n => (n % 19) as i8 - 9,
             };
             *w = Tensor::from_vec::<i8>(w.shape(), w.to_vec::<f32>().iter().enumerate().map(byte).collect());
+        }
+        // Terms as large as those of other samples: what is lost where they cancel is in proportion to them.
+        if let Some(Some(SampleInput::Data(_, low, high))) = sample.inputs.get_mut(0) {
+            (*low, *high) = (*low / LARGEST, *high / LARGEST);
         }
         all.push(sample);
     }
