@@ -208,6 +208,12 @@ pub fn find(model: &Model, target: &Target, freedom: &Freedom, budget: &Budget) 
         describe(&mut recipe, &found, search.metric(), &session.samples);
         let report = search.report(&found, !budget.no_baselines)?;
         session.host.tell(&table::summary(&report));
+        if found.assembled.recipe.layers.is_empty() {
+            let (count, least) = (session.samples.count, 100.0 * found.score.drop());
+            session.host.tell(&format!(
+                "warning: no layer was changed: none may be within the limits. {count} samples tell losses from {least:.2} % on; more of them tell smaller ones\n"
+            ));
+        }
         recipe.report = Some(report);
         Ok(Loaded { recipe, arrays: found.assembled.arrays })
     })?;
