@@ -1,9 +1,9 @@
 //! What a choice is known to lose, and the model that is handed out.
 //!
 //! The loop measures models on the half of the samples that is held out. Before one of them is accepted it is made once more with both halves in each
-//! other's place, so that every sample is judged by a model that was not computed from it (two-fold cross-validation; Stone, "Cross-Validatory Choice and
+//! other's place, so that every sample is judged by a model whose weights were not computed from it (two-fold cross-validation; Stone, "Cross-Validatory Choice and
 //! Assessment of Statistical Predictions", 1974): twice the decisions, and half the doubt. The model that is handed out is computed from most of the samples,
-//! since more of them repair better.
+//! since more of them repair better. Ranges of activations and the choice itself are those of the first halves throughout.
 
 use onnxc_ir::Graph;
 
