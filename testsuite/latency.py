@@ -2,6 +2,7 @@
 """How good the model of latencies is: predicted against measured times of layers and models, and what choices without measuring lose.
 
 usage: testsuite/latency.py [--models id,id] [--threads N] [--seconds S] [--json OUT] [--markdown OUT] [-- FLAGS OF onnxc bench]
+       JSON has the terms of each layer too, to which `cargo run --release -p onnxc-testsuite --bin fit_latency native FILE...` fits the constants of a core.
 usage: testsuite/latency.py --regret [--rounds N] [--cache FILE] [the same]
 
 The first form profiles every network of ONNXC_DATA (testsuite/setup.sh --bench writes them) and prints Spearman's rank correlation of predicted with measured

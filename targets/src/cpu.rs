@@ -230,6 +230,47 @@ fn switch_off(arch: &Arch, name: &str, on: &mut BTreeSet<&'static str>) {
     }
 }
 
+/// What an instruction set does not tell of a core.
+mod core {
+    /// CPU names of cores that multiply and add two vectors of 512 bits in a cycle.
+    const TWO_UNITS: [&str; 2] = ["skylake-avx512", "sapphirerapids"];
+
+    /// Does the core of a CPU specification multiply and add two vectors of 512 bits in a cycle?
+    pub fn has_two_units(cpu: &str) -> bool {
+        let name = cpu.trim().split([',', '+']).next().unwrap_or_default().trim();
+        if name == "native" { native_has_two_units() } else { TWO_UNITS.contains(&name) }
+    }
+
+    /// Family and model of a CPU from the first register of leaf 1 (Intel, "Software Developer's Manual", volume 2, CPUID).
+    pub fn family_and_model(eax: u32) -> (u32, u32) {
+        let (family, model) = (eax >> 8 & 15, eax >> 4 & 15);
+        (if family == 15 { family + (eax >> 20 & 255) } else { family }, model | (eax >> 16 & 15) << 4)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn native_has_two_units() -> bool {
+        use std::arch::x86_64::__cpuid;
+        let (vendor, own) = (__cpuid(0).ebx, family_and_model(__cpuid(1).eax));
+        two_units(vendor, own)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn native_has_two_units() -> bool {
+        false
+    }
+
+    /// `vendor` is the first part of its name. Of Intel the servers have two units: Skylake to Cooper Lake, Ice Lake, Sapphire and Emerald Rapids, Granite
+    /// Rapids; of AMD what is Zen 5 or later.
+    pub fn two_units(vendor: u32, (family, model): (u32, u32)) -> bool {
+        const SERVERS: [u32; 7] = [0x55, 0x6A, 0x6C, 0x8F, 0xCF, 0xAD, 0xAE];
+        match &vendor.to_le_bytes() {
+            b"Genu" => family == 6 && SERVERS.contains(&model),
+            b"Auth" => family >= 0x1A,
+            _ => false,
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn native_features(arch: &Arch, triple: &Triple, on: &mut BTreeSet<&'static str>) -> Result<(), String> {
     if triple.architecture != Architecture::X86_64 {
@@ -363,7 +404,7 @@ fn desc(
             Isa::Scalar => 128 << 10,
             _ => 256 << 10,
         },
-        machine: crate::machine::of(vectors),
+        machine: crate::machine::of(vectors, core::has_two_units(cpu)),
         max_threads,
     }
 }
@@ -386,6 +427,18 @@ mod tests {
                 assert!(describe(triple, &format!("+{f}"), 1).unwrap().has(f), "{triple} {f}");
             }
         }
+    }
+
+    #[test]
+    fn cores_with_two_units_are_told_apart() {
+        let (intel, amd) = (u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"Auth"));
+        // A Sapphire Rapids, a Tiger Lake, a Zen 4, a Zen 5.
+        for (vendor, eax, two) in [(intel, 0x806F8, true), (intel, 0x806C1, false), (amd, 0xA10F11, false), (amd, 0xB00F21, true)]
+        {
+            assert_eq!(core::two_units(vendor, core::family_and_model(eax)), two, "{eax:x}");
+        }
+        let fma = |cpu: &str| describe("x86_64-unknown-linux-gnu", cpu, 1).unwrap().desc.machine.fma;
+        assert!(fma("sapphirerapids,-avx512bf16") < fma("znver4"));
     }
 
     #[test]

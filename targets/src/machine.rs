@@ -1,13 +1,39 @@
 //! What cores take for the steps of kernels and loops, by instruction set: the constants of `onnxc_ir::workload::latency`.
 //!
-//! Those of AVX-512 are fitted to 2538 layers of 38 networks on a Zen 4 core (`testsuite/latency.py`), by least squares of relative errors: each constant to
-//! all layers together. The rates of the caches are what is left of them in a layer, not what a loop that only reads would get. The other descriptions follow
-//! by the width of vectors and by the numbers of units that such cores have in common (Fog, "Instruction tables", 2022; Arm, "Cortex-A76 software
-//! optimization guide", 2018): they rank, and their times are rough.
+//! Those of AVX-512 are fitted to the layers of all networks on a Zen 4 core (one unit) and on a Sapphire Rapids core (two; with zeros in weights too, 4462
+//! layers) by `testsuite/src/bin/fit_latency.rs`, each constant to all layers together. The rates of the caches are what is left of them in a layer, not what
+//! a loop that only reads would get. The other descriptions follow by the width of vectors and by the numbers of units that such cores have in common (Fog,
+//! "Instruction tables", 2022; Arm, "Cortex-A76 software optimization guide", 2018): they rank, and their times are rough.
 
 use onnxc_ir::target::{Level, Machine};
 
 use crate::cpu::Isa;
+
+/// A core that multiplies and adds two vectors of 512 bits in a cycle.
+const AVX512_TWICE: Machine = Machine {
+    ghz: 3.0,
+    fma: 0.49,
+    dot: 0.44,
+    splat: 0.044,
+    panel: 0.036,
+    inner: 0.5,
+    call: 4.5,
+    result: 0.18,
+    epilogue: 0.45,
+    vector_op: 0.9,
+    vector_move: 0.08,
+    scattered: 0.55,
+    plain: 0.87,
+    enter: 3.0,
+    step: 280.0,
+    cold_step: 260.0,
+    visible: 0.287,
+    list: (0.48, 0.0),
+    transform: (32.0, 2.7),
+    depthwise: [0.97, 2.17, 1.33],
+    levels: [level(32 << 10, 64.0, 12.0), level(1 << 20, 52.0, 21.7), level(16 << 20, 5.7, 3.9), level(128 << 20, 5.1, 6.0)],
+    ..AVX512
+};
 
 /// A core that multiplies and adds one vector of 512 bits in a cycle.
 const AVX512: Machine = Machine {
@@ -87,11 +113,14 @@ const fn level(bytes: u64, read: f64, spilled: f64) -> Level {
     Level { bytes, read, spilled }
 }
 
-/// The description of cores with these instructions.
-pub(crate) fn of(vectors: Isa) -> Machine {
+/// The description of cores with these instructions; `twice`: with two units for vectors of 512 bits.
+pub(crate) fn of(vectors: Isa, twice: bool) -> Machine {
     match vectors {
-        Isa::Avx512 { vnni: true, .. } => AVX512,
-        Isa::Avx512 { vnni: false, .. } => Machine { dot: 3.0, ..AVX512 },
+        Isa::Avx512 { vnni, .. } => {
+            let core = if twice { AVX512_TWICE } else { AVX512 };
+            // Three instructions in the place of one.
+            if vnni { core } else { Machine { dot: core.dot * 10.0 / 3.0, ..core } }
+        }
         Isa::Avx2 => AVX2,
         Isa::Clif128 => NARROW,
         Isa::Scalar => SCALAR,

@@ -12,9 +12,9 @@ use onnxc_codegen::{LoopForms, Profile};
 use onnxc_ir::lir::Func;
 use onnxc_ir::plan::{Place, Plan, Step};
 use onnxc_ir::workload::energy::Energy;
-use onnxc_ir::workload::latency::Latency;
+use onnxc_ir::workload::latency::{Latency, Terms};
 use onnxc_ir::workload::roof::{Bound, Roofs};
-use onnxc_ir::workload::{Ops, Traffic, Work, energy, latency};
+use onnxc_ir::workload::{Ops, Traffic, Work, energy};
 use onnxc_ir::{Attr, Graph};
 use onnxc_ops::schedule::Choice;
 use onnxc_targets::Target;
@@ -35,6 +35,8 @@ pub struct Layer {
     pub traffic: Traffic,
     /// The kernel, or kind of loops, that does most of it.
     pub kernel: String,
+    /// What the time of a call is predicted from.
+    pub terms: Terms,
     /// What one call takes by the model of the target.
     pub predicted: Latency,
     /// What one call takes of energy, as an estimate.
@@ -51,10 +53,21 @@ pub fn layers(plan: &Plan, graph: &Graph, target: &Target) -> Vec<Layer> {
         let traffic = work.traffic(func, places);
         let forms = if work.loops.is_empty() { LoopForms::default() } else { onnxc_codegen::loop_forms(func, target) };
         let kernel = kernel(&work, forms);
-        let predicted = latency::predict(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let terms = Terms::of(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let predicted = terms.latency(&target.desc.machine);
         let energy = energy::estimate(&target.desc, &work, &traffic, touched, forms.vector == 0);
         let choice = choices.get(&(op, origins)).cloned().unwrap_or_default();
-        out.push(Layer { op: op.to_string(), origins: origins.to_vec(), work, traffic, kernel, predicted, energy, choice });
+        out.push(Layer {
+            op: op.to_string(),
+            origins: origins.to_vec(),
+            work,
+            traffic,
+            kernel,
+            terms,
+            predicted,
+            energy,
+            choice,
+        });
     });
     out
 }
@@ -186,7 +199,7 @@ impl Timed {
     fn json(&self) -> Value {
         let mut row = self.layer.facts(self.calls);
         let more = json!({ "ms": self.ms, "calls": self.calls, "gops": self.gops(), "roof_ms": self.bound.seconds() * 1e3,
-            "roof_share": self.share(), "lost_ms": self.lost(), "limit": self.limit() });
+            "roof_share": self.share(), "lost_ms": self.lost(), "limit": self.limit(), "terms": self.layer.terms });
         if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
             row.extend(more);
         }

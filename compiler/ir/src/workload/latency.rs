@@ -9,12 +9,14 @@
 //! et al., "Evaluation techniques for storage hierarchies", 1970, for whole operands instead of lines). Latency that computation hides is not modelled
 //! further than by the part of memory time that stays visible.
 
+use serde::{Deserialize, Serialize};
+
 use super::roof::curve;
 use super::{Form, KernelWork, LoopWork, Traffic, Work};
 use crate::target::{Level, Machine, TargetDesc};
 
 /// Steps of each kind; one call of a function has so many. Vectors are of the target's width.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Steps {
     /// Vectors multiplied and added by f32 tiles.
     pub fma: f64,
@@ -50,6 +52,27 @@ pub struct Steps {
     pub loops: f64,
     /// Bytes that are read again, each time, and how many are read between.
     pub again: Vec<(u64, u64)>,
+}
+
+/// All that the time of a layer is predicted from, beside what the core takes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Terms {
+    /// Steps of all tasks.
+    pub steps: Steps,
+    /// Tasks that run side by side.
+    pub threads: f64,
+    /// Bytes of weights.
+    pub weights: u64,
+    /// Bytes of activations, read and written.
+    pub near: u64,
+    /// Bytes that the whole inference touches.
+    pub around: u64,
+    /// Does the second cache hold less than that?
+    pub cold: bool,
+    /// Do threads meet behind the layer?
+    pub meets: bool,
+    /// Bytes of the first cache.
+    pub l1: u64,
 }
 
 /// What a layer is predicted to take.
@@ -182,25 +205,41 @@ impl Machine {
     }
 }
 
-/// Predicts a layer that does `work` and moves `moved`, in an inference that touches `around` bytes, on the threads that the code is made for. `plain` says
-/// that the target has no vector code for its loops.
+impl Terms {
+    /// Those of a layer that does `work` and moves `moved`, in an inference that touches `around` bytes, on the threads that the code is made for. `plain`
+    /// says that the target has no vector code for its loops.
+    pub fn of(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Terms {
+        Terms {
+            steps: Steps::of(work, target.lanes, plain, target.byte_tables),
+            threads: f64::from(target.max_threads.max(1)).min(work.tasks.max(1) as f64),
+            weights: moved.weights,
+            near: moved.read.saturating_add(moved.written),
+            around,
+            cold: around > target.l2_bytes,
+            meets: target.max_threads > 1,
+            l1: target.l1_bytes,
+        }
+    }
+
+    /// What a core takes for them.
+    pub fn latency(&self, m: &Machine) -> Latency {
+        let compute = m.cycles(&self.steps) / self.threads;
+        // What is read again from the first cache costs the loads that are counted.
+        let far = |a: &&(u64, u64)| a.1 > self.l1;
+        let again: f64 = self.steps.again.iter().filter(far).map(|(bytes, between)| m.moving(*bytes as f64, *between)).sum();
+        let weights = m.moving(self.weights as f64, self.around) + again / self.threads;
+        let handed = m.spilling(self.near as f64, self.near);
+        // Code, like weights, comes back with the next inference.
+        let begin = m.step + if self.cold { m.cold_step } else { 0.0 } + if self.meets { m.barrier } else { 0.0 };
+        let cycles = compute + m.seen(weights, compute) + m.seen(handed, compute) + begin;
+        let seconds = |cycles: f64| cycles / (m.ghz * 1e9);
+        Latency { compute: seconds(compute), memory: seconds(weights + handed), seconds: seconds(cycles) }
+    }
+}
+
+/// Predicts a layer; arguments as those of [`Terms::of`].
 pub fn predict(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Latency {
-    let m = &target.machine;
-    let steps = Steps::of(work, target.lanes, plain, target.byte_tables);
-    let threads = f64::from(target.max_threads.max(1)).min(work.tasks.max(1) as f64);
-    let compute = m.cycles(&steps) / threads;
-    // What is read again from the first cache costs the loads that are counted.
-    let far = |a: &&(u64, u64)| a.1 > target.l1_bytes;
-    let again: f64 = steps.again.iter().filter(far).map(|(bytes, between)| m.moving(*bytes as f64, *between)).sum();
-    let weights = m.moving(moved.weights as f64, around) + again / threads;
-    let near = moved.read.saturating_add(moved.written);
-    let handed = m.spilling(near as f64, near);
-    // Code, like weights, comes back with the next inference.
-    let begin =
-        m.step + if around > target.l2_bytes { m.cold_step } else { 0.0 } + if target.max_threads > 1 { m.barrier } else { 0.0 };
-    let cycles = compute + m.seen(weights, compute) + m.seen(handed, compute) + begin;
-    let seconds = |cycles: f64| cycles / (m.ghz * 1e9);
-    Latency { compute: seconds(compute), memory: seconds(weights + handed), seconds: seconds(cycles) }
+    Terms::of(target, work, moved, around, plain).latency(&target.machine)
 }
 
 #[cfg(test)]
