@@ -471,6 +471,10 @@ impl Emitter for Asm {
         Ok(())
     }
 
+    fn estimates(&self) -> bool {
+        self.zmm
+    }
+
     fn fuses(&self) -> bool {
         true
     }

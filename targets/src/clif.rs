@@ -492,6 +492,10 @@ impl Emitter for Clif<'_> {
             (VUn::Neg, _) => (self.b.ins().ineg(x), ty),
             (VUn::Abs, Ty::F32) => (self.b.ins().fabs(x), Ty::F32),
             (VUn::Abs, _) => (self.b.ins().iabs(x), ty),
+            (VUn::RecipNear, _) => {
+                let one = self.opd(Opd::Const(1f32.to_bits()), Ty::F32);
+                (self.b.ins().fdiv(one, x), Ty::F32)
+            }
             (VUn::Sqrt, _) => (self.b.ins().sqrt(x), Ty::F32),
             (VUn::Floor | VUn::Ceil | VUn::Trunc | VUn::Round, _) if !self.has_round => (self.round_by_hand(op, x), Ty::F32),
             (VUn::Floor, _) => (self.b.ins().floor(x), Ty::F32),

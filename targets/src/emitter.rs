@@ -78,6 +78,8 @@ pub(crate) enum VUn {
     Abs,
     /// f32.
     Sqrt,
+    /// f32 from 1 to 2^126, within 1 ulp, where [`Emitter::estimates`] says so.
+    RecipNear,
     /// f32, also the following.
     Floor,
     Ceil,
@@ -178,6 +180,10 @@ pub(crate) trait Emitter {
 
     /// `d = s`.
     fn copy(&mut self, ty: Ty, d: V, s: Opd) -> Result<(), Error>;
+    /// True where a reciprocal is refined from an estimate faster than it is divided.
+    fn estimates(&self) -> bool {
+        false
+    }
     /// True when `fma` rounds once.
     fn fuses(&self) -> bool;
     /// `d = a*b + c`, rounded once where the machine can. `d` may be any of the operands.

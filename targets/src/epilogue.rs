@@ -125,25 +125,78 @@ fn moved_from(program: &ScalarProgram, n: NodeIx, moved: &[Option<Moved>], limit
 /// Quotients by constants as products where that rounds alike.
 fn without_divisions(program: &ScalarProgram, values: &[Values]) -> ScalarProgram {
     let mut out = ScalarProgram::default();
-    let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
+    let mut map: Vec<Option<NodeIx>> = vec![None; program.nodes.len()];
     let (rounded, limits, known) = (rounded_to_int(program), limits(program, values), known(program, values));
     let bounded = |x: NodeIx| {
         let (low, high) = limits[x as usize];
         known[x as usize] >= Known::Number && low > -FAR && high < FAR
     };
     for (n, node) in program.nodes.iter().enumerate() {
-        let at = match divided(program, n as NodeIx).filter(|(x, _)| rounded[n] && bounded(*x)) {
-            Some((x, by)) => {
-                let x = map[x as usize];
-                let (high, low) = (out.float(f64::from(by.high), DType::F32), out.float(f64::from(by.low), DType::F32));
-                let rest = out.bin(BinOp::Mul, x, low);
-                out.push(ScalarOp::Fma(x, high, rest), DType::F32)
-            }
-            None => out.push(node.op.map_operands(|o| map[o as usize]), node.dtype),
-        };
-        map.push(at);
+        if map[n].is_some() {
+            continue;
+        }
+        let get = |o: NodeIx| map[o as usize].expect("internal: operands come first");
+        map[n] = Some(match divided(program, n as NodeIx).filter(|_| rounded[n]) {
+            Some((x, by)) if bounded(x) => multiplied(&mut out, get(x), by),
+            Some((x, by)) => match Bounds::of(program, n as NodeIx, by.of) {
+                Some(bounds) => {
+                    let x = bounds.before(&mut out, get(x));
+                    let product = multiplied(&mut out, x, by);
+                    bounds.nodes.iter().for_each(|b| map[*b as usize] = Some(product));
+                    product
+                }
+                None => out.push(node.op.map_operands(get), node.dtype),
+            },
+            None => out.push(node.op.map_operands(get), node.dtype),
+        });
     }
-    out.finish(*map.last().expect("internal: empty scalar program"))
+    out.finish(map[program.result() as usize].expect("internal: all nodes are mapped"))
+}
+
+/// The product that takes the place of a quotient.
+fn multiplied(out: &mut ScalarProgram, x: NodeIx, by: Reciprocal) -> NodeIx {
+    let (high, low) = (out.float(f64::from(by.high), DType::F32), out.float(f64::from(by.low), DType::F32));
+    let rest = out.bin(BinOp::Mul, x, low);
+    out.push(ScalarOp::Fma(x, high, rest), DType::F32)
+}
+
+/// Bounds of a quotient that is rounded to an integer then, integers both. They may as well bound what is divided, by so many times as much: quotients do
+/// not decrease, and that of such a bound is less than a half away from the integer.
+struct Bounds {
+    /// The operations: which, is the constant its first operand, the bound of what is divided.
+    ops: [(BinOp, bool, f32); 2],
+    /// Their nodes.
+    nodes: [NodeIx; 2],
+}
+
+impl Bounds {
+    /// Larger ones could be moved by their own rounding.
+    const MOST: f64 = 65_536.0;
+
+    /// Those of the quotient `n` by `c`.
+    fn of(program: &ScalarProgram, n: NodeIx, c: f32) -> Option<Bounds> {
+        let uses = onnxc_ir::rare_arm::uses(program, &[program.result()]);
+        let next = |n: NodeIx| -> Option<(NodeIx, (BinOp, bool, f32))> {
+            let user = (n + 1..=program.result()).find(|u| program.nodes[*u as usize].op.operands().any(|o| o == n))?;
+            let ScalarOp::Bin(op @ (BinOp::Min | BinOp::Max), a, b) = program.nodes[user as usize].op else { return None };
+            let constant = if a == n { b } else { a };
+            let ScalarOp::Const(bits) = program.nodes[constant as usize].op else { return None };
+            let bound = f64::from_bits(bits);
+            let usable = uses[n as usize] == 1 && bound.fract() == 0.0 && bound.abs() <= Bounds::MOST && c > 0.0;
+            usable.then_some((user, (op, constant == a, bound as f32 * c)))
+        };
+        let (first, a) = next(n)?;
+        let (second, b) = next(first)?;
+        (a.0 != b.0).then_some(Bounds { ops: [a, b], nodes: [first, second] })
+    }
+
+    /// The bounds on what is divided.
+    fn before(&self, out: &mut ScalarProgram, x: NodeIx) -> NodeIx {
+        self.ops.iter().fold(x, |x, (op, first, bound)| {
+            let bound = out.float(f64::from(*bound), DType::F32);
+            if *first { out.bin(*op, bound, x) } else { out.bin(*op, x, bound) }
+        })
+    }
 }
 
 /// The nodes that nothing uses but bounds and roundings to integers: the sign of a zero and numbers next to zero do not matter.
@@ -180,6 +233,7 @@ fn divided(program: &ScalarProgram, n: NodeIx) -> Option<(NodeIx, Reciprocal)> {
 /// Two numbers whose sum is the reciprocal of a constant, nearly.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Reciprocal {
+    of: f32,
     high: f32,
     low: f32,
 }
@@ -200,7 +254,7 @@ impl Reciprocal {
         }
         let high = 1.0 / c;
         let low = (1.0 / f64::from(c) - f64::from(high)) as f32;
-        let by = Reciprocal { high, low };
+        let by = Reciprocal { of: c, high, low };
         let significand = u64::from(c.to_bits() & ((1 << (BITS - 1)) - 1) | 1 << (BITS - 1));
         let odd = significand >> significand.trailing_zeros();
         if odd < FEWEST {
@@ -315,5 +369,31 @@ mod tests {
         assert!(without_divisions(&rounded, &[]).to_string().contains("fma"));
         let plain = p.finish(quotient);
         assert_eq!(without_divisions(&plain, &[]), plain, "its smallest bits are wanted");
+    }
+
+    /// Whatever is divided, infinite numbers and NaN too, where quotients lie between integers and at the bounds.
+    #[test]
+    fn bounded_quotients_become_products_of_bounded_numbers() {
+        for (c, low, high) in [(0.040_859_8_f32, -9.0, 246.0), (0.088_645_14, -128.0, 127.0), (1.7e-5, -32768.0, 32767.0)] {
+            let mut p = ScalarProgram::default();
+            let (x, by) = (p.arg(0, DType::F32), p.float(f64::from(c), DType::F32));
+            let (least, most) = (p.float(low, DType::F32), p.float(high, DType::F32));
+            let x = p.bin(BinOp::Div, x, by);
+            let x = p.bin(BinOp::Min, x, most);
+            let x = p.bin(BinOp::Max, x, least);
+            let x = p.un(UnOp::Round, x);
+            let whole = p.cast(x, DType::I32);
+            let divided = p.finish(whole);
+            let product = without_divisions(&divided, &[]);
+            let text = product.to_string();
+            assert!(text.contains("fma") && !text.contains("div") && text.matches("min").count() == 1, "{text}");
+            let halves = (low as i32 - 2..=high as i32 + 2).flat_map(|n| [n as f32 - 0.5, n as f32]).map(|q| q * c);
+            let near = |x: f32| (-3..=3).map(move |d| f32::from_bits(x.to_bits().wrapping_add_signed(d)));
+            let extremes = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, -0.0];
+            for x in halves.flat_map(near).chain(extremes) {
+                let of = |p| onnxc_ir::math::evaluate(p, &[onnxc_ir::math::Scalar::F(f64::from(x))]);
+                assert_eq!(of(&product), of(&divided), "{x} / {c}");
+            }
+        }
     }
 }

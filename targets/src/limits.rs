@@ -9,7 +9,8 @@ pub(crate) fn limits(program: &ScalarProgram, values: &[Values]) -> Vec<(f64, f6
     let mut all = Vec::with_capacity(program.nodes.len());
     for node in &program.nodes {
         let of = of_node(program, *node, &all);
-        all.push(if is_scaled_sum(program, *node, values) { (-SCALED, SCALED) } else { of });
+        let small = matches!(node.op, ScalarOp::Arg(k) if values.get(k as usize).is_some_and(|v| *v >= Values::Small));
+        all.push(if small || is_scaled_sum(program, *node, values) { (-SCALED, SCALED) } else { of });
     }
     all
 }
@@ -19,7 +20,7 @@ pub(crate) fn values_of(operands: &[EpilogueOperand]) -> Vec<Values> {
     std::iter::once(Values::Any).chain(operands.iter().map(|o| o.values)).collect()
 }
 
-/// The largest magnitude of [`Values::Scale`].
+/// The largest magnitude of [`Values::Small`], and of sums times [`Values::Scale`].
 const SCALED: f64 = 4_194_303.0;
 
 /// The product of the sum with one of its scales.
@@ -99,8 +100,10 @@ pub(crate) enum Known {
 /// What is known of each node's value, if it is a float; `values` tells of the operands.
 pub(crate) fn known(program: &ScalarProgram, values: &[Values]) -> Vec<Known> {
     let mut all = Vec::with_capacity(program.nodes.len());
-    for node in &program.nodes {
-        all.push(known_of(program, *node, &all, values));
+    for (node, (low, high)) in program.nodes.iter().zip(limits(program, values)) {
+        let found = known_of(program, *node, &all, values);
+        // A number between finite limits.
+        all.push(if found == Known::Number && low > f64::NEG_INFINITY && high < f64::INFINITY { Known::Finite } else { found });
     }
     all
 }

@@ -316,7 +316,8 @@ fn unary(e: &mut dyn Emitter, op: UnOp, d: V, a: Opd, from: DType, to: DType) ->
     let wide = matches!(from, DType::F32 | DType::I32);
     let (v, temp) = in_register(e, ty, a)?;
     match op {
-        UnOp::Recip if ty == Ty::F32 => e.bin(BinOp::Div, ty, d, Opd::Const(ONE), Opd::Reg(v))?,
+        UnOp::RecipNear if ty == Ty::F32 && e.estimates() => e.un(VUn::RecipNear, ty, d, v)?,
+        UnOp::Recip | UnOp::RecipNear if ty == Ty::F32 => e.bin(BinOp::Div, ty, d, Opd::Const(ONE), Opd::Reg(v))?,
         UnOp::IsNan if ty == Ty::F32 => e.cmp(BinOp::Ne, ty, d, Opd::Reg(v), Opd::Reg(v))?,
         UnOp::IsInf if ty == Ty::F32 => {
             let t = e.alloc(ty)?;

@@ -90,7 +90,7 @@ fn float_un(b: &mut FunctionBuilder, caps: Caps, op: UnOp, dtype: DType, a: Valu
         UnOp::Neg => b.ins().fneg(a),
         UnOp::Abs => b.ins().fabs(a),
         UnOp::Sqrt => b.ins().sqrt(a),
-        UnOp::Recip => {
+        UnOp::Recip | UnOp::RecipNear => {
             let one = constant(b, dtype, 1f64.to_bits())?;
             b.ins().fdiv(one, a)
         }

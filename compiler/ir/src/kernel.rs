@@ -115,6 +115,8 @@ pub enum Values {
     Any,
     /// They are numbers, and not infinite.
     Finite,
+    /// Also, of a magnitude below 2^22.
+    Small,
     /// Also, times any sum that the kernel's accumulators can have, they are of a magnitude below 2^22: scales of requantisation.
     Scale,
 }

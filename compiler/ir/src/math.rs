@@ -35,7 +35,8 @@ use functions::Builder;
 /// True when [`expand`] replaces the operation on this type.
 fn is_expanded(op: ScalarOp, dtype: DType) -> bool {
     use UnOp::*;
-    let basic_un = |op| matches!(op, Neg | Abs | Sqrt | Recip | Floor | Ceil | Trunc | Round | Not | IsNan | IsInf | Bitcast);
+    let basic_un =
+        |op| matches!(op, Neg | Abs | Sqrt | Recip | RecipNear | Floor | Ceil | Trunc | Round | Not | IsNan | IsInf | Bitcast);
     match op {
         ScalarOp::Un(Sign, _) => true,
         ScalarOp::Un(op, _) => dtype.is_float() && !basic_un(op),
@@ -51,37 +52,12 @@ pub fn expand(program: &ScalarProgram) -> ScalarProgram {
     }
     let mut out = ScalarProgram::default();
     let mut map: Vec<NodeIx> = Vec::with_capacity(program.nodes.len());
-    let factors = factors(program);
-    for (n, node) in program.nodes.iter().enumerate() {
+    for node in &program.nodes {
         let op = node.op.map_operands(|o| map[o as usize]);
-        map.push(match (node.op, op) {
-            (_, ScalarOp::Un(UnOp::Sigmoid, x)) if factors[n] => Builder::new(&mut out, node.dtype).sigmoid_divisor(x),
-            (ScalarOp::Bin(_, _, b), ScalarOp::Bin(BinOp::Mul, x, d)) if factors[b as usize] => out.bin(BinOp::Div, x, d),
-            (ScalarOp::Bin(_, a, _), ScalarOp::Bin(BinOp::Mul, d, x)) if factors[a as usize] => out.bin(BinOp::Div, x, d),
-            _ => push(&mut out, op, node.dtype),
-        });
+        map.push(push(&mut out, op, node.dtype));
     }
     let result = *map.last().expect("internal: empty scalar program");
     out.finish(result)
-}
-
-/// The nodes that are sigmoid functions and only factors of one product, the other factor of which is none: `y * sigmoid(x)` is `y / (1 + exp(-x))`.
-fn factors(program: &ScalarProgram) -> Vec<bool> {
-    let uses = crate::rare_arm::uses(program, &[program.result()]);
-    let sigmoid = |n: NodeIx| {
-        let node = program.nodes[n as usize];
-        let wide = matches!(node.dtype, DType::F32 | DType::F64);
-        wide && matches!(node.op, ScalarOp::Un(UnOp::Sigmoid, _)) && uses[n as usize] == 1
-    };
-    let mut factors = vec![false; program.nodes.len()];
-    for node in &program.nodes {
-        if let ScalarOp::Bin(BinOp::Mul, a, b) = node.op
-            && let Some(n) = [b, a].into_iter().find(|n| sigmoid(*n))
-        {
-            factors[n as usize] = true;
-        }
-    }
-    factors
 }
 
 /// Appends a node in basic operations to a program.

@@ -18,6 +18,8 @@ pub enum UnOp {
     Abs,
     Sqrt,
     Recip,
+    /// 1/x for x from 1 to 2^126, within 1 ulp.
+    RecipNear,
     Exp,
     /// e^x for x <= 0, as softmax needs it: 1 for 0, and below the smallest normal number anything from 0 to 1.2e-38.
     ExpNonPositive,
@@ -100,6 +102,7 @@ impl UnOp {
         UnOp::Abs,
         UnOp::Sqrt,
         UnOp::Recip,
+        UnOp::RecipNear,
         UnOp::Exp,
         UnOp::ExpNonPositive,
         UnOp::Log,

@@ -240,7 +240,7 @@ fn un_float(op: UnOp, x: f64) -> f64 {
         UnOp::Neg => -x,
         UnOp::Abs => x.abs(),
         UnOp::Sqrt => x.sqrt(),
-        UnOp::Recip => 1.0 / x,
+        UnOp::Recip | UnOp::RecipNear => 1.0 / x,
         UnOp::Exp | UnOp::ExpNonPositive => x.exp(),
         UnOp::Log => x.ln(),
         UnOp::Sin => x.sin(),

@@ -203,6 +203,7 @@ impl Asm {
             (VUn::Abs, Ty::F32) => op3!(self, vpandd / vpand, d, a, Opd::Const(0x7FFF_FFFF)),
             (VUn::Abs, _) => op2!(self, vpabsd, d, a),
             (VUn::Sqrt, _) => op2!(self, vsqrtps, d, a),
+            (VUn::RecipNear, _) => self.reciprocal_of(d, a)?,
             (VUn::Round | VUn::Floor | VUn::Ceil | VUn::Trunc, _) => {
                 // The mode, with the precision exception suppressed.
                 let mode = 8 + match op {
@@ -219,6 +220,22 @@ impl Asm {
             (VUn::NumberToNearest, _) => op2!(self, vcvtps2dq, d, a),
             (VUn::ToFloat, _) => op2!(self, vcvtdq2ps, d, a),
         }
+        Ok(())
+    }
+
+    /// An estimate of 14 bits and a step of Newton's method: `r + r * (1 - a * r)`.
+    fn reciprocal_of(&mut self, d: V, a: V) -> Result<(), Error> {
+        let t = self.alloc(Ty::F32)?;
+        let r = if d == a { self.alloc(Ty::F32)? } else { d };
+        self.a.vrcp14ps(z(r), z(a))?;
+        self.copy(Ty::F32, t, Opd::Const(1f32.to_bits()))?;
+        op3!(self, vfnmadd231ps, t, r, Opd::Reg(a));
+        op3!(self, vfmadd213ps, r, t, Opd::Reg(r));
+        if r != d {
+            self.copy(Ty::F32, d, Opd::Reg(r))?;
+            self.free(r);
+        }
+        self.free(t);
         Ok(())
     }
 

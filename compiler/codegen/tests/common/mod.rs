@@ -100,7 +100,7 @@ pub fn un(op: UnOp, t: DType, v: V) -> V {
         UnOp::Neg => -x,
         UnOp::Abs => x.abs(),
         UnOp::Sqrt => x.sqrt(),
-        UnOp::Recip => 1.0 / x,
+        UnOp::Recip | UnOp::RecipNear => 1.0 / x,
         UnOp::Floor => x.floor(),
         UnOp::Ceil => x.ceil(),
         UnOp::Trunc => x.trunc(),

@@ -99,7 +99,7 @@ fn unary(op: UnOp, x: Scalar, from: DType, to: DType) -> Option<Scalar> {
         (Abs, Scalar::F(x)) => Scalar::F(x.abs()),
         // sqrt and division of f32 through f64 round correctly: 53 >= 2*24 + 2.
         (Sqrt, Scalar::F(x)) => Scalar::F(x.sqrt()),
-        (Recip, Scalar::F(x)) => Scalar::F(1.0 / x),
+        (Recip | RecipNear, Scalar::F(x)) => Scalar::F(1.0 / x),
         (Floor, Scalar::F(x)) => Scalar::F(x.floor()),
         (Ceil, Scalar::F(x)) => Scalar::F(x.ceil()),
         (Trunc, Scalar::F(x)) => Scalar::F(x.trunc()),

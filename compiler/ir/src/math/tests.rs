@@ -146,14 +146,13 @@ fn f32_functions_over_all_magnitudes() {
 }
 
 #[test]
-fn products_with_a_sigmoid_are_quotients() {
+fn products_with_a_sigmoid() {
     for t in [F32, F64] {
         let mut p = ScalarProgram::default();
         let x = p.arg(0, t);
         let s = p.un(UnOp::Sigmoid, x);
         p.bin(BinOp::Mul, x, s);
         let p = expand(&p);
-        assert!(matches!(p.nodes[p.result() as usize].op, ScalarOp::Bin(BinOp::Div, 0, _)), "{p}");
         for i in -20_000..20_000 {
             let x = f64::from(i as f32 / 256.0);
             let error = ulps(x / (1.0 + (-x).exp()), call(&p, x), t, 0.0);

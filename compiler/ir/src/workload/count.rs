@@ -495,7 +495,11 @@ fn epilogue_steps(p: &ScalarProgram) -> (u64, u64) {
         let p = math::expand(p);
         let end = if is_byte(&p) { quantisation(&p) } else { p.nodes.len() };
         let packed = if end < p.nodes.len() { PACK } else { 0 };
-        p.nodes[..end].iter().filter(|n| step(&n.op)).count() as u64 + packed
+        let divided = match p.nodes[end - 1].op {
+            ScalarOp::Bin(BinOp::Div, _, by) if packed > 0 && matches!(p.nodes[by as usize].op, ScalarOp::Const(_)) => DIVIDED,
+            _ => 0,
+        };
+        p.nodes[..end].iter().filter(|n| step(&n.op)).count() as u64 + packed + divided
     };
     (steps(p), Tabled::of(p).map_or_else(|| steps(p), |t| steps(&t.front) + LOOKUP))
 }
@@ -517,6 +521,9 @@ fn quantisation(p: &ScalarProgram) -> usize {
 
 /// Instructions that make bytes of scaled sums, for one vector: a conversion, and a part of packs and stores.
 const PACK: u64 = 3;
+
+/// Instructions of a quotient by a constant beside one: it is a product of two parts, of a number that is bounded before.
+const DIVIDED: u64 = 3;
 
 /// Instructions of a look-up for one vector: seven for four vectors.
 const LOOKUP: u64 = 2;

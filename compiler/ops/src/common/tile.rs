@@ -65,8 +65,11 @@ pub fn constants<'c>(cx: &'c LowerCx, buf: BufId) -> Option<impl Iterator<Item =
 
 /// What is known of the elements of a buffer.
 pub fn values(cx: &LowerCx, buf: BufId) -> Values {
-    let finite = constants(cx, buf).is_some_and(|mut all| all.all(f32::is_finite));
-    if finite { Values::Finite } else { Values::Any }
+    match constants(cx, buf).map(|all| all.fold(0f32, |m, x| if m.is_nan() || x.is_nan() { f32::NAN } else { m.max(x.abs()) })) {
+        Some(largest) if largest < (1 << 22) as f32 => Values::Small,
+        Some(largest) if largest.is_finite() => Values::Finite,
+        _ => Values::Any,
+    }
 }
 
 /// The whole computation. Strides and starts in elements.

@@ -242,7 +242,7 @@ impl Integer {
         let zero = self.w_zeros.iter().fold(0, |m, z| z.abs().max(m));
         let bias = self.bias.iter().flatten().fold(0, |m, b| b.unsigned_abs().max(m));
         let sums = f64::from(bias) + 2.0 * 255.0 * f64::from(128 + zero) * self.weights.per_filter() as f64;
-        if n == 0 && values == Values::Finite && largest * sums < f64::from(1 << 22) { Values::Scale } else { values }
+        if n == 0 && values >= Values::Finite && largest * sums < f64::from(1 << 22) { Values::Scale } else { values }
     }
 
     /// The zero point of x, if it is known when compiling.

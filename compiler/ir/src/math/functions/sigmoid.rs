@@ -6,28 +6,24 @@ use super::{Builder, ln2_parts, tables};
 use crate::scalar::{BinOp, NodeIx, UnOp};
 
 impl Builder<'_> {
-    /// 1 / (1 + exp(-x)), of f32 without the cases that exp has: x is limited to where the sum is finite and exp(-x) is no subnormal number, beyond which
-    /// the result is 0, or nearly so, and 1.
+    /// 1 / (1 + exp(-x)), of f32 without the cases that exp has: x is limited to where exp(-x) is no subnormal number and the sum has a reciprocal that is
+    /// none, beyond which the result is 0, or nearly so, and 1.
     pub(super) fn sigmoid(&mut self, x: NodeIx) -> NodeIx {
-        let (one, divisor) = (self.c(1.0), self.sigmoid_divisor(x));
-        self.div(one, divisor)
-    }
-
-    /// 1 + exp(-x).
-    pub(in crate::math) fn sigmoid_divisor(&mut self, x: NodeIx) -> NodeIx {
         let one = self.c(1.0);
-        let e = if self.double() {
+        if self.double() {
             let minus = self.un(UnOp::Neg, x);
-            self.exp(minus)
-        } else {
-            self.exp_of_minus(x)
-        };
-        self.add(e, one)
+            let e = self.exp(minus);
+            let divisor = self.add(e, one);
+            return self.div(one, divisor);
+        }
+        let e = self.exp_of_minus(x);
+        let divisor = self.add(e, one);
+        self.un(UnOp::RecipNear, divisor)
     }
 
-    /// exp(-x) = 2^n * exp(-r), n = round(-x / ln 2), r = x + n * ln 2, for x between -88 and 87.
+    /// exp(-x) = 2^n * exp(-r), n = round(-x / ln 2), r = x + n * ln 2, for x between -87 and 87.
     fn exp_of_minus(&mut self, x: NodeIx) -> NodeIx {
-        let (lo, hi) = (self.c(-88.37), self.c(87.336));
+        let (lo, hi) = (self.c(-87.33), self.c(87.336));
         let x = self.bin(BinOp::Max, x, lo);
         let x = self.bin(BinOp::Min, x, hi);
         let (magic, minus_log2e) = (self.c(1.5 * (1u64 << self.fraction) as f64), self.c(-LOG2_E));
