@@ -75,7 +75,8 @@ pub enum Command {
   onnxc compile model.onnx -o model.a --calib inputs.npz --max-drop 1%      writes model.recipe too
   onnxc compile model.onnx -o model.a --recipe model.recipe")]
     Compile(Compile),
-    /// Search for the points between the dense model and the smallest and fastest one that calibration inputs allow; write each as a recipe.
+    /// Search for the points between the dense model and the smallest and fastest one that calibration inputs allow; write each as a recipe. Without
+    /// inputs, these are generated and only numbers of weights change.
     #[command(after_help = "Example:
   onnxc compress model.onnx --calib inputs.npz --cpu native --front points/
   onnxc compile model.onnx -o model.a --cpu native --recipe points/point_03.recipe")]
