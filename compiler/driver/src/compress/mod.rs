@@ -49,7 +49,7 @@ impl From<Error> for Fault {
 
 impl Loaded {
     /// Reads a recipe and the arrays beside it.
-    fn read(path: &Path) -> Done<Loaded> {
+    pub fn read(path: &Path) -> Done<Loaded> {
         let text = std::fs::read_to_string(path).map_err(|e| Fault::file(path, e))?;
         let recipe = Recipe::parse(&text).map_err(|e| Fault::file(path, e))?;
         let beside = arrays_of(path);
@@ -83,10 +83,11 @@ fn read_npz(path: &Path) -> Result<Arrays, String> {
 
 /// The recipe that the command line names, or that a search has found.
 fn loaded(freedom: &Freedom) -> Done<Option<Arc<Loaded>>> {
-    match (&freedom.found, &freedom.recipe) {
+    match (&freedom.found, &freedom.recipe[..]) {
         (Some(found), _) => Ok(Some(found.clone())),
-        (None, Some(path)) => Loaded::read(path).map(|l| Some(Arc::new(l))),
-        (None, None) => Ok(None),
+        (None, [path]) => Loaded::read(path).map(|l| Some(Arc::new(l))),
+        (None, []) => Ok(None),
+        (None, _) => Err(Fault::Usage("several recipes are points of a bundle: add --emit=bundle, or give one".to_string())),
     }
 }
 
