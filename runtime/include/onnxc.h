@@ -21,6 +21,7 @@ extern "C" {
 #define ONNXC_PARALLEL 6   /* parallel_for answered with an error; outputs are undefined */
 #define ONNXC_DATA 7       /* an input's value contradicts the sizes that were compiled; outputs are undefined */
 #define ONNXC_DIMS 8       /* the model was not compiled for these values of its open dimensions */
+#define ONNXC_POINT 9      /* a bundle has no point of this number */
 
 /* Where the weights are. */
 #define ONNXC_WEIGHTS_EMBED 0u   /* in the object's read-only data */
@@ -137,6 +138,16 @@ typedef struct onnxc_model {
     uint32_t n_counts;
     uint32_t count_bytes;        /* size of onnxc_count */
 } onnxc_model;
+
+/* A point of a bundle, one of several forms of a model that were compiled together: NAME_points. */
+typedef struct onnxc_point {
+    const char *name;         /* of its recipe, or "dense" */
+    const onnxc_model *model; /* the point as a model like others: its own run, sizes, steps, arena_bytes and stack_bytes */
+    double predicted_seconds; /* of an inference on the target */
+    double drop;              /* what is lost of the metric that its recipe states, 0 to 1; 0 for dense, negative: not known */
+    uint64_t arena_bytes;     /* as in its model */
+    uint64_t weights_bytes;   /* of the weights that it reads; weights_bytes of its model is that of all points */
+} onnxc_point;
 
 #ifdef __cplusplus
 }

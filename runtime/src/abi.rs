@@ -218,6 +218,28 @@ pub struct onnxc_model {
     pub count_bytes: u32,
 }
 
+/// A point of a bundle: one of several forms of a model that are compiled together, with shared weights. `NAME_points` is a table of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct onnxc_point {
+    /// Name of its recipe, or `dense`.
+    pub name: *const c_char,
+    /// The point as a model like others: its own `run`, `sizes`, `steps`, `arena_bytes` and `stack_bytes`.
+    pub model: *const onnxc_model,
+    /// Predicted time of an inference on the target, in seconds.
+    pub predicted_seconds: f64,
+    /// What is lost of the metric that its recipe states, 0 to 1; 0 for the dense model, negative where it is not known.
+    pub drop: f64,
+    /// Size of the arena, as in its model.
+    pub arena_bytes: u64,
+    /// Size of the weights that it reads. `weights_bytes` of its model is that of all points.
+    pub weights_bytes: u64,
+}
+
+// SAFETY: points are constant data that nobody writes.
+#[expect(unsafe_code, reason = "constant data")]
+unsafe impl Sync for onnxc_point {}
+
 // SAFETY: descriptors are constant data that nobody writes.
 #[expect(unsafe_code, reason = "constant data")]
 unsafe impl Sync for onnxc_model {}
@@ -247,6 +269,8 @@ pub const ONNXC_PARALLEL: i32 = 6;
 pub const ONNXC_DATA: i32 = 7;
 /// The model was not compiled for these values of its open dimensions.
 pub const ONNXC_DIMS: i32 = 8;
+/// A bundle has no point of this number.
+pub const ONNXC_POINT: i32 = 9;
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
@@ -257,6 +281,7 @@ const _: () = {
     assert!(size_of::<onnxc_dim>() == 32 && offset_of!(onnxc_dim, input) == 20);
     assert!(size_of::<onnxc_sizes>() == 48 && offset_of!(onnxc_sizes, output_dims) == 16);
     assert!(size_of::<onnxc_count>() == 16 && offset_of!(onnxc_count, bound) == 8);
+    assert!(size_of::<onnxc_point>() == 48 && offset_of!(onnxc_point, predicted_seconds) == 16);
     assert!(size_of::<onnxc_model>() == 256 && align_of::<onnxc_model>() == 8);
     assert!(offset_of!(onnxc_model, name) == 16 && offset_of!(onnxc_model, run) == 48);
     assert!(offset_of!(onnxc_model, n_inputs) == 80 && offset_of!(onnxc_model, arena_bytes) == 96);

@@ -1,6 +1,7 @@
 //! Open dimensions in generated code: `NAME_sizes` tells what a call needs, and `NAME_run` of a model with several plans chooses one.
 //!
-//! Both compare the caller's values with the ranges of each plan in turn; what no plan was made for is `ONNXC_DIMS`.
+//! Both compare the caller's values with the ranges of each plan in turn; what no plan was made for is `ONNXC_DIMS`. Functions of a bundle take the
+//! number of a point first, and call those of the point; what is no point is `ONNXC_POINT`.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, Block, BlockArg, Function, InstBuilder, MemFlagsData, Value, types};
@@ -13,7 +14,8 @@ use onnxc_runtime::abi;
 
 use crate::entry::run_signature;
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, Source, start};
+use crate::generate::{Options, Source, start};
+use crate::layout::Layout;
 use crate::machine::{Code, FuncIx, Unit, import, signature};
 
 /// Offsets of the ABI structs, tied to the Rust definition on 64-bit hosts.
@@ -58,6 +60,33 @@ pub(crate) fn run(source: &Source, entries: &[FuncIx], options: &Options, isa: &
     })?;
     b.finalize(isa.frontend_config());
     Ok(Unit { name: format!("{}_run", options.name), export: true, code: Code::Clif(Box::new(function)) })
+}
+
+/// `NAME_run(point, call)` or `NAME_sizes(point, dims, sizes)` of a bundle: calls the function of the point with the other `arguments`.
+pub(crate) fn by_point(name: &str, functions: &[FuncIx], arguments: usize, options: &Options, isa: &dyn TargetIsa) -> Unit {
+    let mut of_point = signature(arguments, 0);
+    of_point.returns.push(AbiParam::new(types::I32));
+    let mut function = Function::new();
+    function.signature = of_point.clone();
+    // A 32-bit argument, of which only the low half is used, however the convention extends it.
+    function.signature.params.insert(0, AbiParam::new(types::I32));
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let params = start(&mut b);
+    for (i, ix) in functions.iter().enumerate() {
+        let (here, next) = (b.create_block(), b.create_block());
+        let chosen = b.ins().icmp_imm_u(IntCC::Equal, params[0], i as i64);
+        b.ins().brif(chosen, here, &[], next, &[]);
+        enter(&mut b, here);
+        let function = import(b.func, *ix, of_point.clone());
+        let status = b.ins().call(function, &params[1..]);
+        let status = b.inst_results(status)[0];
+        b.ins().return_(&[status]);
+        enter(&mut b, next);
+    }
+    answer(&mut b, abi::ONNXC_POINT);
+    b.finalize(isa.frontend_config());
+    Unit { name: format!("{}_{name}", options.name), export: true, code: Code::Clif(Box::new(function)) }
 }
 
 /// `NAME_sizes(dims, sizes)`.

@@ -18,9 +18,8 @@ use onnxc_runtime::abi;
 
 use crate::dispatch::{CALL_COUNTS, CALL_DIMS, Symbols};
 use crate::error::{Error, Result};
-use crate::generate::{
-    CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Layout, Options, Weights, Work, start,
-};
+use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Options, Weights, Work, start};
+use crate::layout::Layout;
 use crate::machine::{Code, Unit, import, import_data, signature};
 use crate::segment::{Split, Trips};
 

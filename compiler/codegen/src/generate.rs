@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use onnxc_ir::Dim;
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, Stmt};
-use onnxc_ir::plan::{OpenDim, Place, Plan, Step, Variants};
+use onnxc_ir::plan::{OpenDim, Place, Plan, Point, Step, Variants};
 use onnxc_targets::{KernelCode, Target, VectorLoop};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::lower::{Calls, Lowering, Root, VectorCall};
 use crate::machine::{self, Code, Compiled, FuncIx, Unit, import, signature};
 use crate::scalar::Caps;
@@ -82,10 +82,24 @@ pub(crate) struct Helpers {
     pub restore_ftz: Option<FuncIx>,
 }
 
-/// Numbers of the functions that a module exports: `NAME_run` and `NAME_sizes`.
+/// Numbers of the functions that a module exports: `NAME_run` and `NAME_sizes`, which for a bundle take the point first.
 pub(crate) const RUN: FuncIx = 0;
 /// See [`RUN`].
 pub(crate) const SIZES: FuncIx = 1;
+
+/// What a descriptor points to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exports {
+    /// The inference.
+    pub run: FuncIx,
+    /// What a call needs.
+    pub sizes: FuncIx,
+}
+
+impl Exports {
+    /// Those of a module with one model.
+    pub(crate) const OF_MODULE: Exports = Exports { run: RUN, sizes: SIZES };
+}
 
 /// Everything compiled, before it is put into a module.
 pub(crate) struct Machine {
@@ -93,6 +107,8 @@ pub(crate) struct Machine {
     pub functions: Vec<(String, bool, Compiled)>,
     /// Deepest stack.
     pub stack_bytes: u64,
+    /// Functions of the points of a bundle, each with the deepest stack below them.
+    pub points: Vec<(Exports, u64)>,
     /// Names of the microkernels and vector loops.
     pub kernels: Vec<String>,
     /// Cranelift IR of everything that went through Cranelift.
@@ -137,19 +153,21 @@ struct Leaves {
 pub struct Source<'p> {
     /// Open dimensions.
     pub dims: &'p [OpenDim],
+    /// Points of a bundle, one for each plan; then no dimension is open, and the caller says which plan it wants.
+    pub points: &'p [Point],
     /// Plans with the ranges of the dimensions; at least one, and one weight blob for all.
     pub plans: Vec<(&'p [(u64, u64)], &'p Plan)>,
 }
 
 impl<'p> From<&'p Plan> for Source<'p> {
     fn from(plan: &'p Plan) -> Source<'p> {
-        Source { dims: &[], plans: vec![(&[], plan)] }
+        Source { dims: &[], points: &[], plans: vec![(&[], plan)] }
     }
 }
 
 impl<'p> From<&'p Variants> for Source<'p> {
     fn from(v: &'p Variants) -> Source<'p> {
-        Source { dims: &v.dims, plans: v.plans.iter().map(|(ranges, plan)| (&ranges[..], plan)).collect() }
+        Source { dims: &v.dims, points: &v.points, plans: v.plans.iter().map(|(ranges, plan)| (&ranges[..], plan)).collect() }
     }
 }
 
@@ -181,99 +199,74 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
         .par_iter()
         .map(|(work, s)| {
             let layout = &layouts[work.plan];
-            segment_unit(work, *s, caps, layout, &leaves, options, &*target.isa).map_err(|e| e.in_step(&work.func.name))
+            let prefix = if source.points.is_empty() { options.name.clone() } else { format!("{}_p{}", options.name, work.plan) };
+            segment_unit((work, *s), caps, layout, &leaves, &prefix, &*target.isa).map_err(|e| e.in_step(&work.func.name))
         })
         .collect();
     for ((work, s), unit) in jobs.iter().zip(built) {
         table.units[work.segments[*s].1 as usize] = Some(unit?);
     }
     let (mut entries, counts) = (Vec::new(), dispatch::counts(source));
+    let chosen = !source.dims.is_empty() || !source.points.is_empty();
     for (i, ((_, plan), layout)) in source.plans.iter().zip(&layouts).enumerate() {
-        let name = if source.dims.is_empty() { "run".to_string() } else { format!("run{i}") };
+        let name = if chosen { format!("run{i}") } else { "run".to_string() };
         let model = entry::Model { plan, dims: source.dims, counts: &counts };
         let unit = entry::unit(model, &works, helpers, layout, options, &name, &*target.isa)?;
-        entries.push(if source.dims.is_empty() { RUN } else { table.reserve() });
+        entries.push(if chosen { table.reserve() } else { RUN });
         table.units[entries[i] as usize] = Some(unit);
     }
-    if !source.dims.is_empty() {
-        table.units[RUN as usize] = Some(dispatch::run(source, &entries, options, &*target.isa)?);
-    }
-    table.units[SIZES as usize] = Some(dispatch::sizes(source, &layouts, options, &*target.isa)?);
+    let points = add_entries(&mut table, source, &entries, &layouts, (target, options))?;
     let units: Vec<Unit> =
         table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
-    finish(units, &works, helpers, kernels, target, options)
+    finish(units, (&works, helpers, kernels), &points, target, options)
 }
 
-/// Sizes that code needs as constants.
-pub(crate) struct Layout {
-    /// Shared arena bytes, a multiple of 64.
-    pub arena_shared: u64,
-    /// Scratch bytes of a worker, a multiple of 64.
-    pub scratch: u64,
-    /// All of the arena.
-    pub arena_bytes: u64,
-    /// Bytes of each input.
-    pub input_bytes: Vec<Dim>,
-    /// Bytes of each output.
-    pub output_bytes: Vec<Dim>,
-}
-
-impl Layout {
-    /// Sizes that are enough for every plan.
-    pub fn bound(source: &Source, threads: u32) -> Result<Layout> {
-        let mut layouts = source.plans.iter().map(|(_, plan)| Layout::of(plan, threads));
-        let mut bound = layouts.next().unwrap_or_else(|| Err(Error::Plan("nothing to compile".into())))?;
-        for layout in layouts {
-            let layout = layout?;
-            bound.arena_shared = bound.arena_shared.max(layout.arena_shared);
-            bound.scratch = bound.scratch.max(layout.scratch);
+/// The functions that the module exports; for a bundle those of each point too.
+fn add_entries(
+    table: &mut Table,
+    source: &Source,
+    entries: &[FuncIx],
+    layouts: &[Layout],
+    (target, options): (&Target, &Options),
+) -> Result<Vec<Exports>> {
+    let isa = &*target.isa;
+    let mut points = Vec::new();
+    if source.points.is_empty() {
+        if !source.dims.is_empty() {
+            table.units[RUN as usize] = Some(dispatch::run(source, entries, options, isa)?);
         }
-        bound.arena_bytes = bound.arena_shared + bound.scratch * u64::from(threads);
-        Ok(bound)
+        table.units[SIZES as usize] = Some(dispatch::sizes(source, layouts, options, isa)?);
+        return Ok(points);
     }
-
-    /// Evaluates the plan's sizes.
-    pub fn of(plan: &Plan, threads: u32) -> Result<Layout> {
-        let constant = |d: &Dim| d.as_const().ok_or_else(|| Error::Plan("a size is not constant".into()));
-        let round = |n: u64| n.next_multiple_of(64);
-        let (arena_shared, scratch) = (round(constant(&plan.arena_shared)?), round(constant(&plan.scratch_per_worker)?));
-        let bytes = |io: &onnxc_ir::plan::Io| {
-            // Buffers have room for whatever data decides on.
-            let room = |d: &Dim| {
-                if plan.counts.iter().any(|c| d.mentions(&c.name)) { Dim::Const(d.range(&plan.bounds).1) } else { d.clone() }
-            };
-            let elements = io.ty.shape.iter().fold(Dim::Const(1), |n, d| n.mul(&room(d)));
-            let bytes = match elements {
-                Dim::Const(n) => io.ty.dtype.bytes_for(n).map(Dim::Const),
-                open if io.ty.dtype.is_packed() => Some(open.div_ceil(&Dim::Const(8 / io.ty.dtype.bits()))),
-                open => Some(open.mul(&Dim::Const(io.ty.dtype.bytes()))),
-            };
-            bytes.ok_or_else(|| Error::Plan(format!("size of {:?}", io.name)))
-        };
-        Ok(Layout {
-            arena_shared,
-            scratch,
-            arena_bytes: arena_shared + scratch * u64::from(threads),
-            input_bytes: plan.inputs.iter().map(bytes).collect::<Result<_>>()?,
-            output_bytes: plan.outputs.iter().map(bytes).collect::<Result<_>>()?,
-        })
+    for (i, run) in entries.iter().enumerate() {
+        let one = Source { dims: &[], points: &[], plans: vec![source.plans[i]] };
+        let sizes = dispatch::sizes(&one, &layouts[i..=i], options, isa)?;
+        let sizes = table.add(Unit { name: format!("{}_sizes{i}", options.name), export: false, ..sizes });
+        points.push(Exports { run: *run, sizes });
     }
+    let (runs, sizes): (Vec<FuncIx>, Vec<FuncIx>) = points.iter().map(|p| (p.run, p.sizes)).unzip();
+    table.units[RUN as usize] = Some(dispatch::by_point("run", &runs, 1, options, isa));
+    table.units[SIZES as usize] = Some(dispatch::by_point("sizes", &sizes, 2, options, isa));
+    Ok(points)
 }
 
 /// All step functions in order, each with the address of its step as the entry's key.
 fn number_steps<'p>(source: &Source<'p>, threads: u32) -> Vec<(usize, Work<'p>)> {
-    fn visit<'p>(plan: usize, steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
+    fn visit<'p>((plan, first): (usize, usize), steps: &'p [Step], threads: u32, out: &mut Vec<(usize, Work<'p>)>) {
         for step in steps {
             if let Step::Call { func, places, .. } = step {
                 let segments = segment::split(func, threads).0.into_iter().map(|s| (s, 0)).collect();
-                out.push((step as *const Step as usize, Work { step: out.len() as u32, plan, func, places, segments }));
+                let number = (out.len() - first) as u32;
+                out.push((step as *const Step as usize, Work { step: number, plan, func, places, segments }));
             }
-            step.inner().for_each(|list| visit(plan, list, threads, out));
+            step.inner().for_each(|list| visit((plan, first), list, threads, out));
         }
     }
     let mut out = Vec::new();
     for (i, (_, plan)) in source.plans.iter().enumerate() {
-        visit(i, &plan.steps, threads, &mut out);
+        // Points are models of their own, whose steps begin at 0.
+        let first = if source.points.is_empty() { 0 } else { out.len() };
+        visit((i, first), &plan.steps, threads, &mut out);
     }
     out
 }
@@ -454,12 +447,11 @@ impl Calls for SegmentCalls<'_> {
 
 /// The function of a segment: `(context, begin, end, worker)`.
 fn segment_unit(
-    work: &Work,
-    s: usize,
+    (work, s): (&Work, usize),
     caps: Caps,
     layout: &Layout,
     leaves: &Leaves,
-    options: &Options,
+    prefix: &str,
     isa: &dyn TargetIsa,
 ) -> Result<Unit> {
     let (segment, _) = &work.segments[s];
@@ -505,7 +497,7 @@ fn segment_unit(
     b.ins().return_(&[]);
     b.finalize(isa.frontend_config());
     let part = if work.segments.len() > 1 { format!("_{s}") } else { String::new() };
-    let name = format!("{}_s{}_{}{part}", options.name, work.step, symbol(&work.func.name));
+    let name = format!("{prefix}_s{}_{}{part}", work.step, symbol(&work.func.name));
     Ok(Unit { name, export: false, code: Code::Clif(Box::new(function)) })
 }
 
@@ -564,9 +556,8 @@ pub(crate) fn symbol(name: &str) -> String {
 
 fn finish(
     units: Vec<Unit>,
-    works: &[(usize, Work)],
-    helpers: Helpers,
-    kernels: Vec<String>,
+    (works, helpers, kernels): (&[(usize, Work)], Helpers, Vec<String>),
+    points: &[Exports],
     target: &Target,
     options: &Options,
 ) -> Result<Machine> {
@@ -589,7 +580,9 @@ fn finish(
     let tasks: Vec<FuncIx> =
         works.iter().flat_map(|(_, w)| w.segments.iter().filter(|(s, _)| s.parallel.is_some()).map(|(_, ix)| *ix)).collect();
     let extra = |ix: FuncIx| if Some(ix) == helpers.task { tasks.clone() } else { vec![] };
-    let stack_bytes = machine::stack_bound(&compiled, RUN, &extra).max(machine::stack_bound(&compiled, SIZES, &extra));
+    let stack =
+        |of: &Exports| machine::stack_bound(&compiled, of.run, &extra).max(machine::stack_bound(&compiled, of.sizes, &extra));
+    let (stack_bytes, points) = (stack(&Exports::OF_MODULE), points.iter().map(|p| (*p, stack(p))).collect());
     let functions = names.into_iter().zip(compiled).map(|((name, export), code)| (name, export, code)).collect();
-    Ok(Machine { functions, stack_bytes, kernels, clif })
+    Ok(Machine { functions, stack_bytes, points, kernels, clif })
 }

@@ -14,7 +14,8 @@ use onnxc_targets::Target;
 use crate::contents::WeightBlob;
 use crate::dispatch::counts;
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Options, RUN, Source, Weights, generate, step_table};
+use crate::generate::{Options, RUN, Source, Weights, generate, step_table};
+use crate::layout::Layout;
 use crate::object::define;
 use crate::pool::Pool;
 

@@ -14,6 +14,7 @@ mod forms;
 mod generate;
 mod integer;
 mod jit;
+mod layout;
 mod lower;
 mod machine;
 mod object;

@@ -9,11 +9,12 @@ use onnxc_ir::plan::{Io, Plan};
 use onnxc_targets::Target;
 use sha2::{Digest as _, Sha256};
 
-use crate::artifact::{Facts, define_descriptor};
+use crate::artifact::{Facts, define_descriptor, define_points};
 use crate::contents::{Contents, WeightBlob};
 use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
 use crate::error::{Error, Result};
-use crate::generate::{Layout, Machine, Options, Source, Weights, generate, step_table, symbol};
+use crate::generate::{Exports, Machine, Options, Source, Weights, generate, step_table, symbol};
+use crate::layout::Layout;
 
 /// How an object is made.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ pub struct ObjectOutput {
     pub functions: Vec<(String, u64)>,
 }
 
-/// Compiles a plan, or the plans of a model with open dimensions, into a relocatable ELF object that exports `NAME_run` and `NAME_sizes`.
+/// Compiles a plan, the plans of a model with open dimensions, or those of a bundle, into a relocatable ELF object that exports `NAME_run` and `NAME_sizes`.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for element types without code; everything else is an internal fault.
@@ -102,7 +103,7 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         notes: options.notes.clone(),
         dims: source.dims.to_vec(),
         counts: crate::dispatch::counts(&source),
-        steps: step_table(source),
+        steps: step_table(source.clone()),
         max_threads: target.desc.max_threads.max(1),
         arena_bytes: layout.arena_bytes,
         arena_shared: layout.arena_shared,
@@ -112,9 +113,16 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         weights_bytes: plan.weights_bytes,
         weights: options.weights.clone(),
         weights_sha256: weights_file.as_ref().map_or(Ok([0; 32]), digest)?,
+        points: Vec::new(),
     };
+    let facts = with_points(facts, &source, &machine)?;
     let weights = define(&mut module, &machine, &options.name, Some(&section))?;
-    define_descriptor(&mut module, &facts)?;
+    if facts.points.is_empty() {
+        define_descriptor(&mut module, &facts, Exports::OF_MODULE, Linkage::Export)?;
+    } else {
+        let exports: Vec<Exports> = machine.points.iter().map(|p| p.0).collect();
+        define_points(&mut module, &facts, &exports)?;
+    }
     let mut product = module.finish();
     crate::unwind::add(&mut product, &machine, &*target.isa)?;
     if let Some(id) = weights {
@@ -128,17 +136,38 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
     }
     Ok(ObjectOutput {
         contents,
-        facts,
         weights_file,
         stack_bytes,
         code_bytes,
-        arena_bytes: layout.arena_bytes,
-        arena_shared: layout.arena_shared,
-        scratch_per_thread: layout.scratch,
+        arena_bytes: facts.arena_bytes,
+        arena_shared: facts.arena_shared,
+        scratch_per_thread: facts.scratch_per_thread,
+        facts,
         arena_align: crate::entry::ARENA_ALIGN,
         kernels,
         functions,
     })
+}
+
+/// The facts of a bundle with those of its points, the arena being that of the point which needs the largest; what is no bundle as it is.
+fn with_points(facts: Facts, source: &Source, machine: &Machine) -> Result<Facts> {
+    let mut points = Vec::new();
+    for (i, (point, (_, plan))) in source.points.iter().zip(&source.plans).enumerate() {
+        let layout = Layout::of(plan, facts.max_threads)?;
+        let own = Facts {
+            name: format!("{}_p{i}", facts.name),
+            steps: step_table(*plan),
+            arena_bytes: layout.arena_bytes,
+            arena_shared: layout.arena_shared,
+            scratch_per_thread: layout.scratch,
+            stack_bytes: machine.points[i].1,
+            ..facts.clone()
+        };
+        points.push((point.clone(), own));
+    }
+    let Some((_, largest)) = points.iter().max_by_key(|(_, own)| own.arena_bytes) else { return Ok(facts) };
+    let Facts { arena_bytes, arena_shared, scratch_per_thread, .. } = *largest;
+    Ok(Facts { arena_bytes, arena_shared, scratch_per_thread, points, ..facts })
 }
 
 /// The inputs or outputs with the largest extents of all plans.

@@ -58,7 +58,7 @@ impl Probes {
             functions.push((unit.name.clone(), false, machine::compile(&*target.isa, i as FuncIx, unit, false)?));
             ops.push(made.ops);
         }
-        let machine = Machine { functions, stack_bytes: 0, kernels: vec![], clif: String::new() };
+        let machine = Machine { functions, stack_bytes: 0, points: vec![], kernels: vec![], clif: String::new() };
         let mut module = JITModule::new(JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names()));
         define(&mut module, &machine, "probe", None)?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;

@@ -73,9 +73,11 @@ pub enum Command {
   onnxc compile model.onnx -o model.o --emit=obj,header --target riscv64gc-unknown-linux-gnu --cpu rv64gcv
   onnxc compile model.onnx -o model.a --cpu native --tune
   onnxc compile model.onnx -o model.a --calib inputs.npz --max-drop 1%      writes model.recipe too
-  onnxc compile model.onnx -o model.a --recipe model.recipe")]
+  onnxc compile model.onnx -o model.a --recipe model.recipe
+  onnxc compile model.onnx -o model.a --emit=bundle --recipe dense --recipe small.recipe")]
     Compile(Compile),
-    /// Search for the points between the dense model and the smallest and fastest one that calibration inputs allow; write each as a recipe.
+    /// Search for the points between the dense model and the smallest and fastest one that calibration inputs allow; write each as a recipe. Without
+    /// inputs, these are generated and only numbers of weights change.
     #[command(after_help = "Example:
   onnxc compress model.onnx --calib inputs.npz --cpu native --front points/
   onnxc compile model.onnx -o model.a --cpu native --recipe points/point_03.recipe")]
@@ -99,7 +101,7 @@ pub enum Command {
   onnxc check model.onnx                                      for open dimensions some sizes and ranges are tried
   onnxc check model.onnx --dim N=1..64 --target riscv64gc-unknown-linux-gnu --json")]
     Check(Check),
-    /// Show inputs, outputs, operators and sizes of a model; with --layers what each step of the compiled model does.
+    /// Show inputs, outputs, operators and sizes of a model; with --layers what each step of the compiled model does. Of a bundle (.a, .o) its points.
     Inspect(Inspect),
     /// List the operators.
     Ops(Ops),
@@ -173,9 +175,10 @@ pub struct Freedom {
     /// Measuring.
     #[command(flatten)]
     pub tuning: Tuning,
-    /// Compress the model as this recipe says, which `compile --calib` or `compress` has written; its arrays lie beside it (FILE.npz).
+    /// Compress the model as this recipe says, which `compile --calib` or `compress` has written; its arrays lie beside it (FILE.npz). With --emit=bundle
+    /// each point of the bundle (repeatable): a recipe, a folder of recipes, or `dense`.
     #[arg(long, value_name = "FILE")]
-    pub recipe: Option<PathBuf>,
+    pub recipe: Vec<PathBuf>,
     /// A recipe that is in memory.
     #[arg(skip)]
     pub found: Option<std::sync::Arc<crate::compress::Loaded>>,
@@ -204,7 +207,7 @@ pub enum Math {
 
 impl Default for Freedom {
     fn default() -> Freedom {
-        Freedom { math: Math::Fast, max_size: None, tuning: Tuning::default(), recipe: None, found: None }
+        Freedom { math: Math::Fast, max_size: None, tuning: Tuning::default(), recipe: Vec::new(), found: None }
     }
 }
 
@@ -265,6 +268,8 @@ pub enum Emit {
     Asm,
     /// JSON report.
     Report,
+    /// Several points of the model in the archive or object, which share weights: the caller chooses one in each call. Each --recipe is one.
+    Bundle,
 }
 
 /// `compile`.

@@ -1,6 +1,7 @@
 //! What ends a command early, and how it is told: rendered with ariadne, or one JSON object per line.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use ariadne::{Config, IndexType, Label, Report, ReportKind, Source};
 use onnxc_onnx::{Problem, Report as ImportReport};
@@ -8,6 +9,22 @@ use onnxc_passes::plan::PlanError;
 use serde::Serialize;
 
 use crate::cli::MessageFormat;
+
+/// How messages look: the command line says it once.
+static LOOK: OnceLock<(MessageFormat, bool)> = OnceLock::new();
+
+/// Says how warnings look.
+pub fn set_look(format: MessageFormat, color: bool) {
+    // Set once for a process.
+    let _ = LOOK.set((format, color));
+}
+
+/// Does a message end the command?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+}
 
 /// Why a command ends without success.
 #[derive(Debug)]
@@ -79,13 +96,33 @@ impl Diagnostic {
         Some((format!("{op} {node:?}{opset}{operands}"), 0..op.chars().count()))
     }
 
+    /// The message as a warning, in the form that the command line asks for. `file` is the model's path.
+    pub fn warning(&self, file: &str) -> String {
+        let (format, color) = LOOK.get().copied().unwrap_or((MessageFormat::Human, false));
+        let mut out = Vec::new();
+        self.write(Level::Warning, file, (format, color), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn write(&self, level: Level, file: &str, (format, color): (MessageFormat, bool), out: &mut Vec<u8>) {
+        match format {
+            MessageFormat::Human => self.render(level, file, color, out),
+            MessageFormat::Json => {
+                let mut json = serde_json::to_value(self).unwrap_or_default();
+                json["level"] = if level == Level::Error { "error" } else { "warning" }.into();
+                out.extend(format!("{json}\n").into_bytes());
+            }
+        }
+    }
+
     /// Renders for people. `file` is the model's path.
-    fn render(&self, file: &str, color: bool, out: &mut Vec<u8>) {
+    fn render(&self, level: Level, file: &str, color: bool, out: &mut Vec<u8>) {
         let (text, range) = self.snippet().unwrap_or((String::new(), 0..0));
         let points_at_something = !text.is_empty();
         let config = Config::default().with_color(color).with_compact(false).with_index_type(IndexType::Byte);
         let file = file.to_string();
-        let mut report = Report::build(ReportKind::Error, (file.clone(), range.clone()))
+        let kind = if level == Level::Error { ReportKind::Error } else { ReportKind::Warning };
+        let mut report = Report::build(kind, (file.clone(), range.clone()))
             .with_config(config)
             .with_code(&self.code)
             .with_message(&self.message);
@@ -171,16 +208,7 @@ impl Fault {
             Fault::Usage(text) => vec![Diagnostic::new("usage", text)],
             Fault::Internal(text) => vec![Diagnostic::new("internal", text)],
         };
-        for diagnostic in &list {
-            match format {
-                MessageFormat::Human => diagnostic.render(file, color, &mut out),
-                MessageFormat::Json => {
-                    let mut json = serde_json::to_value(diagnostic).unwrap_or_default();
-                    json["level"] = "error".into();
-                    out.extend(format!("{json}\n").into_bytes());
-                }
-            }
-        }
+        list.iter().for_each(|diagnostic| diagnostic.write(Level::Error, file, (format, color), &mut out));
         if format == MessageFormat::Human && list.len() > 1 {
             out.extend(format!("{} problems\n", list.len()).into_bytes());
         }

@@ -32,6 +32,7 @@ pub fn main() -> ExitCode {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(cli.global.jobs).stack_size(64 << 20).build_global();
     // Deep graphs and expressions are walked recursively; a thread of our own gives them room.
     let (format, file) = (cli.global.message_format, cli.command.file());
+    fault::set_look(format, color);
     let worker = std::thread::Builder::new().stack_size(1 << 28).spawn(move || reproducer::guard(|| commands::run(cli.command)));
     let result = worker.map(std::thread::JoinHandle::join);
     match result {

@@ -202,12 +202,27 @@ pub struct OpenDim {
     pub factor: u64,
 }
 
-/// A model planned for several values of its open dimensions. All plans have the same inputs and outputs but for their extents, and
+/// One of several forms of a model between which the caller of a bundle chooses: what is known of it beside its plan.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Point {
+    /// Its name.
+    pub name: String,
+    /// Predicted seconds of an inference on the target.
+    pub seconds: f64,
+    /// What it loses of the metric, 0 to 1, where that is known.
+    pub drop: Option<f64>,
+    /// Bytes of the weight blob that it reads.
+    pub weights_bytes: u64,
+}
+
+/// A model planned for several values of its open dimensions, or in several forms. All plans have the same inputs and outputs but for their extents, and
 /// one weight blob.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Variants {
     /// The open dimensions.
     pub dims: Vec<OpenDim>,
+    /// The points of a bundle, one for each plan; then no dimension is open.
+    pub points: Vec<Point>,
     /// For every combination of their ranges, in the order of `dims`, a plan.
     pub plans: Vec<(Vec<(u64, u64)>, Plan)>,
 }

@@ -85,18 +85,19 @@ impl Subject<'_> {
         Site { subject: self, layer, numbers: candidate::numbers(weights) }
     }
 
-    /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out.
+    /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out, or by weights alone if they are generated.
     ///
     /// # Errors
     /// When a part of the model has no code, or does not run on the samples.
     pub fn assemble(&self, samples: &Samples, picks: &[Pick], method: Method) -> Result<Assembled> {
         let changed: Vec<usize> = (0..picks.len()).filter(|i| picks[*i] != Pick::DENSE).collect();
         let pruned = |i: &usize| picks[*i].density < 1.0;
-        let stages = method.stages.clamp(1, changed.len().max(1));
+        let fits = |i: &&usize| self.layers[**i].groups == 1 && !samples.are_generated();
+        let stages = if samples.are_generated() { 1 } else { method.stages.clamp(1, changed.len().max(1)) };
         let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
         for stage in 0..stages {
             let part = &changed[stage * changed.len() / stages..(stage + 1) * changed.len() / stages];
-            let fitted: Vec<&Weighted> = part.iter().filter(|i| self.layers[**i].groups == 1).map(|i| &self.layers[*i]).collect();
+            let fitted: Vec<&Weighted> = part.iter().filter(fits).map(|i| &self.layers[*i]).collect();
             self.backend.say(&format!("repairing layers, stage {} of {stages}", stage + 1));
             // Without changes in front, operands are the dense model's.
             let own = if stage == 0 || !changed.iter().any(pruned) {

@@ -99,7 +99,7 @@ impl Search<'_> {
         let answers = self.answers(&self.subject.graph, &self.all_samples())?;
         let (graph, metric, which) = (&self.subject.graph, self.judge.metric(), self.all_samples());
         let labels = self.subject.samples.labels(metric, Outputs::of(graph)?.ty(graph))?;
-        Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))
+        Ok(Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))?.strict(self.subject.samples.are_generated()))
     }
 
     fn answers(&self, graph: &Graph, which: &[usize]) -> Result<Answers> {

@@ -22,6 +22,9 @@ pub struct Report {
     pub objective: String,
     /// How many samples there are.
     pub samples: usize,
+    /// They were generated, since there were none: the score is not that of inputs which the model will see.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub generated: bool,
     /// On samples that the model was not computed from.
     pub score: Score,
     /// What the contract limits, 0 to 1.
@@ -136,6 +139,7 @@ impl Search<'_> {
             metric: self.metric().to_string(),
             objective: objective(self.goal.objective).to_string(),
             samples: self.subject.samples.count,
+            generated: self.subject.samples.are_generated(),
             score: found.score.rounded(),
             drop: rounded(found.score.drop()),
             optimality_gap: rounded(found.gap),
@@ -214,6 +218,7 @@ mod tests {
             metric: "the \"metric\"".to_string(),
             objective: "latency".to_string(),
             samples: 7,
+            generated: true,
             score: Score { agreement: 1.0, ..Score::default() },
             drop: 0.0,
             optimality_gap: 0.01,

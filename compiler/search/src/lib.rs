@@ -1,6 +1,7 @@
 //! Compression and compilation as one search: calibration inputs and a budget go in, a [`Recipe`] comes out.
 //!
 //! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
+//! - [`generated`]: inputs where there are none.
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
 //! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are.
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
@@ -24,6 +25,7 @@ pub mod choose;
 mod contract;
 pub mod explain;
 mod front;
+pub mod generated;
 pub mod labels;
 pub mod metric;
 pub mod outputs;

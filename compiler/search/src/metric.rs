@@ -92,6 +92,8 @@ pub struct Judge {
     probabilities: bool,
     /// Classes that lie in planes, as those of masks do.
     planes: Option<usize>,
+    /// The output that decides is compared as a signal too.
+    strict: bool,
 }
 
 /// How right decisions are by the labels, 0 to 1.
@@ -115,7 +117,7 @@ pub struct Score {
     pub expected: f64,
     /// A bound of it that holds with a probability of 90 %.
     pub bound: f64,
-    /// Noise over signal of the worst one of the other outputs.
+    /// Noise over signal of the worst one of the other outputs; for generated inputs of all outputs.
     #[serde(default)]
     pub rest: f64,
     /// Mean divergence of the answers (Kullback-Leibler, nats), or noise over signal; with that of other outputs.
@@ -172,9 +174,26 @@ impl Judge {
         let rest = outputs.others.iter().map(|n| answers.iter().map(|a| floats(&a[*n])).collect()).collect();
         let answers: Vec<Vec<f32>> = answers.iter().map(|a| rows(floats(&a[outputs.decides]), planes)).collect();
         let probabilities = answers.iter().all(|a| a.chunks(classes.max(1)).all(is_share));
-        let mut judge = Judge { metric, outputs, rest, classes, answers, decisions: Vec::new(), labels, probabilities, planes };
+        let mut judge = Judge {
+            metric,
+            outputs,
+            rest,
+            classes,
+            answers,
+            decisions: Vec::new(),
+            labels,
+            probabilities,
+            planes,
+            strict: false,
+        };
         judge.decisions = judge.answers.iter().map(|a| judge.decision(a)).collect();
         Ok(judge)
+    }
+
+    /// The output that decides is compared as a signal too, as others are: generated inputs may lead to one decision all of them.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Judge {
+        Judge { strict, ..self }
     }
 
     /// The metric.
@@ -192,6 +211,7 @@ impl Judge {
         let score = self.decided(others);
         let rest =
             self.outputs.others.iter().zip(&self.rest).map(|(n, dense)| noise_over_signal(dense, others, *n)).fold(0.0, f64::max);
+        let rest = if self.strict { 10f64.powf(-score.sqnr / 10.0).min(1.0).max(rest) } else { rest };
         Score { rest, divergence: score.divergence + rest, ..score }
     }
 
@@ -407,6 +427,15 @@ mod tests {
         let score = judge.score(&[answer(1.8)]);
         assert!((score.rest - 0.01).abs() < 1e-6 && (score.drop() - 0.01).abs() < 1e-6, "{score:?}");
         assert_eq!((score.agreement, judge.score(&[answer(2.0)]).drop()), (1.0, 0.0));
+    }
+
+    #[test]
+    fn a_strict_judge_compares_what_decides_as_a_signal() {
+        // All samples lead to the same decision, which noise of a tenth of the power does not change.
+        let dense: Vec<Vec<f32>> = (0..20).map(|_| vec![10.0, 0.0, 0.0]).collect();
+        let noisy: Vec<Vec<f32>> = (0..20).map(|_| vec![10.0, 10f32.sqrt(), 0.0]).collect();
+        let drop = |strict: bool| judge(3, &dense).strict(strict).score(&raw(&noisy)).drop();
+        assert!(drop(false) < 1e-3 && (drop(true) - 0.1).abs() < 1e-6, "{} {}", drop(false), drop(true));
     }
 
     #[test]

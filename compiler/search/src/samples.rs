@@ -18,6 +18,8 @@ pub struct Samples {
     types: Vec<(DType, Vec<u64>)>,
     /// What is right for each sample, as the user has it.
     truth: Option<Tensor>,
+    /// They are made up.
+    generated: bool,
     split: Split,
 }
 
@@ -78,7 +80,7 @@ impl Samples {
         }
         match count {
             _ if !problems.is_empty() => Err(Error::Input(problems.join("; "))),
-            Some(count) if count > 0 => Ok(Samples { count, stacked, types, truth: None, split: Split::HALF }),
+            Some(count) if count > 0 => Ok(Samples { count, stacked, types, truth: None, generated: false, split: Split::HALF }),
             _ => Err(Error::Input("there are no samples".to_string())),
         }
     }
@@ -88,6 +90,18 @@ impl Samples {
     pub fn labelled(mut self, truth: Option<Tensor>) -> Samples {
         self.truth = truth;
         self
+    }
+
+    /// The same samples, known to be made up: weights are not computed from them.
+    #[must_use]
+    pub fn generated(mut self) -> Samples {
+        self.generated = true;
+        self
+    }
+
+    /// Are they made up?
+    pub fn are_generated(&self) -> bool {
+        self.generated
     }
 
     /// What is right for each sample, for a model with this first output; `None` without labels.
@@ -100,7 +114,8 @@ impl Samples {
 
     /// A fingerprint of the inputs.
     pub fn fingerprint(&self) -> String {
-        crate::work::fingerprint(self.stacked.iter())
+        let inputs = crate::work::fingerprint(self.stacked.iter());
+        if self.generated { format!("generated {inputs}") } else { inputs }
     }
 
     /// The inputs of sample `i`.

@@ -60,6 +60,15 @@ pub struct Goal {
     pub method: Method,
 }
 
+impl Goal {
+    /// What may be done without inputs of the model's own, since generated ones say nothing of what it will see: numbers of weights that follow from the weights,
+    /// within a half of what may be lost.
+    #[must_use]
+    pub fn by_weights_alone(self) -> Goal {
+        Goal { integers: false, pruning: false, low_rank: false, max_drop: self.max_drop / 2.0, ..self }
+    }
+}
+
 /// What was found.
 pub struct Found {
     /// The model.
@@ -105,6 +114,7 @@ impl<'a> Search<'a> {
         sha256: &str,
         goal: Goal,
     ) -> Result<Search<'a>> {
+        let goal = if samples.are_generated() { goal.by_weights_alone() } else { goal };
         let graph = recipe::named(graph);
         let layers: Vec<Weighted> = weighted::layers(&graph).into_iter().filter(|l| l.rows > 0).collect();
         if layers.is_empty() {
@@ -130,6 +140,7 @@ impl<'a> Search<'a> {
         let labels = samples.labels(metric, outputs.ty(&subject.graph))?;
         let judged_by = format!("{metric:?} {}", labels.as_ref().map(Labels::fingerprint).unwrap_or_default());
         let judge = Judge::new(&subject.graph, metric, &answers, labels.map(|l| l.of(&samples.held_out())))?;
+        let judge = judge.strict(samples.are_generated());
         let mut kinds = kinds(&goal);
         kinds.retain(|k| subject.layers.iter().any(|l| k.form.fits(l)));
         let priced = work::key("prices", &[&known, &backend.name()]);
@@ -158,6 +169,30 @@ impl<'a> Search<'a> {
     /// The layers of the model.
     pub fn layers(&self) -> &[Weighted] {
         &self.subject.layers
+    }
+
+    /// How much of the metric may be lost: half of what was asked for where inputs are generated.
+    pub fn max_drop(&self) -> f64 {
+        self.goal.max_drop
+    }
+
+    /// Says in a recipe of the search what it promises.
+    pub fn describe(&self, recipe: &mut Recipe, found: &Found) {
+        let (percent, samples) = (|x: f64| format!("{:.3} %", 100.0 * x), self.subject.samples);
+        let on =
+            if samples.are_generated() { "agreement on generated samples" } else { "agreement on samples that were held out" };
+        let about = [
+            ("metric", self.metric().to_string()),
+            (on, percent(found.score.agreement)),
+            ("expected loss", percent(found.score.expected)),
+            ("90 % bound of it", percent(found.score.bound)),
+            ("samples", samples.count.to_string()),
+            ("optimality gap of the choice", percent(found.gap)),
+        ];
+        recipe.about.extend(about.map(|(k, v)| (k.to_string(), v)));
+        if samples.are_generated() {
+            recipe.about.insert("inputs".to_string(), "generated: weights alone decided what they become".to_string());
+        }
     }
 
     /// What every layer does to the answers in every kind.
@@ -359,18 +394,4 @@ fn ranges(backend: &dyn Backend, graph: &Graph, layers: &[Weighted], samples: &S
     values.sort_unstable();
     values.dedup();
     Ok(taps::ranges(backend, graph, &values, samples)?.into_iter().map(|(id, range)| (id.0, range)).collect())
-}
-
-/// A recipe of the search with what it promises.
-pub fn describe(recipe: &mut Recipe, found: &Found, metric: &str, samples: &Samples) {
-    let percent = |x: f64| format!("{:.3} %", 100.0 * x);
-    let about = [
-        ("metric", metric.to_string()),
-        ("agreement on samples that were held out", percent(found.score.agreement)),
-        ("expected loss", percent(found.score.expected)),
-        ("90 % bound of it", percent(found.score.bound)),
-        ("samples", samples.count.to_string()),
-        ("optimality gap of the choice", percent(found.gap)),
-    ];
-    recipe.about.extend(about.map(|(k, v)| (k.to_string(), v)));
 }

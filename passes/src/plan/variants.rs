@@ -1,4 +1,4 @@
-//! Plans of one model for several values of its open dimensions, with one weight blob.
+//! Plans of one model for several values of its open dimensions, or in several forms, with one weight blob.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ impl Merge {
                 None => unused.push(name),
             }
         }
-        if unused.is_empty() { Ok(Variants { dims, plans }) } else { Err(unused) }
+        if unused.is_empty() { Ok(Variants { dims, points: Vec::new(), plans }) } else { Err(unused) }
     }
 }
 

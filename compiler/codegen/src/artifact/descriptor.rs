@@ -1,13 +1,13 @@
 //! `NAME_model`: the descriptor as data with addresses of itself and of the entry, which the linker fills in.
 
-use cranelift_module::{DataDescription, FuncId, Linkage, Module};
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module};
 use onnxc_ir::plan::Io;
 use onnxc_runtime::abi;
 
 use super::{Facts, bytes, extents};
 use crate::Weights;
 use crate::error::{Error, Result};
-use crate::generate::{RUN, SIZES, symbol};
+use crate::generate::{Exports, symbol};
 
 /// The bytes while they are laid out: the struct, tensors, steps, extents, texts; all addresses lead into it.
 #[derive(Default)]
@@ -59,8 +59,8 @@ impl Blob {
     }
 }
 
-/// Adds the descriptor to a module that has the functions [`RUN`] and [`SIZES`].
-pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
+/// Adds the descriptor to a module that has these functions.
+pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: Exports, linkage: Linkage) -> Result<DataId> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
     let mut blob = Blob::default();
     blob.u32(abi::ONNXC_MAGIC);
@@ -111,7 +111,7 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     }
     texts(&mut blob);
 
-    let id = module.declare_data(&format!("{}_model", symbol(&facts.name)), Linkage::Export, false, false).map_err(fail)?;
+    let id = module.declare_data(&format!("{}_model", symbol(&facts.name)), linkage, false, false).map_err(fail)?;
     let mut data = DataDescription::new();
     data.set_align(8);
     data.define(blob.bytes.into_boxed_slice());
@@ -119,11 +119,12 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts) -> Result<()> {
     for (place, target) in blob.addresses {
         data.write_data_addr(place as u32, own, target as i64);
     }
-    for (place, function) in [(run, RUN), (sizes, SIZES)] {
+    for (place, function) in [(run, exports.run), (sizes, exports.sizes)] {
         let function = module.declare_func_in_data(FuncId::from_u32(function), &mut data);
         data.write_function_addr(place as u32, function);
     }
-    module.define_data(id, &data).map_err(fail)
+    module.define_data(id, &data).map_err(fail)?;
+    Ok(id)
 }
 
 /// What follows the struct.

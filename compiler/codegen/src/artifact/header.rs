@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use onnxc_ir::plan::{Io, OpenDim};
 
-use super::{Facts, bytes, extents, names};
+use super::{Facts, bytes, extents, names, points};
 
 /// The text of `NAME.h`. It is self-contained; headers of several models may be included together.
 pub fn header(facts: &Facts) -> String {
@@ -35,6 +35,18 @@ pub fn header(facts: &Facts) -> String {
     dims(w, facts, &upper);
     counts(w, facts, &upper);
     let weights = if facts.has_weight_file() { " call->weights is the weight file's contents." } else { "" };
+    if facts.points.is_empty() {
+        declarations(w, name, weights);
+    } else {
+        points::macros(w, facts, &upper);
+        points::declarations(w, facts, weights);
+    }
+    let _ = writeln!(w, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* ONNXC_MODEL_{upper}_H */");
+    out
+}
+
+/// The declarations of a single model.
+fn declarations(w: &mut String, name: &str, weights: &str) {
     let _ =
         writeln!(w, "\n/* One inference: 0, or an ONNXC_ status. Safe from many threads, each with its own arena.{weights} */");
     let _ = writeln!(w, "int32_t {name}_run(const onnxc_call *call);");
@@ -42,8 +54,6 @@ pub fn header(facts: &Facts) -> String {
     let _ = writeln!(w, "int32_t {name}_sizes(const uint64_t *dims, onnxc_sizes *sizes);");
     let _ = writeln!(w, "\n/* Everything about the model, for programs that do not know it. */");
     let _ = writeln!(w, "extern const onnxc_model {name}_model;");
-    let _ = writeln!(w, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* ONNXC_MODEL_{upper}_H */");
-    out
 }
 
 /// The open dimensions: their places in `onnxc_call.dims`.

@@ -4,17 +4,20 @@ mod archive;
 mod descriptor;
 mod header;
 mod names;
+mod points;
 mod rust;
 
 pub use archive::archive;
 pub use header::header;
+pub use points::{Listed, listed};
 pub use rust::{binding, crate_files};
 
 pub(crate) use descriptor::define as define_descriptor;
+pub(crate) use points::define as define_points;
 
 use std::collections::BTreeMap;
 
-use onnxc_ir::plan::{Io, OpenDim};
+use onnxc_ir::plan::{Io, OpenDim, Point};
 
 /// Facts that the header and the bindings state.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Facts {
     pub weights: crate::Weights,
     /// SHA-256 of the weight file, zeros without one.
     pub weights_sha256: [u8; 32],
+    /// Points of a bundle, each with its own facts. The sizes of the bundle are the largest.
+    pub points: Vec<(Point, Facts)>,
 }
 
 impl Facts {

@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 use onnxc_ir::plan::Io;
 
 use super::header::{count_fields, describe, values};
-use super::{Facts, bytes, extents, names};
+use super::{Facts, bytes, extents, names, points};
 use crate::contents::Contents;
 
 /// Element type in Rust, and elements per element of the tensor.
@@ -46,8 +46,10 @@ pub fn binding(facts: &Facts) -> String {
     let _ = writeln!(w, "/// Size of [`Arena`].\n{UNUSED}pub const ARENA_BYTES: usize = {};", facts.arena_bytes);
     let _ = writeln!(w, "/// Deepest stack of a run.\n{UNUSED}pub const STACK_BYTES: usize = {};", facts.stack_bytes);
     let _ = writeln!(w, "/// Size of the weights.\n{UNUSED}pub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
-    let open = !facts.dims.is_empty();
-    if open {
+    if !facts.points.is_empty() {
+        points::constants(w, facts);
+    }
+    if !facts.dims.is_empty() {
         dims(w, facts);
     }
     counts(w, facts);
@@ -148,6 +150,8 @@ pub enum Error {
     Dims,
     /// This input or output has not the number of elements that the open dimensions give it.
     Size(&'static str),
+    /// There is no point of this number.
+    Point,
     /// Another status of the ABI.
     Status(i32),
 }
@@ -160,6 +164,7 @@ impl core::fmt::Display for Error {
             Error::Data => f.write_str(\"the value of an input contradicts a size that was fixed when compiling\"),
             Error::Dims => f.write_str(\"the model was not compiled for these values of its open dimensions\"),
             Error::Size(name) => write!(f, \"{name} has not the number of elements that the open dimensions give it\"),
+            Error::Point => f.write_str(\"there is no point of this number\"),
             Error::Status(s) => write!(f, \"the model answered with status {s}\"),
         }
     }
@@ -210,24 +215,16 @@ fn run(w: &mut String, facts: &Facts) {
         let declared = format!("    let mut counts = [0u64; {}];\n", fields.len());
         ("Counts", format!("Counts {{ {} }}", fields.join(", ")), declared, "counts.as_mut_ptr()")
     };
+    let (point, point_declared, point_given, described) = by_point(facts);
     let unused = |list: &[Io], side: &str| if list.is_empty() { format!("    let _ = {side};\n") } else { String::new() };
     let (no_inputs, no_outputs) = (unused(&facts.inputs, "inputs"), unused(&facts.outputs, "outputs"));
     let _ = writeln!(
         w,
         "{UNUSED}unsafe extern \"C\" {{
-    fn {name}_run(call: *const abi::onnxc_call) -> i32;
-{sizes_declared}    #[link_name = \"{name}_model\"]
-    static DESCRIPTOR: abi::onnxc_model;
-}}
-
-/// The descriptor of the model.
-{UNUSED}pub fn descriptor() -> &'static abi::onnxc_model {{
-    // SAFETY: constant data of the linked object.
-    unsafe {{ &*core::ptr::addr_of!(DESCRIPTOR) }}
-}}
-
+    fn {name}_run({point_declared}call: *const abi::onnxc_call) -> i32;
+{sizes_declared}{described}
 /// One inference on one thread.
-{UNUSED}pub fn run({dims_parameter}inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<{answer}, Error> {{
+{UNUSED}pub fn run({point}{dims_parameter}inputs: &Inputs, outputs: &mut Outputs, arena: &mut Arena{parameter}) -> Result<{answer}, Error> {{
 {counts_declared}{check}{sizes_checked}{no_inputs}{no_outputs}    let inputs: [*const core::ffi::c_void; {}] = [{as_const}];
     let outputs: [*mut core::ffi::c_void; {}] = [{}];
     let call = abi::onnxc_call {{
@@ -240,8 +237,9 @@ fn run(w: &mut String, facts: &Facts) {
         counts: {counts},
     }};
     // SAFETY: every pointer leads to memory of the size that the model was compiled for, borrowed for the time of the call.
-    match unsafe {{ {name}_run(&call) }} {{
+    match unsafe {{ {name}_run({point_given}&call) }} {{
         abi::ONNXC_OK => Ok({answered}),
+        abi::ONNXC_POINT => Err(Error::Point),
         abi::ONNXC_CPU => Err(Error::Cpu),
         abi::ONNXC_DATA => Err(Error::Data),
         status => Err(Error::Status(status)),
@@ -251,6 +249,39 @@ fn run(w: &mut String, facts: &Facts) {
         facts.outputs.len(),
         as_mut
     );
+}
+
+/// For a bundle the point as parameter, in the declaration and in the call; and what leads to the descriptor, or to the descriptors of all points.
+fn by_point(facts: &Facts) -> (&'static str, &'static str, &'static str, String) {
+    let (name, n) = (&facts.name, facts.points.len());
+    if n == 0 {
+        let described = format!(
+            "    #[link_name = \"{name}_model\"]
+    static DESCRIPTOR: abi::onnxc_model;
+}}
+
+/// The descriptor of the model.
+{UNUSED}pub fn descriptor() -> &'static abi::onnxc_model {{
+    // SAFETY: constant data of the linked object.
+    unsafe {{ &*core::ptr::addr_of!(DESCRIPTOR) }}
+}}
+"
+        );
+        return ("", "", "", described);
+    }
+    let described = format!(
+        "    #[link_name = \"{name}_points\"]
+    static POINTS: [abi::onnxc_point; {n}];
+}}
+
+/// What there is to choose from; each point has a descriptor of its own.
+{UNUSED}pub fn points() -> &'static [abi::onnxc_point; {n}] {{
+    // SAFETY: constant data of the linked object.
+    unsafe {{ &*core::ptr::addr_of!(POINTS) }}
+}}
+"
+    );
+    ("point: u32, ", "point: u32, ", "point, ", described)
 }
 
 /// Statements that compare the sizes of all slices with what the model says for `dims`.

@@ -10,42 +10,65 @@ use super::{Freedom, Machine, Model};
 #[derive(Args, Debug, Clone, Default)]
 pub struct Budget {
     /// Calibration inputs: a `.npz` with one array per input name whose leading axis counts samples, or a folder of such files. Half of them are held out to
-    /// measure with.
+    /// measure with. With limits or an objective but without inputs, these are generated, and only numbers of weights change.
     #[arg(long, value_name = "FILE.npz|DIR", conflicts_with = "recipe")]
     pub calib: Option<PathBuf>,
     /// How much of the metric compression may cost, in points: 1% of all decisions. That is the limit where none is given; with another limit alone, the
     /// model is the one that loses least within it.
-    #[arg(long, value_name = "1%", value_parser = percent, requires = "calib")]
+    #[arg(long, value_name = "1%", value_parser = percent, conflicts_with = "recipe")]
     pub max_drop: Option<f64>,
     /// The longest that an inference may take, by prediction for the target (us, ms or s).
-    #[arg(long, value_name = "2ms", value_parser = seconds, requires = "calib")]
+    #[arg(long, value_name = "2ms", value_parser = seconds, conflicts_with = "recipe")]
     pub max_latency: Option<f64>,
     /// The largest arena, in bytes (with K, M or G).
-    #[arg(long, value_name = "200K", value_parser = super::size::bytes, requires = "calib")]
+    #[arg(long, value_name = "200K", value_parser = super::size::bytes, conflicts_with = "recipe")]
     pub max_ram: Option<u64>,
-    /// What is to be little.
-    #[arg(long, value_enum, default_value_t = Objective::Latency)]
-    pub objective: Objective,
+    /// What is to be little; latency by default.
+    #[arg(long, value_enum, conflicts_with = "recipe")]
+    pub objective: Option<Objective>,
     /// What is compared, with the dense model or with labels; by default what the first output of floats suggests.
-    #[arg(long, value_enum, requires = "calib")]
+    #[arg(long, value_enum, conflicts_with = "recipe")]
     pub metric: Option<Metric>,
     /// What is right for each sample, so that accuracy counts instead of agreement with the dense model: a file, or the name of an array beside the inputs.
     /// Numbers of classes; for path and characters strings of them, padded with 0; for iou masks of them; for signal values.
     #[arg(long, value_name = "FILE.npy|NAME", requires = "calib")]
     pub labels: Option<String>,
     /// Where results of searches are kept for the next one, which may have another budget or target; `onnxc/compress` in the user's cache folder by default.
-    #[arg(long, value_name = "DIR", requires = "calib")]
+    #[arg(long, value_name = "DIR", conflicts_with = "recipe")]
     pub work: Option<PathBuf>,
     /// Keep nothing, and use nothing that was kept.
-    #[arg(long, requires = "calib", conflicts_with = "work")]
+    #[arg(long, conflicts_with_all = ["work", "recipe"])]
     pub forget: bool,
     /// Leave out of the report what the same loss would cost with all layers alike: uniform pruning, uniform integers, both, pruning without repair. These
     /// are some ten models more to compute.
-    #[arg(long, requires = "calib")]
+    #[arg(long, conflicts_with = "recipe")]
     pub no_baselines: bool,
     /// What compression may not do (repeatable).
-    #[arg(long, value_enum, value_delimiter = ',', requires = "calib")]
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "recipe")]
     pub without: Vec<Technique>,
+}
+
+impl Budget {
+    /// Is a model to be compressed? Inputs, a limit or an objective say so; a limit of size alone is no budget, since it is one of faster forms of weights too.
+    pub fn wants_search(&self) -> bool {
+        self.calib.is_some()
+            || self.max_drop.is_some()
+            || self.max_latency.is_some()
+            || self.max_ram.is_some()
+            || self.objective.is_some()
+    }
+
+    /// The first flag that says how to search, if there is any.
+    pub fn says_how(&self) -> Option<&'static str> {
+        let flags = [
+            (self.metric.is_some(), "--metric"),
+            (self.work.is_some(), "--work"),
+            (self.forget, "--forget"),
+            (self.no_baselines, "--no-baselines"),
+            (!self.without.is_empty(), "--without"),
+        ];
+        flags.into_iter().find_map(|(given, name)| given.then_some(name))
+    }
 }
 
 /// What is to be little.
@@ -117,7 +140,7 @@ pub struct Compress {
     pub front: Option<PathBuf>,
     /// A table of what each part of the method is good for, with all layers alike at three densities; the recipes of its models lie in a folder of the same
     /// name without the ending.
-    #[arg(long, value_name = "FILE.json|FILE.csv")]
+    #[arg(long, value_name = "FILE.json|FILE.csv", requires = "calib")]
     pub ablate: Option<PathBuf>,
 }
 

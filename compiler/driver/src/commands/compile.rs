@@ -11,6 +11,7 @@ use onnxc_passes::plan::Merge;
 use onnxc_targets::Target;
 use serde_json::json;
 
+use super::bundle::Points;
 use super::engine::codegen_fault;
 use crate::cli::{self, Compile, Emit};
 use crate::data::{Place, places, write_contents};
@@ -26,15 +27,27 @@ pub fn compile(args: &Compile) -> Done<()> {
         let stem = args.model.model.file_stem().unwrap_or_default();
         Path::new(stem).with_extension("a")
     });
-    let emit = if args.emit.is_empty() { default_emit(&output) } else { args.emit.clone() };
+    let bundle = args.emit.contains(&Emit::Bundle);
+    let mut emit: Vec<Emit> = args.emit.iter().copied().filter(|e| *e != Emit::Bundle).collect();
+    if emit.is_empty() {
+        emit = default_emit(&output);
+    }
     let name = args.name.clone().unwrap_or_else(|| prefix(&output));
+    if bundle {
+        super::bundle::check(args, &emit)?;
+    }
     let found = crate::compress::find(&args.model, &target, &args.freedom, &args.budget)?;
     let (mut freedom, mut model) = (args.freedom.clone(), &args.model);
     if let Some((loaded, shaped)) = &found {
         (freedom.found, model) = (Some(loaded.clone()), shaped);
     }
-    let mut built = build(args, model, (&target, &freedom), &emit)?;
-    built.compression = crate::compress::report(&freedom)?;
+    let mut built = if bundle {
+        super::bundle::build(args, &target)?
+    } else {
+        let mut built = build(args, model, (&target, &freedom), &emit)?;
+        built.compression = crate::compress::report(&freedom)?;
+        built
+    };
     within(&built, &freedom)?;
     let progress = crate::progress::Progress::start("codegen");
     let weights = match &args.weights {
@@ -60,6 +73,9 @@ pub fn compile(args: &Compile) -> Done<()> {
     }
     built.times.measure("write", || files.iter().try_for_each(|(path, contents)| write_contents(path, contents)))?;
     drop(progress);
+    if let Some(points) = &built.points {
+        eprint!("{}", points.told(object.facts.weights_bytes));
+    }
     built.times.report(&args.debugging)
 }
 
@@ -77,25 +93,28 @@ fn within(built: &Built, freedom: &cli::Freedom) -> Done<()> {
 }
 
 /// What the pipeline has made of a model: a plan, or one for each combination of values of open dimensions.
-struct Built {
-    graph: Graph,
-    plans: Variants,
+pub(super) struct Built {
+    pub graph: Graph,
+    pub plans: Variants,
     /// Inputs and outputs as the model has them.
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
-    sha256: [u8; 32],
-    times: Times,
-    live_bytes: Vec<u64>,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub sha256: [u8; 32],
+    pub times: Times,
+    pub live_bytes: Vec<u64>,
     /// The recipe, for the report.
-    compression: Option<serde_json::Value>,
+    pub compression: Option<serde_json::Value>,
+    /// Points of a bundle, for the report.
+    pub points: Option<Points>,
 }
 
 impl Built {
     /// Everything but the plan, which goes its own way.
-    fn new(compiled: Compiled) -> (Built, Plan) {
+    pub fn new(compiled: Compiled) -> (Built, Plan) {
         let Compiled { graph, plan, inputs, outputs, sha256, times, live_bytes } = compiled;
-        let plans = Variants { dims: Vec::new(), plans: Vec::new() };
-        (Built { graph, plans, inputs, outputs, sha256, times, live_bytes: vec![live_bytes], compression: None }, plan)
+        let plans = Variants { dims: Vec::new(), points: Vec::new(), plans: Vec::new() };
+        let (live_bytes, compression, points) = (vec![live_bytes], None, None);
+        (Built { graph, plans, inputs, outputs, sha256, times, live_bytes, compression, points }, plan)
     }
 }
 
@@ -178,6 +197,8 @@ fn files(
     for kind in emit {
         let beside = |ending: &str| output.with_extension(ending);
         match kind {
+            // What the archive or object has, no file.
+            Emit::Bundle => {}
             Emit::Obj => files.push((beside("o"), object.contents.clone())),
             Emit::Ir => files.push((beside("nir"), onnxc_ir::text::print(&built.graph).into_bytes().into())),
             Emit::Clif => {
@@ -232,6 +253,8 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
             json!({ "dims": values, "inputs": io(&plan.inputs, &built.inputs), "outputs": io(&plan.outputs, &built.outputs), "live_bytes": live })
         })
         .collect();
+    // Points have their own.
+    let winograd = built.points.is_none().then(|| super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)));
     let report = json!({
         "name": options.name, "version": env!("CARGO_PKG_VERSION"), "model_sha256": hex,
         "target": target.desc.triple, "cpu": target.desc.cpu, "features": target.required_features,
@@ -241,8 +264,9 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "object_bytes": object.contents.bytes(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
-        "winograd": super::algorithms::json(&onnxc_passes::winograd::chosen(&built.graph)),
-        "compression": built.compression,
+        "winograd": winograd,
+        "compression": built.compression, "points": built.points.as_ref().map(|p| p.json(&object.facts, &built.live_bytes)),
+        "shared_weight_bytes": built.points.as_ref().map(|p| p.saved(object.facts.weights_bytes)),
         "stack_bytes": object.stack_bytes, "kernels": object.kernels, "functions": object.functions,
     });
     format!("{report:#}\n").into_bytes()

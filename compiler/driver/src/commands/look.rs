@@ -15,6 +15,9 @@ use crate::profile;
 
 /// `onnxc inspect`.
 pub fn inspect(args: &Inspect) -> Done<()> {
+    if super::bundle::is_binary(&args.model.model) {
+        return super::bundle::inspect(&args.model.model, args.json);
+    }
     if args.layers {
         return layers(args);
     }

@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod bench;
+mod bundle;
 mod check;
 mod compile;
 mod element_types;

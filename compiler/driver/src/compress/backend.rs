@@ -37,7 +37,7 @@ impl<'a> Host<'a> {
         let cpu = if cfg!(target_arch = "x86_64") { "native" } else { "" };
         let triple = target_lexicon::Triple::host().to_string();
         let here = onnxc_targets::describe(&triple, cpu, 1).map_err(|e| Fault::Usage(e.to_string()))?;
-        let freedom = Freedom { recipe: None, found: None, ..freedom.clone() };
+        let freedom = Freedom { recipe: Vec::new(), found: None, ..freedom.clone() };
         let verbose = std::env::var_os("ONNXC_LOG").is_some();
         Ok(Host {
             here,

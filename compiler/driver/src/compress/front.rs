@@ -7,7 +7,6 @@ use onnxc_codegen::Contents;
 use onnxc_search::Taken;
 use onnxc_search::baseline::UNIFORM;
 use onnxc_search::metric::Score;
-use onnxc_search::search::describe;
 use serde_json::{Value, json};
 
 use super::{Loaded, Session};
@@ -31,7 +30,7 @@ pub fn compress(args: &Compress) -> Done<()> {
         for (n, point) in found.iter().enumerate() {
             let name = format!("point_{n:02}.recipe");
             let mut recipe = point.assembled.recipe.clone();
-            describe(&mut recipe, point, search.metric(), &session.samples);
+            search.describe(&mut recipe, point);
             recipe.report = Some(search.report(point, false)?);
             files.extend(Loaded { recipe, arrays: point.assembled.arrays.clone() }.files(&folder.join(&name))?);
             let timed = Timed { taken: search.taken(point)?, measured: seconds(&point.assembled.graph)? };
@@ -50,7 +49,8 @@ pub fn compress(args: &Compress) -> Done<()> {
         }
         let title = args.model.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let samples = &session.samples;
-        let front = json!({ "model": title, "metric": search.metric(), "target": target.desc.triple, "cpu": target.desc.cpu,
+        let inputs = if session.samples.are_generated() { "generated" } else { "given" };
+        let front = json!({ "model": title, "metric": search.metric(), "inputs": inputs, "target": target.desc.triple, "cpu": target.desc.cpu,
             "samples": { "fit": samples.fit().len(), "held_out": samples.held_out().len() }, "points": rows, "baselines": others });
         files.push((folder.join("front.json"), format!("{front:#}\n").into_bytes().into()));
         files.push((folder.join("front.csv"), csv(&rows, &others).into_bytes().into()));

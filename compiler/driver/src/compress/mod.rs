@@ -14,7 +14,7 @@ use onnxc_codegen::Contents;
 use onnxc_ir::{Graph, Tensor};
 use onnxc_search::budget::Caps;
 use onnxc_search::recipe::{self, Arrays};
-use onnxc_search::search::{Goal, Search, describe};
+use onnxc_search::search::{Goal, Search};
 use onnxc_search::{Backend, Error, Recipe, Samples};
 use onnxc_targets::Target;
 
@@ -49,7 +49,7 @@ impl From<Error> for Fault {
 
 impl Loaded {
     /// Reads a recipe and the arrays beside it.
-    fn read(path: &Path) -> Done<Loaded> {
+    pub fn read(path: &Path) -> Done<Loaded> {
         let text = std::fs::read_to_string(path).map_err(|e| Fault::file(path, e))?;
         let recipe = Recipe::parse(&text).map_err(|e| Fault::file(path, e))?;
         let beside = arrays_of(path);
@@ -83,10 +83,11 @@ fn read_npz(path: &Path) -> Result<Arrays, String> {
 
 /// The recipe that the command line names, or that a search has found.
 fn loaded(freedom: &Freedom) -> Done<Option<Arc<Loaded>>> {
-    match (&freedom.found, &freedom.recipe) {
+    match (&freedom.found, &freedom.recipe[..]) {
         (Some(found), _) => Ok(Some(found.clone())),
-        (None, Some(path)) => Loaded::read(path).map(|l| Some(Arc::new(l))),
-        (None, None) => Ok(None),
+        (None, [path]) => Loaded::read(path).map(|l| Some(Arc::new(l))),
+        (None, []) => Ok(None),
+        (None, _) => Err(Fault::Usage("several recipes are points of a bundle: add --emit=bundle, or give one".to_string())),
     }
 }
 
@@ -128,19 +129,28 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Reads everything that a search needs.
+    /// Reads everything that a search needs. Without calibration inputs there are generated ones, and a warning.
     pub fn open(model: &Model, target: &'a Target, freedom: &Freedom, budget: &Budget) -> Done<Session<'a>> {
-        let Some(path) = &budget.calib else {
-            return Err(Fault::Usage("compression needs calibration inputs: pass --calib FILE.npz".to_string()));
-        };
-        let arrays = calibration(path)?;
-        let model = with_sample_shapes(model, &arrays)?;
+        let arrays = budget.calib.as_deref().map(calibration).transpose()?;
+        let model = arrays.as_ref().map_or_else(|| Ok(model.clone()), |arrays| with_sample_shapes(model, arrays))?;
         let (graph, sha256) = pipeline::canonical(&model, target, freedom)?;
-        let samples = Samples::new(&graph, &arrays).map_err(|e| Fault::file(path, e))?;
-        let samples = samples.labelled(labels(budget, &arrays)?);
+        let samples = match (&budget.calib, &arrays) {
+            (Some(path), Some(arrays)) => {
+                Samples::new(&graph, arrays).map_err(|e| Fault::file(path, e))?.labelled(labels(budget, arrays)?)
+            }
+            _ => onnxc_search::generated::samples(&graph)?,
+        };
         let (host, group) = (Host::new(target, freedom, store::open(budget))?, onnxc_passes::compress::group(&target.desc));
         let goal = goal(budget, freedom, &graph);
-        Ok(Session { model, graph, sha256: hex(&sha256), samples, host, goal, group })
+        let session = Session { model, graph, sha256: hex(&sha256), samples, host, goal, group };
+        if session.samples.are_generated() {
+            session.warn(&without_inputs(session.samples.count));
+        }
+        Ok(session)
+    }
+
+    fn warn(&self, warning: &Diagnostic) {
+        self.host.tell(&warning.warning(&self.model.model.display().to_string()));
     }
 
     /// Measures the model and hands it on, with what tells how many seconds a graph takes here, if this machine is the target.
@@ -148,6 +158,29 @@ impl<'a> Session<'a> {
         let search = Search::new(&self.host, &self.graph, &self.samples, self.group, &self.sha256, self.goal)?;
         f(&search, &|graph| Ok(self.host.measure(graph, &self.samples.get(0))?))
     }
+}
+
+/// What is said where calibration inputs are missing.
+fn without_inputs(samples: usize) -> Diagnostic {
+    let why = format!(
+        "there are no calibration inputs, and {samples} generated ones say little of what the model will see: weights become numbers of 8 or 4 bits by what they \
+         are alone, nothing else changes, and half of the drop that is allowed counts as used"
+    );
+    Diagnostic::new("compress::generated", why).help("pass --calib FILE.npz with a few hundred inputs of the model")
+}
+
+/// What is said of a model of which nothing changes.
+fn unchanged(samples: &Samples, drop: f64) -> Diagnostic {
+    let (count, least) = (samples.count, 100.0 * drop);
+    let warning = Diagnostic::new(
+        "compress::unchanged",
+        "no layer was changed: none may be within the limits, or no change makes the model cheaper",
+    );
+    if samples.are_generated() {
+        return warning
+            .help("pass --calib FILE.npz, which permits more than numbers of weights, another --objective, or larger limits");
+    }
+    warning.help(format!("{count} samples tell losses from {least:.2} % on; more of them tell smaller ones"))
 }
 
 /// What the command line limits beside the loss.
@@ -165,7 +198,7 @@ fn caps(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Caps {
 fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
     use onnxc_search::{metric, price};
     let without = |t: Technique| !budget.without.contains(&t);
-    let objective = match budget.objective {
+    let objective = match budget.objective.unwrap_or_default() {
         cli::Objective::Latency => price::Objective::Latency,
         cli::Objective::Size => price::Objective::Size,
         cli::Objective::Ram => price::Objective::Ram,
@@ -197,22 +230,29 @@ fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
 
 /// Searches for a recipe, if the command line has calibration inputs. The model's open inputs have the shapes of the samples then.
 pub fn find(model: &Model, target: &Target, freedom: &Freedom, budget: &Budget) -> Done<Option<(Arc<Loaded>, Model)>> {
-    if budget.calib.is_none() {
-        return Ok(None);
+    if !budget.wants_search() {
+        return match budget.says_how() {
+            Some(flag) => {
+                Err(Fault::Usage(format!("{flag} is about compression: pass --calib FILE.npz, or a limit such as --max-drop 1%")))
+            }
+            None => Ok(None),
+        };
     }
     let session = Session::open(model, target, freedom, budget)?;
     let loaded = session.with(|search, _| {
         let found = search.run()?;
         let found = if budget.no_baselines { found } else { search.or_uniform(found)? };
         let mut recipe = found.assembled.recipe.clone();
-        describe(&mut recipe, &found, search.metric(), &session.samples);
+        search.describe(&mut recipe, &found);
+        let half = 100.0 * search.max_drop();
+        if session.samples.are_generated() && half.is_finite() {
+            let said = format!("{half:.3} % of {:.3} %: half counts as used, since inputs are generated", 2.0 * half);
+            recipe.about.insert("limit of the drop".to_string(), said);
+        }
         let report = search.report(&found, !budget.no_baselines)?;
         session.host.tell(&table::summary(&report));
         if found.assembled.recipe.layers.is_empty() {
-            let (count, least) = (session.samples.count, 100.0 * found.score.drop());
-            session.host.tell(&format!(
-                "warning: no layer was changed: none may be within the limits. {count} samples tell losses from {least:.2} % on; more of them tell smaller ones\n"
-            ));
+            session.warn(&unchanged(&session.samples, found.score.drop()));
         }
         recipe.report = Some(report);
         Ok(Loaded { recipe, arrays: found.assembled.arrays })

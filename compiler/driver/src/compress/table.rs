@@ -38,9 +38,10 @@ pub fn summary(report: &Report) -> String {
         Some(a) => format!("{:.2} % -> {:.2} %", 100.0 * a.dense, 100.0 * a.compressed),
         None => format!("{:.2} %", 100.0 * score.agreement),
     };
+    let on = if report.generated { "generated samples" } else { "samples, none seen before" };
     let _ = writeln!(
         out,
-        "  {counted} on {} samples, none seen before, expected loss {:.2} %, 90 % bound {:.2} %; least {} within {:.1} % of the best choice",
+        "  {counted} on {} {on}, expected loss {:.2} %, 90 % bound {:.2} %; least {} within {:.1} % of the best choice",
         report.samples,
         100.0 * score.expected,
         100.0 * score.bound,
