@@ -457,18 +457,7 @@ impl Emitter for Asm {
     }
 
     fn copy(&mut self, _: Ty, d: V, s: Opd) -> Result<(), Error> {
-        self.writes(d);
-        match s {
-            Opd::Reg(v) if v == d => {}
-            Opd::Reg(v) => op2!(self, vmovaps, d, v),
-            Opd::Const(0) if self.zmm => self.a.vpxord(z(d), z(d), z(d))?,
-            Opd::Const(0) => self.a.vxorps(y(d), y(d), y(d))?,
-            Opd::Const(bits) => {
-                let l = self.constant(bits);
-                if self.zmm { self.a.vbroadcastss(z(d), dword_ptr(l))? } else { self.a.vmovups(y(d), ymmword_ptr(l))? }
-            }
-        }
-        Ok(())
+        self.emit_copy(d, s)
     }
 
     fn estimates(&self) -> bool {

@@ -174,6 +174,10 @@ mod tests {
         assert_eq!(known(&p, &scale)[scaled as usize], Known::Finite);
         let sum = p.bin(BinOp::Add, scaled, scaled);
         assert_eq!(known(&p, &finite)[sum as usize], Known::Nothing, "infinite of both signs");
+        let moved = p.bin(BinOp::Mul, sum, sum);
+        let bias = [Values::Any, Values::Small];
+        assert!(known(&p, &bias)[moved as usize] == Known::Finite, "products of what is bounded are bounded");
+        assert_eq!(known(&p, &finite)[moved as usize], Known::Nothing, "one may be infinite, the other 0");
         let third = p.float(0.3, DType::F32);
         let small = p.bin(BinOp::Mul, acc, third);
         let sum = p.bin(BinOp::Add, scaled, small);

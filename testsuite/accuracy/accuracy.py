@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size|ram|energy] [--json OUT]
+           [--keep DIR: recipes, which peers.py takes] [FLAGS OF onnxc compile]
        what each part of the method is good for:  python3 accuracy.py --ablate [TASK ...] [--json OUT]      (default: mnist orientation)
 
 For each task of make_tasks.py (default: all that are there): `onnxc compile --calib` on the calibration inputs, then `onnxc run --samples` of the compressed
 and of the dense model on the evaluation inputs, scored by tasklib.py; archives, and medians of `onnxc bench` of both in turn.  Evaluation inputs are used
 for nothing else.  The mnist task lies here; the others are written by `make_tasks.py $DATA/accuracy` ($DATA: target/, or ONNXC_DATA).  numpy only.
 """
-import argparse, json, os, statistics, subprocess, sys, tempfile
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
 import numpy as np
 import tasklib
 
@@ -56,6 +57,9 @@ def run(onnxc, task, a, t):
     call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "--recipe", at("_small.recipe"), "-o", at("_again.a"), "--name", task + "_small")
     small, again = (json.load(open(at(f"_{n}.json"))) for n in ("small", "again"))
     dense, compressed = score(onnxc, task, evals, [], at("_d")), score(onnxc, task, evals, ["--recipe", at("_small.recipe")], at("_c"))
+    if a.keep:
+        os.makedirs(a.keep, exist_ok=True)
+        for end in (".recipe", ".recipe.npz"): shutil.copy(at("_small" + end), os.path.join(a.keep, task + end))
     ms = times(onnxc, task, at("_small.recipe"), a.seconds); size = [os.path.getsize(at(n)) for n in ("_dense.a", "_small.a")]
     key = next(iter(dense))
     return dict(task=task, max_drop=drop, metric=key, dense=dense, compressed=compressed, drop=dense[key] - compressed[key], ms=ms, speed=ms[0] / ms[1],
@@ -79,7 +83,7 @@ def ablation(onnxc, task, a, t):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("tasks", nargs="*"); ap.add_argument("--drop", default=""); ap.add_argument("--objective", default="latency"); ap.add_argument("--json")
+    ap.add_argument("tasks", nargs="*"); ap.add_argument("--drop", default=""); ap.add_argument("--objective", default="latency"); ap.add_argument("--json"); ap.add_argument("--keep", metavar="DIR")
     ap.add_argument("--ablate", action="store_true"); ap.add_argument("--seconds", type=float, default=0.5); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
     a, a.flags = ap.parse_known_args(); rows = []
     if a.ablate:

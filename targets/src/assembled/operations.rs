@@ -13,6 +13,21 @@ const ORDERED: i32 = 7;
 const GREATER_EQUAL: i32 = 13;
 
 impl Asm {
+    pub(super) fn emit_copy(&mut self, d: V, s: Opd) -> Result<(), Error> {
+        self.writes(d);
+        match s {
+            Opd::Reg(v) if v == d => {}
+            Opd::Reg(v) => op2!(self, vmovaps, d, v),
+            Opd::Const(0) if self.zmm => self.a.vpxord(z(d), z(d), z(d))?,
+            Opd::Const(0) => self.a.vxorps(y(d), y(d), y(d))?,
+            Opd::Const(bits) => {
+                let l = self.constant(bits);
+                if self.zmm { self.a.vbroadcastss(z(d), dword_ptr(l))? } else { self.a.vmovups(y(d), ymmword_ptr(l))? }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn emit_fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
         self.writes(d);
         let (a, b) = if matches!(a, Opd::Const(_)) { (b, a) } else { (a, b) };

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Compressed tasks beside peers, all engines in turn in one run:  peers.py --recipes DIR [TASK ...] [--threads N] [--seconds S] [--json OUT]
+
+DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR).  Peers run the dense model in floats and, where they can, the same model quantised
+statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel) with the same calibration inputs; scores are those on eval.npz.
+Run it by the Python of the peers (setup.sh --peers).
+"""
+import argparse, json, os, subprocess, sys, tempfile
+HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite", "zoo")]
+import numpy as np
+import accuracy, bench_peers, tasklib
+
+FLOATS = ["ort", "openvino", "ncnn", "mnn", "tract"]
+INTEGERS = ["ort", "openvino"]
+
+def quantised(task):
+    """the QDQ model of a task, made once"""
+    out = os.path.join(accuracy.DATA, task + ".qdq.onnx")
+    if os.path.exists(out): return out
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    spec = tasklib.load_task(accuracy.folder(task))["inputs"]
+    with np.load(os.path.join(accuracy.folder(task), "calib.npz")) as z: data = {n: tasklib.to_input(s, z[n]) for n, s in spec.items()}
+    class Reader(CalibrationDataReader):
+        def __init__(self): self.feeds = iter([{n: v[i:i + 1] for n, v in data.items()} for i in range(min(map(len, data.values())))])
+        def get_next(self): return next(self.feeds, None)
+    with tempfile.TemporaryDirectory() as t:
+        prepared, made = os.path.join(t, "p.onnx"), os.path.join(t, "q.onnx")
+        quant_pre_process(accuracy.model(task), prepared, skip_symbolic_shape=True)
+        quantize_static(prepared, made, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+        os.makedirs(accuracy.DATA, exist_ok=True); os.replace(made, out + ".new"); os.replace(out + ".new", out)
+    return out
+
+def serve(engine, path, folder, threads):
+    """the protocol of bench_peers.py for an engine of it and another model than the others'"""
+    import onnx
+    names = [i.name for i in onnx.load(path).graph.input]
+    feeds = {n: np.load(os.path.join(folder, f"input_{i}.npy")) for i, n in enumerate(names)}
+    with tempfile.TemporaryDirectory() as t:
+        run, outs = getattr(bench_peers, "e_" + engine)(path, feeds, int(threads), t)
+        import time; run(); print("ready", flush=True)
+        for line in sys.stdin:
+            what, *rest = line.split()
+            if what == "run":
+                times = []
+                for _ in range(int(rest[0])): a = time.perf_counter_ns(); run(); times.append(time.perf_counter_ns() - a)
+                print(" ".join(map(str, times)), flush=True)
+            elif what == "out":
+                for j, o in enumerate(outs()): np.save(os.path.join(rest[0], f"output_{j}.npy"), o)
+                print("ok", flush=True)
+            else: break
+
+def wrapper(t, name, lines):
+    path = os.path.join(t, name)
+    with open(path, "w") as f: f.write("#!/bin/sh\n" + lines + "\n")
+    os.chmod(path, 0o755)
+    return path
+
+def run(task, a, t):
+    recipe, qdq, model = os.path.join(os.path.abspath(a.recipes), task + ".recipe"), quantised(task), accuracy.model(task)
+    own = wrapper(t, "onnxc-" + task, f'ONNXC_BENCH_FLAGS="--recipe {recipe}" exec {ROOT}/testsuite/adapters/bench "$@"')
+    integers = {e: wrapper(t, f"{e}-int8-{task}", f'exec {sys.executable} {os.path.abspath(__file__)} --serve {e} {qdq} "$2" "$3"') for e in INTEGERS}
+    out = os.path.join(t, task + ".json"); engines = FLOATS + [f"cmd:{p}" for p in [own, *integers.values()]]
+    r = subprocess.run([sys.executable, os.path.join(ROOT, "testsuite", "zoo", "bench_peers.py"), model, "--threads", str(a.threads), "--engines", ",".join(engines), "--seconds", str(a.seconds),
+                        "--max-seconds", str(max(4, 6 * a.seconds)), "--json", out, *(["--no-wait"] if a.no_wait else []), *accuracy.shapes(task)], capture_output=True, text=True)
+    if not os.path.exists(out): sys.exit(f"{task}: {r.stderr.strip()[-2000:]}")
+    got = next(iter(json.load(open(out)).values()))[str(a.threads)]
+    ms = lambda e: (got.get(e) or {}).get("median_ms")
+    spec = tasklib.load_task(accuracy.folder(task))
+    with np.load(os.path.join(accuracy.folder(task), "eval.npz")) as z:
+        score = lambda path: next(iter(tasklib.score_outputs(spec, tasklib.run(spec, path, z), z["labels"]).values()))
+        scores = dict(dense=score(model), int8=score(qdq))
+    evals = accuracy.inputs(task, "eval", os.path.join(t, task + "_eval.npz"))
+    scores["onnxc"] = next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
+    floats = {e: ms(e) for e in FLOATS if ms(e)}; bytes_ = {e: ms(f"cmd:{p}") for e, p in integers.items() if ms(f"cmd:{p}")}
+    return dict(task=task, threads=a.threads, ms=ms("cmd:" + own), floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
+
+def main():
+    if sys.argv[1:2] == ["--serve"]: return serve(*sys.argv[2:6])
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("tasks", nargs="*"); ap.add_argument("--recipes", required=True); ap.add_argument("--threads", type=int, default=1); ap.add_argument("--seconds", type=float, default=1)
+    ap.add_argument("--no-wait", action="store_true"); ap.add_argument("--json"); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
+    a = ap.parse_args(); rows = []
+    print("| task | onnxc, compressed: ms, score | best f32 peer: ms, score | faster | best int8 peer: ms, score | faster |\n|---|---|---|---:|---|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as t:
+        for task in a.tasks or [n for n in accuracy.DROPS if os.path.exists(os.path.join(a.recipes, n + ".recipe"))]:
+            r = run(task, a, t); rows.append(r); s = r["scores"]
+            def beside(times, score):
+                if not times or not r["ms"]: return "- | -"
+                e = min(times, key=times.get)
+                return f"{e} {times[e]:.4f}, {score:.2f} % | {times[e] / r['ms']:.2f}x"
+            own = f"{r['ms']:.4f}, {s['onnxc']:.2f} %" if r["ms"] else str(r["failed"])[:80]
+            print(f"| {task} | {own} | {beside(r['floats'], s['dense'])} | {beside(r['int8'], s['int8'])} |", flush=True)
+    if a.json: json.dump(rows, open(a.json, "w"), indent=1)
+
+if __name__ == "__main__": main()
