@@ -191,7 +191,7 @@ impl Attention {
         identity.arg(0, DType::F32);
         let (epilogue, operands) = if self.in_tile() { (self.program.clone(), &self.operands[..]) } else { (identity, &[][..]) };
         let operand = |o: &Stack| {
-            let values = tile::values(cx, o.arg.buf);
+            let values = tile::values(cx, &o.arg);
             Operand { buf: o.arg.buf, dtype: o.arg.dtype, start: 0, row: o.col, per_column: o.row == 1, values }
         };
         let product = tile::Product {

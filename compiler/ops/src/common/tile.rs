@@ -52,20 +52,26 @@ pub struct Operand {
     pub values: Values,
 }
 
-/// The elements of a buffer of f32, if they are known.
-pub fn constants<'c>(cx: &'c LowerCx, buf: BufId) -> Option<impl Iterator<Item = f32> + 'c> {
-    let buf = &cx.func.bufs[buf.0 as usize];
-    match &buf.kind {
-        BufKind::Const(blob) if buf.dtype == DType::F32 => {
-            Some(blob.ready()?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+/// The elements of an operand of f32, if they are known.
+pub fn constants(cx: &LowerCx, operand: &Arg) -> Option<Vec<f32>> {
+    if operand.dtype != DType::F32 {
+        return None;
+    }
+    if let Some(tensor) = &operand.constant {
+        return Some(tensor.to_vec());
+    }
+    match &cx.func.bufs[operand.buf.0 as usize].kind {
+        BufKind::Const(blob) => {
+            Some(blob.ready()?.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         }
         _ => None,
     }
 }
 
-/// What is known of the elements of a buffer.
-pub fn values(cx: &LowerCx, buf: BufId) -> Values {
-    match constants(cx, buf).map(|all| all.fold(0f32, |m, x| if m.is_nan() || x.is_nan() { f32::NAN } else { m.max(x.abs()) })) {
+/// What is known of the elements of an operand.
+pub fn values(cx: &LowerCx, operand: &Arg) -> Values {
+    let largest = |m: f32, x: &f32| if m.is_nan() || x.is_nan() { f32::NAN } else { m.max(x.abs()) };
+    match constants(cx, operand).map(|all| all.iter().fold(0.0, largest)) {
         Some(largest) if largest < (1 << 22) as f32 => Values::Small,
         Some(largest) if largest.is_finite() => Values::Finite,
         _ => Values::Any,

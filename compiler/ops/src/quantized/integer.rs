@@ -234,8 +234,9 @@ impl Integer {
 
     /// What is known of operand `n` of the program: the first one of a requantisation scales the sums.
     pub fn values(&self, cx: &LowerCx, n: usize, o: &Arg) -> Values {
-        let values = tile::values(cx, o.buf);
-        let Some(largest) = tile::constants(cx, o.buf).map(|all| all.fold(0.0, |m: f64, x| m.max(f64::from(x.abs())))) else {
+        let values = tile::values(cx, o);
+        let largest = |all: Vec<f32>| all.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
+        let Some(largest) = tile::constants(cx, o).map(largest) else {
             return values;
         };
         // Elements of x and zero points are below 256, and so are weights without theirs; the zero point of x takes as much off as there are products.
