@@ -1,0 +1,90 @@
+//! Every kind of compressed layer in the planned graph: one snapshot for each form, with all types of weights that it can have.
+//!
+//! Weights are what the search prices a kind with ([`Form::rough`]), so that nothing is run.
+
+use std::collections::BTreeMap;
+
+use onnxc_codegen::JitModel;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{Graph, Tensor, parse, text};
+use onnxc_passes::compress::pairs::Range;
+use onnxc_passes::compress::weighted;
+use onnxc_search::assemble::Subject;
+use onnxc_search::candidate::{FORMS, Form, NUMBERS, Pick};
+use onnxc_search::work::{Nowhere, Store};
+use onnxc_search::{Backend, Cost, Error, Result, Samples, recipe};
+
+const TEXT: &str = "graph @one(%x: f32[1,32,14,14]) {
+  %w = const f32[64,32,3,3] blob(0000000000000001)
+  %b = const f32[64] blob(0000000000000002)
+  %a = conv %x, %w, %b {pads = ints[1, 1, 1, 1]} : f32[1,64,14,14] @\"layer\"
+  %y = relu %a : f32[1,64,14,14] @\"relu\"
+  return %y
+}
+";
+
+/// A compiler that only plans.
+struct Planner;
+
+impl Backend for Planner {
+    fn runner(&self, _: &Graph) -> Result<JitModel> {
+        Err(Error::Internal("nothing is run here".to_string()))
+    }
+    fn cost(&self, _: &Graph) -> Result<Cost> {
+        Err(Error::Internal("nothing is priced here".to_string()))
+    }
+    fn measure(&self, _: &Graph, _: &[&[u8]]) -> Result<Option<f64>> {
+        Ok(None)
+    }
+    fn name(&self) -> String {
+        String::new()
+    }
+    fn target(&self) -> String {
+        String::new()
+    }
+    fn store(&self) -> &dyn Store {
+        &Nowhere
+    }
+    fn say(&self, _: &str) {}
+    fn count(&self, _: &str, _: usize, _: usize) {}
+}
+
+fn weights(blob: u64) -> Option<Tensor> {
+    let shape: &[u64] = if blob == 1 { &[64, 32, 3, 3] } else { &[64] };
+    let value = |i: u64| ((i * 7919 + blob * 104_729) % 2003) as f32 / 2003.0 - 0.5;
+    Some(Tensor::from_vec(shape, (0..shape.iter().product()).map(value).collect()))
+}
+
+fn graph() -> Graph {
+    recipe::named(&parse::parse(TEXT, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// What the compiler plans for a model whose layer is of a kind.
+fn planned(subject: &Subject, form: &'static dyn Form, weights: recipe::Weights) -> Option<String> {
+    let density = form.densities()[form.densities().len() / 2];
+    let (layer, pick) = (&subject.layers[0], Pick { form, density, weights });
+    if subject.possible(layer, pick) != pick {
+        return None;
+    }
+    let treated = form.rough(&subject.site(layer, weights), density);
+    let made = subject.with(vec![Some((pick, treated))]).expect("a graph");
+    let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", "znver4", 1).expect("a target");
+    let freedom = onnxc::cli::Freedom::default();
+    let (graph, _) = onnxc::pipeline::plan_of(&made.graph, &target, &freedom).unwrap_or_else(|_| panic!("{pick:?} has no plan"));
+    Some(format!("{weights:?}, density {density}\n{}", text::print(&graph)))
+}
+
+#[test]
+fn kinds_of_layers() {
+    let graph = graph();
+    let layers = weighted::layers(&graph);
+    let sample = Tensor::from_vec(&[4, 1, 32, 14, 14], vec![0f32; 4 * 32 * 14 * 14]);
+    let samples = Samples::new(&graph, &[("x".to_string(), sample)]).expect("samples");
+    let ranges = BTreeMap::from([(layers[0].x(&graph), Range::of(-1.0, 1.0))]);
+    let subject = Subject { backend: &Planner, graph, layers, samples: &samples, group: 32, ranges, sha256: "0".to_string() };
+    for form in FORMS {
+        let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(&subject, *form, n.weights())).collect();
+        assert!(all.len() >= 2, "{} with floats and with integers", form.name());
+        insta::assert_snapshot!(form.name(), all.join("\n"));
+    }
+}
