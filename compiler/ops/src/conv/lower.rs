@@ -1,15 +1,16 @@
 //! Lowering of `conv`.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Values};
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows, Values};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Extent, OpError, OpResult, View};
+use onnxc_ir::op::{OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::coded::{self, Table};
+use crate::common::depthwise::Depthwise;
 use crate::common::list::{self, Packed};
 use crate::common::nest::{self, ExprExt};
 use crate::common::panels::Panels;
@@ -351,11 +352,12 @@ impl Conv {
             per_column: s[1] == 1,
             values: Values::Any,
         };
-        let kernel = Kernel::Depthwise(DepthwiseKernel {
+        let kernel = DepthwiseKernel {
             x_dtype: DType::F32,
             y_dtype: self.y.dtype,
             channels: channels as u32,
             outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
+            rows: OutputRows { count: 1, x: 0, y: 0, operands: vec![0; self.operands.len()] },
             taps,
             x_step: x_step * 4,
             y_step: y_step * self.y.dtype.bytes() as i64,
@@ -364,16 +366,10 @@ impl Conv {
             bias: bias.is_some(),
             epilogue: self.program.clone(),
             operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
-        });
+        };
         let outer = &dims[..dims.len() - 1];
-        let shape: Vec<Extent> = outer.iter().map(|d| d.0.clone()).collect();
-        self.depthwise_rows(cx, &shape, outer, &mut |cx, x, y, operands| {
-            let mut ptrs = vec![(self.x.buf, x), (w, Expr::Int(0)), (self.y.buf, y)];
-            ptrs.extend(bias.map(|(b, at)| (b, Expr::Int(at))));
-            ptrs.extend(self.operands.iter().map(|o| o.buf).zip(operands));
-            let n = cx.count(&n);
-            cx.push(Stmt::Call(kernel.clone(), ptrs, vec![n]));
-        });
+        let all = Depthwise { kernel, outer, n, x: &self.x, w, y: &self.y, bias, operands: &self.operands };
+        all.emit(cx);
         Ok(())
     }
 
@@ -398,28 +394,6 @@ impl Conv {
             cx.push(Stmt::Store(buf, to, value));
         });
         buf
-    }
-
-    /// Loops over output rows; `call` gets the indices of x, y and the operands at column 0.
-    #[expect(clippy::type_complexity, reason = "dimensions as output_dims gives them")]
-    fn depthwise_rows(
-        &self,
-        cx: &mut LowerCx,
-        shape: &[Extent],
-        dims: &[Dimension],
-        call: &mut dyn FnMut(&mut LowerCx, Expr, Expr, Vec<Expr>),
-    ) {
-        let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
-        let order = View::contiguous(&bounds).strides;
-        cx.for_rows(shape, &order, |cx, at| {
-            let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
-                at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))
-            };
-            let x = sum(self.x.view.offset, &|d| dims[d].1);
-            let y = sum(self.y.view.offset, &|d| dims[d].2);
-            let operands = self.operands.iter().enumerate().map(|(n, o)| sum(o.view.offset, &|d| dims[d].3[n])).collect();
-            call(cx, x, y, operands);
-        });
     }
 }
 
