@@ -82,7 +82,7 @@ fn zeros(g: &Geometry, y: &View, points: Option<&Points>) -> Vec<(i64, i64)> {
     zeros
 }
 
-/// x with zeros around it in scratch memory, channels last; x itself when it needs none (and, for `dense_channels`, has these).
+/// x with zeros around it in scratch memory, channels last unless it is planar; x itself when it needs none (and, for `dense_channels`, has these).
 fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) -> Arg {
     let padded = zeros.iter().any(|z| *z != (0, 0));
     if !padded && (!dense_channels || x.view.strides[1] == 1 || x.view.shape[1] == 1) {
@@ -102,7 +102,7 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     for (d, (before, behind)) in zeros.iter().enumerate() {
         shape[d + 2] += (before + behind) as u64;
     }
-    let whole = channels_last(&shape);
+    let whole = if !dense_channels && is_planar(&x.view) { View::contiguous(&shape) } else { channels_last(&shape) };
     let elements: u64 = shape.iter().product();
     let buf = cx.scratch(x.dtype, elements, false);
     let all = Arg { buf, dtype: x.dtype, view: whole.clone(), constant: None };
@@ -119,6 +119,14 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     }
     cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
+}
+
+/// Channels of a planar image up to which a copy is planar too: rows are copied as they lie, and steps of k that are no neighbours cost little.
+const PLANES: u64 = 4;
+
+/// Few channels, in whose rows neighbours are neighbours in memory.
+fn is_planar(x: &View) -> bool {
+    x.strides.last() == Some(&1) && x.shape[1] <= PLANES
 }
 
 /// Zeros in the border of a padded copy.
