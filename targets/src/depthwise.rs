@@ -34,6 +34,9 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     if k.rows.count == 0 || k.outputs == 0 && k.rows.count > 1 || k.rows.operands.len() != k.operands.len() {
         return Err(Error::Internal("a depthwise kernel without rows, or whose rows are not known".to_string()));
     }
+    if !k.outside.is_empty() && (k.outputs == 0 || k.columns > 0 || k.taps.len() > MOST_UNROLLED) {
+        return Err(Error::Internal("a depthwise kernel that cannot leave out taps".to_string()));
+    }
     if k.columns > 0 {
         return columns::emit(e, k, careful);
     }
@@ -65,6 +68,12 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
 
 /// A sum: its register, the number of the output, the channel and the lanes.
 type Place = (V, i64, i64, Lanes);
+
+/// Sums of neighbouring outputs, and the number of the first of these.
+type Sums<'v> = (usize, &'v [V]);
+
+/// Emits outputs: the number of their width, and that of the first.
+type SomeOutputs<'a> = dyn FnMut(&mut dyn Emitter, &Ptrs, usize, usize) -> Result<(), Error> + 'a;
 
 /// Taps at equal distances in rows at equal distances.
 struct Window {
@@ -153,14 +162,14 @@ impl Row<'_> {
     }
 
     /// Goes along all rows, `widths[i]` outputs at a time as long as there are so many, then as many as the next one says; their last one leaves none.
-    /// `begin` comes before each row, `some` gets the number of the width.
+    /// `begin` comes before each row, `some` gets the number of the width and that of its first output, if outputs are not alike.
     fn along(
         &self,
         e: &mut dyn Emitter,
         start: &Ptrs,
         widths: &[usize],
         begin: &mut dyn FnMut(&mut dyn Emitter, &Ptrs) -> Result<(), Error>,
-        some: &mut dyn FnMut(&mut dyn Emitter, &Ptrs, usize) -> Result<(), Error>,
+        some: &mut SomeOutputs,
     ) -> Result<(), Error> {
         if let Some(n) = start.n {
             debug_assert_eq!(self.k.rows.count, 1, "internal: targets: rows that come with the call");
@@ -169,7 +178,7 @@ impl Row<'_> {
             begin(e, &p)?;
             for (i, width) in widths.iter().enumerate() {
                 let open = e.while_at_least(n, *width as u32)?;
-                some(e, &p, i)?;
+                some(e, &p, i, 0)?;
                 self.next_outputs(e, &p, *width as i64)?;
                 e.end(open)?;
             }
@@ -183,13 +192,15 @@ impl Row<'_> {
         let mut left = outputs;
         for (i, width) in widths.iter().enumerate() {
             let times = left / width;
-            left %= width;
-            let open = if times > 1 { Some(e.repeat(times as u64)?) } else { None };
-            if times > 0 {
-                some(e, start, i)?;
+            let alike = self.k.outside.is_empty();
+            let open = if alike && times > 1 { Some(e.repeat(times as u64)?) } else { None };
+            for _ in 0..if alike { times.min(1) } else { times } {
+                some(e, start, i, if alike { 0 } else { outputs - left })?;
                 self.next_outputs(e, start, *width as i64)?;
+                left -= width;
             }
             open.map_or(Ok(()), |open| e.end(open))?;
+            left %= width;
         }
         debug_assert_eq!(left, 0, "internal: targets: all outputs of a row");
         let back = -(outputs as i64);
@@ -227,8 +238,8 @@ impl Row<'_> {
         }
         let others = self.together.registers(at_once).max(at_once + TEMPORARY);
         let held = if keep { Held::load(e, &self.prepared.program, others)? } else { Held::default() };
-        self.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i| {
-            self.outputs(e, p, (&weights, &held), widths[i], channel, lanes)
+        self.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, first| {
+            self.outputs(e, p, (&weights, &held), (first, widths[i]), channel, lanes)
         })?;
         held.free(e);
         weights.into_iter().for_each(|v| e.free(v));
@@ -252,13 +263,13 @@ impl Row<'_> {
         [width, n % width].into_iter().filter(|w| *w > 0).collect()
     }
 
-    /// `width` neighbouring outputs of one group.
+    /// `width` neighbouring outputs of one group, of which the first has a number.
     fn outputs(
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
         (weights, held): (&[V], &Held),
-        width: usize,
+        (first, width): (usize, usize),
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
@@ -270,16 +281,16 @@ impl Row<'_> {
             }
         }
         if weights.is_empty() {
-            self.sum_in_parts(e, p, &acc, channel, lanes)?;
+            self.sum_in_parts(e, p, (first, &acc), channel, lanes)?;
         } else {
-            self.sum(e, p, &acc, (0, weights), channel, lanes)?;
+            self.sum(e, p, (first, &acc), (0, weights), channel, lanes)?;
         }
         let places: Vec<Place> = acc.into_iter().enumerate().map(|(o, v)| (v, o as i64, channel, lanes)).collect();
         self.finish(e, p, held, &places)
     }
 
     /// The sums with weights from memory, as many at a time as there are registers for.
-    fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
+    fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: Sums, channel: i64, lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
         let room = if self.careful { 1 } else { e.available().saturating_sub(TEMPORARY).clamp(1, taps) };
         let window = Window::of(&self.k.taps).filter(|_| taps > MOST_UNROLLED);
@@ -302,7 +313,7 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (first, weights): (usize, &[V]),
         channel: i64,
         lanes: Lanes,
@@ -318,7 +329,7 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (window, weights): (&Window, &[V]),
         channel: i64,
         lanes: Lanes,
@@ -348,14 +359,18 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (first, weights): (usize, &[V]),
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
+        let (output, acc) = acc;
+        let inside = |t: usize, o: usize| !self.k.outside.contains(&((output + o) as u32, (first + t) as u32));
         let mut places: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
         for (t, tap) in self.k.taps[first..][..weights.len()].iter().enumerate() {
-            (0..acc.len()).for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
+            (0..acc.len())
+                .filter(|o| inside(t, *o))
+                .for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
         }
         let (xs, product) = (alloc_many(e, self.ty, 2)?, e.alloc(self.ty)?);
         for (n, (disp, uses)) in places.into_iter().enumerate() {

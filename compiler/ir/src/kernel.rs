@@ -145,6 +145,8 @@ pub struct DepthwiseKernel {
     pub rows: OutputRows,
     /// Byte offset in x of each tap.
     pub taps: Vec<i64>,
+    /// Outputs of a row with taps that they leave out, since x ends before or begins behind them. None where `outputs` is 0 or `columns` is not.
+    pub outside: Vec<(u32, u32)>,
     /// Bytes between the x of neighbouring outputs.
     pub x_step: i64,
     /// Bytes between neighbouring outputs.

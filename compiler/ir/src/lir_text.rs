@@ -107,6 +107,9 @@ impl fmt::Display for Short<'_> {
                 if k.rows.count > 1 {
                     write!(f, " rows={}x{} x_row={} y_row={}", k.rows.count, k.outputs, k.rows.x, k.rows.y)?;
                 }
+                if !k.outside.is_empty() {
+                    write!(f, " outside={}", k.outside.len())?;
+                }
                 write!(f, "{}", if k.bias { " bias" } else { "" })?;
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }

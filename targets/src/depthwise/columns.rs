@@ -97,7 +97,7 @@ impl Window {
         let shared = self.columns - self.stride;
         let round = self.columns;
         let widths = [round, 1];
-        row.along(e, start, &widths, &mut |e, p| one.load(e, p, 0..shared), &mut |e, p, i| {
+        row.along(e, start, &widths, &mut |e, p| one.load(e, p, 0..shared), &mut |e, p, i, _| {
             let mut sums: Vec<Place> = Vec::new();
             for o in 0..widths[i] {
                 let fresh = if i == 0 { o * self.stride + shared } else { 0 };

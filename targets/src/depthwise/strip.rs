@@ -27,7 +27,7 @@ impl Strip<'_> {
     /// All outputs of these channels.
     pub fn emit(&self, e: &mut dyn Emitter, start: &Ptrs) -> Result<(), Error> {
         let widths = self.widths(e.available());
-        self.row.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i| self.outputs(e, p, widths[i]))
+        self.row.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, _| self.outputs(e, p, widths[i]))
     }
 
     /// How many outputs go together, as long as there are so many, then fewer: parts of equal size where their number is known.

@@ -21,7 +21,8 @@ pub(crate) struct Depthwise<'a> {
     /// Outputs of a row.
     pub n: Extent,
     pub x: &'a Arg,
-    pub w: BufId,
+    /// The weights and the first of them.
+    pub w: (BufId, i64),
     pub y: &'a Arg,
     /// The bias and its first element.
     pub bias: Option<(BufId, i64)>,
@@ -93,7 +94,7 @@ impl Depthwise<'_> {
             let by = |d: usize| step(&self.outer[d]) * if d == last { rows as i64 } else { 1 };
             at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(by(d))))
         };
-        let mut ptrs = vec![(self.x.buf, sum(self.x.view.offset, &|d| d.1)), (self.w, Expr::Int(0))];
+        let mut ptrs = vec![(self.x.buf, sum(self.x.view.offset, &|d| d.1)), (self.w.0, Expr::Int(self.w.1))];
         ptrs.push((self.y.buf, sum(self.y.view.offset, &|d| d.2)));
         ptrs.extend(self.bias.map(|(b, at)| (b, Expr::Int(at))));
         ptrs.extend(self.operands.iter().enumerate().map(|(n, o)| (o.buf, sum(o.view.offset, &|d| d.3[n]))));

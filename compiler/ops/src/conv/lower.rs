@@ -7,6 +7,7 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
+use super::edges::{self, Run};
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::coded::{self, Table};
@@ -20,6 +21,8 @@ use crate::common::views::channels_last;
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
 pub(super) struct Conv {
     geometry: Geometry,
+    /// x has no zeros around it: taps outside are left out.
+    edges: bool,
     pub x: Arg,
     pub y: Arg,
     kernel: Vec<u64>,
@@ -52,7 +55,8 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let points = winograd::points(cx.attrs).filter(|_| x.view.is_fixed() && y.view.is_fixed());
     let transformed = points.zip(coded::with_floats(&w).constant);
     let zeros = zeros(&geometry, &y.view, points);
-    let x = pad(cx, &x, &zeros, depthwise || transformed.is_some());
+    let edges = depthwise && transformed.is_none() && edges::fit(cx, &geometry, &x, &y.view, &w.view.shape[2..]);
+    let x = if edges { x } else { pad(cx, &x, &zeros, depthwise || transformed.is_some()) };
     let conv = Conv {
         kernel: w.view.shape[2..].to_vec(),
         channels: w.view.shape[1],
@@ -60,6 +64,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         x,
         y,
         geometry,
+        edges,
         program,
         operands,
     };
@@ -367,6 +372,7 @@ impl Conv {
             outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
             rows: OutputRows { count: 1, x: 0, y: 0, operands: vec![0; self.operands.len()] },
             taps,
+            outside: Vec::new(),
             x_step: x_step * 4,
             y_step: y_step * self.y.dtype.bytes() as i64,
             w_step: channels as i64 * 4,
@@ -376,9 +382,49 @@ impl Conv {
             operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
         };
         let outer = &dims[..dims.len() - 1];
-        let all = Depthwise { kernel, outer, n, x: &self.x, w, y: &self.y, bias, operands: &self.operands };
-        all.emit(cx);
+        let all = Depthwise { kernel, outer, n, x: &self.x, w: (w, 0), y: &self.y, bias, operands: &self.operands };
+        if self.edges {
+            self.between_edges(cx, &all)
+        } else {
+            all.emit(cx)
+        }
         Ok(())
+    }
+
+    /// The same without zeros around x: runs of rows whose windows see the same rows of taps.
+    fn between_edges(&self, cx: &mut LowerCx, all: &Depthwise) {
+        let (g, xs) = (&self.geometry, &self.x.view);
+        let [height, width] = [self.y.view.shape[2], self.y.view.shape[3]];
+        let columns = self.kernel[1];
+        for Run { rows, taps } in edges::runs(g, height, self.kernel[0], xs.shape[2]) {
+            let first = rows.start as i64;
+            let some = |arg: &Arg, step: i64| {
+                let mut view = arg.view.clone();
+                view.offset += step;
+                Arg { view, ..arg.clone() }
+            };
+            let row = first * g.strides[0] - g.pads[0] + taps.start as i64 * g.dilations[0];
+            let x = some(&self.x, row * xs.strides[2]);
+            let y = some(&self.y, first * self.y.view.strides[2]);
+            let spread = |o: &Arg| broadcast_strides(o, &self.y.view.shape)[2];
+            let operands: Vec<Arg> = self.operands.iter().map(|o| some(o, first * spread(o))).collect();
+            let mut outer = all.outer.to_vec();
+            if let Some(last) = outer.last_mut() {
+                last.0 = (rows.end - rows.start).into();
+            }
+            let mut kernel = all.kernel.clone();
+            let tap = |r: u64, c: u64| {
+                let down = r as i64 * g.dilations[0] * xs.strides[2];
+                4 * (down + (c as i64 * g.dilations[1] - g.pads[1]) * xs.strides[3])
+            };
+            let seen = taps.end - taps.start;
+            kernel.taps = (0..seen).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| tap(r, c)).collect();
+            kernel.outside = edges::outside(g, width, (seen, columns), xs.shape[3]);
+            let w = (all.w.0, (taps.start * columns) as i64 * kernel.w_step / 4);
+            let part =
+                Depthwise { kernel, outer: &outer, n: all.n.clone(), x: &x, w, y: &y, bias: all.bias, operands: &operands };
+            part.emit(cx);
+        }
     }
 
     fn depthwise_weights(&self, cx: &mut LowerCx, channels: u64) -> BufId {

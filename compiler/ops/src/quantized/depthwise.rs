@@ -51,6 +51,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
         rows: OutputRows { count: 1, x: 0, y: 0, operands: vec![0; operands.len()] },
         taps,
+        outside: Vec::new(),
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,
         w_step: channels as i64 * 4,
@@ -60,7 +61,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         operands: kernel_operands,
     };
     let bias = Some((start, 0));
-    Depthwise { kernel, outer: &dims, n, x: &x, w, y, bias, operands }.emit(cx);
+    Depthwise { kernel, outer: &dims, n, x: &x, w: (w, 0), y, bias, operands }.emit(cx);
 }
 
 /// Output dimensions, batch first: extent, steps in x, y and the operands.
