@@ -1,7 +1,8 @@
-//! Depthwise convolution of one output row, channels in the lanes.
+//! Depthwise convolution of rows of outputs, channels in the lanes.
 //!
-//! For each group of channels the weights are loaded once if the registers allow it; outputs are then computed one after another, a few at a
-//! time so that the chains of additions overlap.
+//! For each group of channels the weights are loaded once if the registers allow it; outputs are then computed one row after another, a few at a
+//! time so that the chains of additions overlap. What the windows of neighbouring rows share is a line of the cache for each pixel then, which stays
+//! near; all channels of these rows together would not.
 
 mod columns;
 mod strip;
@@ -30,6 +31,12 @@ const MOST_UNROLLED: usize = 128;
 
 /// Emits the kernel. `careful`: one output at a time, weights stay in memory.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
+    if k.rows.count == 0 || k.outputs == 0 && k.rows.count > 1 || k.rows.operands.len() != k.operands.len() {
+        return Err(Error::Internal("a depthwise kernel without rows, or whose rows are not known".to_string()));
+    }
+    if !k.outside.is_empty() && (k.outputs == 0 || k.columns > 0 || k.taps.len() > MOST_UNROLLED) {
+        return Err(Error::Internal("a depthwise kernel that cannot leave out taps".to_string()));
+    }
     if k.columns > 0 {
         return columns::emit(e, k, careful);
     }
@@ -61,6 +68,12 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
 
 /// A sum: its register, the number of the output, the channel and the lanes.
 type Place = (V, i64, i64, Lanes);
+
+/// Sums of neighbouring outputs, and the number of the first of these.
+type Sums<'v> = (usize, &'v [V]);
+
+/// Emits outputs: the number of their width, and that of the first.
+type SomeOutputs<'a> = dyn FnMut(&mut dyn Emitter, &Ptrs, usize, usize) -> Result<(), Error> + 'a;
 
 /// Taps at equal distances in rows at equal distances.
 struct Window {
@@ -94,27 +107,29 @@ struct Row<'k> {
     acc: DType,
 }
 
-/// Pointers at the start of the row.
+/// Pointers at the start of the first row.
 struct Ptrs {
     x: P,
     w: P,
     y: P,
     bias: Option<P>,
     ops: Vec<P>,
-    n: P,
+    /// The outputs of a row where they come with the call.
+    n: Option<P>,
 }
 
 impl Ptrs {
     /// Pointers that go along the row while these stay.
     fn moving(&self, e: &mut dyn Emitter) -> Result<Ptrs, Error> {
-        let (x, y, n) = (e.copy_ptr(self.x)?, e.copy_ptr(self.y)?, e.copy_ptr(self.n)?);
+        let (x, y) = (e.copy_ptr(self.x)?, e.copy_ptr(self.y)?);
+        let n = self.n.map(|n| e.copy_ptr(n)).transpose()?;
         let ops = self.ops.iter().map(|q| e.copy_ptr(*q)).collect::<Result<_, _>>()?;
         Ok(Ptrs { x, y, n, ops, ..*self })
     }
 
     /// Gives those back.
     fn free(self, e: &mut dyn Emitter) {
-        [self.x, self.y, self.n].into_iter().chain(self.ops).for_each(|q| e.free_ptr(q));
+        [self.x, self.y].into_iter().chain(self.n).chain(self.ops).for_each(|q| e.free_ptr(q));
     }
 }
 
@@ -124,7 +139,7 @@ impl Row<'_> {
         let (x, w, y) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
         let bias = if self.k.bias { Some(e.arg(3)?) } else { None };
         let ops = (0..self.k.operands.len()).map(|i| e.arg(first + i)).collect::<Result<_, _>>()?;
-        let n = e.arg(first + self.k.operands.len())?;
+        let n = if self.k.outputs == 0 { Some(e.arg(first + self.k.operands.len())?) } else { None };
         Ok(Ptrs { x, w, y, bias, ops, n })
     }
 
@@ -142,10 +157,70 @@ impl Row<'_> {
     }
 
     /// Moves pointers along the row by so many outputs.
-    fn next_outputs(&self, e: &mut dyn Emitter, p: &Ptrs, outputs: usize) -> Result<(), Error> {
-        e.advance(p.x, outputs as i64 * self.k.x_step)?;
-        e.advance(p.y, outputs as i64 * self.k.y_step)?;
-        p.ops.iter().zip(&self.k.operands).try_for_each(|(q, operand)| e.advance(*q, outputs as i64 * operand.row))
+    fn next_outputs(&self, e: &mut dyn Emitter, p: &Ptrs, outputs: i64) -> Result<(), Error> {
+        self.move_by(e, p, outputs, 0)
+    }
+
+    /// Goes along all rows, `widths[i]` outputs at a time as long as there are so many, then as many as the next one says; their last one leaves none.
+    /// `begin` comes before each row, `some` gets the number of the width and that of its first output, if outputs are not alike.
+    fn along(
+        &self,
+        e: &mut dyn Emitter,
+        start: &Ptrs,
+        widths: &[usize],
+        begin: &mut dyn FnMut(&mut dyn Emitter, &Ptrs) -> Result<(), Error>,
+        some: &mut SomeOutputs,
+    ) -> Result<(), Error> {
+        if let Some(n) = start.n {
+            debug_assert_eq!(self.k.rows.count, 1, "internal: targets: rows that come with the call");
+            let p = start.moving(e)?;
+            let n = p.n.unwrap_or(n);
+            begin(e, &p)?;
+            for (i, width) in widths.iter().enumerate() {
+                let open = e.while_at_least(n, *width as u32)?;
+                some(e, &p, i, 0)?;
+                self.next_outputs(e, &p, *width as i64)?;
+                e.end(open)?;
+            }
+            p.free(e);
+            return Ok(());
+        }
+        // Where all is known the pointers come back by themselves: no others are needed.
+        let (outputs, rows) = (self.k.outputs as usize, i64::from(self.k.rows.count));
+        let around = if rows > 1 { Some(e.repeat(rows as u64)?) } else { None };
+        begin(e, start)?;
+        let mut left = outputs;
+        for (i, width) in widths.iter().enumerate() {
+            let times = left / width;
+            let alike = self.k.outside.is_empty();
+            let open = if alike && times > 1 { Some(e.repeat(times as u64)?) } else { None };
+            for _ in 0..if alike { times.min(1) } else { times } {
+                some(e, start, i, if alike { 0 } else { outputs - left })?;
+                self.next_outputs(e, start, *width as i64)?;
+                left -= width;
+            }
+            open.map_or(Ok(()), |open| e.end(open))?;
+            left %= width;
+        }
+        debug_assert_eq!(left, 0, "internal: targets: all outputs of a row");
+        let back = -(outputs as i64);
+        match around {
+            Some(around) => {
+                self.move_by(e, start, back, 1)?;
+                e.end(around)?;
+                self.move_by(e, start, 0, -rows)
+            }
+            None => self.next_outputs(e, start, back),
+        }
+    }
+
+    /// Moves pointers by so many outputs and rows.
+    fn move_by(&self, e: &mut dyn Emitter, p: &Ptrs, outputs: i64, rows: i64) -> Result<(), Error> {
+        let (k, r) = (self.k, &self.k.rows);
+        e.advance(p.x, outputs * k.x_step + rows * r.x)?;
+        e.advance(p.y, outputs * k.y_step + rows * r.y)?;
+        let ops = p.ops.iter().zip(&k.operands).zip(&r.operands);
+        ops.into_iter().try_for_each(|((q, operand), row)| e.advance(*q, outputs * operand.row + rows * row))
     }
 
     /// One group of channels, `channel` after the pointers.
@@ -163,14 +238,9 @@ impl Row<'_> {
         }
         let others = self.together.registers(at_once).max(at_once + TEMPORARY);
         let held = if keep { Held::load(e, &self.prepared.program, others)? } else { Held::default() };
-        let p = start.moving(e)?;
-        for width in widths {
-            let open = e.while_at_least(p.n, width as u32)?;
-            self.outputs(e, &p, (&weights, &held), width, channel, lanes)?;
-            self.next_outputs(e, &p, width)?;
-            e.end(open)?;
-        }
-        p.free(e);
+        self.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, first| {
+            self.outputs(e, p, (&weights, &held), (first, widths[i]), channel, lanes)
+        })?;
         held.free(e);
         weights.into_iter().for_each(|v| e.free(v));
         Ok(())
@@ -193,13 +263,13 @@ impl Row<'_> {
         [width, n % width].into_iter().filter(|w| *w > 0).collect()
     }
 
-    /// `width` neighbouring outputs of one group.
+    /// `width` neighbouring outputs of one group, of which the first has a number.
     fn outputs(
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
         (weights, held): (&[V], &Held),
-        width: usize,
+        (first, width): (usize, usize),
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
@@ -211,16 +281,16 @@ impl Row<'_> {
             }
         }
         if weights.is_empty() {
-            self.sum_in_parts(e, p, &acc, channel, lanes)?;
+            self.sum_in_parts(e, p, (first, &acc), channel, lanes)?;
         } else {
-            self.sum(e, p, &acc, (0, weights), channel, lanes)?;
+            self.sum(e, p, (first, &acc), (0, weights), channel, lanes)?;
         }
         let places: Vec<Place> = acc.into_iter().enumerate().map(|(o, v)| (v, o as i64, channel, lanes)).collect();
         self.finish(e, p, held, &places)
     }
 
     /// The sums with weights from memory, as many at a time as there are registers for.
-    fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: &[V], channel: i64, lanes: Lanes) -> Result<(), Error> {
+    fn sum_in_parts(&self, e: &mut dyn Emitter, p: &Ptrs, acc: Sums, channel: i64, lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
         let room = if self.careful { 1 } else { e.available().saturating_sub(TEMPORARY).clamp(1, taps) };
         let window = Window::of(&self.k.taps).filter(|_| taps > MOST_UNROLLED);
@@ -243,7 +313,7 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (first, weights): (usize, &[V]),
         channel: i64,
         lanes: Lanes,
@@ -259,7 +329,7 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (window, weights): (&Window, &[V]),
         channel: i64,
         lanes: Lanes,
@@ -289,14 +359,18 @@ impl Row<'_> {
         &self,
         e: &mut dyn Emitter,
         p: &Ptrs,
-        acc: &[V],
+        acc: Sums,
         (first, weights): (usize, &[V]),
         channel: i64,
         lanes: Lanes,
     ) -> Result<(), Error> {
+        let (output, acc) = acc;
+        let inside = |t: usize, o: usize| !self.k.outside.contains(&((output + o) as u32, (first + t) as u32));
         let mut places: BTreeMap<i64, Vec<(usize, usize)>> = BTreeMap::new();
         for (t, tap) in self.k.taps[first..][..weights.len()].iter().enumerate() {
-            (0..acc.len()).for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
+            (0..acc.len())
+                .filter(|o| inside(t, *o))
+                .for_each(|o| places.entry(tap + o as i64 * self.k.x_step).or_default().push((t, o)));
         }
         let (xs, product) = (alloc_many(e, self.ty, 2)?, e.alloc(self.ty)?);
         for (n, (disp, uses)) in places.into_iter().enumerate() {

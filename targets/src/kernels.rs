@@ -40,7 +40,7 @@ fn n_args(kernel: &Kernel) -> usize {
             let pointers = own + usize::from(k.ahead > 0) + usize::from(k.has_table()) + usize::from(k.list);
             pointers + usize::from(k.open_k || k.list)
         }
-        Kernel::Depthwise(k) => 4 + k.bias as usize + k.operands.len(),
+        Kernel::Depthwise(k) => 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.outputs == 0),
     }
 }
 

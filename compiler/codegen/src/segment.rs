@@ -118,7 +118,11 @@ fn work(stmt: &Stmt) -> u64 {
             20 + steps * u64::from(k.mr) * u64::from(k.nr) / 16
         }
         Stmt::Call(Kernel::Depthwise(k), _, ints) => {
-            let outputs = if let [Expr::Int(n)] = ints[..] { n.unsigned_abs() } else { 10 };
+            let outputs = match ints[..] {
+                [Expr::Int(n)] => n.unsigned_abs(),
+                [] => u64::from(k.outputs) * u64::from(k.rows.count),
+                _ => 10,
+            };
             20 + outputs * k.taps.len() as u64 * u64::from(k.channels) / 8
         }
     }

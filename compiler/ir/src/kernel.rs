@@ -8,7 +8,7 @@ use crate::scalar::ScalarProgram;
 pub enum Kernel {
     /// A matmul or direct convolution tile.
     Tile(TileKernel),
-    /// A row of depthwise convolution outputs.
+    /// Rows of depthwise convolution outputs.
     Depthwise(DepthwiseKernel),
 }
 
@@ -121,11 +121,12 @@ pub enum Values {
     Scale,
 }
 
-/// One row of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
-/// for channels `0..channels`.
+/// Rows of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`
+/// for channels `0..channels`, and the same in all rows. A few channels go through all of them before the next ones: what neighbouring rows share of x is
+/// near then.
 ///
-/// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs. `x` already points at tap 0 of output 0. Weights are
-/// `[taps][w_step]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
+/// Arguments: pointers `x, w, y`, `bias` if `bias`, epilogue operands; integers: `n` outputs of a row if `outputs` does not say. `x` already points at tap
+/// 0 of output 0. Weights are `[taps][w_step]` with channels neighbouring, of the accumulators' type, and so is the bias: f32 for an x of f32, i32 for bytes.
 ///
 /// With `columns` instead of `w_step` taps are those of columns of rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
 /// dot products: `[group][column][four rows][channel of the group][row]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
@@ -138,10 +139,14 @@ pub struct DepthwiseKernel {
     pub y_dtype: DType,
     /// Channels handled by one call.
     pub channels: u32,
-    /// Outputs of a call where all calls have as many; 0 where that is not known.
+    /// Outputs of a row where all calls have as many; 0 where they come with the call.
     pub outputs: u32,
+    /// The rows; one where `outputs` is 0.
+    pub rows: OutputRows,
     /// Byte offset in x of each tap.
     pub taps: Vec<i64>,
+    /// Outputs of a row with taps that they leave out, since x ends before or begins behind them. None where `outputs` is 0 or `columns` is not.
+    pub outside: Vec<(u32, u32)>,
     /// Bytes between the x of neighbouring outputs.
     pub x_step: i64,
     /// Bytes between neighbouring outputs.
@@ -156,4 +161,17 @@ pub struct DepthwiseKernel {
     pub epilogue: ScalarProgram,
     /// Operands of the epilogue.
     pub operands: Vec<EpilogueOperand>,
+}
+
+/// Rows of outputs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct OutputRows {
+    /// How many.
+    pub count: u32,
+    /// Bytes between them in x.
+    pub x: i64,
+    /// In y.
+    pub y: i64,
+    /// In each operand of the epilogue.
+    pub operands: Vec<i64>,
 }

@@ -104,6 +104,12 @@ impl fmt::Display for Short<'_> {
             }
             Kernel::Depthwise(k) => {
                 write!(f, "depthwise_{}_{}x{} x_step={} y_step={}", k.x_dtype, k.taps.len(), k.channels, k.x_step, k.y_step)?;
+                if k.rows.count > 1 {
+                    write!(f, " rows={}x{} x_row={} y_row={}", k.rows.count, k.outputs, k.rows.x, k.rows.y)?;
+                }
+                if !k.outside.is_empty() {
+                    write!(f, " outside={}", k.outside.len())?;
+                }
                 write!(f, "{}", if k.bias { " bias" } else { "" })?;
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }

@@ -60,9 +60,11 @@ pub struct Machine {
     pub panel: f64,
     /// Such a vector becomes floats as it is loaded: from bytes, from numbers of a table's elements.
     pub decode: [f64; 2],
-    /// What the choice of a tile counts for a row and for a vector of B, in multiplications of a vector: what they take in a step of k, and their part of
-    /// what is read again for other tiles.
+    /// What the choice of a tile of floats counts for a row and for a vector of B, in multiplications of a vector: what they take in a step of k, and their
+    /// part of what is read again for other tiles.
     pub tile: (f64, f64),
+    /// The same for tiles of bytes.
+    pub byte_tile: (f64, f64),
     /// A step of a list beside its multiplications, and each element of A that it spreads.
     pub list: (f64, f64),
     /// The innermost loop of a tile begins.

@@ -92,32 +92,24 @@ impl Window {
         for (n, v) in w.chunks(operand).enumerate() {
             e.dot_load_b(v, self.weight(start, (n / quarters, 0), n % quarters, lanes), true)?;
         }
-        let p = start.moving(e)?;
-        let one = Outputs { window: self, p: &p, x: &x, w: &w, parts: &parts, operand, channels };
+        let one = Outputs { window: self, x: &x, w: &w, parts: &parts, operand, channels };
         // The columns that the first output shares with none before it are loaded by it.
         let shared = self.columns - self.stride;
-        one.load(e, 0..shared)?;
         let round = self.columns;
-        for (count, fresh) in [(round, false), (1, true)] {
-            let open = e.while_at_least(p.n, count as u32)?;
+        let widths = [round, 1];
+        row.along(e, start, &widths, &mut |e, p| one.load(e, p, 0..shared), &mut |e, p, i, _| {
             let mut sums: Vec<Place> = Vec::new();
-            for o in 0..count {
-                if fresh {
-                    one.load(e, 0..self.columns)?;
-                } else {
-                    one.load(e, o * self.stride + shared..o * self.stride + self.columns)?;
-                }
+            for o in 0..widths[i] {
+                let fresh = if i == 0 { o * self.stride + shared } else { 0 };
+                one.load(e, p, fresh..o * self.stride + self.columns)?;
                 // As many as are stored together: few channels leave room for several outputs.
                 if sums.len() + quarters > row.prepared.together() {
-                    row.finish(e, &p, &Held::default(), &std::mem::take(&mut sums))?;
+                    row.finish(e, p, &Held::default(), &std::mem::take(&mut sums))?;
                 }
-                sums.extend(one.output(e, o)?);
+                sums.extend(one.output(e, p, o)?);
             }
-            row.finish(e, &p, &Held::default(), &sums)?;
-            row.next_outputs(e, &p, count)?;
-            e.end(open)?;
-        }
-        p.free(e);
+            row.finish(e, p, &Held::default(), &sums)
+        })?;
         x.into_iter().chain(w).for_each(|v| e.free(v));
         Ok(())
     }
@@ -132,7 +124,6 @@ impl Window {
 /// Outputs of some channels.
 struct Outputs<'a> {
     window: &'a Window,
-    p: &'a Ptrs,
     /// Columns of x, each in as many registers as there are parts of the channels; column c is in place c modulo their number.
     x: &'a [V],
     /// Weights likewise; none when they stay in memory.
@@ -150,20 +141,20 @@ impl Outputs<'_> {
     }
 
     /// Loads columns, counted from the pointer.
-    fn load(&self, e: &mut dyn Emitter, columns: std::ops::Range<usize>) -> Result<(), Error> {
+    fn load(&self, e: &mut dyn Emitter, p: &Ptrs, columns: std::ops::Range<usize>) -> Result<(), Error> {
         for c in columns {
-            let rows = self.window.rows.iter().map(|r| Mem { base: self.p.x, disp: r + c as i64 * self.window.step });
+            let rows = self.window.rows.iter().map(|r| Mem { base: p.x, disp: r + c as i64 * self.window.step });
             e.load_columns(self.place(c), &rows.collect::<Vec<_>>(), self.channels)?;
         }
         Ok(())
     }
 
     /// The sums of an output.
-    fn output(&self, e: &mut dyn Emitter, o: usize) -> Result<Vec<Place>, Error> {
+    fn output(&self, e: &mut dyn Emitter, p: &Ptrs, o: usize) -> Result<Vec<Place>, Error> {
         let (quarters, lanes) = (self.parts.len(), e.lanes());
         let acc = alloc_many(e, Ty::I32, quarters)?;
         for (q, v) in acc.iter().enumerate() {
-            match self.p.bias {
+            match p.bias {
                 Some(base) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * i64::from(lanes) }, self.parts[q])?,
                 None => e.copy(Ty::I32, *v, Opd::Const(0))?,
             }
@@ -174,7 +165,7 @@ impl Outputs<'_> {
                 let x = &x[q * self.operand..][..self.operand];
                 match self.w.chunks(self.operand).nth(c * quarters + q) {
                     Some(w) => e.dot(*v, x, w, true)?,
-                    None => e.dot_memory(*v, x, self.window.weight(self.p, (c, 0), q, lanes), true)?,
+                    None => e.dot_memory(*v, x, self.window.weight(p, (c, 0), q, lanes), true)?,
                 }
             }
         }

@@ -26,15 +26,8 @@ pub(super) struct Strip<'a> {
 impl Strip<'_> {
     /// All outputs of these channels.
     pub fn emit(&self, e: &mut dyn Emitter, start: &Ptrs) -> Result<(), Error> {
-        let p = start.moving(e)?;
-        for width in self.widths(e.available()) {
-            let open = e.while_at_least(p.n, width as u32)?;
-            self.outputs(e, &p, width)?;
-            self.row.next_outputs(e, &p, width)?;
-            e.end(open)?;
-        }
-        p.free(e);
-        Ok(())
+        let widths = self.widths(e.available());
+        self.row.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, _| self.outputs(e, p, widths[i]))
     }
 
     /// How many outputs go together, as long as there are so many, then fewer: parts of equal size where their number is known.

@@ -371,7 +371,9 @@ impl<'a> Walk<'a> {
     }
 
     fn depthwise(&mut self, k: &DepthwiseKernel, pointers: &[(BufId, Expr)], ints: &[Expr], times: u64) {
-        let (n, channels) = (self.most(ints.first(), 1), u64::from(k.channels));
+        let (row, channels) =
+            (if k.outputs > 0 { u64::from(k.outputs) } else { self.most(ints.first(), 1) }, u64::from(k.channels));
+        let (rows, n) = (u64::from(k.rows.count), u64::from(k.rows.count) * row);
         let product = 2 * (k.taps.len() as u64) * n * channels;
         let float = k.x_dtype == DType::F32;
         let mut ops = if float { Ops { products: product, ..Ops::default() } } else { Ops { dots: product, ..Ops::default() } };
@@ -402,20 +404,23 @@ impl<'a> Walk<'a> {
         });
         let mut args = pointers.iter().map(|(b, e)| (*b, e));
         let Some(((x, w), y)) = args.next().zip(args.next()).zip(args.next()) else { return };
-        let row = (channels * k.x_dtype.bytes(), 1);
+        let pixel = (channels * k.x_dtype.bytes(), 1);
         for tap in &k.taps {
             let at = x.1.clone().add(Expr::Int(tap / k.x_dtype.bytes() as i64));
-            self.touch((x.0, &at), &[row, (n, k.x_step)], false);
+            self.touch((x.0, &at), &[pixel, (row, k.x_step), (rows, k.rows.x)], false);
         }
         match u64::from(k.columns) {
             0 => self.touch(w, &[(4 * channels, 1), (k.taps.len() as u64, k.w_step)], false),
             _ => self.touch(w, &[(4 * channels * steps, 1)], false),
         }
-        self.touch(y, &[(channels * k.y_dtype.bytes(), 1), (n, k.y_step)], true);
+        self.touch(y, &[(channels * k.y_dtype.bytes(), 1), (row, k.y_step), (rows, k.rows.y)], true);
         if let (true, Some(bias)) = (k.bias, args.next()) {
             self.touch(bias, &[(4 * channels, 1)], false);
         }
-        self.operands(&k.operands, args, n, channels);
+        for ((operand, step), arg) in k.operands.iter().zip(&k.rows.operands).zip(args) {
+            let bytes = operand.dtype.bytes() * if operand.per_column { channels } else { 1 };
+            self.touch(arg, &[(bytes, 1), (row, operand.row), (rows, *step)], false);
+        }
     }
 
     /// Bytes of an operand that a kernel reads again, and how many it reads between: `bytes` in each of its calls, beginning at `index`.

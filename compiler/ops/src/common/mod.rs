@@ -4,6 +4,7 @@ pub(crate) mod axes;
 pub(crate) mod broadcast;
 pub(crate) mod coded;
 pub(crate) mod convolution;
+pub(crate) mod depthwise;
 pub(crate) mod elements;
 pub(crate) mod epilogue;
 pub(crate) mod float;

@@ -119,7 +119,7 @@ pub struct Product {
 }
 
 /// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B as the target says
-/// ([`onnxc_ir::target::Machine::tile`]). The last panel multiplies only the vectors that it has columns in, but a narrow one is not faster than one of
+/// ([`onnxc_ir::target::Machine::tile`] and `byte_tile`). The last panel multiplies only the vectors that it has columns in, but a narrow one is not faster than one of
 /// half the width; a single row waits for B, whose panels come whole. Of equals, the one with the least padding.
 pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
     choose_among(target, int8, rows, cols, |_| true)
@@ -146,7 +146,8 @@ fn choose_by(
         let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
         let height = rows.div_ceil(blocks);
-        let (row, column) = (target.machine.tile.0, target.machine.tile.1 + decode);
+        let (row, column) = if int8 { target.machine.byte_tile } else { target.machine.tile };
+        let column = column + decode;
         let step = |vectors: u64| (height * vectors) as f64 + row * height as f64 + column * vectors as f64;
         let (full, others) = (u64::from(nr / target.lanes), panels.saturating_sub(1));
         let used = (cols - others * u64::from(nr)).div_ceil(u64::from(target.lanes));

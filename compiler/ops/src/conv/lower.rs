@@ -1,15 +1,17 @@
 //! Lowering of `conv`.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Values};
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows, Values};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Extent, OpError, OpResult, View};
+use onnxc_ir::op::{OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
+use super::edges::{self, Run};
 use super::winograd::{self, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::coded::{self, Table};
+use crate::common::depthwise::Depthwise;
 use crate::common::list::{self, Packed};
 use crate::common::nest::{self, ExprExt};
 use crate::common::panels::Panels;
@@ -19,6 +21,8 @@ use crate::common::views::channels_last;
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
 pub(super) struct Conv {
     geometry: Geometry,
+    /// x has no zeros around it: taps outside are left out.
+    edges: bool,
     pub x: Arg,
     pub y: Arg,
     kernel: Vec<u64>,
@@ -51,7 +55,8 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let points = winograd::points(cx.attrs).filter(|_| x.view.is_fixed() && y.view.is_fixed());
     let transformed = points.zip(coded::with_floats(&w).constant);
     let zeros = zeros(&geometry, &y.view, points);
-    let x = pad(cx, &x, &zeros, depthwise || transformed.is_some());
+    let edges = depthwise && transformed.is_none() && edges::fit(cx, &geometry, &x, &y.view, &w.view.shape[2..]);
+    let x = if edges { x } else { pad(cx, &x, &zeros, depthwise || transformed.is_some()) };
     let conv = Conv {
         kernel: w.view.shape[2..].to_vec(),
         channels: w.view.shape[1],
@@ -59,6 +64,7 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         x,
         y,
         geometry,
+        edges,
         program,
         operands,
     };
@@ -81,7 +87,7 @@ fn zeros(g: &Geometry, y: &View, points: Option<&Points>) -> Vec<(i64, i64)> {
     zeros
 }
 
-/// x with zeros around it in scratch memory, channels last; x itself when it needs none (and, for `dense_channels`, has these).
+/// x with zeros around it in scratch memory, channels last unless it is planar; x itself when it needs none (and, for `dense_channels`, has these).
 fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) -> Arg {
     let padded = zeros.iter().any(|z| *z != (0, 0));
     if !padded && (!dense_channels || x.view.strides[1] == 1 || x.view.shape[1] == 1) {
@@ -101,7 +107,7 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     for (d, (before, behind)) in zeros.iter().enumerate() {
         shape[d + 2] += (before + behind) as u64;
     }
-    let whole = channels_last(&shape);
+    let whole = if !dense_channels && is_planar(&x.view) { View::contiguous(&shape) } else { channels_last(&shape) };
     let elements: u64 = shape.iter().product();
     let buf = cx.scratch(x.dtype, elements, false);
     let all = Arg { buf, dtype: x.dtype, view: whole.clone(), constant: None };
@@ -118,6 +124,14 @@ fn pad(cx: &mut LowerCx, x: &Arg, zeros: &[(i64, i64)], dense_channels: bool) ->
     }
     cx.copy(x, &Arg { buf, dtype: x.dtype, view: inner, constant: None });
     Arg { buf, dtype: x.dtype, view: whole, constant: None }
+}
+
+/// Channels of a planar image up to which a copy is planar too: rows are copied as they lie, and steps of k that are no neighbours cost little.
+const PLANES: u64 = 4;
+
+/// Few channels, in whose rows neighbours are neighbours in memory.
+fn is_planar(x: &View) -> bool {
+    x.strides.last() == Some(&1) && x.shape[1] <= PLANES
 }
 
 /// Zeros in the border of a padded copy.
@@ -351,12 +365,14 @@ impl Conv {
             per_column: s[1] == 1,
             values: Values::Any,
         };
-        let kernel = Kernel::Depthwise(DepthwiseKernel {
+        let kernel = DepthwiseKernel {
             x_dtype: DType::F32,
             y_dtype: self.y.dtype,
             channels: channels as u32,
             outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
+            rows: OutputRows { count: 1, x: 0, y: 0, operands: vec![0; self.operands.len()] },
             taps,
+            outside: Vec::new(),
             x_step: x_step * 4,
             y_step: y_step * self.y.dtype.bytes() as i64,
             w_step: channels as i64 * 4,
@@ -364,17 +380,51 @@ impl Conv {
             bias: bias.is_some(),
             epilogue: self.program.clone(),
             operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),
-        });
+        };
         let outer = &dims[..dims.len() - 1];
-        let shape: Vec<Extent> = outer.iter().map(|d| d.0.clone()).collect();
-        self.depthwise_rows(cx, &shape, outer, &mut |cx, x, y, operands| {
-            let mut ptrs = vec![(self.x.buf, x), (w, Expr::Int(0)), (self.y.buf, y)];
-            ptrs.extend(bias.map(|(b, at)| (b, Expr::Int(at))));
-            ptrs.extend(self.operands.iter().map(|o| o.buf).zip(operands));
-            let n = cx.count(&n);
-            cx.push(Stmt::Call(kernel.clone(), ptrs, vec![n]));
-        });
+        let all = Depthwise { kernel, outer, n, x: &self.x, w: (w, 0), y: &self.y, bias, operands: &self.operands };
+        if self.edges {
+            self.between_edges(cx, &all)
+        } else {
+            all.emit(cx)
+        }
         Ok(())
+    }
+
+    /// The same without zeros around x: runs of rows whose windows see the same rows of taps.
+    fn between_edges(&self, cx: &mut LowerCx, all: &Depthwise) {
+        let (g, xs) = (&self.geometry, &self.x.view);
+        let [height, width] = [self.y.view.shape[2], self.y.view.shape[3]];
+        let columns = self.kernel[1];
+        for Run { rows, taps } in edges::runs(g, height, self.kernel[0], xs.shape[2]) {
+            let first = rows.start as i64;
+            let some = |arg: &Arg, step: i64| {
+                let mut view = arg.view.clone();
+                view.offset += step;
+                Arg { view, ..arg.clone() }
+            };
+            let row = first * g.strides[0] - g.pads[0] + taps.start as i64 * g.dilations[0];
+            let x = some(&self.x, row * xs.strides[2]);
+            let y = some(&self.y, first * self.y.view.strides[2]);
+            let spread = |o: &Arg| broadcast_strides(o, &self.y.view.shape)[2];
+            let operands: Vec<Arg> = self.operands.iter().map(|o| some(o, first * spread(o))).collect();
+            let mut outer = all.outer.to_vec();
+            if let Some(last) = outer.last_mut() {
+                last.0 = (rows.end - rows.start).into();
+            }
+            let mut kernel = all.kernel.clone();
+            let tap = |r: u64, c: u64| {
+                let down = r as i64 * g.dilations[0] * xs.strides[2];
+                4 * (down + (c as i64 * g.dilations[1] - g.pads[1]) * xs.strides[3])
+            };
+            let seen = taps.end - taps.start;
+            kernel.taps = (0..seen).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| tap(r, c)).collect();
+            kernel.outside = edges::outside(g, width, (seen, columns), xs.shape[3]);
+            let w = (all.w.0, (taps.start * columns) as i64 * kernel.w_step / 4);
+            let part =
+                Depthwise { kernel, outer: &outer, n: all.n.clone(), x: &x, w, y: &y, bias: all.bias, operands: &operands };
+            part.emit(cx);
+        }
     }
 
     fn depthwise_weights(&self, cx: &mut LowerCx, channels: u64) -> BufId {
@@ -398,28 +448,6 @@ impl Conv {
             cx.push(Stmt::Store(buf, to, value));
         });
         buf
-    }
-
-    /// Loops over output rows; `call` gets the indices of x, y and the operands at column 0.
-    #[expect(clippy::type_complexity, reason = "dimensions as output_dims gives them")]
-    fn depthwise_rows(
-        &self,
-        cx: &mut LowerCx,
-        shape: &[Extent],
-        dims: &[Dimension],
-        call: &mut dyn FnMut(&mut LowerCx, Expr, Expr, Vec<Expr>),
-    ) {
-        let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
-        let order = View::contiguous(&bounds).strides;
-        cx.for_rows(shape, &order, |cx, at| {
-            let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
-                at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))
-            };
-            let x = sum(self.x.view.offset, &|d| dims[d].1);
-            let y = sum(self.y.view.offset, &|d| dims[d].2);
-            let operands = self.operands.iter().enumerate().map(|(n, o)| sum(o.view.offset, &|d| dims[d].3[n])).collect();
-            call(cx, x, y, operands);
-        });
     }
 }
 

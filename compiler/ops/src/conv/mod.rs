@@ -6,6 +6,7 @@
 //! Lowering: direct convolution by the matmul tile. Channels are innermost in memory; the tile reads x in place by broadcast, rows of a tile are
 //! neighbouring outputs, its k loop runs over kernel positions and channels. Padding is a zero halo in scratch memory.
 
+mod edges;
 mod lower;
 pub mod winograd;
 

@@ -3,14 +3,14 @@
 //! The kernel multiplies in 32 bits, so that zero points of weights are simply taken off when compiling; that of x is in the first value of the sums.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, Kernel};
-use onnxc_ir::lir::{Expr, Stmt};
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows};
+use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Extent, View};
 use onnxc_ir::target::TargetDesc;
 
 use super::integer::{Integer, Target};
 use super::words::{copy_bytes, fill_bytes};
+use crate::common::depthwise::Depthwise;
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{Dimension, broadcast_strides};
 use crate::common::views::channels_last;
@@ -44,12 +44,14 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
             values: layer.values(cx, n, o),
         });
     let kernel_operands: Vec<EpilogueOperand> = kernel_operands.collect();
-    let kernel = Kernel::Depthwise(DepthwiseKernel {
+    let kernel = DepthwiseKernel {
         x_dtype: x.dtype,
         y_dtype: y.dtype,
         channels: channels as u32,
         outputs: if n.open.is_none() { n.bound as u32 } else { 0 },
+        rows: OutputRows { count: 1, x: 0, y: 0, operands: vec![0; operands.len()] },
         taps,
+        outside: Vec::new(),
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,
         w_step: channels as i64 * 4,
@@ -57,19 +59,9 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         bias: true,
         epilogue: program.clone(),
         operands: kernel_operands,
-    });
-    let shape: Vec<Extent> = dims.iter().map(|d| d.0.clone()).collect();
-    let bounds: Vec<u64> = shape.iter().map(|n| n.bound).collect();
-    cx.for_rows(&shape, &View::contiguous(&bounds).strides, |cx, at| {
-        let sum = |start: i64, step: &dyn Fn(usize) -> i64| {
-            at.iter().enumerate().fold(Expr::Int(start), |e, (d, i)| e.add(i.clone().times(step(d))))
-        };
-        let mut ptrs = vec![(x.buf, sum(x.view.offset, &|d| dims[d].1)), (w, Expr::Int(0))];
-        ptrs.extend([(y.buf, sum(y.view.offset, &|d| dims[d].2)), (start, Expr::Int(0))]);
-        ptrs.extend(operands.iter().enumerate().map(|(n, o)| (o.buf, sum(o.view.offset, &|d| dims[d].3[n]))));
-        let n = cx.count(&n);
-        cx.push(Stmt::Call(kernel.clone(), ptrs, vec![n]));
-    });
+    };
+    let bias = Some((start, 0));
+    Depthwise { kernel, outer: &dims, n, x: &x, w: (w, 0), y, bias, operands }.emit(cx);
 }
 
 /// Output dimensions, batch first: extent, steps in x, y and the operands.
