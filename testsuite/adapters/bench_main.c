@@ -22,7 +22,10 @@ static void die(const char *what, const char *which) {
     exit(1);
 }
 
-/* ---- a thread pool behind parallel_for: workers spin briefly, then sleep; tasks are handed out one by one ---- */
+/* ---- a thread pool behind parallel_for: workers spin briefly, then sleep. Each has tasks of its own, the same ones in every layer, so that it finds
+ * what it has written in its caches; who is done takes others'. ---- */
+
+enum { MAX_THREADS = 64 };
 
 typedef void task_fn(void *arg, uint32_t i, uint32_t worker);
 static struct {
@@ -30,7 +33,11 @@ static struct {
     task_fn *task;
     void *arg;
     uint32_t tasks;
-    _Atomic uint32_t next, busy, generation;
+    _Atomic uint32_t busy, generation;
+    struct {
+        _Atomic uint32_t next;
+        char apart[60];
+    } of[MAX_THREADS];
     pthread_mutex_t lock;
     pthread_cond_t wake;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
@@ -42,7 +49,11 @@ static void relax(void) {
 }
 
 static void take_tasks(uint32_t worker) {
-    for (uint32_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.task(pool.arg, i, worker);
+    uint32_t n = pool.threads;
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t owner = (worker + k) % n, end = (uint32_t)((uint64_t)(owner + 1) * pool.tasks / n);
+        for (uint32_t i; (i = atomic_fetch_add(&pool.of[owner].next, 1)) < end;) pool.task(pool.arg, i, worker);
+    }
 }
 
 static void *work(void *number) {
@@ -64,7 +75,7 @@ static void *work(void *number) {
 static int parallel_for(void *ctx, uint32_t tasks, task_fn *task, void *arg) {
     (void)ctx;
     pool.task = task, pool.arg = arg, pool.tasks = tasks;
-    atomic_store(&pool.next, 0);
+    for (uint32_t w = 0; w < pool.threads; w++) atomic_store(&pool.of[w].next, (uint32_t)((uint64_t)w * tasks / pool.threads));
     atomic_store(&pool.busy, pool.threads - 1);
     pthread_mutex_lock(&pool.lock);
     atomic_fetch_add(&pool.generation, 1);
@@ -150,7 +161,7 @@ int main(int argc, char **argv) {
 
     onnxc_hooks hooks = {0};
     pool.threads = (uint32_t)atoi(argv[2]);
-    if (pool.threads < 1 || pool.threads > m->max_threads) die("the model was compiled for fewer threads than", argv[2]);
+    if (pool.threads < 1 || pool.threads > MAX_THREADS || pool.threads > m->max_threads) die("the model was compiled for fewer threads than", argv[2]);
     if (pool.threads > 1) hooks.parallel_for = parallel_for;
     for (uintptr_t worker = 1; worker < pool.threads; worker++) {
         pthread_t t;

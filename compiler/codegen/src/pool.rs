@@ -1,4 +1,6 @@
 //! Threads for models that run in this process: parked workers that share the tasks of one loop at a time.
+//!
+//! Each worker has tasks of its own, the same ones in every loop, so that it finds what it has written in its caches; who is done takes others'.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -8,10 +10,16 @@ const SPINS: u32 = 20_000;
 
 type Job<'a> = dyn Fn(u32, u32) + Sync + 'a;
 
+/// The next task of a worker's own, on a cache line by itself.
+#[derive(Default)]
+#[repr(align(64))]
+struct Next(AtomicU32);
+
 struct Shared {
     /// Number of the current job; odd while it runs.
     generation: AtomicU64,
-    next: AtomicU32,
+    /// One for each worker.
+    next: Vec<Next>,
     tasks: AtomicU32,
     /// Workers that have not left the current job.
     busy: AtomicUsize,
@@ -33,7 +41,7 @@ impl Pool {
     pub fn new(threads: u32) -> Pool {
         let shared = Arc::new(Shared {
             generation: AtomicU64::new(0),
-            next: AtomicU32::new(0),
+            next: (0..threads.max(1)).map(|_| Next::default()).collect(),
             tasks: AtomicU32::new(0),
             busy: AtomicUsize::new(0),
             job: Mutex::new(None),
@@ -57,7 +65,7 @@ impl Pool {
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let s = &*self.shared;
         *lock(&s.job) = Some(extend(job));
-        s.next.store(0, Ordering::Relaxed);
+        (0..).zip(&s.next).for_each(|(worker, next)| next.0.store(s.first(worker, tasks), Ordering::Relaxed));
         s.tasks.store(tasks, Ordering::Relaxed);
         s.busy.store(self.handles.len(), Ordering::Relaxed);
         {
@@ -85,13 +93,25 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+impl Shared {
+    /// The first of so many tasks that is a worker's own.
+    fn first(&self, worker: u32, tasks: u32) -> u32 {
+        (u64::from(worker) * u64::from(tasks) / self.next.len() as u64) as u32
+    }
+}
+
+/// Runs a worker's own tasks, then what is left of others'.
 fn take(s: &Shared, job: &Job<'_>, worker: u32) {
-    loop {
-        let i = s.next.fetch_add(1, Ordering::Relaxed);
-        if i >= s.tasks.load(Ordering::Relaxed) {
-            return;
+    let (workers, tasks) = (s.next.len() as u32, s.tasks.load(Ordering::Relaxed));
+    for owner in (worker..workers).chain(0..worker) {
+        let end = s.first(owner + 1, tasks);
+        loop {
+            let i = s.next[owner as usize].0.fetch_add(1, Ordering::Relaxed);
+            if i >= end {
+                break;
+            }
+            job(i, worker);
         }
-        job(i, worker);
     }
 }
 
