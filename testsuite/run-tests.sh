@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 testsuite/setup.sh
-if [ $# -eq 0 ]; then set -- --workspace; fi
+if [ $# -eq 0 ]; then set -- --workspace --features onnxc-runtime/std; fi
 # What a second build would gain from is gigabytes, and here there is one.
 export CARGO_INCREMENTAL=0
 # insta must only compare here, never write.

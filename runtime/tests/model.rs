@@ -100,6 +100,9 @@ const fn descriptor() -> abi::onnxc_model {
         dims: null(),
         n_dims: 0,
         dim_bytes: size_of::<abi::onnxc_dim>() as u32,
+        counts: null(),
+        n_counts: 0,
+        count_bytes: size_of::<abi::onnxc_count>() as u32,
     }
 }
 
