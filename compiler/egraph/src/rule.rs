@@ -114,6 +114,12 @@ impl RuleCx<'_> {
         self.find_heads(id, &heads)
     }
 
+    /// All operator e-nodes of a class, in a fixed order.
+    pub fn operators(&self, id: Id) -> Vec<Match> {
+        let heads = Roots::Where(|_| true).heads(&self.egraph.analysis.tables);
+        self.find_heads(id, &heads)
+    }
+
     fn find_heads(&self, id: Id, heads: &[Head]) -> Vec<Match> {
         let nodes = self.egraph[id].nodes.iter().filter(|n| heads.contains(&n.discriminant()));
         let mut nodes: Vec<&ENode> = nodes.collect();
@@ -237,6 +243,17 @@ impl RuleCx<'_> {
     pub fn add_constant(&mut self, tensor: Tensor) -> Id {
         let constant = self.egraph.analysis.tables.intern_const(tensor);
         self.egraph.add(ENode::Const(constant))
+    }
+
+    /// Says that two classes are equal, for rules that build several forms of their root.
+    pub fn unite(&mut self, a: Id, b: Id) {
+        assert!(
+            analysis::compatible(self.types(a), self.types(b)),
+            "internal: a rule unites {:?} and {:?}",
+            self.ty(a),
+            self.ty(b)
+        );
+        self.egraph.union(a, b);
     }
 
     /// Applies an operator to constants by its reference evaluation.

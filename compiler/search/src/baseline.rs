@@ -65,7 +65,7 @@ impl Search<'_> {
                 let middle = (low + high) / 2;
                 let mut point = self.uniform(way, densities[middle])?;
                 let score = self.judged(&point.picks, point.method, &point.assembled.graph, drop)?;
-                match score.filter(|s| s.drop() <= drop + 1e-9) {
+                match score.filter(|s| s.keeps(drop)) {
                     Some(score) => {
                         point.score = score;
                         (best, low) = (Some(point), middle + 1);

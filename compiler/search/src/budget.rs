@@ -191,11 +191,12 @@ impl Search<'_> {
         let candidate = |layer: usize, kind: usize| {
             let price = weights.iter().map(|(of, weight)| weight * self.prices.table(*of).of[layer][kind]).sum();
             let error = if live[layer][kind] <= ceiling { self.errors[layer][kind] } else { f64::INFINITY };
-            Candidate { price, error }
+            let (left, panels) = (self.prices.left(layer, kind), self.kinds[kind].form.by_panels());
+            Candidate { price, error, left, panels }
         };
         let layers: Vec<Vec<Candidate>> =
             (0..self.errors.len()).map(|layer| (0..self.kinds.len()).map(|kind| candidate(layer, kind)).collect()).collect();
-        let chosen = choose(&layers, limit)?;
+        let chosen = choose(&layers, self.prices.behind(), limit)?;
         let bound = chosen.price * (1.0 - chosen.gap);
         Some(Solved { chosen, bound })
     }

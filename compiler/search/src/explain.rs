@@ -153,22 +153,24 @@ impl Search<'_> {
     fn row(&self, found: &Found, n: usize) -> Row {
         let (layer, chosen) = (&self.layers()[n], found.chosen.picks[n]);
         let price = |of: Objective, kind: usize| self.prices.table(of).of[n][kind];
-        let pair = |of: Objective, scale: f64| (rounded(price(of, 0) * scale), rounded(price(of, chosen) * scale));
-        let bytes = |kind: usize| price(Objective::Size, kind).round() as u64;
+        // What the layer behind does not read is not computed.
+        let share = self.prices.share(&found.chosen.picks, n);
+        let pair = |of: Objective, scale: f64| (rounded(price(of, 0) * scale), rounded(price(of, chosen) * share * scale));
+        let bytes = |kind: usize, share: f64| (price(Objective::Size, kind) * share).round() as u64;
         let stated = found.assembled.recipe.layers.iter().find(|l| l.name == layer.name);
         let runner_up = self.runner_up(found, n).map(|k| RunnerUp {
             kind: kind(&self.kinds[k]),
             divergence: rounded(self.errors[n][k]),
-            us: rounded(price(Objective::Latency, k) * 1e6),
-            bytes: bytes(k),
+            us: rounded(price(Objective::Latency, k) * share * 1e6),
+            bytes: bytes(k, share),
         });
         Row {
             name: layer.name.clone(),
             chosen: kind(&self.kinds[chosen]),
             error: stated.map_or(0.0, |l| l.error),
             divergence: rounded(self.errors[n][chosen]),
-            macs: (layer.macs(), (layer.macs() as f64 * stated.map_or(1.0, |l| l.density)).round() as u64),
-            bytes: (bytes(0), bytes(chosen)),
+            macs: (layer.macs(), (layer.macs() as f64 * share * stated.map_or(1.0, |l| l.density)).round() as u64),
+            bytes: (bytes(0, 1.0), bytes(chosen, share)),
             us: pair(Objective::Latency, 1e6),
             uj: pair(Objective::Energy, 1e6),
             runner_up,

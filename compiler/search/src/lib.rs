@@ -10,7 +10,7 @@
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
 //! - [`price`]: what each candidate takes on the target.
 //! - [`choose`]: the cheapest choice within a limit of error; [`budget`]: and within limits of time, memory and size.
-//! - [`search`]: the loop around all of this; in `contract` what a choice is known to lose, and the model that is handed out.
+//! - [`search`]: the loop around all of this, `isotonic`: what of its models was luck; in `contract` what a choice is known to lose, and the model that is handed out.
 //! - [`baseline`]: models without a choice; [`ablate`]: what parts of the method are good for; [`explain`]: what is told of it all.
 //! - [`work`]: results that are kept for the next search.
 //!
@@ -26,6 +26,7 @@ mod contract;
 pub mod explain;
 mod front;
 pub mod generated;
+mod isotonic;
 pub mod labels;
 pub mod metric;
 pub mod outputs;

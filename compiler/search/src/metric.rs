@@ -117,6 +117,12 @@ pub struct Score {
     pub expected: f64,
     /// A bound of it that holds with a probability of 90 %.
     pub bound: f64,
+    /// Where each sample is one decision: with a probability of three quarters no larger share of new ones is lost ([`doubt`]).
+    #[serde(default)]
+    pub doubt: f64,
+    /// The least doubt that so many samples leave: that of none lost.
+    #[serde(default)]
+    pub least_doubt: f64,
     /// Noise over signal of the worst one of the other outputs; for generated inputs of all outputs.
     #[serde(default)]
     pub rest: f64,
@@ -134,9 +140,10 @@ impl Score {
     pub fn rounded(&self) -> Score {
         let r = |x: f64| (x * 1e6).round() / 1e6;
         let accuracy = self.accuracy.map(|a| Accuracy { dense: r(a.dense), compressed: r(a.compressed) });
-        let Score { agreement, expected, bound, rest, divergence, sqnr, cosine, .. } = *self;
+        let Score { agreement, expected, bound, doubt, least_doubt, rest, divergence, sqnr, cosine, .. } = *self;
         let (agreement, expected, bound, rest, divergence) = (r(agreement), r(expected), r(bound), r(rest), rounded(divergence));
-        Score { agreement, accuracy, expected, bound, rest, divergence, sqnr: rounded(sqnr), cosine: r(cosine) }
+        let (doubt, least_doubt, sqnr, cosine) = (r(doubt), r(least_doubt), rounded(sqnr), r(cosine));
+        Score { agreement, accuracy, expected, bound, doubt, least_doubt, rest, divergence, sqnr, cosine }
     }
 
     /// What is lost of the metric as it is counted: of accuracy with labels, of agreement without.
@@ -147,6 +154,12 @@ impl Score {
     /// What the contract limits: the largest one of what is lost, the bound of the loss of accuracy that is expected, and the noise of other outputs.
     pub fn drop(&self) -> f64 {
         self.lost().max(self.bound).max(self.rest)
+    }
+
+    /// Is no more lost than this? Where the samples are too few to show it, none of them may be lost.
+    pub fn keeps(&self, allowed: f64) -> bool {
+        let shown = self.doubt <= allowed || self.least_doubt > allowed && self.lost() == 0.0;
+        self.drop() <= allowed + 1e-9 && shown
     }
 }
 
@@ -272,7 +285,12 @@ impl Judge {
             // to do.
             metric => labels::loss(metric, &dense, &own, truth.as_ref().unwrap_or(&dense)),
         };
-        Score { agreement, accuracy, expected, bound, ..score }
+        let mut score = Score { agreement, accuracy, expected, bound, ..score };
+        if matches!(self.metric, Metric::Top1 | Metric::Path) {
+            let n = own.len().max(1) as f64;
+            (score.doubt, score.least_doubt) = (doubt(score.lost() * n) / n, doubt(0.0) / n);
+        }
+        score
     }
 
     /// A score of signals against what they ought to be.
@@ -358,26 +376,41 @@ fn lead(row: &[f64], i: usize) -> f64 {
     row[i] - others.fold(f64::NEG_INFINITY, f64::max)
 }
 
+/// How many are lost at most, with a probability of three quarters, where so many were counted: the quantile of the gamma distribution that is the posterior
+/// of a Poisson distribution's mean, nearly (Wilson and Hilferty, "The Distribution of Chi-Square", 1931).
+fn doubt(counted: f64) -> f64 {
+    const QUANTILE: f64 = 0.6745;
+    let shape = counted + 1.0;
+    shape * (1.0 - 1.0 / (9.0 * shape) + QUANTILE / (3.0 * shape.sqrt())).powi(3)
+}
+
+/// Neighbours whose changes a sample gets: a part of all samples, and these at least. Changes of samples that hardly lead are worse than those of others, so that
+/// more neighbours would make the estimate of them too good.
+const NEIGHBOURS: (usize, usize) = (32, 8);
+/// One-sided 90 % of a normal distribution.
+const NINETY: f64 = 1.2816;
+
 /// The loss that is expected when samples get the changes of their neighbours in the order of margins, and its 90 % bound.
+///
+/// Of two decisions with a margin between them and nothing else likely, the difference of probabilities is tanh(margin / 2), if the model is as sure as it is
+/// right. It may be right more often (label smoothing makes it so: Müller et al., "When Does Label Smoothing Help?", 2019): the bound takes its logits twice.
 fn expected_loss(margins: &mut [(f64, f64)]) -> (f64, f64) {
     margins.sort_by(|a, b| a.0.total_cmp(&b.0));
     let n = margins.len();
     if n == 0 {
         return (0.0, 0.0);
     }
-    let near = (n / 8).max(4).min(n);
-    // Of two decisions with this margin between them and nothing else likely, the difference of probabilities is tanh(margin / 2).
-    let cost = |margin: f64| (margin / 2.0).tanh();
-    let (mut mean, mut square) = (0.0, 0.0);
+    let near = (n / NEIGHBOURS.0).max(NEIGHBOURS.1).min(n);
+    let (mut mean, mut sure, mut square) = (0.0, 0.0, 0.0);
     for (i, (margin, _)) in margins.iter().enumerate() {
         let first = i.saturating_sub(near / 2).min(n - near);
         let others = &margins[first..first + near];
         let share = others.iter().filter(|(before, after)| margin + (after - before) < 0.0).count() as f64 / near as f64;
-        mean += share * cost(*margin) / n as f64;
-        square += share * cost(*margin).powi(2) / n as f64;
+        mean += share * (margin / 2.0).tanh() / n as f64;
+        sure += share * margin.tanh() / n as f64;
+        square += share * margin.tanh().powi(2) / n as f64;
     }
-    // One-sided 90 % of a normal distribution.
-    (mean, mean + 1.2816 * ((square - mean * mean).max(0.0) / n as f64).sqrt())
+    (mean, sure + NINETY * ((square - sure * sure).max(0.0) / n as f64).sqrt())
 }
 
 #[cfg(test)]
@@ -412,6 +445,24 @@ mod tests {
         assert_eq!(score.drop(), 1.0 - score.agreement);
         assert!(same.drop() < 1e-9);
         assert!(score.divergence > 0.0 && score.sqnr < 40.0);
+    }
+
+    #[test]
+    fn few_samples_show_little() {
+        // Quantiles of the chi-square distribution with 2, 4 and 10 degrees of freedom, halved.
+        for (counted, most) in [(0.0, 1.3863), (1.0, 2.6926), (4.0, 6.2744)] {
+            assert!((doubt(counted) - most).abs() < 0.01, "{counted}: {} and not {most}", doubt(counted));
+        }
+        let score = |n: f64, lost: f64| Score {
+            agreement: 1.0 - lost / n,
+            doubt: doubt(lost) / n,
+            least_doubt: doubt(0.0) / n,
+            ..Score::default()
+        };
+        assert!(score(1000.0, 2.0).keeps(0.005) && !score(1000.0, 4.0).keeps(0.005));
+        assert!(score(200.0, 0.0).keeps(0.01) && !score(200.0, 1.0).keeps(0.01));
+        // Fifty samples cannot show one percent: none of them may be lost.
+        assert!(score(50.0, 0.0).keeps(0.01) && !score(50.0, 1.0).keeps(0.03));
     }
 
     #[test]

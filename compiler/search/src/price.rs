@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::Subject;
-use crate::candidate::Pick;
-use crate::{Cost, Recipe, Result, Taken};
+use crate::candidate::{self, Pick};
+use crate::{Cost, Recipe, Result, Taken, recipe};
 
 /// What the user wants least of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +57,38 @@ pub struct Prices {
     /// Bytes of the arena that are in use while a layer runs: the most of them counts, not their sum.
     ram: Table,
     energy: Table,
+    /// For each layer the one that reads its channels alone.
+    #[serde(skip)]
+    behind: Vec<Option<usize>>,
+    /// For each layer and each kind, the share of their prices that it leaves to the layers before.
+    #[serde(skip)]
+    left: Vec<Vec<f64>>,
 }
 
 impl Prices {
+    /// The same, knowing which layers these kinds of candidates make cheaper.
+    #[must_use]
+    pub fn linked(self, subject: &Subject, picks: &[Pick]) -> Prices {
+        let left =
+            |layer: usize| picks.iter().map(|p| subject.possible(&subject.layers[layer], *p).left(subject, layer)).collect();
+        Prices { behind: behind(&subject.layers), left: (0..subject.layers.len()).map(left).collect(), ..self }
+    }
+
+    /// For each layer the one that reads its channels alone.
+    pub fn behind(&self) -> &[Option<usize>] {
+        &self.behind
+    }
+
+    /// The share of their prices that a kind of a layer leaves to the layers before.
+    pub fn left(&self, layer: usize, kind: usize) -> f64 {
+        self.left[layer][kind]
+    }
+
+    /// The share of a layer's price that is left by the layer that reads its channels.
+    pub fn share(&self, picks: &[usize], layer: usize) -> f64 {
+        self.behind[layer].map_or(1.0, |above| self.left[above][picks[above]])
+    }
+
     /// Those that an objective counts.
     pub fn table(&self, objective: Objective) -> &Table {
         match objective {
@@ -73,8 +102,11 @@ impl Prices {
     /// What a choice of kinds takes of an objective: the sum of the layers' prices, of memory the most.
     pub fn total(&self, objective: Objective, picks: &[usize]) -> f64 {
         let table = self.table(objective);
-        let each = picks.iter().zip(&table.of).map(|(pick, of)| of[*pick]);
-        if objective == Objective::Ram { each.fold(table.rest, f64::max) } else { table.rest + each.sum::<f64>() }
+        let of = |n: usize| table.of[n][picks[n]];
+        match objective {
+            Objective::Ram => (0..picks.len()).map(of).fold(table.rest, f64::max),
+            _ => table.rest + (0..picks.len()).map(|n| of(n) * self.share(picks, n)).sum::<f64>(),
+        }
     }
 }
 
@@ -84,13 +116,17 @@ impl Prices {
 /// When a model has no code for the target.
 pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
     let mut prices = Prices::default();
+    let behind = behind(&subject.layers);
     for (n, pick) in picks.iter().enumerate() {
         subject.backend.count("pricing candidates", n, picks.len());
         let layers: Vec<Pick> = subject.layers.iter().map(|l| subject.possible(l, *pick)).collect();
         let cost = subject.backend.cost(&sketch(subject, &layers)?)?;
-        let (seconds, rest) = shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.seconds)));
+        // Layers get the price that they have where all that they compute is read.
+        let given: Vec<f64> = behind.iter().map(|above| above.map_or(1.0, |above| layers[above].left(subject, above))).collect();
+        let full = |(prices, rest): (Vec<f64>, f64)| (prices.iter().zip(&given).map(|(p, share)| p / share).collect(), rest);
+        let (seconds, rest) = full(shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.seconds))));
         prices.latency.add(seconds, rest, n == 0);
-        let (joules, rest) = shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.joules)));
+        let (joules, rest) = full(shares(&subject.layers, cost.steps.iter().map(|s| (&s.origins[..], s.joules))));
         prices.energy.add(joules, rest, n == 0);
         let (live, rest) = most(&subject.layers, &cost);
         prices.ram.add(live, rest, n == 0);
@@ -100,6 +136,11 @@ pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
     }
     subject.backend.count("pricing candidates", picks.len(), picks.len());
     Ok(prices)
+}
+
+/// For each layer the one that reads its channels alone, so that it need not compute those which that one does not read.
+pub fn behind(layers: &[Weighted]) -> Vec<Option<usize>> {
+    layers.iter().map(|l| layers.iter().position(|other| other.before.contains(&l.node))).collect()
 }
 
 impl Table {
@@ -189,7 +230,15 @@ pub fn sketch(subject: &Subject, picks: &[Pick]) -> Result<Graph> {
 }
 
 /// Multiplications that a recipe leaves of all layers'.
-pub fn macs(layers: &[Weighted], recipe: &Recipe) -> f64 {
-    let density: HashMap<&str, f64> = recipe.layers.iter().map(|l| (l.name.as_str(), l.density)).collect();
-    layers.iter().map(|l| l.macs() as f64 * density.get(l.name.as_str()).unwrap_or(&1.0)).sum()
+pub fn macs(subject: &Subject, recipe: &Recipe) -> f64 {
+    let layers = &subject.layers;
+    let stated: HashMap<&str, &recipe::Layer> = recipe.layers.iter().map(|l| (l.name.as_str(), l)).collect();
+    let density = |l: &Weighted| stated.get(l.name.as_str()).map_or(1.0, |s| s.density);
+    let left = |n: usize| {
+        let form = stated.get(layers[n].name.as_str()).and_then(|s| candidate::form(&s.form));
+        form.map_or(1.0, |form| form.left(subject, &layers[n], density(&layers[n])))
+    };
+    let behind = behind(layers);
+    let own = |(n, l): (usize, &Weighted)| l.macs() as f64 * density(l) * behind[n].map_or(1.0, left);
+    layers.iter().enumerate().map(own).sum()
 }

@@ -20,11 +20,11 @@ use crate::choose::Chosen;
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
 use crate::outputs::{self, Outputs};
-use crate::price::{Objective, Prices, prices};
+use crate::price::{self, Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
 use crate::taps::{self, Tapped, floats, moments};
-use crate::{Backend, Error, Result, Samples, recipe, work};
+use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
@@ -34,6 +34,8 @@ const PROBED: usize = 64;
 pub(crate) const GRID: usize = 127;
 /// Limits behind the first one that fails which are tried too.
 const AHEAD: [usize; 4] = [3, 6, 10, 14];
+/// Losses larger than what is permitted by this factor count as so much.
+const HOPELESS: f64 = 2.0;
 /// Limits below this one change nothing.
 pub(crate) const LEAST: f64 = 1e-6;
 
@@ -144,7 +146,7 @@ impl<'a> Search<'a> {
         let mut kinds = kinds(&goal);
         kinds.retain(|k| subject.layers.iter().any(|l| k.form.fits(l)));
         let priced = work::key("prices", &[&known, &backend.name()]);
-        let prices = work::remember(store, &priced, || prices(&subject, &kinds))?;
+        let prices = work::remember(store, &priced, || prices(&subject, &kinds))?.linked(&subject, &kinds);
         let mut search = Search { subject, judge, goal, kinds, prices, errors: Vec::new(), known, judged_by };
         let measured = work::key("errors", &[&search.known, &format!("{metric:?}")]);
         // JSON has no infinity.
@@ -171,6 +173,11 @@ impl<'a> Search<'a> {
         &self.subject.layers
     }
 
+    /// Multiplications that a recipe leaves of all layers'.
+    pub fn macs(&self, recipe: &Recipe) -> f64 {
+        price::macs(&self.subject, recipe)
+    }
+
     /// How much of the metric may be lost: half of what was asked for where inputs are generated.
     pub fn max_drop(&self) -> f64 {
         self.goal.max_drop
@@ -186,6 +193,7 @@ impl<'a> Search<'a> {
             (on, percent(found.score.agreement)),
             ("expected loss", percent(found.score.expected)),
             ("90 % bound of it", percent(found.score.bound)),
+            ("75 % bound of new decisions that differ", percent(found.score.doubt)),
             ("samples", samples.count.to_string()),
             ("optimality gap of the choice", percent(found.gap)),
         ];
@@ -320,7 +328,7 @@ impl<'a> Search<'a> {
 
     /// Does a model lose no more than it may?
     pub(crate) fn keeps(&self, found: &Found) -> bool {
-        found.score.drop() <= self.goal.max_drop + 1e-9
+        found.score.keeps(self.goal.max_drop)
     }
 
     /// The cheapest model found that keeps the budget.
@@ -343,14 +351,15 @@ impl<'a> Search<'a> {
     }
 
     /// The cheapest model that is found to lose no more than it may and to keep something else, among limits of error from number `floor` on: by bisection, as
-    /// if models of larger limits never kept it again, and a few of these.
+    /// if models of larger limits never kept it again, and a few of these. A model that lost little by luck alone does not count ([`isotonic`]).
     pub(crate) fn bisect(
         &self,
         floor: usize,
         choice: impl Fn(f64) -> Result<Option<Chosen>>,
         keeps: impl Fn(&Found) -> Result<bool>,
     ) -> Result<Option<Found>> {
-        let mut best: Option<Found> = None;
+        let mut kept: Vec<(usize, Found)> = Vec::new();
+        let mut drops: BTreeMap<usize, f64> = BTreeMap::new();
         let (mut made, all) = (0, GRID.ilog2() as usize + 1 + AHEAD.len());
         let mut attempt = |n: usize| -> Result<bool> {
             self.subject.backend.count("models", made, all);
@@ -358,15 +367,14 @@ impl<'a> Search<'a> {
             let limit = self.limit(n);
             let Some(chosen) = choice(limit)? else { return Ok(false) };
             let mut found = self.make(limit, &chosen)?;
-            let Some(score) = self.judged(&found.picks, self.goal.method, &found.assembled.graph, self.goal.max_drop)? else {
-                return Ok(false);
-            };
-            found.score = score;
-            let kept = self.keeps(&found) && keeps(&found)?;
-            if kept && best.as_ref().is_none_or(|b| found.price.0 < b.price.0) {
-                best = Some(found);
+            let judged = self.judged(&found.picks, self.goal.method, &found.assembled.graph, self.goal.max_drop)?;
+            found.score = judged.unwrap_or(found.score);
+            drops.insert(n, found.score.drop().min(HOPELESS * self.goal.max_drop));
+            let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
+            if keeps {
+                kept.push((n, found));
             }
-            Ok(kept)
+            Ok(keeps)
         };
         let (mut low, mut high) = (floor, GRID + 1);
         if floor > 0 && !attempt(floor)? {
@@ -381,7 +389,11 @@ impl<'a> Search<'a> {
             attempt(n)?;
         }
         self.subject.backend.count("models", all, all);
-        Ok(best)
+        let fit = isotonic::fit(&drops.values().copied().collect::<Vec<f64>>());
+        let lucky: Vec<usize> =
+            drops.keys().zip(fit).filter(|(_, drop)| *drop > self.goal.max_drop + 1e-9).map(|(n, _)| *n).collect();
+        let earned = kept.into_iter().filter(|(n, _)| !lucky.contains(n)).map(|(_, found)| found);
+        Ok(earned.min_by(|a, b| a.price.0.total_cmp(&b.price.0)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Canonicalisation: remove what does nothing, fold constants into weights, recognise decomposed operators.
 
+pub mod channels;
 pub mod conv_fold;
 pub mod identity;
 pub mod movement;
@@ -16,6 +17,7 @@ pub fn rules() -> Vec<Rule> {
         identity::rules(),
         movement::rules(),
         conv_fold::rules(),
+        channels::rules(),
         pad_fold::rules(),
         recognize::rules(),
         quantized::rules(),

@@ -5,7 +5,8 @@
 //! A layer is a [`Matrix`], what calibration saw of its input are [`Moments`], and every method minimises the squared error of the layer's output
 //! on those inputs:
 //!
-//! - [`prune`]: masks that a panel of outputs shares ([`Shape`]) and the repair of what survives; whole channels too.
+//! - [`prune`]: masks that a panel of outputs shares ([`Shape`]) and the repair of what survives.
+//! - [`channels`]: layers that read fewer channels.
 //! - [`order`]: outputs that need the same positions next to each other.
 //! - [`round`]: weights as 8 or 4 bit integers; [`range`]: what range activations get.
 //! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel; [`split`]: the two nodes
@@ -16,6 +17,7 @@
 //! Convolutions with groups are one layer for each of their groups.
 
 mod assign;
+pub mod channels;
 mod codebook;
 mod equalise;
 mod linalg;

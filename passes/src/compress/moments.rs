@@ -76,6 +76,13 @@ impl Moments {
         self.mapped(Mat::from_fn(first.k, first.n, |p, r| f64::from(first.values[r * first.k + p])).as_ref())
     }
 
+    /// Of some positions of the rows that the layer is fed.
+    pub fn only(&self, at: &[usize]) -> Moments {
+        let second = at.iter().flat_map(|i| at.iter().map(move |j| self.second[i * self.k + j])).collect();
+        let sum: Vec<f64> = at.iter().map(|p| self.sum[*p]).collect();
+        Moments { k: at.len(), rows: self.rows, second, cross: None, dense_sum: sum.clone(), sum, dense: None }
+    }
+
     /// Of the fed rows times a matrix.
     pub(super) fn mapped(&self, map: MatRef<'_, f64>) -> Moments {
         let second = linalg::congruent(MatRef::from_column_major_slice(&self.second, self.k, self.k), map);

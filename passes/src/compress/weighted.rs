@@ -7,6 +7,7 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
 
 use super::Matrix;
+use crate::canonicalize::channels::reach;
 
 /// A node that multiplies by constant weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Weighted {
     pub groups: usize,
     /// Rows that one inference multiplies; 0 where extents are open.
     pub rows: u64,
+    /// Nodes that do less if this one reads fewer channels, those that compute them included; none where others need the channels too.
+    pub before: Vec<usize>,
     pub(super) form: Form,
 }
 
@@ -97,7 +100,9 @@ impl Weighted {
         };
         let rows = y.iter().product::<u64>() / (n as u64).max(1);
         let name = node.origins.join(" ");
-        (n > 0 && channels > 0).then_some(Weighted { node: number, name, n, channels, taps, groups, rows, form })
+        let axis = if matches!(form, Form::Conv(_)) { 1 } else { x.len() - 1 };
+        let before = if groups == 1 { reach(graph, operand(0)?, axis).unwrap_or_default() } else { Vec::new() };
+        (n > 0 && channels > 0).then_some(Weighted { node: number, name, n, channels, taps, groups, rows, before, form })
     }
 
     /// Inputs of each output.

@@ -6,6 +6,7 @@
 //! model; the error of the model's time; and a little of the distance from where the fit began, so that what no layer tells stays as it was. Printed are the
 //! constants and what they reach.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use onnxc_ir::target::Machine;
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// A line of the answer; nobody is left to read it where it cannot be written.
+fn say(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// The models of a file.
 fn read(file: &str) -> Result<Vec<Model>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
@@ -78,7 +84,7 @@ fn fit(cpu: &str, models: &[Model]) -> Result<(), String> {
     let start = target.desc.machine;
     let constants = constants();
     let mut machine = start;
-    println!("at first: {}", figures(&machine, models));
+    say(format_args!("at first: {}", figures(&machine, models)));
     let mut least = loss(&machine, &start, &constants, models);
     for factor in STEPS {
         for _ in 0..30 {
@@ -100,9 +106,9 @@ fn fit(cpu: &str, models: &[Model]) -> Result<(), String> {
         }
     }
     for (name, at, which) in &constants {
-        println!("{name:14} {:>10.3} -> {:.3}", at(&mut start.clone(), *which), at(&mut machine, *which));
+        say(format_args!("{name:14} {:>10.3} -> {:.3}", at(&mut start.clone(), *which), at(&mut machine, *which)));
     }
-    println!("fitted:   {}", figures(&machine, models));
+    say(format_args!("fitted:   {}", figures(&machine, models)));
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub fn compress(args: &Compress) -> Done<()> {
             let timed = Timed { taken: search.taken(point)?, measured: seconds(&point.assembled.graph)? };
             let mut row = row(&point.score, &timed, &dense);
             row["recipe"] = name.into();
-            row["macs_removed"] = (all / onnxc_search::price::macs(search.layers(), &point.assembled.recipe).max(1.0)).into();
+            row["macs_removed"] = (all / search.macs(&point.assembled.recipe).max(1.0)).into();
             row["optimality_gap"] = point.gap.into();
             rows.push(row);
         }

@@ -18,6 +18,7 @@ use crate::search::Goal;
 
 mod byte;
 mod bytes;
+mod channels;
 mod float;
 mod int8;
 mod nibble;
@@ -27,7 +28,7 @@ mod whole;
 
 /// What can take the place of a layer's matrix; the first one is the matrix.
 pub static FORMS: &[&dyn Form] =
-    &[&whole::Whole, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
+    &[&whole::Whole, &channels::Channels, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
 
 /// What weights can be; the first one is what the model has.
 pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::Int8, &byte::Byte, &nibble::Nibble];
@@ -46,6 +47,11 @@ pub struct Pick {
 impl Pick {
     /// The layer as it is.
     pub const DENSE: Pick = Pick { form: &whole::Whole, density: 1.0, weights: Weights::F32 };
+
+    /// The share of their prices that a layer leaves to those before if it becomes this.
+    pub fn left(&self, subject: &Subject, layer: usize) -> f64 {
+        self.form.left(subject, &subject.layers[layer], self.density)
+    }
 
     /// The whole matrix with this type of weights.
     pub fn whole(weights: Weights) -> Pick {
@@ -110,6 +116,16 @@ pub trait Form: Sync {
 
     /// Can this layer be of it?
     fn fits(&self, layer: &Weighted) -> bool;
+
+    /// The share of their channels that a layer of it leaves to those before ([`Weighted::before`]).
+    fn left(&self, _: &Subject, _: &Weighted, _density: f64) -> f64 {
+        1.0
+    }
+
+    /// Do the filters of a panel share something, so that it is lost when other filters come between them?
+    fn by_panels(&self) -> bool {
+        false
+    }
 
     /// Does [`Form::curve`] depend on what weights are?
     fn by_numbers(&self) -> bool {

@@ -34,6 +34,10 @@ impl Form for Pruned {
         layer.groups == 1 && layer.k() >= 8 && layer.n >= 4
     }
 
+    fn by_panels(&self) -> bool {
+        true
+    }
+
     fn curve(&self, site: &Site, known: (&Moments, &Moments), method: Method) -> Option<Curve> {
         let all = dropped(site, DENSITIES, known, method);
         let error = |p: &compress::Pruned| p.check_error.unwrap_or(p.error);
