@@ -193,7 +193,7 @@ impl<'a> Search<'a> {
             (on, percent(found.score.agreement)),
             ("expected loss", percent(found.score.expected)),
             ("90 % bound of it", percent(found.score.bound)),
-            ("75 % bound of new decisions that differ", percent(found.score.doubt)),
+            ("90 % bound of new decisions that differ", percent(found.score.doubt)),
             ("samples", samples.count.to_string()),
             ("optimality gap of the choice", percent(found.gap)),
         ];
