@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""The page of compression:  page.py [TASK ...] [--parts contract,macs,again,front,peers,ablation,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
+
+Searches for each task within the loss that it allows and writes docs/compression-results.md:
+  contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice
+  macs      multiplications that pruning and low rank remove by themselves (floats only), and their score
+  again     seconds of a first search, and of a second one with another budget that begins with what the first one kept
+  front     points of use of a front of models, beside those of models whose layers are all alike
+  peers     the compressed archive beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
+  ablation  scores of parts of the method at three densities (mnist and orientation)
+  kernels   ResNet-50 and VGG-16 with zeros forced on them beside their dense code (needs setup.sh --bench)
+Results are kept in target/compression.json as soon as they are there, with the commit that they are of; what is there is not computed again without --again.
+Evaluation inputs are used for scores only.  All of it takes some hours on two cores; numpy, and for peers the Python of setup.sh --peers.
+"""
+import argparse, json, os, subprocess, sys, tempfile, time
+HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite")]
+import accuracy, bench_page, tasklib
+
+PARTS = ["contract", "macs", "again", "front", "peers", "ablation", "kernels"]
+ABLATED = ["mnist", "orientation"]
+POINTS = 16
+# What the tasks are to reach: multiplications removed in floats, speed over our dense code, size against the dense archive.
+GOALS = {"mnist": (4, 5, 10), "orientation": (2, 3, 5), "filetype": (1.8, 2.5, 4), "ocr": (1.4, 2.2, 4)}
+
+class Bench:
+    """a task with its inputs as files"""
+    def __init__(self, task, a, t):
+        self.task, self.a, self.t, self.drop = task, a, t, accuracy.DROPS[task]
+        self.calib, self.evals = (accuracy.inputs(task, part, os.path.join(t, f"{task}_{part}.npz")) for part in ("calib", "eval"))
+        self.work = os.path.join(t, task + "_work")
+
+    def search(self, name, *flags, drop=None, what="compile", to="-o"):
+        """seconds of a search; its results are at(name)"""
+        begin = time.time()
+        accuracy.call(self.a.onnxc, what, accuracy.model(self.task), "--cpu", "native", *accuracy.shapes(self.task), "--calib", self.calib, "--work", self.work,
+                      *(["--max-drop", drop or self.drop] if what == "compile" else []), to, self.at(name), *flags, *self.a.flags)
+        return time.time() - begin
+
+    def at(self, name): return os.path.join(self.t, f"{self.task}_{name}")
+
+    def score(self, *flags):
+        return accuracy.score(self.a.onnxc, self.task, self.evals, list(flags), self.at("outputs"))
+
+def first(score): return next(iter(score.values()))
+
+def contract(b):
+    seconds = b.search("small.a"); recipe, onnxc = b.at("small.recipe"), b.a.onnxc
+    common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
+    accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
+    again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
+    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", again)
+    said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
+    size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a")]
+    for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); accuracy.shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
+    dense = b.score(); read = lambda path: open(path, "rb").read()
+    return dict(seconds=seconds, metric=next(iter(dense)), dense=first(dense), compressed=first(b.score("--recipe", recipe)), ms=ms, bytes=size, about=said["about"],
+                same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
+
+def macs(b):
+    b.search("floats.a", "--without", "int8", "--without", "weight-only", "--no-baselines")
+    layers = json.load(open(b.at("floats.json")))["compression"]["report"]["layers"]
+    before, after = (sum(l["macs"][i] for l in layers) for i in (0, 1))
+    return dict(before=before, after=after, dense=first(b.score()), compressed=first(b.score("--recipe", b.at("floats.recipe"))), ms=accuracy.times(b.a.onnxc, b.task, b.at("floats.recipe"), b.a.seconds))
+
+def again(b):
+    """a folder of its own, since the others fill the one that they share"""
+    b.work = b.at("fresh_work"); double = f"{2 * float(b.drop.rstrip('%')):g}%"
+    return dict(first=b.search("first.a", "--no-baselines"), second=b.search("second.a", "--no-baselines", drop=double), drops=[b.drop, double])
+
+def front(b):
+    b.search("front", "--points", str(POINTS), what="compress", to="--front")
+    found = json.load(open(os.path.join(b.at("front"), "front.json")))
+    points = [dict(p, score=first(b.score("--recipe", os.path.join(b.at("front"), p["recipe"])))) for p in found["points"] if p["recipe"]]
+    return dict(points=points, baselines=found["baselines"], dense=first(b.score()))
+
+def beaten(point, others):
+    return any(o["drop"] <= point["drop"] and o["predicted_ms"] < point["predicted_ms"] for o in others)
+
+def peers(b):
+    data = os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")); out = b.at("peers.json")
+    accuracy.call(bench_page.peers_python(data), os.path.join(HERE, "peers.py"), b.task, "--recipes", b.a.keep, "--seconds", str(b.a.seconds), "--json", out, "--onnxc", b.a.onnxc, *(["--no-wait"] if b.a.no_wait else []))
+    return json.load(open(out))[0]
+
+def ablation(b): return accuracy.ablation(b.a.onnxc, b.task, b.a, b.t)
+
+def kernels(a, t):
+    out = os.path.join(t, "kernels.json"); env = dict(os.environ, ONNXC=a.onnxc); script = os.path.join(ROOT, "testsuite", "sparse_bench.py")
+    for what in (["make"], ["run", "--json", out]):
+        r = subprocess.run([sys.executable, script, *what], env=env, cwd=ROOT, capture_output=True, text=True)
+        if r.returncode: sys.exit(f"sparse_bench.py {what[0]}: {r.stderr.strip()[-2000:]}")
+    return dict(table=r.stdout.strip())
+
+# ---- the page
+
+def table(head, rows): return ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)] + ["| " + " | ".join(r) + " |" for r in rows] + [""]
+
+def contracts(found):
+    rows = []
+    for task, r in found.items():
+        speed, smaller, lost = r["ms"][0] / r["ms"][1], r["bytes"][0] / r["bytes"][1], r["dense"] - r["compressed"]; _, fast, small = GOALS[task]
+        rows.append([task, accuracy.DROPS[task], f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{lost:.2f}" + (" **over**" if lost > float(accuracy.DROPS[task].rstrip("%")) + 1e-9 else ""),
+                     f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}", f"{speed:.2f}x ({fast}x)", f"{r['bytes'][0]:,d} -> {r['bytes'][1]:,d}" + ("" if r["same"] else " (the recipe gives other bytes)"), f"{smaller:.1f}x ({small}x)", f"{r['seconds'] / 60:.1f}"])
+    return table(["task", "allowed", "score", "lost", "ms", "faster (goal)", "bytes of the archive", "smaller (goal)", "search, min"], rows)
+
+def without_choice(found):
+    lines = []
+    for task, r in found.items():
+        for row in r["report"].get("baselines") or []:
+            m = row.get("model"); lines.append([task, row["name"], f"{m['density']:g}" if m else "every density loses more", f"{1e3 * m['taken']['seconds']:.4f}" if m else "-", f"{m['taken']['weight_bytes']:,d}" if m else "-"])
+        c = r["report"].get("compressed")
+        if c: lines.append([task, "**the choice**", "", f"{1e3 * c['seconds']:.4f}", f"{c['weight_bytes']:,d}"])
+    return table(["task", "within the same loss", "share of weights left", "predicted ms", "bytes of weights"], lines) if lines else []
+
+def removed(found):
+    return table(["task", "multiplications", "fewer (goal)", "score", "ms"], [[t, f"{r['before']:,d} -> {r['after']:,d}", f"{r['before'] / max(r['after'], 1):.2f}x ({GOALS[t][0]}x)", f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}"] for t, r in found.items()])
+
+def twice(found):
+    return table(["task", "budgets", "first search, s", "second, s", "faster"], [[t, ", then ".join(r["drops"]), f"{r['first']:.0f}", f"{r['second']:.1f}", f"{r['first'] / r['second']:.1f}x"] for t, r in found.items()])
+
+def fronts(found):
+    lines = []
+    for task, r in found.items():
+        useful = [p for p in r["points"] if p["drop"] <= .1]; worse = [p for p in useful if beaten(p, r["baselines"])]
+        lines += [f"{task}: {len(useful)} points that lose a tenth or less, {len(useful) - len(worse)} of them not beaten by a model whose layers are all alike.", ""]
+        lines += table(["recipe", "lost, held out", "score on eval", "predicted ms", "measured ms", "bytes of weights", "fewer multiplications"],
+                       [[p["recipe"], f"{100 * p['drop']:.2f} %", f"{p['score']:.2f} %", f"{p['predicted_ms']:.4f}", f"{p['measured_ms']:.4f}" if p.get("measured_ms") else "-", f"{p['weight_bytes']:,d}", f"{p['macs_removed']:.2f}x"] for p in useful])
+    return lines
+
+def beside(found):
+    def best(times, score, own):
+        e = min(times, key=times.get) if times else None
+        return [f"{e} {times[e]:.4f} ms, {score:.2f} %", f"{times[e] / own:.2f}x"] if e and own else ["-", "-"]
+    return table(["task", "onnxc, compressed", "best in floats", "faster", "best in 8 bits", "faster"],
+                 [[t, f"{r['ms']:.4f} ms, {r['scores']['onnxc']:.2f} %" if r["ms"] else "-", *best(r["floats"], r["scores"]["dense"], r["ms"]), *best(r["int8"], r["scores"]["int8"], r["ms"])] for t, r in found.items()])
+
+def ablated(found):
+    lines = []
+    for task, rows in found.items():
+        densities = sorted({r["density"] for r in rows}, reverse=True); methods = dict.fromkeys(r["method"] for r in rows)
+        cell = lambda m, d: next((f"{r['eval']:.2f} ({100 * r['lost']:.2f})" for r in rows if r["method"] == m and r["density"] == d), "-")
+        lines += table([f"{task}: percent right on eval (lost, held out)"] + [f"{d:g}" for d in densities], [[m] + [cell(m, d) for d in densities] for m in methods])
+    return lines
+
+SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("again", "A second search", twice),
+            ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
+
+def page(kept, cpu):
+    lines = ["# What compression reaches", "", "Made by `testsuite/accuracy/page.py`; do not edit. The tasks are those of `testsuite/accuracy/make_tasks.py`: real models, a few hundred unlabelled inputs to search with,",
+             "labelled inputs that nothing but the scores here has seen. `--cpu native`; medians of runs in turn.", "", f"Machine: {cpu[0]}, {os.cpu_count()} cores, {', '.join(cpu[1])}.", ""]
+    for part, title, write in SECTIONS:
+        entries = {k.split(":")[1]: e for k, e in kept.items() if k.startswith(part + ":")}
+        if not entries: continue
+        body = write({t: e["result"] for t, e in entries.items()})
+        commits = ", ".join(sorted({e["commit"] for e in entries.values()}))
+        lines += [f"## {title}", "", f"Of commit {commits}.", ""] + body
+    return "\n".join(lines).rstrip() + "\n"
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("tasks", nargs="*"); ap.add_argument("--parts", default=",".join(PARTS)); ap.add_argument("--again", action="store_true"); ap.add_argument("--seconds", type=float, default=.5)
+    ap.add_argument("--no-wait", action="store_true"); ap.add_argument("--keep", default=os.path.join(ROOT, "target", "recipes")); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
+    a, a.flags = ap.parse_known_args(); out = os.path.join(ROOT, "target", "compression.json"); a.keep = os.path.abspath(a.keep)
+    kept = json.load(open(out)) if os.path.exists(out) else {}
+    parts, tasks = [p for p in PARTS if p in a.parts.split(",")], a.tasks or [t for t in accuracy.DROPS if os.path.exists(accuracy.model(t))]
+    with tempfile.TemporaryDirectory() as t:
+        benches = {}
+        for part in parts:
+            for task in ["all"] if part == "kernels" else [x for x in tasks if part != "ablation" or x in ABLATED]:
+                key = f"{part}:{task}"
+                if key in kept and not a.again: continue
+                if task not in benches and task != "all": benches[task] = Bench(task, a, t)
+                result = kernels(a, t) if part == "kernels" else globals()[part](benches[task])
+                kept[key] = dict(result=result, commit=bench_page.commit())
+                with open(out + ".new", "w") as f: json.dump(kept, f, indent=1)
+                os.replace(out + ".new", out); print(f"{key}: done", flush=True)
+    with open(os.path.join(ROOT, "docs", "compression-results.md"), "w") as f: f.write(page(kept, bench_page.cpu()))
+    print(f"wrote docs/compression-results.md; results are kept in {os.path.relpath(out, ROOT)}")
+
+if __name__ == "__main__": main()
