@@ -1,4 +1,4 @@
-//! What the e-graph knows of a class: types, constant value, origins, and how often the input graph used it.
+//! What the e-graph knows of a class: types, constant value, origins, how often the input graph used it, and what was priced of it.
 
 use egg::{Analysis, DidMerge, EGraph, Id};
 use onnxc_ir::dim::DimBounds;
@@ -7,6 +7,7 @@ use onnxc_ir::op::{InferCx, OpDef, OpResult};
 use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 
 use crate::lang::{ENode, Tables};
+use crate::lossy::{self, Priced};
 
 /// The e-graph of onnxc.
 pub type Graph = EGraph<ENode, Facts>;
@@ -26,6 +27,14 @@ pub struct Class {
     pub uses: u32,
     /// A name for the value, from the model.
     pub name: Option<String>,
+    /// E-nodes with prices, lossy ones among them: for extraction under constraints alone ([`crate::lossy`]).
+    pub priced: Vec<Priced>,
+}
+
+impl Class {
+    fn new() -> Class {
+        Class { types: Vec::new(), constant: None, sizes: None, origins: Vec::new(), uses: 0, name: None, priced: Vec::new() }
+    }
 }
 
 /// The analysis: holds the tables and what new classes inherit.
@@ -46,7 +55,7 @@ impl Analysis<ENode> for Facts {
 
     fn make(egraph: &mut Graph, enode: &ENode, _id: Id) -> Class {
         let facts = &egraph.analysis;
-        let mut class = Class { types: Vec::new(), constant: None, sizes: None, origins: Vec::new(), uses: 0, name: None };
+        let mut class = Class::new();
         match enode {
             ENode::Absent => {}
             ENode::Input(n) => class.types.push(facts.inputs[*n as usize].clone()),
@@ -60,6 +69,7 @@ impl Analysis<ENode> for Facts {
                 class.types.push(egraph[*child].data.types[*n as usize].clone());
                 class.origins.clone_from(&egraph[*child].data.origins);
             }
+            ENode::Part(_, [child]) => class.types.clone_from(&egraph[*child].data.types),
             ENode::Op { op, attrs, results, children } => {
                 let (op, attrs) = (facts.tables.op(*op), facts.tables.attrs(*attrs));
                 (class.types, class.sizes) = infer_all(egraph, op, attrs, children, *results as usize)
@@ -83,6 +93,8 @@ impl Analysis<ENode> for Facts {
             (Some(_), None) => did.1 = true,
             _ => {}
         }
+        // Nothing follows from prices: parents need not hear of them.
+        lossy::join(&mut a.priced, b.priced);
         a.uses = a.uses.max(b.uses);
         if a.name.is_none() {
             a.name = b.name;

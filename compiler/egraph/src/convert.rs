@@ -19,6 +19,8 @@ pub struct Converted {
     pub roots: Vec<Id>,
     /// What every class was in the input graph: the choice that reproduces it.
     pub original: Choice,
+    /// The class of each value of the graph; `None` for constants that nothing reads.
+    pub values: Vec<Option<Id>>,
 }
 
 /// Builds the e-graph of a graph; equal nodes fall into one class (common subexpressions).
@@ -47,7 +49,8 @@ pub fn to_egraph(graph: &IrGraph, ops: OpSet) -> Converted {
     }
     egraph.rebuild();
     let original = chosen.into_iter().map(|(id, node): (Id, ENode)| (egraph.find(id), node)).collect();
-    Converted { egraph, roots, original: Choice(original) }
+    let values = classes.into_iter().map(|class| class.map(|id| egraph.find(id))).collect();
+    Converted { egraph, roots, original: Choice(original), values }
 }
 
 fn class_of(egraph: &mut Graph, graph: &IrGraph, classes: &mut [Option<Id>], id: ValueId) -> Id {
@@ -157,6 +160,7 @@ impl Build<'_> {
                 }
                 vec![value]
             }
+            ENode::Part(..) => unreachable!("internal: only lossy forms read parts, and they are not extracted as a graph"),
             ENode::Op { op, attrs, children, .. } => {
                 let inputs = children.iter().map(|c| self.done[&self.egraph.find(*c)].first().copied()).collect();
                 let op = tables.op(*op);

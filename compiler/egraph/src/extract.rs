@@ -40,7 +40,7 @@ impl Choice {
 }
 
 /// An input, constant or absent operand in the class: nothing is cheaper.
-fn leaf(egraph: &Graph, id: Id) -> Option<&ENode> {
+pub(crate) fn leaf(egraph: &Graph, id: Id) -> Option<&ENode> {
     egraph[id].nodes.iter().filter(|n| n.is_leaf() && !matches!(n, ENode::Op { .. })).min()
 }
 

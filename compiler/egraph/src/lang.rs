@@ -28,6 +28,8 @@ pub enum ENode {
     },
     /// Result n of an operator with several.
     Proj(u8, [Id; 1]),
+    /// Part n of a value, of which lossy forms of its readers need no more ([`crate::lossy`]). Nothing else reads it, and no rule matches it.
+    Part(u32, [Id; 1]),
 }
 
 /// What [`ENode`]s have in common when they can match: the operator, or the kind of leaf.
@@ -37,6 +39,8 @@ pub enum Head {
     Op(u16),
     /// A projection by its number.
     Proj(u8),
+    /// A part by its number.
+    Part(u32),
     /// Any input, constant or absent operand.
     Leaf,
 }
@@ -48,6 +52,7 @@ impl Language for ENode {
         match self {
             ENode::Op { op, .. } => Head::Op(*op),
             ENode::Proj(n, _) => Head::Proj(*n),
+            ENode::Part(n, _) => Head::Part(*n),
             ENode::Input(_) | ENode::Const(_) | ENode::Absent => Head::Leaf,
         }
     }
@@ -58,6 +63,7 @@ impl Language for ENode {
                 a == b && x == y && c.len() == d.len()
             }
             (ENode::Proj(a, _), ENode::Proj(b, _)) => a == b,
+            (ENode::Part(a, _), ENode::Part(b, _)) => a == b,
             _ => self == other,
         }
     }
@@ -65,7 +71,7 @@ impl Language for ENode {
     fn children(&self) -> &[Id] {
         match self {
             ENode::Op { children, .. } => children,
-            ENode::Proj(_, child) => child,
+            ENode::Proj(_, child) | ENode::Part(_, child) => child,
             _ => &[],
         }
     }
@@ -73,7 +79,7 @@ impl Language for ENode {
     fn children_mut(&mut self) -> &mut [Id] {
         match self {
             ENode::Op { children, .. } => children,
-            ENode::Proj(_, child) => child,
+            ENode::Proj(_, child) | ENode::Part(_, child) => child,
             _ => &mut [],
         }
     }

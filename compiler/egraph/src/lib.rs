@@ -1,11 +1,13 @@
-//! Graph to e-graph and back: analysis, rules, extraction by cost.
+//! Graph to e-graph and back: analysis, rules, extraction by cost; lossy rules, extraction by price within a limit of error.
 //!
 //! The crate knows no operator by name: rules come from `onnxc-passes`.
 
 pub mod analysis;
+pub mod constrained;
 pub mod convert;
 pub mod extract;
 pub mod lang;
+pub mod lossy;
 pub mod rule;
 
 pub use egg::Id;

@@ -13,7 +13,7 @@ use onnxc_ir::{Attrs, Dim, Tensor, TensorType};
 use crate::analysis::{self, Facts, Graph};
 use crate::lang::{ENode, Head, Tables};
 
-/// What a rule may do to numbers.
+/// What a rule may do to numbers. Rules that change the function are none of these: [`crate::lossy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RuleClass {
     /// Same bits.
@@ -22,8 +22,6 @@ pub enum RuleClass {
     Reassociates,
     /// Rounding grows by a stated bound (Winograd, polynomials).
     Bounded,
-    /// Changes the function by a contract; only in compression.
-    Lossy,
 }
 
 /// Operators at which a rule looks.

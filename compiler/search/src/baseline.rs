@@ -124,7 +124,7 @@ impl Search<'_> {
         let Point { assembled, picks, score, .. } = point;
         let number = |pick: &Pick| self.kinds.iter().position(|k| k == pick).unwrap_or(0);
         let chosen: Vec<usize> = picks.iter().map(number).collect();
-        let error: f64 = chosen.iter().enumerate().map(|(layer, kind)| self.errors[layer][*kind]).sum();
+        let error: f64 = chosen.iter().enumerate().map(|(layer, kind)| self.choices.error(layer, *kind)).sum();
         let total = |picks: &[usize]| self.prices.total(self.goal.objective, picks);
         let (price, dense) = (total(&chosen), total(&vec![0; chosen.len()]));
         let (least, weight) =

@@ -1,13 +1,13 @@
 //! Choices within limits of time, memory and size beside that of error.
 //!
 //! Time, bytes of weights and joules are sums over layers: a limit of such a sum gets a multiplier (Lagrangian relaxation; Everett, "Generalized Lagrange
-//! multiplier method", 1963), which is found by bisection around the knapsack of [`crate::choose`]. The arena is as large as its busiest step, so that its
+//! multiplier method", 1963), which is found by bisection around the extraction of [`crate::choose`]. The arena is as large as its busiest step, so that its
 //! limit takes away the candidates with which a layer's step needs more. Both go by prices of layers, which are estimates: a model of the same structure is
 //! planned for each choice, and where that takes more than the estimate, the limit is tightened by as much.
 
 use crate::assemble::Assembled;
 use crate::candidate::Pick;
-use crate::choose::{Candidate, Chosen, choose};
+use crate::choose::Chosen;
 use crate::price::{Objective, sketch};
 use crate::search::{Found, GRID, Search};
 use crate::{Error, Result, Taken, work};
@@ -187,16 +187,7 @@ impl Search<'_> {
 
     /// The choice with the least weighted sum of prices, without candidates whose steps need more of the arena than `ceiling`.
     fn weighted(&self, limit: f64, weights: &[(Objective, f64)], ceiling: f64) -> Option<Solved> {
-        let live = &self.prices.table(Objective::Ram).of;
-        let candidate = |layer: usize, kind: usize| {
-            let price = weights.iter().map(|(of, weight)| weight * self.prices.table(*of).of[layer][kind]).sum();
-            let error = if live[layer][kind] <= ceiling { self.errors[layer][kind] } else { f64::INFINITY };
-            let (left, panels) = (self.prices.left(layer, kind), self.kinds[kind].form.by_panels());
-            Candidate { price, error, left, panels }
-        };
-        let layers: Vec<Vec<Candidate>> =
-            (0..self.errors.len()).map(|layer| (0..self.kinds.len()).map(|kind| candidate(layer, kind)).collect()).collect();
-        let chosen = choose(&layers, self.prices.behind(), limit)?;
+        let chosen = self.choices.cheapest(limit, weights, ceiling)?;
         let bound = chosen.price * (1.0 - chosen.gap);
         Some(Solved { chosen, bound })
     }

@@ -1,39 +1,25 @@
-//! The cheapest choice of one candidate per layer within a limit of error.
+//! The choice: the model as an e-graph in which every layer has its candidates, and what is extracted from it within a limit of error.
 //!
-//! Errors of layers add up and so do prices: a knapsack of multiple choices. It is solved by dynamic programming over the error in small steps, each
-//! candidate's error rounded up, so that what is chosen keeps the limit. The optimum of the relaxed problem (Lagrangian, Sinha and Zoltners, "The
-//! Multiple-Choice Knapsack Problem", 1979) is a lower bound of every choice's price: their distance is the gap that is stated.
-//!
-//! A layer that reads a part of its channels makes those before it cheaper, by the share that is left, whatever these become. So layers form trees, each
-//! below the one that reads its channels, and the dynamic programming goes from the leaves to the roots, with a table for each share that the layer above may leave.
+//! Each kind of candidate ([`crate::candidate::kinds`]) is a lossy rule (`onnxc_egraph::lossy`): it adds a form to the class of every layer that can be of it, with
+//! its measured error and what it takes. A kind that reads some channels only needs the layers before in part: parts are classes of their own, with the same
+//! candidates at a share of the price. The rest of the graph, as it was planned and measured, is exact e-nodes whose share no choice changes. Extraction
+//! (`onnxc_egraph::constrained`) is by one price, to which caps add theirs with multipliers ([`crate::budget`]).
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use onnxc_egraph::Id;
+use onnxc_egraph::constrained::Problem;
+use onnxc_egraph::convert::{Converted, to_egraph};
+use onnxc_egraph::lossy::{self, Form, Layer, LossyRule, Measured, Priced};
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{Graph, ValueId};
+use onnxc_passes::compress::weighted::Weighted;
 
-/// A candidate of a layer.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Candidate {
-    /// What it takes: seconds, bytes or joules, where all its outputs are read.
-    pub price: f64,
-    /// Its part of the error.
-    pub error: f64,
-    /// The share of their price that it leaves to the layers before, 1 if it reads all channels.
-    pub left: f64,
-    /// Panels of filters share something that is lost when some of them go: it cannot be below a candidate that leaves less than 1.
-    pub panels: bool,
-}
-
-impl Candidate {
-    /// The price below a candidate that leaves a share.
-    pub fn below(&self, share: f64) -> f64 {
-        if self.panels && share < 1.0 { f64::INFINITY } else { self.price * share }
-    }
-}
+use crate::price::{Objective, Prices};
+use crate::{Error, Result};
 
 /// A choice.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Chosen {
-    /// For each layer the number of its candidate.
+    /// For each layer the number of its kind of candidate.
     pub picks: Vec<usize>,
     /// Sum of prices.
     pub price: f64,
@@ -41,254 +27,205 @@ pub struct Chosen {
     pub error: f64,
     /// No choice within the limit is cheaper than `price * (1 - gap)`.
     pub gap: f64,
-    /// What error costs at the limit: the multiplier of the relaxed problem. Among candidates of a layer the one with the least `price + weight * error` is
-    /// chosen, but for what single steps of error decide.
+    /// What error costs at the limit: among candidates of a layer the one with the least `price + weight * error` is chosen, but for what single steps of
+    /// error decide.
     pub weight: f64,
 }
 
-/// Steps of error.
-const STEPS: usize = 4000;
-
-/// The cheapest choice whose errors sum up to `limit` at most; `None` when there is none. `behind` is for each layer the one that reads its channels alone.
-pub fn choose(layers: &[Vec<Candidate>], behind: &[Option<usize>], limit: f64) -> Option<Chosen> {
-    let forest = Forest::new(layers, behind);
-    let steps = Steps { unit: limit.max(0.0) / STEPS as f64 };
-    let mut state = Rc::new(State { layer: None, best: vec![0.0; STEPS + 1], picks: Vec::new(), under: Vec::new() });
-    for root in &forest.roots {
-        state = forest.over(*root, &[1.0], &state, &steps).remove(0);
-    }
-    if !state.best[STEPS].is_finite() {
-        return None;
-    }
-    let mut picks = vec![0; layers.len()];
-    let mut at = STEPS;
-    while let Some(layer) = state.layer {
-        picks[layer] = state.picks[at] as usize;
-        let chosen = &layers[layer][picks[layer]];
-        at -= steps.of(chosen.error);
-        let under = state.under.iter().find(|(left, _)| *left == chosen.left).map(|(_, under)| under.clone());
-        state = under.expect("internal: search: a table for each share that is left");
-    }
-    let (price, error) = (forest.price(&picks), picks.iter().zip(layers).map(|(pick, of)| of[*pick].error).sum());
-    let (bound, weight) = forest.relaxed(limit);
-    let gap = if price > 0.0 { ((price - bound) / price).max(0.0) } else { 0.0 };
-    Some(Chosen { picks, price, error, gap, weight })
+/// What layers can be.
+#[derive(Default)]
+pub struct Choices {
+    problem: Problem,
+    /// For each layer its class, and those of its parts.
+    classes: Vec<Vec<Id>>,
 }
 
-/// Errors in steps, rounded up.
-struct Steps {
-    unit: f64,
+/// A kind of candidate as a rule: what was measured of all layers in it.
+struct Kind<'a> {
+    number: usize,
+    /// What panels of filters share is lost when some of them go.
+    panels: bool,
+    errors: &'a [Vec<f64>],
+    prices: &'a Prices,
+    /// Shares of channels that are read, below 1.
+    shares: &'a [f64],
 }
 
-impl Steps {
-    fn of(&self, error: f64) -> usize {
-        match (error <= 0.0, self.unit > 0.0) {
-            (true, _) => 0,
-            (false, true) => (error / self.unit).ceil().min(1e9) as usize,
-            (false, false) => usize::MAX,
+impl LossyRule for Kind<'_> {
+    fn measured(&self, layer: usize, part: Option<usize>) -> Option<Measured> {
+        let error = self.errors[layer][self.number];
+        if !error.is_finite() || (self.panels && part.is_some()) {
+            return None;
         }
+        let left = self.prices.left(layer, self.number);
+        let reads = self.shares.iter().position(|share| *share == left);
+        let takes = self.prices.takes(layer, self.number, part.map_or(1.0, |part| self.shares[part]));
+        Some(Measured { error, takes, reads })
     }
 }
 
-/// The least prices of some layers: those of a state under it, and one more.
-struct State {
-    /// The last layer; none where nothing is chosen yet.
-    layer: Option<usize>,
-    /// `best[e]`: the least price with errors of e steps at most.
-    best: Vec<f64>,
-    /// The candidate of the last layer for each number of steps.
-    picks: Vec<u16>,
-    /// The states under it, by the share that the candidate leaves.
-    under: Vec<(f64, Rc<State>)>,
-}
-
-/// Layers below those that read their channels.
-struct Forest<'a> {
-    layers: &'a [Vec<Candidate>],
-    behind: &'a [Option<usize>],
-    /// Layers below each layer: those with others below them first.
-    before: Vec<Vec<usize>>,
-    roots: Vec<usize>,
-}
-
-impl Forest<'_> {
-    fn new<'a>(layers: &'a [Vec<Candidate>], behind: &'a [Option<usize>]) -> Forest<'a> {
-        let below = |n: usize| (0..layers.len()).filter(|i| behind[*i] == Some(n)).collect::<Vec<usize>>();
-        let mut before: Vec<Vec<usize>> = (0..layers.len()).map(below).collect();
-        let leaf: Vec<bool> = before.iter().map(Vec::is_empty).collect();
-        before.iter_mut().for_each(|list| list.sort_by_key(|n| leaf[*n]));
-        let roots = (0..layers.len()).filter(|n| behind[*n].is_none()).collect();
-        Forest { layers, behind, before, roots }
+/// The kind of a form: layers as they are are of the first one.
+fn kind(priced: &Priced) -> usize {
+    match &priced.form {
+        Form::Exact(_) => 0,
+        Form::Lossy(lossy) => lossy.rule,
     }
+}
 
-    /// The shares that candidates of a layer leave.
-    fn shares(&self, layer: usize) -> Vec<f64> {
-        let mut shares: Vec<f64> = self.layers[layer].iter().map(|c| c.left).collect();
+impl Choices {
+    /// The choices that a graph has when errors `[layer][kind]` and prices are these; an infinite error says that a layer cannot be of a kind. `panels` says of
+    /// each kind whether panels of filters share something.
+    ///
+    /// # Errors
+    /// None but ours.
+    pub fn new(graph: &Graph, layers: &[Weighted], errors: &[Vec<f64>], prices: &Prices, panels: &[bool]) -> Result<Choices> {
+        let mut converted = to_egraph(graph, OpSet(onnxc_ops::ALL));
+        let all: Vec<Layer> = (0..layers.len()).map(|n| site(graph, &converted, layers, prices.behind(), n)).collect();
+        let lefts = (0..layers.len()).flat_map(|layer| (0..panels.len()).map(move |kind| prices.left(layer, kind)));
+        let mut shares: Vec<f64> = lefts.filter(|left| *left < 1.0).collect();
         shares.sort_by(f64::total_cmp);
         shares.dedup();
-        shares
+        let rule = |(number, panels): (usize, &bool)| Kind { number, panels: *panels, errors, prices, shares: &shares };
+        let kinds: Vec<Kind> = panels.iter().enumerate().map(rule).collect();
+        let rules: Vec<&dyn LossyRule> = kinds.iter().map(|k| k as &dyn LossyRule).collect();
+        let classes = lossy::apply(&mut converted.egraph, &all, &rules);
+        let problem = Problem::new(&converted.egraph, &converted.roots, &converted.original)
+            .ok_or_else(|| Error::Internal("the model's own form is no choice".to_string()))?;
+        Ok(Choices { problem, classes })
     }
 
-    /// A layer and all below it on top of a state, for each share that is left to the layer.
-    fn over(&self, layer: usize, given: &[f64], base: &Rc<State>, steps: &Steps) -> Vec<Rc<State>> {
-        let shares = self.shares(layer);
-        let mut states: Vec<Rc<State>> = shares.iter().map(|_| base.clone()).collect();
-        for (n, child) in self.before[layer].iter().enumerate() {
-            states = match n {
-                0 => self.over(*child, &shares, base, steps),
-                _ => shares
-                    .iter()
-                    .zip(&states)
-                    .map(|(share, under)| self.over(*child, &[*share], under, steps).remove(0))
-                    .collect(),
-            };
-        }
-        let under: Vec<(f64, Rc<State>)> = shares.into_iter().zip(states).collect();
-        given.iter().map(|share| Rc::new(self.on_top(layer, *share, &under, steps))).collect()
-    }
-
-    fn on_top(&self, layer: usize, share: f64, under: &[(f64, Rc<State>)], steps: &Steps) -> State {
-        let (mut best, mut picks) = (vec![f64::INFINITY; STEPS + 1], vec![u16::MAX; STEPS + 1]);
-        for (n, c) in self.layers[layer].iter().enumerate() {
-            let (e, own) = (steps.of(c.error), c.below(share));
-            let state = under.iter().find(|(left, _)| *left == c.left).map(|(_, state)| state);
-            let below = &state.expect("internal: search: a table for each share that is left").best;
-            for at in e..=STEPS {
-                let price = below[at - e] + own;
-                if price < best[at] {
-                    (best[at], picks[at]) = (price, n as u16);
-                }
-            }
-        }
-        State { layer: Some(layer), best, picks, under: under.to_vec() }
-    }
-
-    /// The price of a choice.
-    fn price(&self, picks: &[usize]) -> f64 {
-        let share = |n: usize| self.behind[n].map_or(1.0, |above| self.layers[above][picks[above]].left);
-        (0..picks.len()).map(|n| self.layers[n][picks[n]].below(share(n))).sum()
-    }
-
-    /// A lower bound of the price, and the multiplier that gives it: the maximum of the Lagrangian, by ternary search (it is concave).
-    fn relaxed(&self, limit: f64) -> (f64, f64) {
-        let value = |weight: f64| -> f64 {
-            let mut known = HashMap::new();
-            self.roots.iter().map(|root| self.least(*root, 1.0, weight, &mut known)).sum::<f64>() - weight * limit
+    /// The choice with the least sum of prices by these weights whose errors sum up to `limit` at most, without candidates whose steps need more of the arena
+    /// than `ceiling`; `None` when there is none.
+    pub fn cheapest(&self, limit: f64, weights: &[(Objective, f64)], ceiling: f64) -> Option<Chosen> {
+        let price = |takes: &[f64]| {
+            let sum = || weights.iter().map(|(of, weight)| weight * takes[*of as usize]).sum::<f64>();
+            (takes[Objective::Ram as usize] <= ceiling).then(sum)
         };
-        let spread = |f: fn(&Candidate) -> f64| self.layers.iter().flatten().map(f).filter(|x| x.is_finite()).fold(0.0, f64::max);
-        let (mut low, mut high) = (-40.0f64, 40.0f64);
-        let scale = spread(|c| c.price) / limit.max(1e-300);
-        for _ in 0..200 {
-            let (a, b) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-            if value(scale * a.exp2()) < value(scale * b.exp2()) {
-                low = a;
-            } else {
-                high = b;
-            }
-        }
-        let weight = scale * low.exp2();
-        if value(weight) > value(0.0) { (value(weight), weight) } else { (value(0.0), 0.0) }
+        let extracted = self.problem.cheapest(limit, price)?;
+        let form = |class: &Id| self.problem.forms(*class).nth(*extracted.forms.get(class)?).map(kind);
+        // What nothing needs stays as it is.
+        let picks = self.classes.iter().map(|classes| classes.iter().find_map(form).unwrap_or(0)).collect();
+        let (price, error) = (extracted.price, extracted.error);
+        Some(Chosen { picks, price, error, gap: extracted.gap, weight: extracted.weight })
     }
 
-    /// The least price with errors at a price of a layer and all below it.
-    fn least(&self, layer: usize, share: f64, weight: f64, known: &mut HashMap<(usize, u64), f64>) -> f64 {
-        if let Some(value) = known.get(&(layer, share.to_bits())) {
-            return *value;
-        }
-        let under: Vec<(f64, f64)> = self
-            .shares(layer)
-            .into_iter()
-            .map(|left| (left, self.before[layer].iter().map(|n| self.least(*n, left, weight, known)).sum()))
-            .collect();
-        let one = |c: &Candidate| {
-            let below = under.iter().find(|u| u.0 == c.left).map_or(0.0, |u| u.1);
-            let error = if c.error == 0.0 { 0.0 } else { weight * c.error };
-            below + c.below(share) + error
-        };
-        let value = self.layers[layer].iter().map(one).filter(|v| !v.is_nan()).fold(f64::INFINITY, f64::min);
-        known.insert((layer, share.to_bits()), value);
-        value
+    /// The error of a layer in a kind; infinite where it cannot be of it.
+    pub fn error(&self, layer: usize, wanted: usize) -> f64 {
+        let mut forms = self.problem.forms(self.classes[layer][0]);
+        forms.find(|priced| kind(priced) == wanted).map_or(f64::INFINITY, |priced| priced.error)
     }
+
+    /// The kinds that a layer can be of, as it is among them, ascending.
+    pub fn kinds(&self, layer: usize) -> impl Iterator<Item = usize> {
+        self.problem.forms(self.classes[layer][0]).map(kind)
+    }
+
+    /// The largest sum of errors that a choice can have.
+    pub fn most_error(&self) -> f64 {
+        let worst = |classes: &Vec<Id>| self.problem.forms(classes[0]).map(|priced| priced.error).fold(0.0, f64::max);
+        self.classes.iter().map(worst).sum()
+    }
+}
+
+/// A layer as rules see it. `behind` are the layers that read the channels of others alone.
+fn site(graph: &Graph, converted: &Converted, layers: &[Weighted], behind: &[Option<usize>], n: usize) -> Layer {
+    let class_of =
+        |value: ValueId| converted.values[value.0 as usize].expect("internal: search: a value that is read has a class");
+    let varying = |value: &ValueId| graph.constant(*value).is_none();
+    // Operands of a node, but for results of these nodes.
+    let outside = |node: usize, nodes: &[usize]| -> Vec<Id> {
+        let inside = |value: &ValueId| nodes.iter().any(|other| graph.nodes[*other].outputs.contains(value));
+        let operands = graph.nodes[node].inputs.iter().flatten().copied();
+        operands.filter(|value| varying(value) && !inside(value)).map(class_of).collect()
+    };
+    let layer = &layers[n];
+    let class = class_of(graph.nodes[layer.node].outputs[0]);
+    let before: Vec<usize> = (0..layers.len()).filter(|other| behind[*other] == Some(n)).collect();
+    let is_layer = |node: &usize| before.iter().any(|other| layers[*other].node == *node);
+    let between = layer.before.iter().filter(|node| !is_layer(node)).flat_map(|node| outside(*node, &layer.before)).collect();
+    let around = behind[n].map_or(&[][..], |above| &layers[above].before);
+    Layer { class, node: converted.original.0[&class].clone(), before, between, own: outside(layer.node, around) }
 }
 
 #[cfg(test)]
 mod tests {
+    use onnxc_ir::parse;
+    use onnxc_passes::compress::weighted::layers;
+    use serde_json::json;
+
     use super::*;
 
-    fn layers(seed: u64, n: usize, m: usize) -> Vec<Vec<Candidate>> {
-        let mut state = seed;
-        let mut next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as f64 / (1u64 << 31) as f64
+    /// Layers `a` and `b` have the same weights and operand, `c` has another operand.
+    const GRAPH: &str = "graph @g(%x: f32[2,4]) {
+  %w = const f32[4,4] [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7]
+  %a = matmul %x, %w : f32[2,4] @\"a\"
+  %b = matmul %x, %w : f32[2,4] @\"b\"
+  %s = add %a, %b : f32[2,4]
+  %c = matmul %s, %w : f32[2,4] @\"c\"
+  %d = relu %c : f32[2,4]
+  return %d
+}";
+
+    /// Three kinds: as it is, one with half the price, and one with a tenth that `c` cannot be of. `links` are the layers behind, and the shares of
+    /// channels that the second kind of each layer leaves.
+    fn choices(links: Option<(Vec<Option<usize>>, [f64; 3])>) -> Choices {
+        let graph = parse::parse(GRAPH, OpSet(onnxc_ops::ALL), &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        let none = f64::INFINITY;
+        let errors = [vec![0.0, 0.1, 0.3], vec![0.0, 0.1, 0.3], vec![0.0, 0.1, none]];
+        let table = |scale: f64| {
+            let of: Vec<Vec<f64>> = vec![[1.0, 0.5, 0.1].map(|x| x * scale).to_vec(); 3];
+            json!({ "of": of, "rest": 7.0 })
         };
-        let candidate = |i: usize, x: f64, y: f64| Candidate {
-            price: x + 0.2,
-            error: if i == 0 { 0.0 } else { y },
-            left: 1.0,
-            panels: false,
-        };
-        (0..n).map(|_| (0..m).map(|i| candidate(i, next(), next())).collect()).collect()
-    }
-
-    #[test]
-    fn the_choice_is_the_best_of_all_but_for_the_steps() {
-        for seed in 1..20 {
-            let layers = layers(seed, 5, 4);
-            let limit = 0.7;
-            let mut best = f64::INFINITY;
-            for code in 0..4usize.pow(5) {
-                let picks: Vec<usize> = (0..5).map(|n| code / 4usize.pow(n) % 4).collect();
-                let sum = |f: fn(&Candidate) -> f64| picks.iter().zip(&layers).map(|(p, l)| f(&l[*p])).sum::<f64>();
-                if sum(|c| c.error) <= limit {
-                    best = best.min(sum(|c| c.price));
-                }
-            }
-            let chosen = choose(&layers, &[None; 5], limit).unwrap();
-            assert!(chosen.error <= limit && chosen.price >= best - 1e-12, "{chosen:?}");
-            // Rounded up in 4000 steps, errors of five layers leave at most 5/4000 of the limit unused.
-            let tighter = choose(&layers, &[None; 5], limit * 0.998).unwrap().price;
-            assert!(chosen.price <= best + 1e-12 || tighter >= best, "{} {best}", chosen.price);
-            assert!(chosen.price * (1.0 - chosen.gap) <= best + 1e-9, "the gap is no bound: {chosen:?} {best}");
+        let tables = json!({ "latency": table(1.0), "size": table(8.0), "ram": table(16.0), "energy": table(2.0) });
+        let prices: Prices = serde_json::from_value(tables).expect("prices");
+        let mut layers = layers(&graph);
+        let (behind, left) = links.unwrap_or((vec![None; 3], [1.0; 3]));
+        for layer in &mut layers {
+            layer.before.clear();
         }
-    }
-
-    #[test]
-    fn what_cannot_be_kept_is_refused() {
-        let all_bad = vec![vec![Candidate { price: 1.0, error: 2.0, left: 1.0, panels: false }]];
-        assert_eq!(choose(&all_bad, &[None], 1.0), None);
-        assert_eq!(choose(&layers(3, 4, 3), &[None; 4], 0.0).unwrap().picks, [0; 4]);
-    }
-
-    /// Layers in a tree: 0 and 3 are roots, 1 and 2 are below 0, 4 below 1.
-    const TREE: [Option<usize>; 5] = [None, Some(0), Some(0), None, Some(1)];
-
-    fn price_of(layers: &[Vec<Candidate>], picks: &[usize]) -> f64 {
-        let share = |n: usize| TREE[n].map_or(1.0, |above| layers[above][picks[above]].left);
-        (0..5).map(|n| layers[n][picks[n]].below(share(n))).sum()
-    }
-
-    #[test]
-    fn what_a_layer_leaves_to_those_before_counts() {
-        for seed in 1..40 {
-            let mut layers = layers(seed, 5, 4);
-            for (n, layer) in layers.iter_mut().enumerate() {
-                layer[1].left = 0.5;
-                layer[2].left = 0.25;
-                layer[3].panels = n % 2 == 1;
-            }
-            let limit = 0.9;
-            let mut best = f64::INFINITY;
-            for code in 0..4usize.pow(5) {
-                let picks: Vec<usize> = (0..5).map(|n| code / 4usize.pow(n) % 4).collect();
-                if picks.iter().zip(&layers).map(|(p, l)| l[*p].error).sum::<f64>() <= limit {
-                    best = best.min(price_of(&layers, &picks));
-                }
-            }
-            let chosen = choose(&layers, &TREE, limit).unwrap();
-            assert!((price_of(&layers, &chosen.picks) - chosen.price).abs() < 1e-12 && chosen.error <= limit, "{chosen:?}");
-            let tighter = choose(&layers, &TREE, limit * 0.998).unwrap().price;
-            assert!(chosen.price >= best - 1e-12 && (chosen.price <= best + 1e-12 || tighter >= best), "{chosen:?} {best}");
-            assert!(chosen.price * (1.0 - chosen.gap) <= best + 1e-9, "the gap is no bound: {chosen:?} {best}");
+        // The sum between `a`, `b` and `c` is a node of what `c` may read in part.
+        if behind[0] == Some(2) {
+            layers[2].before = vec![0, 1, 2];
         }
+        let prices = prices.with_links(behind, left.iter().map(|left| vec![1.0, *left, 1.0]).collect());
+        Choices::new(&graph, &layers, &errors, &prices, &[false, false, true]).expect("choices")
+    }
+
+    const TIME: [(Objective, f64); 1] = [(Objective::Latency, 1.0)];
+
+    #[test]
+    fn layers_choose_the_cheapest_within_the_limit_and_shared_ones_once() {
+        let choices = choices(None);
+        let of = |limit: f64| choices.cheapest(limit, &TIME, f64::INFINITY).expect("a choice");
+        let exact = of(0.0);
+        assert_eq!((exact.picks, exact.price, exact.error), (vec![0, 0, 0], 2.0, 0.0));
+        assert_eq!(of(0.15).price, 1.5);
+        let (two, all) = (of(0.25), of(0.5));
+        assert_eq!((two.picks, two.price, two.error), (vec![1, 1, 1], 1.0, 0.2));
+        assert_eq!((all.picks, all.price, all.error), (vec![2, 2, 1], 0.6, 0.4));
+        assert!(all.gap < 1e-9 && exact.gap == 0.0, "{}", all.gap);
+        assert_eq!((choices.error(2, 2), choices.kinds(2).count(), choices.kinds(0).count()), (f64::INFINITY, 2, 3));
+    }
+
+    #[test]
+    fn layers_before_cost_their_part_whatever_they_become() {
+        // Half of what `a` and `b` compute is read when `c` is of the second kind.
+        let choices = choices(Some((vec![Some(2), Some(2), None], [1.0, 1.0, 0.5])));
+        let of = |limit: f64| choices.cheapest(limit, &TIME, f64::INFINITY).expect("a choice");
+        let one = of(0.15);
+        assert_eq!((one.picks, one.price, one.error), (vec![0, 0, 1], 0.5 + 0.5, 0.1));
+        // The third kind has panels: it is not there in part, where the second one costs a half.
+        let two = of(0.5);
+        assert_eq!((two.picks, two.price, two.error), (vec![1, 1, 1], 0.5 + 0.25, 0.2));
+    }
+
+    #[test]
+    fn ceilings_take_candidates_away_and_weights_add_up() {
+        let choices = choices(None);
+        // Steps of layers as they are need 16 bytes.
+        assert_eq!(choices.cheapest(0.1, &TIME, 10.0), None);
+        assert_eq!(choices.cheapest(0.21, &TIME, 10.0).expect("a choice").picks, [1, 1, 1]);
+        let both = choices.cheapest(0.21, &[(Objective::Latency, 1.0), (Objective::Size, 0.25)], f64::INFINITY);
+        assert_eq!(both.expect("a choice").price, 2.0 * (0.5 + 0.25 * 4.0));
     }
 }

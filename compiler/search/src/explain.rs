@@ -160,7 +160,7 @@ impl Search<'_> {
         let stated = found.assembled.recipe.layers.iter().find(|l| l.name == layer.name);
         let runner_up = self.runner_up(found, n).map(|k| RunnerUp {
             kind: kind(&self.kinds[k]),
-            divergence: rounded(self.errors[n][k]),
+            divergence: rounded(self.choices.error(n, k)),
             us: rounded(price(Objective::Latency, k) * share * 1e6),
             bytes: bytes(k, share),
         });
@@ -168,7 +168,7 @@ impl Search<'_> {
             name: layer.name.clone(),
             chosen: kind(&self.kinds[chosen]),
             error: stated.map_or(0.0, |l| l.error),
-            divergence: rounded(self.errors[n][chosen]),
+            divergence: rounded(self.choices.error(n, chosen)),
             macs: (layer.macs(), (layer.macs() as f64 * share * stated.map_or(1.0, |l| l.density)).round() as u64),
             bytes: (bytes(0, 1.0), bytes(chosen, share)),
             us: pair(Objective::Latency, 1e6),
@@ -180,10 +180,8 @@ impl Search<'_> {
     /// The candidate of a layer with the least price, that of its error included, but for the one that was chosen.
     fn runner_up(&self, found: &Found, n: usize) -> Option<usize> {
         let of = if self.goal.objective == Objective::Ram { Objective::Latency } else { self.goal.objective };
-        let whole = |k: &usize| self.prices.table(of).of[n][*k] + found.chosen.weight * self.errors[n][*k];
-        let others = (0..self.kinds.len()).filter(|k| *k != found.chosen.picks[n] && self.errors[n][*k].is_finite());
-        // What a layer cannot be is priced as what it is instead.
-        let others = others.filter(|k| self.subject.possible(&self.layers()[n], self.kinds[*k]) == self.kinds[*k]);
+        let whole = |k: &usize| self.prices.table(of).of[n][*k] + found.chosen.weight * self.choices.error(n, *k);
+        let others = self.choices.kinds(n).filter(|k| *k != found.chosen.picks[n]);
         others.min_by(|a, b| whole(a).total_cmp(&whole(b)))
     }
 }

@@ -9,7 +9,7 @@
 //! - [`candidate`]: what a layer can become, a file for each kind.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer.
 //! - [`price`]: what each candidate takes on the target.
-//! - [`choose`]: the cheapest choice within a limit of error; [`budget`]: and within limits of time, memory and size.
+//! - [`choose`]: the model as an e-graph with all candidates, and what is extracted from it within a limit of error; [`budget`]: and within limits of time, memory and size.
 //! - [`search`]: the loop around all of this, `isotonic`: what of its models was luck; in `contract` what a choice is known to lose, and the model that is handed out.
 //! - [`baseline`]: models without a choice; [`ablate`]: what parts of the method are good for; [`explain`]: what is told of it all.
 //! - [`work`]: results that are kept for the next search.

@@ -28,6 +28,11 @@ pub enum Objective {
     Energy,
 }
 
+impl Objective {
+    /// All of them, in the order in which candidates state what they take.
+    pub const ALL: [Objective; 4] = [Objective::Latency, Objective::Size, Objective::Ram, Objective::Energy];
+}
+
 impl Taken {
     /// What an objective counts: seconds, bytes or joules.
     pub fn of(&self, objective: Objective) -> f64 {
@@ -71,7 +76,12 @@ impl Prices {
     pub fn linked(self, subject: &Subject, picks: &[Pick]) -> Prices {
         let left =
             |layer: usize| picks.iter().map(|p| subject.possible(&subject.layers[layer], *p).left(subject, layer)).collect();
-        Prices { behind: behind(&subject.layers), left: (0..subject.layers.len()).map(left).collect(), ..self }
+        self.with_links(behind(&subject.layers), (0..subject.layers.len()).map(left).collect())
+    }
+
+    /// The same with these layers behind, and shares that kinds of each layer leave.
+    pub(crate) fn with_links(self, behind: Vec<Option<usize>>, left: Vec<Vec<f64>>) -> Prices {
+        Prices { behind, left, ..self }
     }
 
     /// For each layer the one that reads its channels alone.
@@ -97,6 +107,12 @@ impl Prices {
             Objective::Ram => &self.ram,
             Objective::Energy => &self.energy,
         }
+    }
+
+    /// What a layer takes in a kind when a share of it is computed, by [`Objective::ALL`]. Memory is that of the whole.
+    pub fn takes(&self, layer: usize, kind: usize, share: f64) -> Box<[f64]> {
+        let of = |of: &Objective| self.table(*of).of[layer][kind] * if *of == Objective::Ram { 1.0 } else { share };
+        Objective::ALL.iter().map(of).collect()
     }
 
     /// What a choice of kinds takes of an objective: the sum of the layers' prices, of memory the most.

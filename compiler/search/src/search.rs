@@ -2,7 +2,7 @@
 //!
 //! Errors of layers are measured one at a time: a layer's relative error at a density comes from its own moments, and one run of the model with only this
 //! layer changed says what such an error does to the answers. Divergences of the answers add up as long as they are small, so that a limit of their sum
-//! makes the choice a knapsack ([`crate::choose`]). How the sum relates to the metric is not known before: the limit is found by bisection over models that
+//! makes the choice an extraction under constraints ([`crate::choose`]). How the sum relates to the metric is not known before: the limit is found by bisection over models that
 //! are assembled, repaired and measured on data that was held out, until the budget is used and kept.
 
 use onnxc_ir::{Graph, ValueId};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
 use crate::candidate::{self, Curve, Pick, Treated, kinds};
-use crate::choose::Chosen;
+use crate::choose::{Choices, Chosen};
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
 use crate::outputs::{self, Outputs};
@@ -95,8 +95,8 @@ pub struct Search<'a> {
     /// Kinds of candidates; the first one is the layer as it is.
     pub(crate) kinds: Vec<Pick>,
     pub(crate) prices: Prices,
-    /// `[layer][kind]`: divergence of the answers.
-    pub(crate) errors: Vec<Vec<f64>>,
+    /// The e-graph of the model with what its layers can be, and the divergence of the answers that this makes.
+    pub(crate) choices: Choices,
     /// Key of everything that depends on the model and its samples.
     pub(crate) known: String,
     /// What scores depend on beside that.
@@ -147,14 +147,17 @@ impl<'a> Search<'a> {
         kinds.retain(|k| subject.layers.iter().any(|l| k.form.fits(l)));
         let priced = work::key("prices", &[&known, &backend.name()]);
         let prices = work::remember(store, &priced, || prices(&subject, &kinds))?.linked(&subject, &kinds);
-        let mut search = Search { subject, judge, goal, kinds, prices, errors: Vec::new(), known, judged_by };
+        let mut search = Search { subject, judge, goal, kinds, prices, choices: Choices::default(), known, judged_by };
         let measured = work::key("errors", &[&search.known, &format!("{metric:?}")]);
         // JSON has no infinity.
         let errors: Vec<Vec<Option<f64>>> = work::remember(store, &measured, || {
             let finite = |list: Vec<f64>| list.into_iter().map(|e| e.is_finite().then_some(e)).collect();
             search.measure_errors().map(|all| all.into_iter().map(finite).collect())
         })?;
-        search.errors = errors.into_iter().map(|list| list.into_iter().map(|e| e.unwrap_or(f64::INFINITY)).collect()).collect();
+        let errors: Vec<Vec<f64>> =
+            errors.into_iter().map(|list| list.into_iter().map(|e| e.unwrap_or(f64::INFINITY)).collect()).collect();
+        let panels: Vec<bool> = search.kinds.iter().map(|kind| kind.form.by_panels()).collect();
+        search.choices = Choices::new(&search.subject.graph, &search.subject.layers, &errors, &search.prices, &panels)?;
         Ok(search)
     }
 
@@ -317,8 +320,7 @@ impl<'a> Search<'a> {
 
     /// The largest sum of divergences that a choice can have.
     pub(crate) fn most(&self) -> f64 {
-        let worst = |errors: &Vec<f64>| errors.iter().copied().filter(|e| e.is_finite()).fold(0.0, f64::max);
-        self.errors.iter().map(worst).sum::<f64>().max(10.0 * LEAST)
+        self.choices.most_error().max(10.0 * LEAST)
     }
 
     /// Limits are those of a grid, so that searches with other budgets meet models that were made before. What is found depends on the budget alone.

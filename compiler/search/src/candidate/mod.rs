@@ -1,8 +1,8 @@
 //! Kinds of candidates: what a layer can become.
 //!
 //! A kind is a form ([`Form`]: what takes the place of the layer's matrix) with a density (the share of its multiplications that is left), and numbers
-//! ([`Numbers`]: what weights are). Each form and each type of numbers is a file of this folder and a line in [`FORMS`] or [`NUMBERS`]. The loop, prices,
-//! assembly and recipes know none of them by name.
+//! ([`Numbers`]: what weights are): a lossy rule of the e-graph that choices are extracted from ([`crate::choose`]). Each form and each type of numbers is
+//! a file of this folder and a line in [`FORMS`] or [`NUMBERS`]. The loop, prices, assembly and recipes know none of them by name.
 
 use std::fmt;
 
