@@ -19,6 +19,7 @@ mod program;
 mod tile;
 mod vectorize;
 
+pub use assembled::{Assembled, Pool};
 pub use cpu::{Isa, Target, describe, targets};
 pub use error::Error;
 pub use kernels::{KernelCode, compile_kernel};
