@@ -7,6 +7,7 @@ mod assembled;
 mod clif;
 mod cpu;
 mod depthwise;
+mod divisions;
 mod emitter;
 mod epilogue;
 mod error;
