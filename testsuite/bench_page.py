@@ -261,7 +261,9 @@ def older_sets(older):
         lines += ["| model | threads | onnxc ms | OpenVINO ms | ratio |  | difference | object bytes |", "|---|" + "---:|" * 4 + "---|" + "---:|" * 2]
         for e in entries:
             engine, d = peer_of(e)[0], difference(e["own"])
-            cells = [e["model"], str(e["threads"]), time_of(e["own"]), time_of(e["run"].get(engine)), show(ratio(e), ".2f"), verdict(e), show(d, ".0e"), show(e["object_bytes"], ",d")]
+            failed = next((f["err"] for p, f in e["run"].items() if p.startswith("openvino") and f.get("err")), None)
+            said = f"OpenVINO fails: {failed.split(':')[-1].strip()}".replace("|", "/") if failed else verdict(e)
+            cells = [e["model"], str(e["threads"]), time_of(e["own"]), time_of(e["run"].get(engine)), show(ratio(e), ".2f"), said, show(d, ".0e"), show(e["object_bytes"], ",d")]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     return lines

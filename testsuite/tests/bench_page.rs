@@ -36,6 +36,10 @@ page = b.page_of(kept)
 for part in ("| resnet50 | 9.500 | ncnn |", "ratio 0.95, goal 0.90", "ONEDNN_MAX_CPU_ISA=AVX2`; onnxc: commit abc; 2000-01-01; command: `y`", "Ahead in 1 of 2; behind: resnet50 1.10 (2 threads).",
              "| resnet50 | 1 | 9.000 | 10.00 | 0.90 | ahead | 2e-06 | 1,234,567 |", "| resnet50 | 2 | 11.00 | 10.00 | 1.10 | behind |"):
     assert part in page, (part, page)
+failed = dict(entry("bert6", 9.0, ort=(1.0, "ref")), cpu="haswell")
+failed["run"]["openvino"] = dict(err="RuntimeError: plugin.cpp:54: bad combination")
+page = "\n".join(b.older_sets([("haswell", "y", [failed])]))
+assert "| bert6 | 1 | 9.000 | - | - | OpenVINO fails: bad combination |" in page, page
 "#;
 
 #[test]
