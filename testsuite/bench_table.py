@@ -5,10 +5,11 @@ usage: testsuite/bench_table.py [--models id,id] [--bench] [--threads N] [--engi
 --bench takes the dense networks of make_bench_models.py instead (testsuite/setup.sh --bench writes them).
 Both engines run interleaved in one call of bench_peers.py, compiled code through testsuite/adapters/bench.
 
-usage: testsuite/bench_table.py --page [FILE] [--quick] [--again] [--models id,id] [--threads N] [--json FILE]
+usage: testsuite/bench_table.py --page [FILE] [--cpu CPU] [--quick] [--again] [--models id,id] [--threads N] [--seconds S] [--no-wait] [--json FILE]
 All networks and the zoo beside five peers at one and two threads, with goals and the profiles of the farthest from them: docs/benchmarks.md, in an
 hour or two.  Needs testsuite/setup.sh --bench --peers.  Results are kept in target/benchmarks.json or FILE, and what is there is not measured
-again without --again; --quick takes three small models and short runs, and keeps its results elsewhere.
+again without --again; --quick takes three small models and short runs, and keeps its results elsewhere.  --cpu haswell and --cpu x86-64-v2 write
+the section of older instruction sets: some of the networks beside OpenVINO with the same instructions; the rest of the page stays.
 """
 import argparse, json, os, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(HERE)
@@ -46,7 +47,7 @@ def row(model, path, a):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--models", default=""); ap.add_argument("--bench", action="store_true"); ap.add_argument("--threads", type=int); ap.add_argument("--engines", default="ort")
-    ap.add_argument("--seconds", type=float, default=2); ap.add_argument("--json"); ap.add_argument("--markdown"); ap.add_argument("--no-wait", action="store_true")
+    ap.add_argument("--cpu", default="native"); ap.add_argument("--seconds", type=float, default=2); ap.add_argument("--json"); ap.add_argument("--markdown"); ap.add_argument("--no-wait", action="store_true")
     ap.add_argument("--page", nargs="?", const="", metavar="FILE"); ap.add_argument("--quick", action="store_true"); ap.add_argument("--again", action="store_true")
     a = ap.parse_args()
     if a.page is not None:

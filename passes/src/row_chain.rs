@@ -149,11 +149,11 @@ impl<'g> Finder<'g> {
         };
         let bytes: Vec<u64> = shapes.iter().zip(&links).map(|((t, s), l)| row_bytes(*t, s, l.columns)).collect();
         let weights = links.iter().map(|l| self.bytes(l.weights)).sum::<Option<u64>>()?;
-        let step = rows.choose(&bytes, room(self.target.l2_bytes, weights))?;
+        let threads = u64::from(self.target.max_threads.max(1));
+        let step = rows.choose(&bytes, room(self.target.l2_bytes, weights), threads as i64)?;
         let held = rows.bytes(step, &bytes);
         let placed: Vec<u64> = values.iter().map(|id| self.placed(*id)).collect();
         let most = placed.windows(2).map(|w| w[0] + w[1]).max()?;
-        let threads = u64::from(self.target.max_threads.max(1));
         let tasks = shapes[0].1[0] * rows.bands(step, threads as i64).1 as u64;
         let moved = values[1..rows.last()].iter().map(|id| self.bytes(*id).map(|n| 2 * n)).sum::<Option<u64>>()?;
         (placed[0] + placed[rows.last()] + threads * held <= most).then_some(Between { moved, held, tasks })

@@ -1,23 +1,24 @@
 //! The emitter that assembles AVX-512 and AVX2+FMA code for x86-64 with iced-x86.
 //!
-//! A function is a SystemV leaf: it uses registers that belong to it, saves up to five others in the red zone, never moves `rsp`, and
-//! carries its constants behind its last instruction. `r11` and `k1` are scratch inside one operation; `k2` holds the tail mask, `k3` the
-//! mask of a constant number of lanes.
+//! A function is a SystemV leaf: it uses registers that belong to it, saves up to six others in the red zone, and never moves `rsp`. Its constants
+//! are where `r15` points (`constants.rs`). `r11` and `k1` are scratch inside one operation; `k2` holds the tail mask, `k3` the mask of a
+//! constant number of lanes.
 
 mod coded;
 mod columns;
+mod constants;
 pub(crate) mod entry;
 mod memory;
 mod operations;
 mod packs;
 mod strided;
 
-use std::collections::BTreeMap;
-
 use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 use onnxc_ir::scalar::BinOp;
 
+pub use self::constants::{Assembled, Pool};
+use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
 use crate::cpu::Isa;
 use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Table, Ty, V, VUn, alloc_many};
@@ -33,7 +34,7 @@ pub(crate) struct Asm {
     free_gprs: Vec<u8>,
     n_args: usize,
     saved: usize,
-    consts: BTreeMap<Vec<u8>, CodeLabel>,
+    consts: Constants,
     open: Vec<Structure>,
     /// Instruction count at the last label: an instruction carries one label only.
     labelled_at: Option<usize>,
@@ -148,7 +149,7 @@ impl Asm {
             free_gprs,
             n_args,
             saved,
-            consts: BTreeMap::new(),
+            consts: Constants::default(),
             open: Vec::new(),
             labelled_at: None,
             k1_holds: None,
@@ -157,30 +158,26 @@ impl Asm {
         })
     }
 
-    /// Returns from the function, appends the constants and assembles.
-    pub(crate) fn finish(mut self) -> Result<Vec<u8>, Error> {
+    /// Returns from the function and assembles.
+    pub(crate) fn finish(mut self) -> Result<Assembled, Error> {
         for (i, r) in CALLEE_SAVED[..self.saved].iter().enumerate() {
             self.a.mov(GPRS[*r as usize], qword_ptr(rsp - 8 * (i as i32 + 1)))?;
         }
+        if !self.consts.is_empty() {
+            self.a.mov(r15, qword_ptr(rsp - HOME))?;
+        }
         self.a.vzeroupper()?;
         self.a.ret()?;
-        // Vectors first, so that they cross as few cache lines as possible.
-        let mut consts: Vec<(Vec<u8>, CodeLabel)> = std::mem::take(&mut self.consts).into_iter().collect();
-        consts.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.0.cmp(&b.0)));
-        for (bytes, mut label) in consts {
-            self.a.set_label(&mut label)?;
-            self.a.db(&bytes)?;
-        }
-        Ok(self.a.assemble(0)?)
+        Ok(Assembled { body: self.a.assemble(0)?, constants: self.consts.finish() })
     }
 
-    fn data(&mut self, bytes: Vec<u8>) -> CodeLabel {
-        let a = &mut self.a;
-        *self.consts.entry(bytes).or_insert_with(|| a.create_label())
+    /// The place of a constant.
+    fn data(&mut self, bytes: Vec<u8>) -> AsmMemoryOperand {
+        r15 + self.consts.at(bytes)
     }
 
-    /// Label of a constant: one element for AVX-512, which broadcasts, a whole vector for AVX2.
-    fn constant(&mut self, bits: u32) -> CodeLabel {
+    /// The place of a constant: one element for AVX-512, which broadcasts, a whole vector for AVX2.
+    fn constant(&mut self, bits: u32) -> AsmMemoryOperand {
         let bytes = bits.to_le_bytes();
         self.data(if self.zmm { bytes.to_vec() } else { bytes.repeat(8) })
     }
@@ -400,7 +397,7 @@ impl Emitter for Asm {
         };
         self.tail = Some(mask);
         // Loads from 8 - count elements after the start.
-        self.a.lea(r11, ptr(table))?;
+        self.a.lea(r11, table)?;
         self.a.neg(gpr(count))?;
         self.a.vmovups(y(mask), ymmword_ptr(r11 + gpr(count) * 4 + 32))?;
         self.a.neg(gpr(count))?;

@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::Function;
 use onnxc_ir::kernel::Kernel;
 
-use crate::assembled::Asm;
+use crate::assembled::{Asm, Assembled};
 use crate::clif::Clif;
 use crate::cpu::{Isa, Target};
 use crate::emitter::Emitter;
@@ -11,9 +11,8 @@ use crate::error::Error;
 
 /// The code of a kernel.
 pub enum KernelCode {
-    /// A position-independent leaf function for the SystemV convention, with its constants behind it. It never moves the stack pointer and
-    /// may use the 128 bytes below it. It calls nothing.
-    Bytes(Vec<u8>),
+    /// A leaf function for the SystemV convention. It never moves the stack pointer and may use the 128 bytes below it. It calls nothing.
+    Bytes(Assembled),
     /// A function for Cranelift; parameters are all i64, there is no result.
     Clif(Box<Function>),
 }

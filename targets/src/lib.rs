@@ -7,6 +7,7 @@ mod assembled;
 mod clif;
 mod cpu;
 mod depthwise;
+mod divisions;
 mod emitter;
 mod epilogue;
 mod error;
@@ -19,6 +20,7 @@ mod program;
 mod tile;
 mod vectorize;
 
+pub use assembled::{Assembled, Pool};
 pub use cpu::{Isa, Target, describe, targets};
 pub use error::Error;
 pub use kernels::{KernelCode, compile_kernel};

@@ -125,6 +125,45 @@ pub(crate) struct Body {
     pub items: Vec<Item>,
 }
 
+impl Body {
+    /// The nodes whose values items take, in order.
+    pub fn roots(&self) -> Vec<NodeIx> {
+        let mut items = self.items.clone();
+        let mut roots = Vec::new();
+        nodes_of(&mut items, &mut |n| roots.push(*n));
+        roots
+    }
+
+    /// With multiplications in the place of divisions where results are the same.
+    fn without_divisions(&mut self) {
+        let roots = self.roots();
+        let (program, at) = crate::divisions::without_divisions(&self.program, &[], &roots);
+        self.program = program;
+        let mut at = at.into_iter();
+        nodes_of(&mut self.items, &mut |n| *n = at.next().expect("internal: targets: as many as before"));
+        for item in &mut self.items {
+            if let Item::Loop { body, .. } = item {
+                body.without_divisions();
+            }
+        }
+    }
+}
+
+/// Calls `f` on the nodes that items take, but not on those of loops inside.
+fn nodes_of(items: &mut [Item], f: &mut dyn FnMut(&mut NodeIx)) {
+    for item in items {
+        match item {
+            Item::Store { node, before, .. } => {
+                before.iter_mut().for_each(&mut *f);
+                f(node);
+            }
+            Item::Reduce { node, .. } | Item::Open { node, .. } => f(node),
+            Item::Carry(values) => values.iter_mut().for_each(|v| f(&mut v.1)),
+            Item::Loop { .. } => {}
+        }
+    }
+}
+
 /// A reduction into a variable from outside.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Reduction {
@@ -136,6 +175,8 @@ pub(crate) struct Reduction {
 /// The whole loop after analysis.
 pub(crate) struct Plan {
     pub body: Body,
+    /// Iterations, where there are always as many.
+    pub trips: Option<u64>,
     pub slots: Vec<Slot>,
     /// Pointer slots: offset and bytes per iteration.
     pub pointers: Vec<(u32, i64)>,
@@ -154,12 +195,18 @@ pub fn vectorize(func: &Func, stmt: &Stmt, target: &Target) -> Option<VectorLoop
         return None;
     }
     let (plan, code) = match across::analyse(func, stmt) {
-        Some(nest) => {
+        Some(mut nest) => {
+            if target.has_fma() {
+                nest.plan.body.without_divisions();
+            }
             let code = across::emit(target, &nest);
             (nest.plan, code)
         }
         None => {
-            let plan = analysis::analyse(func, stmt)?;
+            let mut plan = analysis::analyse(func, stmt)?;
+            if target.has_fma() {
+                plan.body.without_divisions();
+            }
             let code = emission::emit(target, &plan);
             (plan, code)
         }

@@ -1,4 +1,4 @@
-//! What compiling costs: most memory as a multiple of the model file, and the same bytes for any number of cores.
+//! What compiling costs: most memory as a multiple of the model file, bytes of code, and the same bytes for any number of cores.
 
 use onnxc_testsuite::data;
 use onnxc_testsuite::run::{self, run};
@@ -106,6 +106,22 @@ fn large_models_of_the_zoo_take_little_memory() {
         seen += 1;
     }
     assert!(seen >= 3, "{seen} models");
+}
+
+/// Most bytes of code, of any model.
+const CODE: u64 = 400_000;
+
+#[test]
+fn code_of_every_model_is_small() {
+    for (model, cpu) in data::zoo().iter().flat_map(|m| ["x86-64-v3", "sapphirerapids"].map(|cpu| (m, cpu))) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(run::onnxc());
+        command.arg("compile").arg(&model.path).args(model.shape_args()).args(["--emit=report", "--cpu", cpu]);
+        run(command.arg("-o").arg(folder.path().join("m.a")), Duration::from_secs(300)).expect_ok("onnxc compile");
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("m.json")).unwrap()).unwrap();
+        let code = report["code_bytes"].as_u64().expect("bytes of code");
+        assert!(code <= CODE, "{} for {cpu}: {code} bytes of code", model.path.display());
+    }
 }
 
 /// Weights are packed on all cores while the archive is written.

@@ -3,7 +3,7 @@
 use onnxc_ir::lir::{Func, Stmt};
 use onnxc_targets::Target;
 
-use crate::generate::vector_loops;
+use crate::leaves::vector_loops;
 
 /// How the innermost loops of a function are compiled, those around kernels not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

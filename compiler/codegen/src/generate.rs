@@ -8,11 +8,12 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, Stmt};
 use onnxc_ir::plan::{OpenDim, Place, Plan, Point, Step, Variants};
-use onnxc_targets::{KernelCode, Target, VectorLoop};
+use onnxc_targets::Target;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::leaves::{self, Leaves, leaves_of};
 use crate::lower::{Calls, Lowering, Root, VectorCall};
 use crate::machine::{self, Code, Compiled, FuncIx, Unit, import, signature};
 use crate::scalar::Caps;
@@ -131,21 +132,6 @@ impl Table {
         self.units.push(None);
         (self.units.len() - 1) as FuncIx
     }
-
-    fn leaf(&mut self, name: String, code: KernelCode) -> FuncIx {
-        let code = match code {
-            KernelCode::Bytes(bytes) => Code::Bytes(bytes),
-            KernelCode::Clif(f) => Code::Clif(f),
-        };
-        self.add(Unit { name, export: false, code })
-    }
-}
-
-/// Vector loops and kernels of the plan: what lowering calls them by.
-struct Leaves {
-    kernels: HashMap<Kernel, (FuncIx, usize)>,
-    /// By the address of the loop's statement in the plan, which is only a key and never orders anything.
-    vectors: HashMap<usize, (FuncIx, VectorLoop)>,
 }
 
 /// What code is generated from: one plan, or one for each combination of values of open dimensions.
@@ -186,7 +172,10 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     let threads = target.desc.max_threads.max(1);
     let mut works = number_steps(source, threads);
     let helpers = add_helpers(&mut table, target, options, threads, &works);
-    let (leaves, kernels) = add_leaves(&mut table, &works, target, options)?;
+    let (leaves, kernels) = {
+        let funcs: Vec<&Func> = works.iter().map(|(_, w)| w.func).collect();
+        leaves::add(&mut |unit| table.add(unit), &funcs, target, &options.name)?
+    };
     for work in &mut works {
         for (_, ix) in &mut work.1.segments {
             *ix = table.reserve();
@@ -297,8 +286,8 @@ pub fn step_table<'p>(source: impl Into<Source<'p>>) -> Vec<StepInfo> {
 
 fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u32, works: &[(usize, Work)]) -> Helpers {
     let mut bytes = |name: &str, code: &Option<Vec<u8>>| {
-        let code = code.clone()?;
-        Some(table.leaf(format!("{}_{name}", options.name), KernelCode::Bytes(code)))
+        let code = Code::Bytes(code.clone()?);
+        Some(table.add(Unit { name: format!("{}_{name}", options.name), export: false, code }))
     };
     let mut helpers = Helpers {
         task: None,
@@ -313,102 +302,6 @@ fn add_helpers(table: &mut Table, target: &Target, options: &Options, threads: u
         table.units[at] = Some(unit);
     }
     helpers
-}
-
-/// Compiles the distinct microkernels and vector loops. Equal code is shared.
-fn add_leaves(table: &mut Table, works: &[(usize, Work)], target: &Target, options: &Options) -> Result<(Leaves, Vec<String>)> {
-    let mut names = Vec::new();
-    let mut wanted: Vec<(&Kernel, usize, &str)> = Vec::new();
-    let mut known: std::collections::HashSet<&Kernel> = std::collections::HashSet::new();
-    for (_, work) in works {
-        leaves_of(&work.func.body, &mut |stmt| match stmt {
-            Stmt::Call(kernel, pointers, ints) if known.insert(kernel) => {
-                wanted.push((kernel, pointers.len() + ints.len(), &work.func.name));
-            }
-            _ => {}
-        });
-    }
-    let mut leaves = Leaves { kernels: HashMap::new(), vectors: HashMap::new() };
-    let codes: Vec<_> = wanted.par_iter().map(|(kernel, ..)| onnxc_targets::compile_kernel(kernel, target)).collect();
-    for ((kernel, args, step), code) in wanted.iter().zip(codes) {
-        let code = code.map_err(|e| Error::unsupported(e.to_string()).in_step(step))?;
-        let name = format!("{}_k{}_{}", options.name, leaves.kernels.len(), kernel_name(kernel));
-        names.push(name.clone());
-        let ix = table.leaf(name, code);
-        leaves.kernels.insert((*kernel).clone(), (ix, *args));
-    }
-    let vectors: Vec<Vec<(&Stmt, VectorLoop)>> = works
-        .par_iter()
-        .map(|(_, work)| {
-            let mut found = Vec::new();
-            vector_loops(work.func, &work.func.body, target, &mut found);
-            found
-        })
-        .collect();
-    let mut by_code: HashMap<Vec<u8>, FuncIx> = HashMap::new();
-    for (stmt, mut found) in vectors.into_iter().flatten() {
-        let key = match &found.code {
-            KernelCode::Bytes(bytes) => bytes.clone(),
-            KernelCode::Clif(f) => f.display().to_string().into_bytes(),
-        };
-        let ix = match by_code.get(&key) {
-            Some(ix) => *ix,
-            None => {
-                let name = format!("{}_v{}", options.name, by_code.len());
-                names.push(name.clone());
-                let code = std::mem::replace(&mut found.code, KernelCode::Bytes(vec![]));
-                let ix = table.leaf(name, code);
-                by_code.insert(key, ix);
-                ix
-            }
-        };
-        leaves.vectors.insert(stmt as *const Stmt as usize, (ix, found));
-    }
-    Ok((leaves, names))
-}
-
-/// The outermost loops that have a vector form.
-pub(crate) fn vector_loops<'a>(func: &'a Func, block: &'a [Stmt], target: &Target, out: &mut Vec<(&'a Stmt, VectorLoop)>) {
-    for stmt in block {
-        match stmt {
-            Stmt::For { body, .. } => match onnxc_targets::vectorize(func, stmt, target) {
-                Some(found) => out.push((stmt, found)),
-                None => vector_loops(func, body, target, out),
-            },
-            Stmt::While(_, body) => vector_loops(func, body, target, out),
-            Stmt::If(_, a, b) => {
-                vector_loops(func, a, target, out);
-                vector_loops(func, b, target, out);
-            }
-            Stmt::Set(..) | Stmt::Store(..) | Stmt::Call(..) => {}
-        }
-    }
-}
-
-/// Calls `f` on every kernel call and every loop.
-fn leaves_of<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
-    for stmt in block {
-        match stmt {
-            Stmt::Call(..) => f(stmt),
-            Stmt::For { body, .. } => {
-                f(stmt);
-                leaves_of(body, f);
-            }
-            Stmt::While(_, body) => leaves_of(body, f),
-            Stmt::If(_, a, b) => {
-                leaves_of(a, f);
-                leaves_of(b, f);
-            }
-            Stmt::Set(..) | Stmt::Store(..) => {}
-        }
-    }
-}
-
-fn kernel_name(kernel: &Kernel) -> String {
-    match kernel {
-        Kernel::Tile(k) => format!("tile_{}_{}_{}x{}", k.a_dtype, k.b_dtype, k.mr, k.cols),
-        Kernel::Depthwise(k) => format!("depthwise_{}_{}x{}", k.x_dtype, k.taps.len(), k.channels),
-    }
 }
 
 /// Resolves calls of one segment.
@@ -435,8 +328,8 @@ impl Calls for SegmentCalls<'_> {
     }
 
     fn vector(&mut self, stmt: &Stmt) -> Option<VectorCall> {
-        let (ix, found) = self.leaves.vectors.get(&(stmt as *const Stmt as usize))?;
-        Some(VectorCall { code: *ix, slots: found.slots.clone() })
+        let found = self.leaves.vectors.get(&(stmt as *const Stmt as usize))?;
+        Some(VectorCall { code: found.code, slots: found.slots.clone() })
     }
 
     fn call_vector(&mut self, b: &mut FunctionBuilder, call: &VectorCall, block: Value) -> Result<()> {
@@ -464,7 +357,7 @@ fn segment_unit(
     let roots = base_pointers(&mut b, work, layout, params[0], params[3]);
     let mut block_bytes = 0;
     leaves_of(stmts, &mut |stmt| {
-        if let Some((_, found)) = leaves.vectors.get(&(stmt as *const Stmt as usize)) {
+        if let Some(found) = leaves.vectors.get(&(stmt as *const Stmt as usize)) {
             block_bytes = block_bytes.max(found.block_bytes);
         }
     });

@@ -15,6 +15,7 @@ mod generate;
 mod integer;
 mod jit;
 mod layout;
+mod leaves;
 mod lower;
 mod machine;
 mod object;

@@ -3,7 +3,7 @@
 //! Functions refer to each other by their index here, which is also the index in the module (all are declared in order), so they can be built
 //! and compiled in parallel, before any module exists, and come out the same for any number of threads.
 
-use cranelift_codegen::binemit::CodeOffset;
+use cranelift_codegen::binemit::{CodeOffset, Reloc};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{
     self, AbiParam, ExtFuncData, ExternalName, FuncRef, Function, GlobalValue, Signature, UserExternalName, types,
@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{Context, FinalizedRelocTarget};
-use cranelift_module::{FuncId, ModuleReloc};
+use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +24,15 @@ pub(crate) enum Code {
     Clif(Box<Function>),
     /// Machine code without relocations.
     Bytes(Vec<u8>),
+    /// The same with a jump to another function of the module, whose distance is in the four bytes from `at` on.
+    Entry {
+        /// The code.
+        bytes: Vec<u8>,
+        /// Offset of the distance.
+        at: u32,
+        /// Where the jump goes.
+        body: FuncIx,
+    },
 }
 
 /// A function of the module.
@@ -81,6 +90,20 @@ pub(crate) fn compile(isa: &dyn TargetIsa, ix: FuncIx, unit: Unit, want_text: bo
     let function = match unit.code {
         Code::Bytes(bytes) => {
             return Ok(Compiled { bytes, align: 64, relocs: vec![], frame: 160, callees: vec![], unwind: None, text: None });
+        }
+        Code::Entry { bytes, at, body } => {
+            let name = ModuleRelocTarget::user(0, body);
+            // The distance counts from behind its four bytes.
+            let jump = ModuleReloc { kind: Reloc::X86CallPCRel4, offset: at, name, addend: -4 };
+            return Ok(Compiled {
+                bytes,
+                align: 64,
+                relocs: vec![jump],
+                frame: 0,
+                callees: vec![body],
+                unwind: None,
+                text: None,
+            });
         }
         Code::Clif(function) => *function,
     };

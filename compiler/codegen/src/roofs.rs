@@ -51,7 +51,7 @@ impl Probes {
         for (i, probe) in PROBES.into_iter().enumerate() {
             let made = onnxc_targets::compile_probe(probe, target).map_err(|e| Error::unsupported(e.to_string()))?;
             let code = match made.code {
-                KernelCode::Bytes(bytes) => Code::Bytes(bytes),
+                KernelCode::Bytes(assembled) => Code::Bytes(assembled.alone()),
                 KernelCode::Clif(f) => Code::Clif(f),
             };
             let unit = Unit { name: format!("probe{i}"), export: false, code };

@@ -11,7 +11,8 @@ use super::{Order, channels_last};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Halo(pub Vec<(u64, u64)>);
 
-/// Rows of fewer pixels lose more by not merging with the next row than a padded copy costs.
+/// Rows of fewer pixels lose more by not merging with the next row than a padded copy costs, unless bytes are multiplied channel by channel: so little is
+/// done with each then that the copy takes as long.
 const NARROW: u64 = 10;
 
 /// The border that each value should have: the largest padding of the convolutions that read it, and what their tiles reach over the end.
@@ -25,7 +26,7 @@ pub fn halos(graph: &Graph, orders: &[Order]) -> Vec<Option<Halo>> {
         }
         let ty = graph.ty(*x);
         let spatial = ty.rank().saturating_sub(2);
-        let wide = ty.shape.last().is_some_and(|w| w.range(&graph.bounds).1 >= NARROW);
+        let wide = ty.shape.last().is_some_and(|w| w.range(&graph.bounds).1 >= NARROW) || reader.is_of_byte_channels(graph);
         let over = overhang(graph, node, spatial);
         let needs = pads.iter().any(|p| *p > 0) || over.iter().any(|n| *n > 0);
         let fits = pads.len() == 2 * spatial && pads.iter().all(|p| *p >= 0) && needs;
@@ -68,6 +69,13 @@ impl Reader<'_> {
         let id = self.conv.inputs.get(i).copied().flatten()?;
         let Some(body) = self.body else { return Some(id) };
         body.inputs.iter().position(|input| *input == id).and_then(|n| self.node.inputs[n])
+    }
+
+    /// True for convolutions of bytes with one filter per channel.
+    fn is_of_byte_channels(&self, graph: &Graph) -> bool {
+        let Some(x) = self.operand(0).map(|x| graph.ty(x)) else { return false };
+        let channels = x.shape.get(1).and_then(|n| n.as_const());
+        x.dtype == DType::U8 && channels.is_some_and(|n| n > 1 && self.conv.attrs.int("group") == Some(n as i64))
     }
 
     /// True for convolutions that read zeros where they pad: floats, and bytes whose zero point is 0.

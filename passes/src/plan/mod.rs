@@ -13,6 +13,7 @@ mod schedule;
 mod sizes;
 mod storage;
 mod variants;
+mod zeros;
 
 pub use schedule::schedule;
 pub use variants::Merge;
@@ -297,7 +298,7 @@ impl Planner<'_> {
             level.allocate(self, n, node, *id);
         }
         for (storage, dtype) in std::mem::take(&mut self.uncleared) {
-            drafts.push(nodes::clear_border(self, &storage, dtype, &level.graph.value(node.outputs[0]).name));
+            drafts.push(zeros::clear(self, &storage, dtype, &level.graph.value(node.outputs[0]).name));
         }
     }
 

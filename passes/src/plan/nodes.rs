@@ -1,13 +1,11 @@
 //! One node to one function.
 
 use onnxc_ir::graph::Node;
-use onnxc_ir::lir::{BufKind, Expr, Func, LoopKind, Stmt};
+use onnxc_ir::lir::{BufKind, Expr, Func, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Lower, View, ViewFn};
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, Dim, DimBindings, Tensor, TensorType, ValueId};
-
-use crate::layout::halo::{Edge, Halo, Side};
 
 use super::caller::renumber;
 use super::storage::{Level, Region, Storage, constants_of};
@@ -272,46 +270,6 @@ pub(super) fn moved(
     let region = resolve(planner, level, from.region, &func, 0);
     let regions = regions_of(planner, &func, &[Some(region)], &[to.region]);
     Draft::Call { func, regions, origins: vec![value.name.clone()], op: op.to_string() }
-}
-
-/// A step that writes zeros round a value.
-pub(super) fn clear_border(planner: &mut Planner, storage: &Storage, dtype: DType, name: &str) -> Draft {
-    let (step, attrs) = (step_name(planner, "border"), Attrs::default());
-    let mut cx = LowerCx::new(&step, &attrs, &[], &[(dtype, storage.view.clone())], planner.target, planner.sizes);
-    if !storage.view.is_fixed() {
-        let out = cx.output(0);
-        for side in storage.halo.iter().flat_map(Halo::open_sides) {
-            clear_side(&mut cx, &out, &side, &mut Vec::new());
-        }
-    }
-    for side in storage.halo.iter().filter(|_| storage.view.is_fixed()).flat_map(|h| h.sides(&storage.view)) {
-        let to = Arg { view: side, ..cx.output(0) };
-        cx.for_each(&to.view.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, Expr::Const(dtype, 0)));
-    }
-    let func = cx.finish();
-    let regions = regions_of(planner, &func, &[], &[storage.region]);
-    Draft::Call { func, regions, origins: vec![name.to_string()], op: "border".to_string() }
-}
-
-/// Zeros in one part of a border.
-fn clear_side(cx: &mut LowerCx, out: &Arg, side: &Side, at: &mut Vec<Expr>) {
-    let d = at.len();
-    let Some((lo, hi)) = side.get(d) else {
-        let zero = Expr::Const(out.dtype, 0);
-        return cx.store(out, at, zero);
-    };
-    let extent = out.view.extent(d);
-    let mut edge = |e: &Edge| match e {
-        Edge::Start(n) => Expr::Int(*n),
-        Edge::End(n) => cx.count(&extent).add(Expr::Int(*n)),
-    };
-    let (lo, hi) = (edge(lo), edge(hi));
-    let kind = if d + 1 == side.len() { LoopKind::Vector } else { LoopKind::Serial };
-    cx.for_range(kind, lo, hi, 1, |cx, i| {
-        at.push(i);
-        clear_side(cx, out, side, at);
-        at.pop();
-    });
 }
 
 fn operand_regions(planner: &mut Planner, level: &Level, node: &Node, func: &Func) -> Vec<Option<Region>> {

@@ -55,7 +55,7 @@ impl Asm {
 
     /// Bytes of a table of 256 in a new register: each of its quarters gives those whose two upper bits are its number.
     fn look_up(&mut self, bytes: V, table: &[u8; 256]) -> Result<V, Error> {
-        let labels: Vec<CodeLabel> = table.chunks(64).map(|quarter| self.data(quarter.to_vec())).collect();
+        let labels: Vec<AsmMemoryOperand> = table.chunks(64).map(|quarter| self.data(quarter.to_vec())).collect();
         let bit = self.data([0x40; 64].to_vec());
         let (low, high) = (self.alloc(Ty::I32)?, self.alloc(Ty::I32)?);
         self.k1_holds = None;

@@ -23,9 +23,11 @@ const MIN_TRIPS: i64 = 4;
 
 pub(super) fn analyse(func: &Func, stmt: &Stmt) -> Option<Plan> {
     let Stmt::For { var, lo, hi, step, kind: LoopKind::Vector, body } = stmt else { return None };
-    if let (Expr::Int(lo), Expr::Int(hi)) = (lo, hi)
-        && (hi - lo).div_ceil_by(*step) < MIN_TRIPS
-    {
+    let trips = match (lo, hi) {
+        (Expr::Int(lo), Expr::Int(hi)) => Some((hi - lo).div_ceil_by(*step)),
+        _ => None,
+    };
+    if trips.is_some_and(|n| n < MIN_TRIPS) {
         return None;
     }
     let mut a = Analysis::new(func, *var, lo.clone(), *step, body);
@@ -35,7 +37,7 @@ pub(super) fn analyse(func: &Func, stmt: &Stmt) -> Option<Plan> {
     let mut env = Env::default();
     let mut out = Body::default();
     a.block(body, &mut env, &mut out)?;
-    Some(a.finish(out))
+    Some(Plan { trips: trips.map(|n| n as u64), ..a.finish(out) })
 }
 
 pub(super) struct Analysis<'f> {
@@ -98,6 +100,7 @@ impl<'f> Analysis<'f> {
         reductions.sort_by_key(|r| r.0);
         Plan {
             body: out,
+            trips: None,
             slots: self.slots,
             pointers: self.pointers,
             scalars: self.scalars,

@@ -119,18 +119,32 @@ impl<'p> Loop<'p> {
     fn emit(mut self, e: &mut dyn Emitter) -> Result<(), Error> {
         let count = e.load_ptr(Mem { base: self.block, disp: 0 })?;
         let lanes = e.lanes();
-        if self.unroll > 1 {
-            let open = e.while_at_least(count, lanes * self.unroll as u32)?;
+        let at_once = lanes * self.unroll as u32;
+        // Parts that are never reached are left out.
+        let trips = self.plan.trips;
+        if self.unroll > 1 && trips.is_none_or(|n| n >= u64::from(at_once)) {
+            let open = e.while_at_least(count, at_once)?;
             for copy in 0..self.unroll {
                 self.round(e, At { copy, lanes: Lanes::All })?;
             }
-            self.advance(e, i64::from(lanes) * self.unroll as i64)?;
+            self.advance(e, i64::from(at_once))?;
             e.end(open)?;
         }
-        let open = e.while_at_least(count, lanes)?;
-        self.round(e, At { copy: 0, lanes: Lanes::All })?;
-        self.advance(e, i64::from(lanes))?;
-        e.end(open)?;
+        let left = trips.map(|n| if self.unroll > 1 { n % u64::from(at_once) } else { n });
+        if left.is_none_or(|n| n >= u64::from(lanes)) {
+            let open = e.while_at_least(count, lanes)?;
+            self.round(e, At { copy: 0, lanes: Lanes::All })?;
+            self.advance(e, i64::from(lanes))?;
+            e.end(open)?;
+        }
+        if left.is_none_or(|n| !n.is_multiple_of(u64::from(lanes))) {
+            self.rest(e, count)?;
+        }
+        self.results(e)
+    }
+
+    /// The iterations that are left, fewer than lanes.
+    fn rest(&mut self, e: &mut dyn Emitter, count: P) -> Result<(), Error> {
         // A loop that touches no memory is for all targets; not all of them have masks.
         let masked = |(t, strided): &(DType, bool)| if *strided { e.masks_strided(*t) } else { e.masks(*t) };
         if !self.plan.memory.is_empty() && self.plan.memory.iter().all(masked) {
@@ -144,7 +158,7 @@ impl<'p> Loop<'p> {
             self.advance(e, 1)?;
             e.end(open)?;
         }
-        self.results(e)
+        Ok(())
     }
 
     /// One vector of iterations.
@@ -165,18 +179,7 @@ impl<'p> Loop<'p> {
     }
 
     fn body(&mut self, e: &mut dyn Emitter, body: &Body, at: At) -> Result<(), Error> {
-        let mut roots = Vec::new();
-        for item in &body.items {
-            match item {
-                Item::Store { node, before, .. } => {
-                    roots.extend(before);
-                    roots.push(*node);
-                }
-                Item::Reduce { node, .. } | Item::Open { node, .. } => roots.push(*node),
-                Item::Carry(values) => roots.extend(values.iter().map(|v| v.1)),
-                Item::Loop { .. } => {}
-            }
-        }
+        let roots = body.roots();
         let mut eval = Eval::new(&body.program, &roots);
         for item in &body.items {
             match item {

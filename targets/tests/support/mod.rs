@@ -68,7 +68,7 @@ pub fn machines() -> Vec<Machine> {
 /// Machine code of a kernel. A leaf needs no relocation.
 pub fn bytes(code: KernelCode, target: &Target) -> Vec<u8> {
     match code {
-        KernelCode::Bytes(bytes) => bytes,
+        KernelCode::Bytes(assembled) => assembled.alone(),
         KernelCode::Clif(function) => {
             let mut context = cranelift_codegen::Context::for_function(*function);
             if let Err(e) = context.compile(&*target.isa, &mut Default::default()) {

@@ -2,7 +2,8 @@
 //!
 //! `onnxc-adapter conformance MODEL IN_DIR OUT_DIR` runs the model once on `input_<i>.pb` (JIT of the same code generator). With
 //! ONNXC_CONFORMANCE_TARGET (a name of `testsuite/src/target.rs`) it is compiled for that target, linked with `raw_main.c` and run under the emulator.
-//! `onnxc-adapter bench MODEL IN_DIR THREADS` compiles an archive, links `bench_main.c` with it and becomes that program.
+//! `onnxc-adapter bench MODEL IN_DIR THREADS` compiles an archive, links `bench_main.c` with it and becomes that program. ONNXC_BENCH_CPU is the CPU
+//! to compile for, this machine's without it; ONNXC_BENCH_FLAGS are passed on.
 
 use onnxc_testsuite::target::{self, Target};
 use onnxc_testsuite::tensor::Tensor;
@@ -166,20 +167,15 @@ fn first_message(said: &str) -> Option<String> {
 
 fn bench(model: &Path, inputs: &Path, threads: &str) -> Result<ExitCode, String> {
     let stem = model.file_stem().ok_or("the model has no name")?.to_string_lossy().into_owned();
-    let folder = data::repository().join("target/bench-adapter").join(format!("{stem}-t{threads}"));
+    let cpu = std::env::var("ONNXC_BENCH_CPU").unwrap_or_else(|_| "native".to_string());
+    let other = if cpu == "native" { String::new() } else { format!("-{cpu}") };
+    let folder = data::repository().join("target/bench-adapter").join(format!("{stem}-t{threads}{other}"));
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let archive = folder.join("model.a");
 
     let bytes = std::fs::read(model).map_err(|e| format!("{}: {e}", model.display()))?;
     let mut compile = Command::new(onnxc());
-    compile.arg("compile").arg(model).arg("-o").arg(&archive).args([
-        "--name",
-        "model",
-        "--cpu",
-        "native",
-        "--max-threads",
-        threads,
-    ]);
+    compile.arg("compile").arg(model).arg("-o").arg(&archive).args(["--name", "model", "--cpu", &cpu, "--max-threads", threads]);
     let shapes = data::shape_args(&pb::model_inputs(&bytes)?, &data::numbered(inputs, "input"));
     compile.args(&shapes);
     compile.args(std::env::var("ONNXC_BENCH_FLAGS").unwrap_or_default().split_whitespace());

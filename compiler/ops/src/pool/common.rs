@@ -107,5 +107,6 @@ pub(crate) fn sample_cases() -> Vec<(Attrs, Vec<u64>)> {
         (lists(&[("kernel_shape", &[2, 2, 2]), ("strides", &[1, 2, 1])]), vec![1, 2, 3, 4, 5]),
         (lists(&[("kernel_shape", &[7, 7])]), vec![1, 20, 7, 7]),
         (lists(&[("kernel_shape", &[9, 9]), ("pads", &[4, 4, 4, 4])]), vec![1, 3, 10, 9]),
+        (lists(&[("kernel_shape", &[7, 8]), ("strides", &[2, 1]), ("pads", &[3, 2, 2, 4])]), vec![1, 5, 9, 11]),
     ]
 }

@@ -6,7 +6,7 @@
 use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::OpResult;
+use onnxc_ir::op::{OpResult, View};
 use onnxc_ir::scalar::{BinOp, UnOp};
 
 use super::common::{declared_pads, global_window, window};
@@ -113,11 +113,10 @@ fn pieces(win: &Window, d: usize, declared: u64, open: bool) -> Vec<Piece> {
     pieces
 }
 
-/// One piece for every combination of the dimensions' pieces, with what `f` does there.
-fn for_pieces(cx: &mut LowerCx, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) {
+/// One piece for every combination of the dimensions' pieces of a pool of `x`, with what `f` does there.
+fn for_pieces(cx: &mut LowerCx, x: &Arg, win: &Window, f: &mut dyn FnMut(&mut LowerCx, &[Piece])) {
     let (begin, end) = declared_pads(cx.attrs, win);
-    let x = cx.input(0).view;
-    let open: Vec<bool> = (0..win.kernel.len()).map(|d| x.open(d + 2).is_some()).collect();
+    let open: Vec<bool> = (0..win.kernel.len()).map(|d| x.view.open(d + 2).is_some()).collect();
     let along: Vec<Vec<Piece>> =
         (0..win.kernel.len()).map(|d| pieces(win, d, begin[d] + win.input[d] + end[d], open[d])).collect();
     let mut combined: Vec<Vec<Piece>> = vec![Vec::new()];
@@ -150,9 +149,65 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
     if open::is_bordered(cx, win) {
         return open::pool(cx, win, kind);
     }
+    if kind == Kind::Max && x.view.is_fixed() && in_two_passes(win) {
+        max_in_two_passes(cx, (&x, &y), win);
+    } else {
+        pass(cx, (&x, &y), win, kind);
+    }
+    Ok(())
+}
+
+/// Taps along the last dimension and along the others.
+fn taps(win: &Window) -> (u64, u64) {
+    let (last, others) = win.kernel.split_last().map_or((1, &[][..]), |(k, others)| (*k, others));
+    (last, others.iter().product())
+}
+
+/// Is the largest element of a window better found from those of its rows, which neighbouring windows share? That takes memory for the rows.
+fn in_two_passes(win: &Window) -> bool {
+    let (last, others) = taps(win);
+    let all_but_last = |extents: &[u64]| extents.iter().rev().skip(1).product::<u64>().max(1);
+    // A row of the input takes `last` taps for every output of a row.
+    let rows = (last * all_but_last(&win.input)).div_ceil(all_but_last(&win.out));
+    others > 1 && last > 1 && last * others > 2 * (rows + others)
+}
+
+/// The largest elements along the last dimension first, then along the others of these.
+fn max_in_two_passes(cx: &mut LowerCx, (x, y): (&Arg, &Arg), win: &Window) {
+    let last = win.kernel.len() - 1;
+    let only = |d: usize, win: &mut Window| {
+        (win.kernel[d], win.strides[d], win.dilations[d], win.begin[d], win.end[d]) = (1, 1, 1, 0, 0);
+    };
+    let (mut along, mut others) = (win.clone(), win.clone());
+    (0..last).for_each(|d| only(d, &mut along));
+    along.out[..last].copy_from_slice(&win.input[..last]);
+    only(last, &mut others);
+    others.input[last] = win.out[last];
+    let mut shape = x.view.shape.clone();
+    shape[last + 2] = win.out[last];
+    let rows = like(cx, y, &shape);
+    pass(cx, (x, &rows), &along, Kind::Max);
+    pass(cx, (&rows, y), &others, Kind::Max);
+}
+
+/// Memory for a tensor of another shape with its dimensions in the order of `y`.
+fn like(cx: &mut LowerCx, y: &Arg, shape: &[u64]) -> Arg {
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    order.sort_by_key(|d| (y.view.strides[*d].unsigned_abs(), shape.len() - d));
+    let mut view = View::contiguous(shape);
+    let mut step = 1;
+    for d in order {
+        view.strides[d] = step;
+        step *= shape[d] as i64;
+    }
+    Arg { buf: cx.scratch(y.dtype, step as u64, false), dtype: y.dtype, view, constant: None }
+}
+
+/// A pool of `x` to `y`.
+fn pass(cx: &mut LowerCx, (x, y): (&Arg, &Arg), win: &Window, kind: Kind) {
     let wide = compute_type(x.dtype);
-    for_pieces(cx, win, &mut |cx, piece| {
-        let (from, to) = parts(&x, &y, win, piece);
+    for_pieces(cx, x, win, &mut |cx, piece| {
+        let (from, to) = parts(x, y, win, piece);
         let steps: Vec<i64> = (0..piece.len()).map(|d| x.view.strides[d + 2] * win.dilations[d] as i64).collect();
         let taps: Vec<u64> = piece.iter().map(|p| p.taps.1 - p.taps.0).collect();
         let padded: u64 = piece.iter().map(|p| p.padded).product();
@@ -170,7 +225,6 @@ fn pool(cx: &mut LowerCx, win: &Window, kind: Kind) -> OpResult<()> {
             nest::store(cx, &to, at, result);
         });
     });
-    Ok(())
 }
 
 /// Taps up to which a window is written out.
@@ -246,7 +300,7 @@ fn max_with_indices(cx: &mut LowerCx, win: &Window) -> OpResult<()> {
             step *= *n as i64;
         }
     }
-    for_pieces(cx, win, &mut |cx, piece| {
+    for_pieces(cx, &x, win, &mut |cx, piece| {
         let (from, to) = parts(&x, &y, win, piece);
         let (_, to_place) = parts(&x, &places, win, piece);
         let steps: Vec<i64> = (0..piece.len()).map(|d| x.view.strides[d + 2] * win.dilations[d] as i64).collect();

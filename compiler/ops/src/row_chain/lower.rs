@@ -1,6 +1,6 @@
 //! Lowering of `row_chain`: bands of rows of the result, each in steps that keep what the next one needs again.
 
-use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
+use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx, Part};
 use onnxc_ir::op::{Lower, OpError, OpResult, View};
 use onnxc_ir::scalar::BinOp;
@@ -16,9 +16,10 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let row_bytes: Vec<u64> = (0..chain.rows.last()).map(|j| held_row_bytes(&chain, j)).collect();
     let height = chain.rows.heights[chain.rows.last()];
     let room = room(cx.target.l2_bytes, chain.weight_bytes());
-    let step = chain.rows.choose(&row_bytes, room).unwrap_or(height);
+    let threads = i64::from(cx.target.max_threads.max(1));
+    let step = chain.rows.choose(&row_bytes, room, threads).unwrap_or(height);
     let steps = chain.rows.steps(step);
-    let (of_band, bands) = chain.rows.bands(step, i64::from(cx.target.max_threads));
+    let (of_band, bands) = chain.rows.bands(step, threads);
     let per_worker = bands * images as i64 > 1 && cx.target.max_threads > 1;
     let strips = (1..chain.rows.last()).map(|j| Strip::new(cx, &chain, j, step, per_worker)).collect();
     let work = Work { chain, strips, step, steps, of_band, bands, per_worker };
@@ -32,10 +33,16 @@ fn held_row_bytes(chain: &Chain, j: usize) -> u64 {
     row_bytes(ty.dtype, &shape, chain.links[j].columns)
 }
 
+/// Bytes of a word.
+const WORD: i64 = 4;
+
 /// The rows of a value between links.
 struct Strip {
     buf: BufId,
     dtype: DType,
+    /// The memory as units that are copied and cleared: words where rows and padding of bytes are whole ones, else elements. The buffer of units, their type,
+    /// and elements in one.
+    units: (BufId, DType, i64),
     /// Channels, columns.
     extents: (u64, u64),
     /// Columns of padding.
@@ -58,6 +65,9 @@ impl Strip {
         let row = pixel * (shape[3] + columns.0 + columns.1) as i64;
         let held = chain.rows.held(j, step);
         let buf = cx.scratch(ty.dtype, (held * row) as u64, per_worker);
+        let sides = [row, columns.0 as i64 * pixel, columns.1 as i64 * pixel];
+        let whole = ty.dtype.bits() == 8 && sides.iter().all(|n| n % WORD == 0);
+        let units = if whole { (cx.func.buf(DType::I32, BufKind::Same(buf)), DType::I32, WORD) } else { (buf, ty.dtype, 1) };
         let zero = chain.links[j].zero.and_then(|id| chain.body.inputs.iter().position(|input| *input == id));
         let padding = match zero.map(|n| cx.input(n)) {
             None => Expr::Const(ty.dtype, 0),
@@ -66,7 +76,7 @@ impl Strip {
                 None => Expr::Var(cx.let_(cx.load(&zero, &vec![Expr::Int(0); zero.view.shape.len()]))),
             },
         };
-        Strip { buf, dtype: ty.dtype, extents: (shape[1], shape[3]), columns, pixel, row, held, padding }
+        Strip { buf, dtype: ty.dtype, units, extents: (shape[1], shape[3]), columns, pixel, row, held, padding }
     }
 
     /// Some rows, from the one that is number `first` in the strip.
@@ -92,25 +102,27 @@ impl Strip {
 
     /// Zeros in the columns of padding: what convolutions expect around their operand.
     fn clear_columns(&self, cx: &mut LowerCx) {
-        let (before, behind) = (self.columns.0 as i64 * self.pixel, self.columns.1 as i64 * self.pixel);
-        for (first, n) in [(0, before), (self.row - behind, behind)].into_iter().filter(|side| side.1 > 0) {
-            cx.for_(LoopKind::Serial, self.held as u64, |cx, row| {
-                let start = row.times(self.row).add(Expr::Int(first));
-                cx.for_(LoopKind::Vector, n as u64, |cx, i| {
-                    cx.push(Stmt::Store(self.buf, start.add(i), Expr::Const(self.dtype, 0)))
-                });
+        let (buf, dtype, unit) = self.units;
+        let [before, behind] = [self.columns.0, self.columns.1].map(|n| n as i64 * self.pixel / unit);
+        let row = self.row / unit;
+        for (first, n) in [(0, before), (row - behind, behind)].into_iter().filter(|side| side.1 > 0) {
+            cx.for_(LoopKind::Serial, self.held as u64, |cx, y| {
+                let start = y.times(row).add(Expr::Int(first));
+                cx.for_(LoopKind::Vector, n as u64, |cx, i| cx.push(Stmt::Store(buf, start.add(i), Expr::Const(dtype, 0))));
             });
         }
     }
 
     /// Brings the last rows forward, by so many.
     fn keep(&self, cx: &mut LowerCx, rows: i64, by: i64) {
-        cx.for_(LoopKind::Serial, rows as u64, |cx, row| {
-            let from = row.times(self.row).add(Expr::Int((self.held - rows) * self.row));
+        let (buf, _, unit) = self.units;
+        let row = self.row / unit;
+        cx.for_(LoopKind::Serial, rows as u64, |cx, y| {
+            let from = y.times(row).add(Expr::Int((self.held - rows) * row));
             let from = Expr::Var(cx.let_(from));
-            cx.for_(LoopKind::Vector, self.row as u64, |cx, i| {
-                let value = Expr::Load(self.buf, Box::new(from.clone().add(i.clone())));
-                cx.push(Stmt::Store(self.buf, from.clone().add(Expr::Int(-by * self.row)).add(i), value));
+            cx.for_(LoopKind::Vector, row as u64, |cx, i| {
+                let value = Expr::Load(buf, Box::new(from.clone().add(i.clone())));
+                cx.push(Stmt::Store(buf, from.clone().add(Expr::Int(-by * row)).add(i), value));
             });
         });
     }
@@ -163,14 +175,14 @@ impl Work<'_> {
             is(0),
             |cx| *first = self.steps_of(cx, &image, &At::Known(0), self.of_band),
             |cx| {
-                cx.if_(
-                    is(self.bands - 1),
-                    |cx| *end = self.steps_of(cx, &image, &At::Known(last), self.steps - last),
-                    |cx| {
-                        let start = Expr::Var(cx.let_(band.clone().times(self.of_band)));
-                        *between = self.steps_of(cx, &image, &At::Between(start), self.of_band);
-                    },
-                );
+                let mut of_last = |cx: &mut LowerCx| *end = self.steps_of(cx, &image, &At::Known(last), self.steps - last);
+                if self.bands == 2 {
+                    return of_last(cx);
+                }
+                cx.if_(is(self.bands - 1), of_last, |cx| {
+                    let start = Expr::Var(cx.let_(band.clone().times(self.of_band)));
+                    *between = self.steps_of(cx, &image, &At::Between(start), self.of_band);
+                });
             },
         );
         results.into_iter().collect()

@@ -59,12 +59,24 @@ impl Rows {
         (self.heights[self.last()] + rows - 1) / rows
     }
 
-    /// Steps of so many rows that a band has, but for the last one, and the number of bands, for so many threads.
+    /// Steps of so many rows that a band has, but for the last one, and the number of bands, so that none of the threads has more than it must.
     pub fn bands(&self, rows: i64, threads: i64) -> (i64, i64) {
         let steps = self.steps(rows);
-        let most = BANDS * threads;
-        let of_band = if threads > 1 { ((steps + most - 1) / most.min(steps)).max(LEAST_STEPS) } else { steps };
-        (of_band, (steps + of_band - 1) / of_band)
+        let bands = |of_band: i64| (steps + of_band - 1) / of_band;
+        let of_band = (1..=steps).rev().filter(|n| bands(*n) <= BANDS * threads);
+        let of_band = of_band.min_by_key(|n| (self.time(rows, *n, threads), bands(*n))).unwrap_or(steps);
+        (of_band, bands(of_band))
+    }
+
+    /// What the busiest thread has to do, in quarters of the time of a row of the result, when bands have so many steps: rows, those that a band has in common
+    /// with its neighbours, and what a step takes by itself.
+    fn time(&self, rows: i64, of_band: i64, threads: i64) -> i64 {
+        let height = self.heights[self.last()];
+        let bands = (self.steps(rows) + of_band - 1) / of_band;
+        let band = (of_band * rows).min(height);
+        let again = self.end(1, band) - self.start(1, 0) - self.fresh(1, band);
+        let again = if bands > 1 { again * 4 / self.fresh(1, 1) } else { 0 };
+        (bands + threads - 1) / threads * (4 * band + again + of_band)
     }
 
     /// Do all steps between the first and the last one need rows that are there, also where one of them begins anew? Then they are all alike.
@@ -79,16 +91,16 @@ impl Rows {
         (1..self.last()).map(|j| self.held(j, rows) as u64 * row_bytes[j]).sum()
     }
 
-    /// The most rows for a step, so that what is held between links has room in so many bytes; `None` when not even one row has.
-    pub fn choose(&self, row_bytes: &[u64], room: u64) -> Option<i64> {
+    /// The rows of a step with which so many threads are done first, if what is held between links has room in so many bytes; `None` when not even one row
+    /// has.
+    pub fn choose(&self, row_bytes: &[u64], room: u64, threads: i64) -> Option<i64> {
         let fits = |rows: &i64| self.bytes(*rows, row_bytes) <= room && self.are_alike_between(*rows);
-        (1..=self.heights[self.last()].min(MOST_ROWS)).rev().find(fits)
+        let fitting = (1..=self.heights[self.last()].min(MOST_ROWS)).rev().filter(fits);
+        fitting.min_by_key(|rows| self.time(*rows, self.bands(*rows, threads).0, threads))
     }
 }
 
-/// Steps of a band, at least: rows around a band are computed by its neighbours too.
-const LEAST_STEPS: i64 = 3;
-/// Bands for each thread: one that is late leaves less to wait for.
+/// Bands for each thread, at most: one that is late leaves less to wait for.
 const BANDS: i64 = 2;
 /// Rows of a step beyond which nothing is gained.
 const MOST_ROWS: i64 = 16;
@@ -121,6 +133,20 @@ mod tests {
         assert_eq!((rows.start(1, 0), rows.end(1, 4)), (-1, 8));
         assert_eq!((rows.held(1, 4), rows.held(2, 4)), (9, 4));
         assert_eq!(rows.kept(1), 1);
+    }
+
+    #[test]
+    fn threads_have_as_much_to_do_as_each_other() {
+        let rows = block(1, 56);
+        let (of_band, bands) = rows.bands(14, 2);
+        assert_eq!((of_band, bands), (2, 2), "28 rows for each");
+        assert_eq!(rows.bands(16, 1), (4, 1));
+        let bytes = [1, 1, 1];
+        assert_eq!(rows.choose(&bytes, 1000, 1), Some(16), "fewest steps");
+        assert_eq!(rows.choose(&bytes, 1000, 2), Some(14));
+        let few = rows.choose(&bytes, 20, 2).expect("some rows fit");
+        let (of_band, bands) = rows.bands(few, 2);
+        assert!(few < 14 && bands % 2 == 0 && of_band * few <= 32, "{few} rows, {of_band} steps, {bands} bands");
     }
 
     #[test]
