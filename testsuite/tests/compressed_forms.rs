@@ -8,7 +8,7 @@ use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, parse, text};
 use onnxc_passes::compress::pairs::Range;
-use onnxc_passes::compress::weighted;
+use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_search::assemble::Subject;
 use onnxc_search::candidate::{FORMS, Form, NUMBERS, Pick};
 use onnxc_search::work::{Nowhere, Store};
@@ -17,6 +17,18 @@ use onnxc_search::{Backend, Cost, Error, Result, Samples, recipe};
 const TEXT: &str = "graph @one(%x: f32[1,32,14,14]) {
   %w = const f32[64,32,3,3] blob(0000000000000001)
   %b = const f32[64] blob(0000000000000002)
+  %a = conv %x, %w, %b {pads = ints[1, 1, 1, 1]} : f32[1,64,14,14] @\"layer\"
+  %y = relu %a : f32[1,64,14,14] @\"relu\"
+  return %y
+}
+";
+
+/// The same behind a layer that nothing else reads, for forms that reach back to it.
+const CHAIN: &str = "graph @two(%z: f32[1,16,14,14]) {
+  %v = const f32[32,16,1,1] blob(0000000000000003)
+  %w = const f32[64,32,3,3] blob(0000000000000001)
+  %b = const f32[64] blob(0000000000000002)
+  %x = conv %z, %v {group = 1} : f32[1,32,14,14] @\"before\"
   %a = conv %x, %w, %b {pads = ints[1, 1, 1, 1]} : f32[1,64,14,14] @\"layer\"
   %y = relu %a : f32[1,64,14,14] @\"relu\"
   return %y
@@ -50,24 +62,36 @@ impl Backend for Planner {
 }
 
 fn weights(blob: u64) -> Option<Tensor> {
-    let shape: &[u64] = if blob == 1 { &[64, 32, 3, 3] } else { &[64] };
+    let shape: &[u64] = match blob {
+        1 => &[64, 32, 3, 3],
+        2 => &[64],
+        _ => &[32, 16, 1, 1],
+    };
     let value = |i: u64| ((i * 7919 + blob * 104_729) % 2003) as f32 / 2003.0 - 0.5;
     Some(Tensor::from_vec(shape, (0..shape.iter().product()).map(value).collect()))
 }
 
-fn graph() -> Graph {
-    recipe::named(&parse::parse(TEXT, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}")))
+fn graph(text: &str) -> Graph {
+    recipe::named(&parse::parse(text, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// The number of the layer that becomes something.
+fn layer(layers: &[Weighted]) -> usize {
+    layers.iter().position(|l| l.name == "layer").expect("a layer of this name")
 }
 
 /// What the compiler plans for a model whose layer is of a kind.
 fn planned(subject: &Subject, form: &'static dyn Form, weights: recipe::Weights) -> Option<String> {
     let density = form.densities()[form.densities().len() / 2];
-    let (layer, pick) = (&subject.layers[0], Pick { form, density, weights });
+    let number = layer(&subject.layers);
+    let (layer, pick) = (&subject.layers[number], Pick { form, density, weights });
     if subject.possible(layer, pick) != pick {
         return None;
     }
     let treated = form.rough(&subject.site(layer, weights), density);
-    let made = subject.with(vec![Some((pick, treated))]).expect("a graph");
+    let mut changes: Vec<_> = subject.layers.iter().map(|_| None).collect();
+    changes[number] = Some((pick, treated));
+    let made = subject.with(changes).expect("a graph");
     let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", "znver4", 1).expect("a target");
     let freedom = onnxc::cli::Freedom::default();
     let (graph, _) = onnxc::pipeline::plan_of(&made.graph, &target, &freedom).unwrap_or_else(|_| panic!("{pick:?} has no plan"));
@@ -76,13 +100,16 @@ fn planned(subject: &Subject, form: &'static dyn Form, weights: recipe::Weights)
 
 #[test]
 fn kinds_of_layers() {
-    let graph = graph();
-    let layers = weighted::layers(&graph);
-    let sample = Tensor::from_vec(&[4, 1, 32, 14, 14], vec![0f32; 4 * 32 * 14 * 14]);
-    let samples = Samples::new(&graph, &[("x".to_string(), sample)]).expect("samples");
-    let ranges = BTreeMap::from([(layers[0].x(&graph), Range::of(-1.0, 1.0))]);
-    let subject = Subject { backend: &Planner, graph, layers, samples: &samples, group: 32, ranges, sha256: "0".to_string() };
     for form in FORMS {
+        let alone = graph(TEXT);
+        let fits = form.fits(&weighted::layers(&alone)[0]);
+        let (graph, shape) = if fits { (alone, [4, 1, 32, 14, 14]) } else { (graph(CHAIN), [4, 1, 16, 14, 14]) };
+        let layers = weighted::layers(&graph);
+        let sample = Tensor::from_vec(&shape, vec![0f32; shape.iter().product::<u64>() as usize]);
+        let input = graph.value(graph.inputs[0]).name.clone();
+        let samples = Samples::new(&graph, &[(input, sample)]).expect("samples");
+        let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Range::of(-1.0, 1.0))]);
+        let subject = Subject { backend: &Planner, graph, layers, samples: &samples, group: 32, ranges, sha256: "0".to_string() };
         let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(&subject, *form, n.weights())).collect();
         assert!(all.len() >= 2, "{} with floats and with integers", form.name());
         insta::assert_snapshot!(form.name(), all.join("\n"));

@@ -115,6 +115,11 @@ impl Search<'_> {
         self.taken_by_model(&found.assembled)
     }
 
+    /// What is to be little, of a model that was made.
+    pub(crate) fn planned(&self, found: &Found) -> Result<f64> {
+        Ok(self.taken(found)?.of(self.goal.objective))
+    }
+
     pub(crate) fn taken_by_model(&self, made: &Assembled) -> Result<Taken> {
         let backend = self.subject.backend;
         let key = work::key("taken", &[&self.known, &backend.name(), &made.recipe.arrays]);

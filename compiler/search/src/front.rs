@@ -35,18 +35,20 @@ impl Search<'_> {
             }
         }
         self.subject.backend.count("points", points, points);
-        let mut found: Vec<Found> = found.into_iter().filter_map(|f| f.1).collect();
+        let found = found.into_iter().filter_map(|f| f.1);
+        // Prices of layers led the search; what counts in the end is what the compiler makes of the models.
+        let mut found = found.map(|f| Ok((self.planned(&f)?, f))).collect::<Result<Vec<(f64, Found)>>>()?;
         if found.is_empty() {
             return Err(self.nearest(None)?);
         }
-        found.sort_by(|a, b| a.price.0.total_cmp(&b.price.0));
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut least = f64::INFINITY;
-        found.retain(|f| {
+        found.retain(|(_, f)| {
             let better = f.score.divergence < least;
             least = least.min(f.score.divergence);
             better
         });
-        Ok(found)
+        Ok(found.into_iter().map(|f| f.1).collect())
     }
 
     /// Notes the model of a limit; false if it was there before.
