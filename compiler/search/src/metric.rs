@@ -120,7 +120,7 @@ pub struct Score {
     /// Where each sample is one decision: with a probability of 90 % no larger share of new ones is lost ([`doubt`]).
     #[serde(default)]
     pub doubt: f64,
-    /// The least doubt that so many samples leave: that of none lost.
+    /// The doubt that so many samples leave if one is lost.
     #[serde(default)]
     pub least_doubt: f64,
     /// Noise over signal of the worst one of the other outputs; for generated inputs of all outputs.
@@ -156,10 +156,9 @@ impl Score {
         self.lost().max(self.bound).max(self.rest)
     }
 
-    /// Is no more lost than this? Where the samples are too few to show it, none of them may be lost.
+    /// Is no more lost than this? Where the samples are so few that one of them would be too many for the doubt, what is counted has to do.
     pub fn keeps(&self, allowed: f64) -> bool {
-        let shown = self.doubt <= allowed || self.least_doubt > allowed && self.lost() == 0.0;
-        self.drop() <= allowed + 1e-9 && shown
+        self.drop() <= allowed + 1e-9 && (self.doubt <= allowed || self.least_doubt > allowed)
     }
 }
 
@@ -288,7 +287,7 @@ impl Judge {
         let mut score = Score { agreement, accuracy, expected, bound, ..score };
         if matches!(self.metric, Metric::Top1 | Metric::Path) {
             let n = own.len().max(1) as f64;
-            (score.doubt, score.least_doubt) = (doubt(score.lost() * n) / n, doubt(0.0) / n);
+            (score.doubt, score.least_doubt) = (doubt(score.lost() * n) / n, doubt(1.0) / n);
         }
         score
     }
@@ -459,9 +458,8 @@ mod tests {
             ..Score::default()
         };
         assert!(score(1000.0, 1.0).keeps(0.005) && !score(1000.0, 2.0).keeps(0.005));
-        assert!(score(300.0, 0.0).keeps(0.01) && !score(300.0, 1.0).keeps(0.01));
-        // Fifty samples cannot show one percent: none of them may be lost.
-        assert!(score(50.0, 0.0).keeps(0.01) && !score(50.0, 1.0).keeps(0.03));
+        // Two hundred samples cannot show one percent: they are counted.
+        assert!(score(200.0, 2.0).keeps(0.01) && !score(200.0, 3.0).keeps(0.01));
     }
 
     #[test]
