@@ -59,7 +59,7 @@ impl Site<'_> {
     fn chosen(&self, axis: usize, count: u64) -> Option<(Vec<Part>, Attrs)> {
         let same = |parts: Vec<Part>| Some((parts, self.attrs.clone()));
         match self.op.name {
-            _ if matches!(self.op.lower, Lower::Elementwise(_)) => same(self.broadcast(axis)),
+            _ if matches!(self.op.lower, Lower::Elementwise(_)) => same(self.broadcast(axis)?),
             "conv" if axis == 1 && self.inputs.len() <= 3 && self.attrs.get("epilogue").is_none() => self.conv(count),
             "max_pool" | "average_pool" | "lp_pool" if axis < 2 => same(self.first(Part::Chosen(axis))),
             "reduce_mean" | "reduce_sum" | "reduce_max" | "reduce_min" => same(self.first(Part::Chosen(self.reduced(axis)?))),
@@ -78,22 +78,25 @@ impl Site<'_> {
             "matmul" if self.rank(1) == Some(2) && axis + 1 == self.output.rank() => same(vec![Part::Whole, Part::Chosen(1)]),
             "gemm" if axis == 1 => {
                 let of_weights = if self.attrs.int("transB").unwrap_or(0) != 0 { 0 } else { 1 };
-                let parts = [Part::Whole, Part::Chosen(of_weights), self.spread(2, axis)];
+                let parts = [Part::Whole, Part::Chosen(of_weights), self.spread(2, axis)?];
                 same(parts.into_iter().take(self.inputs.len()).collect())
             }
             _ => None,
         }
     }
 
-    /// An operand that broadcasts to the result.
-    fn spread(&self, i: usize, axis: usize) -> Part {
-        let Some(rank) = self.rank(i) else { return Part::Whole };
-        let own = (axis + rank).checked_sub(self.output.rank());
-        let one = |own: &usize| self.extent(i, *own) == Some(1) && !self.output.shape[axis].is_one();
-        own.filter(|own| !one(own)).map_or(Part::Whole, Part::Chosen)
+    /// An operand that broadcasts to the result; `None` where it is not known whether it does along this dimension.
+    fn spread(&self, i: usize, axis: usize) -> Option<Part> {
+        let own = self.rank(i).and_then(|rank| (axis + rank).checked_sub(self.output.rank()));
+        let Some(own) = own else { return Some(Part::Whole) };
+        match (self.extent(i, own)?, self.output.shape[axis].as_const()?) {
+            (own_extent, all) if own_extent == all => Some(Part::Chosen(own)),
+            (1, _) => Some(Part::Whole),
+            _ => None,
+        }
     }
 
-    fn broadcast(&self, axis: usize) -> Vec<Part> {
+    fn broadcast(&self, axis: usize) -> Option<Vec<Part>> {
         (0..self.inputs.len()).map(|i| self.spread(i, axis)).collect()
     }
 
