@@ -454,7 +454,7 @@ mod tests {
         let score = |n: f64, lost: f64| Score {
             agreement: 1.0 - lost / n,
             doubt: doubt(lost) / n,
-            least_doubt: doubt(0.0) / n,
+            least_doubt: doubt(1.0) / n,
             ..Score::default()
         };
         assert!(score(1000.0, 1.0).keeps(0.005) && !score(1000.0, 2.0).keeps(0.005));

@@ -196,11 +196,14 @@ impl<'a> Search<'a> {
             (on, percent(found.score.agreement)),
             ("expected loss", percent(found.score.expected)),
             ("90 % bound of it", percent(found.score.bound)),
-            ("90 % bound of new decisions that differ", percent(found.score.doubt)),
             ("samples", samples.count.to_string()),
             ("optimality gap of the choice", percent(found.gap)),
         ];
         recipe.about.extend(about.map(|(k, v)| (k.to_string(), v)));
+        // Only where each sample is one decision.
+        if found.score.least_doubt > 0.0 {
+            recipe.about.insert("90 % bound of new decisions that differ".to_string(), percent(found.score.doubt));
+        }
         if samples.are_generated() {
             recipe.about.insert("inputs".to_string(), "generated: weights alone decided what they become".to_string());
         }
