@@ -105,8 +105,8 @@ def contracts(found):
 
 def without_choice(found):
     lines = []
-    for task, r in found.items():
-        for row in r["report"].get("baselines") or []:
+    for task, r in ((t, r) for t, r in found.items() if r["report"].get("baselines")):
+        for row in r["report"]["baselines"]:
             m = row.get("model"); lines.append([task, row["name"], f"{m['density']:g}" if m else "every density loses more", f"{1e3 * m['taken']['seconds']:.4f}" if m else "-", f"{m['taken']['weight_bytes']:,d}" if m else "-"])
         c = r["report"].get("compressed")
         if c: lines.append([task, "**the choice**", "", f"{1e3 * c['seconds']:.4f}", f"{c['weight_bytes']:,d}"])
@@ -152,8 +152,10 @@ def page(kept, cpu):
         entries = {k.split(":")[1]: e for k, e in kept.items() if k.startswith(part + ":")}
         if not entries: continue
         body = write({t: e["result"] for t, e in entries.items()})
+        if not body: continue
         commits = ", ".join(sorted({e["commit"] for e in entries.values()}))
-        lines += [f"## {title}", "", f"Of commit {commits}.", ""] + body
+        flags = sorted({e.get("flags", "") for e in entries.values()} - {""})
+        lines += [f"## {title}", "", f"Of commit {commits}" + (f"; some or all with `{'`, `'.join(flags)}`" if flags else "") + ".", ""] + body
     return "\n".join(lines).rstrip() + "\n"
 
 def main():
@@ -171,7 +173,7 @@ def main():
                 if key in kept and not a.again: continue
                 if task not in benches and task != "all": benches[task] = Bench(task, a, t)
                 result = kernels(a, t) if part == "kernels" else globals()[part](benches[task])
-                kept[key] = dict(result=result, commit=bench_page.commit())
+                kept[key] = dict(result=result, commit=bench_page.commit(), flags=" ".join(a.flags))
                 with open(out + ".new", "w") as f: json.dump(kept, f, indent=1)
                 os.replace(out + ".new", out); print(f"{key}: done", flush=True)
     with open(os.path.join(ROOT, "docs", "compression-results.md"), "w") as f: f.write(page(kept, bench_page.cpu()))
