@@ -13,6 +13,7 @@ pub mod layer;
 pub mod layout;
 pub mod memory;
 pub mod plan;
+pub mod requantize;
 pub mod row_chain;
 pub mod sparsity;
 pub mod winograd;

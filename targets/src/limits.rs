@@ -9,8 +9,11 @@ pub(crate) fn limits(program: &ScalarProgram, values: &[Values]) -> Vec<(f64, f6
     let mut all = Vec::with_capacity(program.nodes.len());
     for node in &program.nodes {
         let of = of_node(program, *node, &all);
-        let small = matches!(node.op, ScalarOp::Arg(k) if values.get(k as usize).is_some_and(|v| *v >= Values::Small));
-        all.push(if small || is_scaled_sum(program, *node, values) { (-SCALED, SCALED) } else { of });
+        let known = match node.op {
+            ScalarOp::Arg(k) => values.get(k as usize).and_then(|v| v.limit()),
+            _ => scaled_sum(program, *node, values),
+        };
+        all.push(known.map_or(of, |limit| (-limit, limit)));
     }
     all
 }
@@ -20,17 +23,17 @@ pub(crate) fn values_of(operands: &[EpilogueOperand]) -> Vec<Values> {
     std::iter::once(Values::Any).chain(operands.iter().map(|o| o.values)).collect()
 }
 
-/// The largest magnitude of [`Values::Small`], and of sums times [`Values::Scale`].
-const SCALED: f64 = 4_194_303.0;
-
-/// The product of the sum with one of its scales.
-fn is_scaled_sum(program: &ScalarProgram, node: ScalarNode, values: &[Values]) -> bool {
-    let ScalarOp::Bin(BinOp::Mul, a, b) = node.op else { return false };
+/// The limit of the product of the sum with one of its scales.
+fn scaled_sum(program: &ScalarProgram, node: ScalarNode, values: &[Values]) -> Option<f64> {
+    let ScalarOp::Bin(BinOp::Mul, a, b) = node.op else { return None };
     let op = |n: NodeIx| program.nodes[n as usize].op;
     let is_sum = |n: NodeIx| matches!(op(n), ScalarOp::Cast(sum) if op(sum) == ScalarOp::Arg(0));
-    let is_scale =
-        |n: NodeIx| matches!(op(n), ScalarOp::Arg(k) if k > 0 && values.get(k as usize).is_some_and(|v| *v == Values::Scale));
-    node.dtype == DType::F32 && (is_sum(a) && is_scale(b) || is_sum(b) && is_scale(a))
+    let scale = |n: NodeIx| match op(n) {
+        ScalarOp::Arg(k) if k > 0 => values.get(k as usize)?.scaled_limit(),
+        _ => None,
+    };
+    let (of_a, of_b) = (scale(a).filter(|_| is_sum(b)), scale(b).filter(|_| is_sum(a)));
+    of_a.or(of_b).filter(|_| node.dtype == DType::F32)
 }
 
 /// The same of one node, when those before it have theirs.
@@ -112,7 +115,7 @@ fn known_of(program: &ScalarProgram, node: ScalarNode, before: &[Known], values:
     let of = |n: NodeIx| before[n as usize];
     match node.op {
         ScalarOp::Arg(n) if values.get(n as usize).is_some_and(|v| *v >= Values::Finite) => Known::Finite,
-        _ if is_scaled_sum(program, node, values) => Known::Finite,
+        _ if scaled_sum(program, node, values).is_some() => Known::Finite,
         ScalarOp::Const(bits) if f64::from_bits(bits).is_finite() => Known::Finite,
         ScalarOp::Cast(x) if program.dtype(x).is_int() => Known::Finite,
         ScalarOp::Bin(BinOp::Mul, x, y) if is_small(program, x) && is_small(program, y) => Known::Finite,
@@ -169,13 +172,13 @@ mod tests {
         assert_eq!(known(&p, &finite)[bounded as usize], Known::Number);
         assert_eq!(known(&p, &[])[bounded as usize], Known::Nothing, "the factor may be infinite, the integer 0");
         assert_eq!(limits(&p, &finite)[scaled as usize].1, f64::INFINITY);
-        let scale = [Values::Any, Values::Scale];
-        assert_eq!(limits(&p, &scale)[scaled as usize], (-SCALED, SCALED));
+        let scale = [Values::Any, Values::Scale(22)];
+        assert_eq!(limits(&p, &scale)[scaled as usize], (-4_194_304.0, 4_194_304.0));
         assert_eq!(known(&p, &scale)[scaled as usize], Known::Finite);
         let sum = p.bin(BinOp::Add, scaled, scaled);
         assert_eq!(known(&p, &finite)[sum as usize], Known::Nothing, "infinite of both signs");
         let moved = p.bin(BinOp::Mul, sum, sum);
-        let bias = [Values::Any, Values::Small];
+        let bias = [Values::Any, Values::Small(22)];
         assert!(known(&p, &bias)[moved as usize] == Known::Finite, "products of what is bounded are bounded");
         assert_eq!(known(&p, &finite)[moved as usize], Known::Nothing, "one may be infinite, the other 0");
         let third = p.float(0.3, DType::F32);

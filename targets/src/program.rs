@@ -221,7 +221,7 @@ impl<'p> Eval<'p> {
         let ScalarOp::Un(UnOp::Round, real) = self.program.nodes[source as usize].op else { return None };
         let types = (self.program.dtype(real), self.program.dtype(n)) == (DType::F32, DType::I32);
         let (low, high) = self.limits[real as usize];
-        (types && self.is_fresh(source) && low > -FAR && high < FAR).then_some(real)
+        (types && self.is_fresh(source) && low >= -FAR && high <= FAR).then_some(real)
     }
 
     /// `i32(round(real))` as one conversion.

@@ -462,7 +462,9 @@ fn bytes_saturate_where_they_are_packed() {
         for &(mr, nr) in &t.i8_tiles {
             let sizes = (1..=mr).map(|rows| (rows, nr)).chain((1..=nr).map(|cols| (mr, cols)));
             for (rows, cols) in sizes {
-                for (c_dtype, values) in [(DType::U8, Values::Scale), (DType::I8, Values::Scale), (DType::U8, Values::Any)] {
+                for (c_dtype, values) in
+                    [(DType::U8, Values::Scale(16)), (DType::I8, Values::Scale(16)), (DType::U8, Values::Any)]
+                {
                     let base = tile(if t.i8_unsigned_a { DType::U8 } else { DType::I8 }, DType::I8, rows, nr, cols, 3);
                     let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: rows % 2 == 0, values }];
                     // Rows beside each other, and apart.

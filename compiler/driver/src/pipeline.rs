@@ -65,6 +65,14 @@ pub const PASSES: &[Pass] = &[
         run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Fuse, g, &t.desc).0),
     },
     Pass {
+        phase: "fuse",
+        name: "requantize",
+        about: "epilogues that end in integers without their division",
+        run: Run::Graph(|g, _, f| {
+            if f.math().allows(onnxc_passes::requantize::CLASS) { onnxc_passes::requantize::run(g) } else { g.clone() }
+        }),
+    },
+    Pass {
         phase: "choose",
         name: "choose",
         about: "algorithms of convolutions of 3 by 3, lists for weights with zeros; with --tune all of every product, by measurement",

@@ -115,10 +115,36 @@ pub enum Values {
     Any,
     /// They are numbers, and not infinite.
     Finite,
-    /// Also, of a magnitude below 2^22.
-    Small,
-    /// Also, times any sum that the kernel's accumulators can have, they are of a magnitude below 2^22: scales of requantisation.
-    Scale,
+    /// Also, of a magnitude below 2 to this power.
+    Small(u8),
+    /// Also, times any sum that the kernel's accumulators can have, they are of a magnitude below 2 to this power: scales of requantisation.
+    Scale(u8),
+}
+
+/// Powers of two that limits of operands are rounded up to: kernels that differ in them only would be two.
+const LIMITS: [u8; 3] = [8, 16, 22];
+
+impl Values {
+    /// The power of two that a magnitude is below, if it is small.
+    pub fn power(largest: f64) -> Option<u8> {
+        LIMITS.into_iter().find(|power| largest < f64::from(1u32 << power))
+    }
+
+    /// The limit of the magnitude of elements, if there is one.
+    pub fn limit(self) -> Option<f64> {
+        match self {
+            Values::Small(power) => Some(f64::from(1u32 << power)),
+            _ => None,
+        }
+    }
+
+    /// The limit of the magnitude of elements times sums, if there is one.
+    pub fn scaled_limit(self) -> Option<f64> {
+        match self {
+            Values::Scale(power) => Some(f64::from(1u32 << power)),
+            _ => None,
+        }
+    }
 }
 
 /// Rows of depthwise convolution, NHWC: for `ow` in 0..n: `y[ow, c] = epilogue(bias[c] + sum over taps of x[tap + ow*x_step, c] * w[tap, c])`

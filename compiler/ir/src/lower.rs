@@ -1,5 +1,6 @@
 //! Lowering context: what an operator's `lower` sees, and helpers that build loop nests over strided views.
 
+mod halo;
 mod nested;
 
 use std::cell::RefCell;
@@ -15,6 +16,7 @@ use crate::scalar::{ScalarOp, ScalarProgram};
 use crate::target::TargetDesc;
 use crate::tensor::Tensor;
 
+pub use halo::{Edge, Halo, Side};
 pub use nested::Part;
 
 /// An operand or result: a buffer seen through a view.
@@ -72,8 +74,8 @@ pub struct LowerCx<'a> {
     pub attrs: &'a Attrs,
     /// Operands.
     pub inputs: Vec<Option<Arg>>,
-    /// Of each operand, the elements before and behind each dimension that are readable and zero; nothing where there are none.
-    pub halos: Vec<Vec<(u64, u64)>>,
+    /// Of each operand, what is readable around it.
+    pub halos: Vec<Halo>,
     /// Of each operand, whether it lives in the memory of the first result.
     pub in_place: Vec<bool>,
     /// Results.
@@ -109,7 +111,7 @@ impl<'a> LowerCx<'a> {
             })
         });
         let inputs: Vec<Option<Arg>> = inputs.collect();
-        let (halos, in_place) = (vec![Vec::new(); inputs.len()], vec![false; inputs.len()]);
+        let (halos, in_place) = (vec![Halo::default(); inputs.len()], vec![false; inputs.len()]);
         let outputs = outputs.iter().enumerate();
         let outputs = outputs.map(|(i, (dtype, view))| Arg {
             buf: func.buf(dtype.carrier(), BufKind::Output(i)),

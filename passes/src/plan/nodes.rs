@@ -56,8 +56,7 @@ pub(super) fn call(planner: &mut Planner, level: &Level, node: &Node) -> Result<
     let mut cx = LowerCx::new(&name, &node.attrs, &inputs, &outputs, planner.target, planner.sizes);
     let region = |id: ValueId| level.storage(id).map(|s| s.region);
     for (i, id) in node.inputs.iter().enumerate() {
-        let zeros = id.and_then(|id| level.storage(id)).and_then(|s| s.halo.clone());
-        cx.halos[i] = zeros.map(|h| h.0).unwrap_or_default();
+        cx.halos[i] = id.and_then(|id| level.storage(id)).and_then(|s| s.halo.clone()).unwrap_or_default();
         cx.in_place[i] = id.is_some_and(|id| region(id) == region(node.outputs[0]));
     }
     let open = cx.inputs.iter().flatten().chain(&cx.outputs).any(|a| !a.view.is_fixed());

@@ -2,12 +2,13 @@
 
 use onnxc_ir::dim::DimBounds;
 use onnxc_ir::graph::{Graph, Node};
+use onnxc_ir::lower::Halo;
 use onnxc_ir::op::{Extent, Lower, View};
 use onnxc_ir::plan::Place;
 use onnxc_ir::{TensorType, ValueId};
 
 use super::Planner;
-use crate::layout::halo::{self, Halo};
+use crate::layout::halo;
 use crate::layout::{self, Order};
 
 /// A piece of memory before buffers have offsets.
@@ -225,13 +226,14 @@ impl<'g> Level<'g> {
         let dtype = self.graph.ty(id).dtype;
         let halo = self.halos[id.0 as usize].clone();
         let shape = self.shape(id);
-        let whole_shape = halo.as_ref().map_or_else(|| shape.clone(), |h| h.around(&View::contiguous(&shape)).shape);
+        let whole_shape = halo.as_ref().map_or_else(|| shape.clone(), |h| h.whole(&View::contiguous(&shape)).shape);
         let mut view = layout::view(&whole_shape, &self.orders[id.0 as usize], dtype.bytes());
         view.shape = shape;
         view = view.with_open(self.graph.ty(id).open());
-        let around = halo.as_ref().map(|h| h.0.clone()).unwrap_or_default();
+        let around = halo.as_ref().map(|h| h.around.clone()).unwrap_or_default();
         let region = planner.buffer_for(&view, &around, dtype.bytes());
-        view.offset += halo.iter().flat_map(|h| h.0.iter().zip(&view.strides)).map(|((lo, _), s)| *lo as i64 * s).sum::<i64>();
+        view.offset +=
+            halo.iter().flat_map(|h| h.around.iter().zip(&view.strides)).map(|((lo, _), s)| *lo as i64 * s).sum::<i64>();
         let storage = Storage { region, view, halo };
         if storage.halo.is_some() {
             planner.uncleared.push((storage.clone(), dtype));
@@ -260,7 +262,7 @@ impl<'g> Level<'g> {
         node.inputs.iter().flatten().find_map(|x| {
             let storage = self.storage(*x)?;
             let Region::Buffer(b) = storage.region else { return None };
-            let whole = storage.halo.as_ref().map_or_else(|| storage.view.clone(), |h| h.around(&storage.view));
+            let whole = storage.halo.as_ref().map_or_else(|| storage.view.clone(), |h| h.whole(&storage.view));
             let dense = whole.offset == 0 && planner.buffers[b].bytes == layout::span(&whole) * size;
             let bordered = match (&self.halos[id.0 as usize], &storage.halo) {
                 (Some(want), Some(has)) => has.covers(want),

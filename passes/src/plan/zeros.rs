@@ -1,29 +1,28 @@
 //! Steps that write the borders round values which padded convolutions read in place.
 
 use onnxc_ir::lir::{BufKind, Expr, LoopKind};
-use onnxc_ir::lower::{Arg, LowerCx};
+use onnxc_ir::lower::{Arg, Edge, Halo, LowerCx, Side};
 use onnxc_ir::op::View;
 use onnxc_ir::{Attrs, DType};
-
-use crate::layout::halo::{Edge, Halo, Side};
 
 use super::nodes::step_name;
 use super::storage::Storage;
 use super::{Draft, Planner, regions_of};
 
-/// A step that writes zeros round a value.
+/// A step that writes the zeros, or zero points, round a value.
 pub(super) fn clear(planner: &mut Planner, storage: &Storage, dtype: DType, name: &str) -> Draft {
+    let fill = storage.halo.as_ref().map_or(0, |h| h.fill);
     let (step, attrs) = (step_name(planner, "border"), Attrs::default());
     let mut cx = LowerCx::new(&step, &attrs, &[], &[(dtype, storage.view.clone())], planner.target, planner.sizes);
     if !storage.view.is_fixed() {
         let out = cx.output(0);
         for side in storage.halo.iter().flat_map(Halo::open_sides) {
-            clear_open(&mut cx, &out, &side, &mut Vec::new());
+            clear_open(&mut cx, &out, (&side, fill), &mut Vec::new());
         }
     }
     for side in storage.halo.iter().filter(|_| storage.view.is_fixed()).flat_map(|h| h.sides(&storage.view)) {
         let to = in_words(&mut cx, joined(&side));
-        cx.for_each(&to.view.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, Expr::Const(to.dtype, 0)));
+        cx.for_each(&to.view.clone(), &to.view.strides.clone(), |cx, at| cx.store(&to, at, filled(to.dtype, fill)));
     }
     let func = cx.finish();
     let regions = regions_of(planner, &func, &[], &[storage.region]);
@@ -71,12 +70,21 @@ fn in_words(cx: &mut LowerCx, mut view: View) -> Arg {
     Arg { buf: cx.func.buf(DType::I32, BufKind::Same(out.buf)), dtype: DType::I32, view, constant: None }
 }
 
-/// Zeros in one part of a border of open extents.
-fn clear_open(cx: &mut LowerCx, out: &Arg, side: &Side, at: &mut Vec<Expr>) {
+/// An element whose bytes are all the same.
+fn filled(dtype: DType, byte: u8) -> Expr {
+    match (dtype, byte) {
+        (DType::I8, _) => Expr::Const(dtype, i64::from(byte as i8) as u64),
+        (DType::I32, _) => Expr::Const(dtype, i64::from(i32::from_le_bytes([byte; 4])) as u64),
+        _ => Expr::Const(dtype, u64::from(byte)),
+    }
+}
+
+/// The bytes of one part of a border of open extents.
+fn clear_open(cx: &mut LowerCx, out: &Arg, (side, fill): (&Side, u8), at: &mut Vec<Expr>) {
     let d = at.len();
     let Some((lo, hi)) = side.get(d) else {
-        let zero = Expr::Const(out.dtype, 0);
-        return cx.store(out, at, zero);
+        let value = filled(out.dtype, fill);
+        return cx.store(out, at, value);
     };
     let extent = out.view.extent(d);
     let mut edge = |e: &Edge| match e {
@@ -87,7 +95,7 @@ fn clear_open(cx: &mut LowerCx, out: &Arg, side: &Side, at: &mut Vec<Expr>) {
     let kind = if d + 1 == side.len() { LoopKind::Vector } else { LoopKind::Serial };
     cx.for_range(kind, lo, hi, 1, |cx, i| {
         at.push(i);
-        clear_open(cx, out, side, at);
+        clear_open(cx, out, (side, fill), at);
         at.pop();
     });
 }

@@ -39,7 +39,7 @@ fn shortened(program: &ScalarProgram, dtype: DType, values: &[Values]) -> Option
     }
     let x = unbounded(program, bounded, (least - moved as f64, most - moved as f64));
     let (low, high) = limits[x as usize];
-    if !(low > -FAR && high < FAR) {
+    if !(low >= -FAR && high <= FAR) {
         return None;
     }
     let mut out = program.finish(x);
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn bounds_of_the_type_are_left_to_the_store() {
         let p = requantised(-100.0, 155.0, 100);
-        let scale = [Values::Any, Values::Scale];
+        let scale = [Values::Any, Values::Scale(16)];
         let (short, moved) = without_bounds(&p, DType::U8, &scale);
         assert_eq!(
             (short.to_string().as_str(), moved),
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn tighter_bounds_stay() {
-        let scale = [Values::Any, Values::Scale];
+        let scale = [Values::Any, Values::Scale(16)];
         let (short, moved) = without_bounds(&requantised(0.0, 155.0, 100), DType::U8, &scale);
         assert!(moved == 100 && short.to_string().ends_with("f32 max %6 %4; f32 round %7; i32 cast %8"), "{short}");
         let wraps = requantised(-101.0, 155.0, 100);

@@ -1,6 +1,6 @@
 //! The code of one operator within that of another: its own lowering, on arguments that the outer one chooses.
 
-use super::{Arg, LowerCx};
+use super::{Arg, Halo, LowerCx};
 use crate::graph::Attrs;
 use crate::lir::{BufId, BufKind, Expr, Stmt};
 use crate::op::OpResult;
@@ -12,7 +12,7 @@ pub struct Part<'p> {
     /// Its operands.
     pub inputs: Vec<Option<Arg>>,
     /// See [`LowerCx::halos`].
-    pub halos: Vec<Vec<(u64, u64)>>,
+    pub halos: Vec<Halo>,
     /// Its results.
     pub outputs: Vec<Arg>,
 }

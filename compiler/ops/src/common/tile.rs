@@ -72,8 +72,7 @@ pub fn constants(cx: &LowerCx, operand: &Arg) -> Option<Vec<f32>> {
 pub fn values(cx: &LowerCx, operand: &Arg) -> Values {
     let largest = |m: f32, x: &f32| if m.is_nan() || x.is_nan() { f32::NAN } else { m.max(x.abs()) };
     match constants(cx, operand).map(|all| all.iter().fold(0.0, largest)) {
-        Some(largest) if largest < (1 << 22) as f32 => Values::Small,
-        Some(largest) if largest.is_finite() => Values::Finite,
+        Some(largest) if largest.is_finite() => Values::power(f64::from(largest)).map_or(Values::Finite, Values::Small),
         _ => Values::Any,
     }
 }

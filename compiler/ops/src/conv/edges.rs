@@ -29,7 +29,7 @@ pub(super) struct Run {
 pub(super) fn fit(cx: &LowerCx, g: &Geometry, x: &Arg, y: &View, kernel: &[u64]) -> bool {
     let ([kh, kw], true) = (kernel, x.dtype == DType::F32) else { return false };
     let padded = g.pads.iter().any(|p| *p > 0);
-    let there = |d: usize| cx.halos[0].get(d + 2).copied().unwrap_or_default();
+    let there = |d: usize| cx.halos[0].at(d + 2);
     let bordered = (0..2).all(|d| there(d).0 as i64 >= g.pads[d] && there(d).1 as i64 >= g.pads[d + 2]);
     // A single output is no row: the kernel goes along the height then.
     let narrow = (2..=WIDEST).contains(&y.shape[3]) && kh * kw <= MOST_TAPS && x.view.is_fixed() && y.is_fixed();

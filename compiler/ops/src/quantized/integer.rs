@@ -9,7 +9,7 @@ use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
-use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
 
 use super::depthwise;
 use super::spread::{along, vector_view};
@@ -129,14 +129,14 @@ impl Integer {
         self.pads.0.iter().chain(&self.pads.1).any(|p| *p > 0)
     }
 
-    /// x with its padding, when the buffer of x has a border of zeros and zero is its zero point.
+    /// x with its padding, when the buffer of x has a border of its zero points.
     pub fn bordered(&self, cx: &LowerCx) -> Option<Arg> {
-        if self.known_x_zero() != Some(0) {
+        if self.known_x_zero().map(|z| z as u8) != Some(cx.halos[0].fill) {
             return None;
         }
         let mut x = self.x.clone();
         for d in 0..self.kernel.len() {
-            let (before, behind) = cx.halos[0].get(d + 2).copied()?;
+            let (before, behind) = cx.halos[0].at(d + 2);
             let (begin, end) = (self.pads.0[d], self.pads.1[d]);
             if before < begin || behind < end {
                 return None;
@@ -243,7 +243,17 @@ impl Integer {
         let zero = self.w_zeros.iter().fold(0, |m, z| z.abs().max(m));
         let bias = self.bias.iter().flatten().fold(0, |m, b| b.unsigned_abs().max(m));
         let sums = f64::from(bias) + 2.0 * 255.0 * f64::from(128 + zero) * self.weights.per_filter() as f64;
-        if n == 0 && values >= Values::Finite && largest * sums < f64::from(1 << 22) { Values::Scale } else { values }
+        let scale = Values::power(largest * sums).filter(|_| values >= Values::Finite && self.is_scale(n));
+        scale.map_or(values, Values::Scale)
+    }
+
+    /// True when the program multiplies sums with operand `n`.
+    fn is_scale(&self, n: usize) -> bool {
+        let op = |at: NodeIx| self.program.nodes[at as usize].op;
+        let is_sum = |at: NodeIx| matches!(op(at), ScalarOp::Cast(sum) if op(sum) == ScalarOp::Arg(0));
+        let is_operand = |at: NodeIx| op(at) == ScalarOp::Arg(n as u8 + 1);
+        let product = |a: NodeIx, b: NodeIx| is_sum(a) && is_operand(b) || is_sum(b) && is_operand(a);
+        self.program.nodes.iter().any(|n| matches!(n.op, ScalarOp::Bin(BinOp::Mul, a, b) if product(a, b)))
     }
 
     /// The zero point of x, if it is known when compiling.

@@ -1,7 +1,7 @@
 //! Lowering of `row_chain`: bands of rows of the result, each in steps that keep what the next one needs again.
 
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
-use onnxc_ir::lower::{Arg, LowerCx, Part};
+use onnxc_ir::lower::{Arg, Halo, LowerCx, Part};
 use onnxc_ir::op::{Lower, OpError, OpResult, View};
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attr, Attrs, DType, Tensor};
@@ -300,8 +300,8 @@ impl Work<'_> {
                 if per_row { some_rows(&arg, rank - 2, (from, to)) } else { one_image(arg) }
             }));
         }
-        let around = vec![(0, 0), (0, 0), (0, 0), link.columns];
-        let mut halos = vec![Vec::new(); inputs.len()];
+        let around = Halo { around: vec![(0, 0), (0, 0), (0, 0), link.columns], fill: 0 };
+        let mut halos = vec![Halo::default(); inputs.len()];
         halos[0] = if i == 0 { cx.halos[0].clone() } else { around };
         let attrs = with_pads(&node.attrs, link.columns, pads);
         let part = Part { attrs: &attrs, inputs, halos, outputs: vec![y] };
