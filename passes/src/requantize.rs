@@ -2,9 +2,10 @@
 //!
 //! What   `quantize(f(sum * w + b), s)` = `round(f'(sum * (w * g) + b * g))`, where `f'` is `f` for such sums and has the `1 / s`:
 //!        - products, sums and bounds pass a factor on to their operands until it meets constants;
-//!        - `x * clamp(x * c + d, low, high) / s` = `a * clamp(a + g * d / c, g * low / c, g * high / c)` with `a = g * x`, `g = sqrt(c / s)`: hard swish.
+//!        - `x * clamp(x * c + d, low, high) / s` = `a * clamp(a + g * d / c, g * low / c, g * high / c)` with `a = g * x`, `g = sqrt(c / s)`: hard swish;
+//!        - `float(sum) * w + b` = `float(sum + round(b / w)) * w` for sums of integers, which begin with the constant.
 //! When   after fusion: programs are whole, and what reads their results is settled.
-//! Why    where products are dot products of bytes, epilogues take half of the time; hard swish and its quantisation are 7 operations instead of 11.
+//! Why    where products are dot products of bytes, epilogues take half of the time; hard swish and its quantisation are 7 operations instead of 12.
 //! Class  bounded: constants are rounded once more, so that a result that lay next to a half becomes its other neighbour; at most one quantisation step.
 //! Misses functions that a factor cannot pass; divisions of what no constant is before, which stay exact.
 
@@ -36,14 +37,15 @@ fn shorten(graph: &mut Graph, n: usize) -> Option<()> {
     let program = node.attrs.program(attr)?;
     let input = |k: u8| usize::from(k).checked_sub(lead).and_then(|k| *node.inputs.get(own + k)?);
     let constant = |k: u8| graph.constant(input(k)?).filter(|t| t.dtype() == DType::F32);
-    let mut short = shortened(program, &|k| constant(k).is_some())?;
+    let mut short = shortened(program, &constant, SUMS.contains(&node.op.name))?;
     let (args, reads) = (program.n_args(), |k: usize| short.program.nodes.iter().any(|n| n.op == ScalarOp::Arg(k as u8)));
     let kept: Vec<usize> = (0..args + short.made.len()).filter(|k| *k < lead || reads(*k)).collect();
     let mut operands = Vec::new();
     for k in kept.iter().filter(|k| **k >= lead) {
         operands.push(match k.checked_sub(args).map(|m| short.made[m]) {
             None => (input(*k as u8)?, None),
-            Some((of, factor)) => (input(of)?, Some(times(constant(of)?, factor)?)),
+            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor)?)),
+            Some((of, Times::Reciprocal(by))) => (input(of)?, Some(steps(constant(of)?, constant(by)?)?)),
         });
     }
     for (new, old) in kept.iter().enumerate() {
@@ -68,6 +70,9 @@ fn shorten(graph: &mut Graph, n: usize) -> Option<()> {
     Some(())
 }
 
+/// Operators whose epilogues begin with sums of integers that can begin with something.
+const SUMS: [&str; 2] = ["conv_integer", "matmul_integer"];
+
 /// The attribute with the program of a node, how many inputs the program does not have, and how many operands of it are no inputs.
 fn place(node: &Node) -> Option<(&'static str, usize, usize)> {
     if node.op.name == "map" {
@@ -82,40 +87,65 @@ fn times(t: &Tensor, factor: f64) -> Option<Tensor> {
     values.iter().all(|x| *x == 0.0 || sane(f64::from(*x))).then(|| Tensor::from_vec(t.shape(), values))
 }
 
+/// The elements of a constant in steps of another one of the same shape, to the nearest integer; `None` where one is so large that sums could leave i32 or lose
+/// digits as floats.
+fn steps(t: &Tensor, by: &Tensor) -> Option<Tensor> {
+    const MOST: f64 = 4_194_304.0;
+    let (of, by) = (t.to_vec::<f32>(), (by.shape() == t.shape()).then(|| by.to_vec::<f32>())?);
+    let values = of.iter().zip(by).map(|(x, step)| (f64::from(*x) / f64::from(step)).round_ties_even());
+    let values: Vec<i32> = values.map(|x| (x.abs() < MOST).then_some(x as i32)).collect::<Option<_>>()?;
+    Some(Tensor::from_vec(t.shape(), values))
+}
+
 /// Far from overflow and from subnormal numbers, which not every target computes with.
 fn sane(x: f64) -> bool {
     x.is_finite() && (1e-30..1e30).contains(&x.abs())
 }
 
-/// A program that ends in a quantisation without its division.
-struct Short {
-    program: ScalarProgram,
-    /// Operands behind those of the old program: which one each is, and how many times.
-    made: Vec<(u8, f64)>,
+/// What a constant is multiplied with.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Times {
+    Factor(f64),
+    /// One over another operand, rounded to an integer.
+    Reciprocal(u8),
 }
 
-/// The program without the division before its last rounding, if it is shorter so. `constant` tells which operands are constants.
-fn shortened(program: &ScalarProgram, constant: &dyn Fn(u8) -> bool) -> Option<Short> {
+/// A shorter program.
+struct Short {
+    program: ScalarProgram,
+    /// Operands behind those of the old program: which one each is, times what.
+    made: Vec<(u8, Times)>,
+}
+
+/// The constant that an operand is.
+type Constants<'a, 't> = &'a dyn Fn(u8) -> Option<&'t Tensor>;
+
+/// The program without the division before its last rounding, if it is shorter so. `sums`: operand 0 is a sum of integers that can begin with something.
+fn shortened(program: &ScalarProgram, constant: Constants, sums: bool) -> Option<Short> {
     // Hard swish of sums is shorter with its factor in their scales, too.
     let whole = || (program.dtype(program.result()) == DType::F32).then_some((program.result(), program.result(), 1.0));
-    let (quotient, x, scale) = divided(program).or_else(whole)?;
-    let mut at =
-        Rewriting { program, constant, out: ScalarProgram::default(), made: Vec::new(), whole: vec![None; program.nodes.len()] };
-    let product = at.times(x, 1.0 / scale)?;
-    at.whole[quotient as usize] = Some(product);
+    let (out, made, nodes) = (ScalarProgram::default(), Vec::new(), vec![None; program.nodes.len()]);
+    let mut at = Rewriting { program, constant, sums, out, made, whole: nodes };
+    if let Some((quotient, x, scale)) = divided(program).or_else(whole) {
+        at.whole[quotient as usize] = at.times(x, 1.0 / scale);
+    }
     let result = at.whole(program.result());
     let short = at.out.finish(result);
     (work(&short) < work(program)).then_some(Short { program: short, made: at.made })
 }
 
-/// Operations; divisions count as the two that they become.
+/// Operations; divisions count as the two that they become, what sums begin with is free.
 fn work(program: &ScalarProgram) -> usize {
     let of = |op: ScalarOp| match op {
         ScalarOp::Arg(_) | ScalarOp::Const(_) => 0,
         ScalarOp::Bin(BinOp::Div, ..) => 2,
         _ => 1,
     };
-    program.nodes.iter().map(|n| of(n.op)).sum()
+    let is_start = |op: ScalarOp| {
+        let operand = |n: NodeIx| matches!(program.nodes[n as usize].op, ScalarOp::Arg(_));
+        matches!(op, ScalarOp::Bin(BinOp::Add, sum, start) if program.dtype(sum) == DType::I32 && operand(sum) && operand(start))
+    };
+    program.nodes.iter().filter(|n| !is_start(n.op)).map(|n| of(n.op)).sum()
 }
 
 /// The quotient at the end of a program that nothing but bounds, a rounding and a zero point follow; what is divided, and by what.
@@ -161,16 +191,17 @@ struct Clamped {
     bounds: Vec<(BinOp, f64)>,
 }
 
-struct Rewriting<'a> {
+struct Rewriting<'a, 't> {
     program: &'a ScalarProgram,
-    constant: &'a dyn Fn(u8) -> bool,
+    constant: Constants<'a, 't>,
+    sums: bool,
     out: ScalarProgram,
-    made: Vec<(u8, f64)>,
+    made: Vec<(u8, Times)>,
     /// Nodes as they were.
     whole: Vec<Option<NodeIx>>,
 }
 
-impl Rewriting<'_> {
+impl Rewriting<'_, '_> {
     fn op(&self, n: NodeIx) -> ScalarOp {
         self.program.nodes[n as usize].op
     }
@@ -178,6 +209,10 @@ impl Rewriting<'_> {
     /// The node as it was.
     fn whole(&mut self, n: NodeIx) -> NodeIx {
         if let Some(at) = self.whole[n as usize] {
+            return at;
+        }
+        if let Some(at) = self.started(n, 1.0) {
+            self.whole[n as usize] = Some(at);
             return at;
         }
         let node = self.program.nodes[n as usize];
@@ -197,9 +232,12 @@ impl Rewriting<'_> {
         if self.program.dtype(n) != DType::F32 {
             return None;
         }
+        if let Some(at) = self.started(n, factor) {
+            return Some(at);
+        }
         match self.op(n) {
             ScalarOp::Const(bits) => self.float(f64::from_bits(bits) * factor),
-            ScalarOp::Arg(k) if (self.constant)(k) => Some(self.operand(k, factor)),
+            ScalarOp::Arg(k) if (self.constant)(k).is_some() => Some(self.scaled(k, factor)),
             ScalarOp::Bin(BinOp::Mul, a, b) => {
                 if let Some((x, by)) = [(a, b), (b, a)].into_iter().find_map(|(x, t)| Some((x, self.clamped(t, x)?))) {
                     return self.hard_swish(x, &by, factor);
@@ -219,12 +257,45 @@ impl Rewriting<'_> {
     }
 
     /// A constant operand times a factor.
-    fn operand(&mut self, k: u8, factor: f64) -> NodeIx {
-        let at = self.made.iter().position(|m| *m == (k, factor)).unwrap_or(self.made.len());
+    fn scaled(&mut self, k: u8, factor: f64) -> NodeIx {
+        if factor == 1.0 { self.out.arg(k, DType::F32) } else { self.operand(k, Times::Factor(factor), DType::F32) }
+    }
+
+    fn operand(&mut self, k: u8, times: Times, dtype: DType) -> NodeIx {
+        let at = self.made.iter().position(|m| *m == (k, times)).unwrap_or(self.made.len());
         if at == self.made.len() {
-            self.made.push((k, factor));
+            self.made.push((k, times));
         }
-        self.out.arg((self.program.n_args() + at) as u8, DType::F32)
+        self.out.arg((self.program.n_args() + at) as u8, dtype)
+    }
+
+    /// `factor * (float(sum) * w + b)`, where the sum can begin with `b`.
+    fn started(&mut self, n: NodeIx, factor: f64) -> Option<NodeIx> {
+        let ScalarOp::Bin(BinOp::Add, a, b) = self.op(n) else { return None };
+        if !self.sums || self.program.dtype(n) != DType::F32 {
+            return None;
+        }
+        let operand = |n: NodeIx| match self.op(n) {
+            ScalarOp::Arg(k) if (self.constant)(k).is_some() => Some(k),
+            _ => None,
+        };
+        let sum = |n: NodeIx| matches!(self.op(n), ScalarOp::Cast(sum) if self.op(sum) == ScalarOp::Arg(0) && self.program.dtype(sum) == DType::I32);
+        let (product, offset) = operand(b).map(|k| (a, k)).or_else(|| Some((b, operand(a)?)))?;
+        let ScalarOp::Bin(BinOp::Mul, x, y) = self.op(product) else { return None };
+        let scale = operand(y).filter(|_| sum(x)).or_else(|| operand(x).filter(|_| sum(y)))?;
+        // The sum begins in one way only.
+        let casts = self.program.nodes.iter().filter(|n| n.op.operands().any(|o| self.op(o) == ScalarOp::Arg(0))).count();
+        let products = self.program.nodes.iter().filter(|n| n.op.operands().any(sum)).count();
+        if casts != 1 || products != 1 {
+            return None;
+        }
+        steps((self.constant)(offset)?, (self.constant)(scale)?)?;
+        let start = self.operand(offset, Times::Reciprocal(scale), DType::I32);
+        let sum = self.out.arg(0, DType::I32);
+        let sum = self.out.bin(BinOp::Add, sum, start);
+        let real = self.out.cast(sum, DType::F32);
+        let scale = self.scaled(scale, factor);
+        Some(self.out.bin(BinOp::Mul, real, scale))
     }
 
     /// The node as bounds of a multiple of `x`.

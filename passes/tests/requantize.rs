@@ -103,3 +103,34 @@ fn quotients_of_no_constants_stay_exact() {
     let before = graph("i32 a0; f32 a1; f32 a2; f32 cast %0; f32 sin %3; f32 cos %4", 5, 0.03);
     assert_eq!(program(&requantize::run(&before)), program(&before));
 }
+
+/// What an integer convolution makes of its sums.
+#[test]
+fn sums_begin_with_their_offsets() {
+    let text = "graph @f(%x: u8[1,4,9,9]) {
+  %v = const i8[8,4,1,1] blob(0000000000000001)
+  %z = const u8[] [3]
+  %w = const f32[8,1,1] blob(0000000000000002)
+  %b = const f32[8,1,1] blob(0000000000000003)
+  %y = conv_integer %x, %v, %z, _, %w, %b {epilogue = program \"i32 a0; f32 a1; f32 a2; f32 cast %0; f32 mul %3 %1; f32 add %4 %2; f32 sigmoid %5\"} : f32[1,8,9,9] @\"layer\"
+  return %y
+}";
+    let constant = |blob: u64| {
+        Some(match blob {
+            1 => Tensor::from_vec(&[8, 4, 1, 1], (0..32).map(|i| (i * 7 % 255) as i8).collect::<Vec<i8>>()),
+            _ => Tensor::from_vec(
+                &[8, 1, 1],
+                (1..=8).map(|i| if blob == 2 { 1e-3 * i as f32 } else { 0.2 * i as f32 - 1.0 }).collect::<Vec<f32>>(),
+            ),
+        })
+    };
+    let before = parse::parse(text, OpSet(onnxc_ops::ALL), &constant).unwrap_or_else(|e| panic!("{e}"));
+    let after = requantize::run(&before);
+    onnxc_ir::verify::verify(&after).unwrap_or_else(|e| panic!("{}", e.join("\n")));
+    let epilogue = after.nodes[0].attrs.program("epilogue").expect("an epilogue").to_string();
+    assert_eq!(epilogue, "i32 a2; i32 a0; i32 add %1 %0; f32 cast %2; f32 a1; f32 mul %3 %4; f32 sigmoid %5");
+    let x = [Tensor::from_vec(&[1, 4, 9, 9], (0..4 * 81).map(|i| (i * 31 % 256) as u8).collect::<Vec<u8>>())];
+    let run = |graph: &Graph| interp::run(graph, &x).unwrap_or_else(|e| panic!("{e:?}"))[0].to_vec::<f32>();
+    // Half a step of the sum is at most 0.004 here.
+    assert!(run(&before).iter().zip(run(&after)).all(|(a, b)| (a - b).abs() < 0.002), "within half a step");
+}

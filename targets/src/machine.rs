@@ -33,7 +33,7 @@ const AVX512_TWICE: Machine = Machine {
     tile: (0.08, 1.0),
     list: (0.48, 0.0),
     transform: (32.0, 2.7),
-    depthwise: [0.97, 2.17, 1.33],
+    depthwise: [0.97, 2.17, 1.0],
     levels: [level(32 << 10, 64.0, 12.0), level(1 << 20, 52.0, 21.7), level(16 << 20, 5.7, 3.9), level(128 << 20, 5.1, 6.0)],
     ..AVX512
 };

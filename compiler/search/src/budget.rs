@@ -45,6 +45,9 @@ const MARGIN: f64 = 1.002;
 /// Larger limits of error that are tried when a model, repaired, takes more than its sketch.
 const LATER: usize = 8;
 
+/// What all bytes of the dense model are worth of its time: models that are as fast but for this are told apart by their bytes.
+const BESIDE: f64 = 0.05;
+
 /// A choice with a lower bound of what it is to be little of.
 struct Solved {
     chosen: Chosen,
@@ -120,6 +123,15 @@ impl Search<'_> {
         Ok(self.taken(found)?.of(self.goal.objective))
     }
 
+    /// The same with what is beside it.
+    pub(crate) fn planned_sum(&self, found: &Found) -> Result<f64> {
+        let taken = self.taken(found)?;
+        if self.goal.objective == Objective::Ram {
+            return Ok(taken.of(Objective::Ram));
+        }
+        Ok(self.weights(self.goal.objective).iter().map(|(of, weight)| weight * taken.of(*of)).sum())
+    }
+
     pub(crate) fn taken_by_model(&self, made: &Assembled) -> Result<Taken> {
         let backend = self.subject.backend;
         let key = work::key("taken", &[&self.known, &backend.name(), &made.recipe.arrays]);
@@ -130,12 +142,18 @@ impl Search<'_> {
     fn within(&self, limit: f64, objective: Objective, caps: &[(Objective, f64)]) -> Option<Chosen> {
         let ceiling = caps.iter().find(|c| c.0 == Objective::Ram).map_or(f64::INFINITY, |c| c.1);
         let sums: Vec<(Objective, f64)> = caps.iter().copied().filter(|c| c.0 != Objective::Ram).collect();
+        let weights = self.weights(objective);
         if objective != Objective::Ram {
-            let solved = self.lagrange(limit, &mut vec![(objective, 1.0)], &sums, ceiling)?;
-            return Some(self.stated(solved, objective));
+            let solved = self.lagrange(limit, &mut weights.clone(), &sums, ceiling)?;
+            let sum = |picks: &[usize]| {
+                let of = |(of, weight): &(Objective, f64)| weight * (self.prices.total(*of, picks) - self.prices.table(*of).rest);
+                weights.iter().map(of).sum::<f64>()
+            };
+            let price = sum(&solved.chosen.picks);
+            return Some(self.stated(solved, objective, price));
         }
         // Of choices with the lowest ceiling the fastest one.
-        let live = |ceiling: f64| self.lagrange(limit, &mut vec![(Objective::Latency, 1.0)], &sums, ceiling);
+        let live = |ceiling: f64| self.lagrange(limit, &mut weights.clone(), &sums, ceiling);
         let mut steps: Vec<f64> =
             self.prices.table(Objective::Ram).of.iter().flatten().copied().filter(|b| *b <= ceiling).collect();
         steps.sort_by(f64::total_cmp);
@@ -143,15 +161,27 @@ impl Search<'_> {
         let first = steps.partition_point(|ceiling| live(*ceiling).is_none());
         let solved = live(*steps.get(first)?)?;
         let bound = steps[first];
-        Some(self.stated(Solved { bound, ..solved }, objective))
+        let price = self.prices.total(objective, &solved.chosen.picks);
+        Some(self.stated(Solved { bound, ..solved }, objective, price))
     }
 
-    /// The choice with its price in terms of the objective.
-    fn stated(&self, solved: Solved, objective: Objective) -> Chosen {
+    /// What is to be little, and beside it what decides between models that are nearly alike in that: bytes for time and energy, time for bytes.
+    fn weights(&self, objective: Objective) -> Vec<(Objective, f64)> {
+        let (of, beside) = match objective {
+            Objective::Ram | Objective::Latency => (Objective::Latency, Objective::Size),
+            Objective::Energy => (objective, Objective::Size),
+            Objective::Size => (objective, Objective::Latency),
+        };
+        let dense = |of: Objective| self.prices.total(of, &vec![0; self.layers().len()]);
+        vec![(of, 1.0), (beside, BESIDE * dense(of) / dense(beside).max(f64::MIN_POSITIVE))]
+    }
+
+    /// The choice with its price in terms of the objective; `sum` is its price in terms of the bound.
+    fn stated(&self, solved: Solved, objective: Objective, sum: f64) -> Chosen {
         let Solved { chosen, bound } = solved;
         let rest = if objective == Objective::Ram { 0.0 } else { self.prices.table(objective).rest };
         let price = self.prices.total(objective, &chosen.picks) - rest;
-        let gap = if price > 0.0 { ((price - bound) / price).max(0.0) } else { 0.0 };
+        let gap = if sum > 0.0 { ((sum - bound) / sum).max(0.0) } else { 0.0 };
         Chosen { price, gap, ..chosen }
     }
 

@@ -398,7 +398,7 @@ impl<'a> Search<'a> {
         let lucky: Vec<usize> =
             drops.keys().zip(fit).filter(|(_, drop)| *drop > self.goal.max_drop + 1e-9).map(|(n, _)| *n).collect();
         let earned = kept.into_iter().filter(|(n, _)| !lucky.contains(n)).map(|(_, found)| found);
-        let planned = earned.map(|found| Ok((self.planned(&found)?, found))).collect::<Result<Vec<_>>>()?;
+        let planned = earned.map(|found| Ok((self.planned_sum(&found)?, found))).collect::<Result<Vec<_>>>()?;
         Ok(planned.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, found)| found))
     }
 }

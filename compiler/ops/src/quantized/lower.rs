@@ -4,7 +4,7 @@ use onnxc_ir::DType;
 use onnxc_ir::lir::{Expr, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{OpResult, View};
-use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::scalar::{BinOp, ScalarOp, ScalarProgram};
 
 use super::integer::{Integer, multipliers};
 use super::weights::Weights;
@@ -67,6 +67,37 @@ fn requantize(cx: &mut LowerCx, dtype: DType, rank: usize) -> (ScalarProgram, Ve
     (requantization(dtype, None), vec![Arg { buf, dtype: DType::I32, view, constant: None }])
 }
 
+/// First values of sums, the program over them, and its operands.
+type Begun = (Option<Vec<i32>>, ScalarProgram, Vec<Arg>);
+
+/// What a program adds to its sums before everything else, if that is a constant for each output of dimension `axis` of `shape`; the program and operands without.
+fn start(program: &ScalarProgram, operands: &[Arg], (shape, axis): (&[u64], usize)) -> Option<Begun> {
+    let op = |n: u16| program.nodes[n as usize].op;
+    let mut users = program.nodes.iter().filter(|n| n.op.operands().any(|o| op(o) == ScalarOp::Arg(0)));
+    let (ScalarOp::Bin(BinOp::Add, a, b), None) = (users.next()?.op, users.next()) else { return None };
+    let ((ScalarOp::Arg(k), ScalarOp::Arg(0)) | (ScalarOp::Arg(0), ScalarOp::Arg(k))) = (op(a), op(b)) else { return None };
+    let operand = operands.get(usize::from(k).checked_sub(1)?)?;
+    let values = ints(operand.constant.as_ref().filter(|_| operand.dtype == DType::I32)?);
+    let strides = tile::broadcast_strides(operand, shape);
+    if strides.iter().enumerate().any(|(d, step)| d != axis && *step != 0 && shape[d] > 1) {
+        return None;
+    }
+    let first = (0..shape[axis] as usize).map(|f| values.get(f * strides[axis] as usize).copied()).collect::<Option<_>>()?;
+    let mut out = ScalarProgram::default();
+    let mut map: Vec<u16> = Vec::new();
+    for node in &program.nodes {
+        map.push(match node.op {
+            ScalarOp::Arg(n) if n > k => out.arg(n - 1, node.dtype),
+            ScalarOp::Bin(BinOp::Add, x, y) if (x, y) == (a, b) => out.arg(0, DType::I32),
+            op => out.push(op.map_operands(|o| map[o as usize]), node.dtype),
+        });
+    }
+    let program = out.finish(*map.last()?);
+    let mut operands = operands.to_vec();
+    operands.remove(usize::from(k) - 1);
+    Some((Some(first), program, operands))
+}
+
 /// A convolution of operand `x.0` with zero point `x.1` by `w.0` with zero points `w.1`.
 fn conv(
     cx: &mut LowerCx,
@@ -87,12 +118,15 @@ fn conv(
     }
     let group = groups(cx.attrs)?;
     let m = y.view.shape[1] as usize;
+    let shortened = || if bias.is_none() { start(&program, &operands, (&y.view.shape, 1)) } else { None };
+    let begun = if weights.constant.is_some() { shortened() } else { None };
     let known_bias = bias.as_ref().map(|b| b.constant.as_ref().map(ints));
     let (Some(tensor), Some(w_zeros), None | Some(Some(_))) = (&weights.constant, known_zeros(w_zero.as_ref(), m), &known_bias)
     else {
         return direct::conv(cx, &direct::Conv { x, x_zero, w: weights, w_zero, bias, win, group, y, program, operands });
     };
     let as_i64 = |list: &[u64]| list.iter().map(|v| *v as i64).collect();
+    let (first, program, operands) = begun.unwrap_or((known_bias.flatten(), program, operands));
     let layer = Integer {
         x,
         x_zero,
@@ -103,7 +137,7 @@ fn conv(
         dilations: as_i64(&win.dilations),
         pads: (win.begin.clone(), win.end.clone()),
         group,
-        bias: known_bias.flatten(),
+        bias: first,
         y,
         program,
         operands,
@@ -156,6 +190,8 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
         Arg { view: nest::view(&extents, strides, arg.view.offset), constant: None, ..arg.clone() }
     };
     let space = x.view.shape.len() - 1;
+    let begun = start(&program, &operands, (&y.view.shape, space));
+    let (bias, program, operands) = begun.unwrap_or((None, program, operands));
     let spread = |o: &Arg| {
         let strides = tile::broadcast_strides(o, &y.view.shape);
         turned(&Arg { view: View { shape: y.view.shape.clone(), open: Vec::new(), strides, offset: o.view.offset }, ..o.clone() })
@@ -170,7 +206,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
         dilations: vec![1; space],
         pads: (vec![0; space], vec![0; space]),
         group: 1,
-        bias: None,
+        bias,
         program,
         operands: operands.iter().map(spread).collect(),
         y: turned(&y),
