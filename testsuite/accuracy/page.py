@@ -33,6 +33,7 @@ class Bench:
 
     def search(self, name, *flags, drop=None, what="compile", to="-o"):
         """seconds of a search; its results are at(name)"""
+        flags = [f for f in flags if f != "--no-baselines" or f not in self.a.flags]
         begin = time.time()
         accuracy.call(self.a.onnxc, what, accuracy.model(self.task), "--cpu", "native", *accuracy.shapes(self.task), "--calib", self.calib, "--work", self.work,
                       *(["--max-drop", drop or self.drop] if what == "compile" else []), to, self.at(name), *flags, *self.a.flags)

@@ -200,9 +200,8 @@ pub(crate) fn inner(options: &ObjectOptions, text: bool, clif: bool) -> Options 
 
 fn object_module(target: &Target, name: &str) -> Result<ObjectModule> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(e.to_string());
-    let mut builder = ObjectBuilder::new(target.isa.clone(), name.as_bytes().to_vec(), cranelift_module::default_libcall_names())
+    let builder = ObjectBuilder::new(target.isa.clone(), name.as_bytes().to_vec(), cranelift_module::default_libcall_names())
         .map_err(fail)?;
-    builder.per_function_section(true);
     Ok(ObjectModule::new(builder))
 }
 
