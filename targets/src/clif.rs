@@ -28,6 +28,8 @@ pub(crate) struct Clif<'a> {
     has_round: bool,
     /// fmin and fmax are single instructions that propagate NaN.
     has_minmax: bool,
+    /// Each byte of a dot product has a register of its own.
+    dots_by_bytes: bool,
     params: Vec<Value>,
     vecs: Vec<(Variable, Ty)>,
     in_use: usize,
@@ -73,6 +75,7 @@ impl<'a> Clif<'a> {
             has_fma: target.has_fma(),
             has_round: target.has_round(),
             has_minmax: matches!(target.isa.triple().architecture, Architecture::Aarch64(_)),
+            dots_by_bytes: target.dots_by_bytes(),
             params,
             vecs: Vec::new(),
             in_use: 0,
@@ -565,7 +568,7 @@ impl Emitter for Clif<'_> {
     }
 
     fn dot_parts(&self, _: bool) -> usize {
-        1
+        if self.dots_by_bytes { 4 } else { 1 }
     }
 
     fn dot_temps(&self, _: bool) -> usize {
@@ -573,17 +576,23 @@ impl Emitter for Clif<'_> {
     }
 
     fn dot_load_b(&mut self, d: &[V], at: Mem, _: bool) -> Result<(), Error> {
-        self.load(d[0], DType::I32, at, Lanes::All)
+        self.load(d[0], DType::I32, at, Lanes::All)?;
+        if self.dots_by_bytes {
+            self.take_bytes_apart(d);
+        }
+        Ok(())
     }
 
-    fn dot_splat_a(&mut self, d: &[V], at: Mem, _: bool) -> Result<(), Error> {
-        self.splat(d[0], DType::I32, at)
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+        match (self.dots_by_bytes, a_unsigned) {
+            (true, true) => self.splat_bytes(d, DType::U8, at),
+            (true, false) => self.splat_bytes(d, DType::I8, at),
+            (false, _) => self.splat(d[0], DType::I32, at),
+        }
     }
 
     fn dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) -> Result<(), Error> {
-        let (sum, x, y) = (self.get(acc, Ty::I32), self.get(a[0], Ty::I32), self.get(b[0], Ty::I32));
-        let value = if self.vector { self.dot_vector(sum, x, y, a_unsigned) } else { self.dot_scalar(sum, x, y, a_unsigned) };
-        self.set(acc, value, Ty::I32);
+        self.emit_dot(acc, a, b, a_unsigned);
         Ok(())
     }
 }

@@ -72,6 +72,12 @@ impl Target {
         !self.is_x86() || self.has("sse4.1")
     }
 
+    /// True where dot products of bytes are multiplications of single bytes in lanes of 32 bits: RISC-V V has nothing that adds neighbours, and the tree of
+    /// widening multiplications takes some fifty instructions there.
+    pub(crate) fn dots_by_bytes(&self) -> bool {
+        self.has(VECTORS_OF_RISCV)
+    }
+
     /// True for x86-64.
     pub fn is_x86(&self) -> bool {
         self.isa.triple().architecture == Architecture::X86_64
@@ -346,6 +352,9 @@ fn vector_isa(arch: Architecture, on: &BTreeSet<&'static str>) -> Isa {
     }
 }
 
+/// The feature of RISC-V that has vectors.
+const VECTORS_OF_RISCV: &str = "v";
+
 /// Registers of a tile: accumulators, B, one element of A.
 fn registers((mr, nr): (u32, u32), lanes: u32) -> u32 {
     (mr + 1) * nr / lanes + 1
@@ -378,6 +387,8 @@ fn desc(
         Isa::Avx512 { vnni: true, .. } => &[(14, 32), (28, 16), (8, 48)],
         Isa::Avx512 { vnni: false, .. } => &[(12, 32), (24, 16)],
         Isa::Avx2 => &[(4, 16), (8, 8)],
+        // Bytes of B have four registers for a vector, those of A none.
+        Isa::Clif128 if on.contains(VECTORS_OF_RISCV) => &[(8, 8), (16, 4)],
         // A dot product is one instruction: loads and spreads of A are shared by many.
         Isa::Clif128 if on.contains("dotprod") => &[(8, 8), (4, 16), (16, 4)],
         Isa::Clif128 => &[(4, 8), (8, 4)],
@@ -404,7 +415,7 @@ fn desc(
             Isa::Scalar => 128 << 10,
             _ => 256 << 10,
         },
-        machine: crate::machine::of(vectors, core::has_two_units(cpu)),
+        machine: crate::machine::of(vectors, core::has_two_units(cpu), on.contains(VECTORS_OF_RISCV)),
         max_threads,
     }
 }

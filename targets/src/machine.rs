@@ -96,6 +96,9 @@ const NARROW: Machine = Machine {
     ..AVX2
 };
 
+/// The same with the vectors of RISC-V, where a dot product is four multiplications.
+const RISCV: Machine = Machine { dot: 4.0, ..NARROW };
+
 /// A core without vectors, one operation in a cycle.
 const SCALAR: Machine = Machine {
     ghz: 1.5,
@@ -119,8 +122,8 @@ const fn level(bytes: u64, read: f64, spilled: f64) -> Level {
     Level { bytes, read, spilled }
 }
 
-/// The description of cores with these instructions; `twice`: with two units for vectors of 512 bits.
-pub(crate) fn of(vectors: Isa, twice: bool) -> Machine {
+/// The description of cores with these instructions; `twice`: with two units for vectors of 512 bits; `riscv`: with RISC-V's vectors.
+pub(crate) fn of(vectors: Isa, twice: bool, riscv: bool) -> Machine {
     match vectors {
         Isa::Avx512 { vnni, .. } => {
             let core = if twice { AVX512_TWICE } else { AVX512 };
@@ -128,6 +131,7 @@ pub(crate) fn of(vectors: Isa, twice: bool) -> Machine {
             if vnni { core } else { Machine { dot: core.dot * 10.0 / 3.0, ..core } }
         }
         Isa::Avx2 => AVX2,
+        Isa::Clif128 if riscv => RISCV,
         Isa::Clif128 => NARROW,
         Isa::Scalar => SCALAR,
     }

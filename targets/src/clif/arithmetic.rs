@@ -2,11 +2,12 @@
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Value, types};
-
+use onnxc_ir::DType;
 use target_lexicon::Architecture;
 
 use super::{Clif, flags_le};
-use crate::emitter::{Ty, V, VUn};
+use crate::emitter::{Emitter, Mem, Ty, V, VUn};
+use crate::error::Error;
 
 impl Clif<'_> {
     /// The nearest integer, ties to even, of magnitudes below 2^22: adding 1.5 * 2^23 leaves it in the low bits. NaN gives 0, unless it `is_number`.
@@ -93,7 +94,7 @@ impl Clif<'_> {
     }
 
     /// The sum of four byte products per lane, with one lane.
-    pub(super) fn dot_scalar(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
+    fn dot_scalar(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
         let mut sum = acc;
         for i in 0..4i64 {
             let up = 24 - 8 * i;
@@ -107,8 +108,41 @@ impl Clif<'_> {
         sum
     }
 
+    /// The four signed bytes of each lane of the first register, each in a register of its own.
+    pub(super) fn take_bytes_apart(&mut self, d: &[V]) {
+        let all = self.get(d[0], Ty::I32);
+        for (v, n) in d.iter().zip(0i64..) {
+            let up = if n == 3 { all } else { self.b.ins().ishl_imm_s(all, 24 - 8 * n) };
+            let byte = self.b.ins().sshr_imm_s(up, 24);
+            self.set(*v, byte, Ty::I32);
+        }
+    }
+
+    /// Four bytes, each in all lanes of a register of its own.
+    pub(super) fn splat_bytes(&mut self, d: &[V], dtype: DType, at: Mem) -> Result<(), Error> {
+        d.iter().zip(0i64..).try_for_each(|(v, n)| self.splat(*v, dtype, Mem { disp: at.disp + n, ..at }))
+    }
+
+    /// `acc += sum of the 4 products` for each lane.
+    pub(super) fn emit_dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) {
+        let mut sum = self.get(acc, Ty::I32);
+        for (x, y) in a.iter().zip(b) {
+            let (x, y) = (self.get(*x, Ty::I32), self.get(*y, Ty::I32));
+            sum = if self.dots_by_bytes {
+                // One instruction on RISC-V, with x a number that all lanes have.
+                let product = self.b.ins().imul(y, x);
+                self.b.ins().iadd(sum, product)
+            } else if self.vector {
+                self.dot_vector(sum, x, y, a_unsigned)
+            } else {
+                self.dot_scalar(sum, x, y, a_unsigned)
+            };
+        }
+        self.set(acc, sum, Ty::I32);
+    }
+
     /// The tree that Cranelift fuses to `sdot`, `usdot` or `vpdpbusd` where there is one.
-    pub(super) fn dot_vector(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
+    fn dot_vector(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
         let a = self.b.ins().bitcast(types::I8X16, flags_le(), a);
         let b = self.b.ins().bitcast(types::I8X16, flags_le(), b);
         let (mut al, mut ah) = if a_unsigned {
