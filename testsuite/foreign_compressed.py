@@ -9,43 +9,18 @@ gets the one that its own model of latencies finds fastest. Outputs are compared
 8 bits, 1e-4 of the largest in floats. The column before the last is the share of instructions that goes away, divided by the share of multiplications that goes away.
 Needs testsuite/setup.sh, cross compilers, qemu with plugins, and onnxc (ONNXC, else the release build).
 """
-import argparse, json, os, re, subprocess, sys, tempfile
+import argparse, json, os, subprocess, sys, tempfile
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(HERE); sys.path.insert(0, HERE)
-import sparse_bench
-ONNXC = os.environ.get("ONNXC", os.path.join(ROOT, "target", "release", "onnxc"))
+import emulated, sparse_bench
+from emulated import HOST, TARGETS
 DATA = os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target"))
-V = "rv64,v=true,vlen={},vext_spec=v1.0"
-TARGETS = {  # triple, CPU, compiler, emulator
-    "a64": ("aarch64-unknown-linux-gnu", "armv8.2-a", "aarch64-linux-gnu-gcc", ["qemu-aarch64"]),
-    "rv128": ("riscv64gc-unknown-linux-gnu", "rv64gcv", "riscv64-linux-gnu-gcc", ["qemu-riscv64", "-cpu", V.format(128)]),
-    "rv256": ("riscv64gc-unknown-linux-gnu", "rv64gcv", "riscv64-linux-gnu-gcc", ["qemu-riscv64", "-cpu", V.format(256)]),
-}
-HOST = ("x86_64-unknown-linux-gnu", "native", os.environ.get("CC", "cc"), [])
 MODELS = {  # file, flags
     "orientation": (os.path.join(DATA, "zoo", "orientation.onnx"), ["--dim", "DynamicDimension.0=1"]),
     "mnist": (os.path.join(HERE, "accuracy", "mnist.onnx"), ["--dim", "N=1"]),
 }
-# The interface of the emulator's plugins, version 1, as far as it is needed: adds up the instructions of translated blocks.
-PLUGIN = r"""
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-struct qemu_plugin_tb;
-__attribute__((visibility("default"))) int qemu_plugin_version = 1;
-extern void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t, void (*)(uint64_t, struct qemu_plugin_tb *));
-extern void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int, void *, uint64_t);
-extern void qemu_plugin_register_atexit_cb(uint64_t, void (*)(uint64_t, void *), void *);
-extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
-static uint64_t count;
-static void translated(uint64_t id, struct qemu_plugin_tb *tb) { (void)id; qemu_plugin_register_vcpu_tb_exec_inline(tb, 0, &count, qemu_plugin_tb_n_insns(tb)); }
-static void ended(uint64_t id, void *p) { (void)id; (void)p; fprintf(stderr, "instructions %llu\n", (unsigned long long)count); }
-__attribute__((visibility("default"))) int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv) {
-    (void)info; (void)argc; (void)argv; qemu_plugin_register_vcpu_tb_trans_cb(id, translated); qemu_plugin_register_atexit_cb(id, ended, NULL); return 0;
-}
-"""
 
 def stack(layers, channels, side, kernel, int8):
     """so many convolutions behind each other"""
@@ -101,33 +76,16 @@ def multiplications(path, group=None):
         total += pixels * (kept(w, group, 4 if w.dtype.itemsize == 1 else 1) if group and w.shape[1] > 1 else w.size)
     return total
 
-def build(path, target, flags, folder):
-    """compiles and links; gives the predicted time of an inference in ms"""
-    triple, cpu, cc, _ = target; os.makedirs(folder, exist_ok=True)
-    at = ["--target", triple, "--cpu", cpu, *flags]
-    subprocess.run([ONNXC, "compile", path, "-o", f"{folder}/model.a", "--name", "model", *at], check=True)
-    subprocess.run([cc, "-std=gnu11", "-O2", "-static", "-I", folder, '-DMODEL_HEADER="model.h"', "-DMODEL=model_model", os.path.join(HERE, "adapters", "bench_main.c"), f"{folder}/model.a", "-lm", "-lpthread", "-o", f"{folder}/program"], check=True)
-    rng = np.random.default_rng(1)
+def build(path, machine, flags, folder):
+    """compiles and links, with inputs of noise; gives the predicted time of an inference in ms"""
+    emulated.build(path, machine, flags, folder); rng = np.random.default_rng(1)
     for i, x in enumerate(json.load(open(f"{folder}/model.json"))["inputs"]):
         np.save(f"{folder}/input_{i}.npy", rng.standard_normal([int(n) for n in x["shape"]]).astype(np.float32))
-    said = subprocess.run([ONNXC, "inspect", "--layers", path, *at], check=True, capture_output=True, text=True).stdout
-    total = next(line.split() for line in said.splitlines() if " all, predicted" in line)
-    return float(total[0])
+    return emulated.planned(path, machine, flags)[0]
 
-def execute(target, folder, plugin, commands):
-    counted = ["-plugin", plugin] if plugin else []
-    ran = subprocess.run([*target[3], *counted, f"{folder}/program", folder, "1"], input="".join(c + "\n" for c in commands), text=True, capture_output=True)
-    assert ran.returncode == 0, ran
-    found = re.search(r"instructions (\d+)", ran.stderr)
-    return int(found.group(1)) if found else None
+def instructions(machine, folder, plugin): return emulated.instructions(machine, folder, folder, plugin)
 
-def instructions(target, folder, plugin):
-    once, twice = (execute(target, folder, plugin, [f"run {n}"]) for n in (1, 2))
-    return twice - once
-
-def output(target, folder):
-    execute(target, folder, None, [f"out {folder}"])
-    return np.load(f"{folder}/output_0.npy")
+def output(machine, folder): return emulated.outputs(machine, folder, folder)[0]
 
 def row(name, target, flags, dense, pruned, plugin, int8, work, pair=None):
     """measures one model with zeros against the dense one; `pair`: shorter ones of the same, whose instructions are taken off"""
@@ -159,9 +117,7 @@ def main():
     print("| model | target | group | M instructions, dense | with zeros | multiplications removed | instructions fallen | of that | outputs equal |\n|---|---|---:|---:|---:|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as work:
         at = lambda name: os.path.join(work, name)
-        open(at("count.c"), "w").write(PLUGIN); plugin = at("count.so")
-        subprocess.run([HOST[2], "-shared", "-fPIC", "-O1", "-o", plugin, at("count.c")], check=True)
-        jobs = []
+        plugin = emulated.counter(work)
         if a.layers:
             for int8 in (True, False):
                 for kernel, channels in ((1, 64), (1, 256), (3, 64)):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The page of compression:  page.py [TASK ...] [--parts contract,macs,again,front,peers,ablation,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
+"""The page of compression:  page.py [TASK ...] [--parts contract,macs,again,front,peers,ablation,targets,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
 
 Searches for each task within the loss that it allows and writes docs/compression-results.md:
   contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice
@@ -8,6 +8,7 @@ Searches for each task within the loss that it allows and writes docs/compressio
   front     points of use of a front of models, beside those of models whose layers are all alike
   peers     the compressed archive beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
   ablation  scores of parts of the method at three densities (mnist and orientation)
+  targets   the recipes on AArch64 and RISC-V under the emulator: outputs, instructions; mnist searched for them (needs setup.sh, and the recipes that contract keeps)
   kernels   ResNet-50 and VGG-16 with zeros forced on them beside their dense code (needs setup.sh --bench)
 Results are kept in target/compression.json as soon as they are there, with the commit that they are of; what is there is not computed again without --again.
 Evaluation inputs are used for scores only.  All of it takes some hours on two cores; numpy, and for peers the Python of setup.sh --peers.
@@ -15,9 +16,9 @@ Evaluation inputs are used for scores only.  All of it takes some hours on two c
 import argparse, json, os, subprocess, sys, tempfile, time
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite")]
-import accuracy, bench_page, tasklib
+import accuracy, bench_page, foreign, tasklib
 
-PARTS = ["contract", "macs", "again", "front", "peers", "ablation", "kernels"]
+PARTS = ["contract", "macs", "again", "front", "peers", "ablation", "targets", "kernels"]
 ABLATED = ["mnist", "orientation"]
 POINTS = 16
 # What the tasks are to reach: multiplications removed in floats, speed over our dense code, size against the dense archive.
@@ -88,6 +89,11 @@ def peers(b):
 
 def ablation(b): return accuracy.ablation(b.a.onnxc, b.task, b.a, b.t)
 
+def targets(b):
+    m = foreign.Machines(b.task, b.t, b.a.onnxc); result = dict(carried=foreign.carried(m, os.path.join(b.a.keep, b.task + ".recipe")))
+    if b.task in foreign.SEARCHED: result["searched"] = foreign.searched(m, b.calib, b.evals, b.work, b.a.flags)
+    return result
+
 def kernels(a, t):
     out = os.path.join(t, "kernels.json"); env = dict(os.environ, ONNXC=a.onnxc); script = os.path.join(ROOT, "testsuite", "sparse_bench.py")
     for what in (["make"], ["run", "--json", out]):
@@ -146,8 +152,18 @@ def ablated(found):
         lines += table([f"{task}: percent right on eval (lost, held out)"] + [f"{d:g}" for d in densities], [[m] + [cell(m, d) for d in densities] for m in methods])
     return lines
 
+def elsewhere(found):
+    lines = ["The recipes of the searches for x86-64 above, compiled for other targets, run by an emulator that counts instructions, for %d evaluation inputs each. Integers are the same bits everywhere;" % foreign.SAMPLES,
+             "sums of floats are taken in another order where vectors are narrower. 8-bit integers take fewer instructions and as many multiplications.", ""]
+    lines += table(foreign.CARRIED, [row for task, r in found.items() for row in foreign.carried_rows(task, r["carried"])])
+    own = [row for task, r in found.items() for row in foreign.searched_rows(task, r.get("searched", {}))]
+    if own: lines += ["Searched for each target itself, pruning alone, in floats. A group of filters shares what is left: two vectors of the target, which is what a tile multiplies at once.",
+                      "RISC-V code is made for registers of at least 128 bits and the same for longer ones.", "", *table(foreign.OWN, own)]
+    return lines
+
 SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("again", "A second search", twice),
-            ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
+            ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated),
+            ("targets", "On other targets", elsewhere), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
 
 def page(kept, cpu):
     lines = ["# What compression reaches", "", "Made by `testsuite/accuracy/page.py`; do not edit. The tasks are those of `testsuite/accuracy/make_tasks.py`: real models, a few hundred unlabelled inputs to search with,",
