@@ -143,6 +143,21 @@ fn samples_have_the_same_bits_with_any_number_of_threads() {
 }
 
 #[test]
+fn bytes_that_are_copied_as_signed_ones_have_the_same_bits() {
+    let (cases, failures) = cases("row_chain");
+    assert!(failures.is_empty(), "{failures:?}");
+    let (machine, mut signed) = (target("native", 1), target("native", 1));
+    signed.desc.i8_unsigned_a = !machine.desc.i8_unsigned_a;
+    for case in cases.iter().filter(|c| c.inputs[0].dtype().bytes() == 1) {
+        assert!(
+            compiled(&case.graph, &case.inputs, &signed) == compiled(&case.graph, &case.inputs, &machine),
+            "{}",
+            onnxc_ir::text::print(&case.graph)
+        );
+    }
+}
+
+#[test]
 fn the_interpreter_means_the_links() {
     let mut r = Random(5);
     let (graph, inputs) = network(&mut r);

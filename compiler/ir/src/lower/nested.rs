@@ -2,8 +2,9 @@
 
 use super::{Arg, Halo, LowerCx};
 use crate::graph::Attrs;
-use crate::lir::{BufId, BufKind, Expr, Stmt};
-use crate::op::OpResult;
+use crate::lir::{Buf, BufId, BufKind, Expr, Stmt};
+use crate::op::{OpError, OpResult};
+use crate::scalar::BinOp;
 
 /// What a nested operator works on.
 pub struct Part<'p> {
@@ -18,8 +19,8 @@ pub struct Part<'p> {
 }
 
 impl LowerCx<'_> {
-    /// Appends the code that `lower` makes for a part. Every index in one of the buffers of `moved` goes up by what stands beside it; scratch memory of
-    /// the part is one for each worker if `per_worker`.
+    /// Appends the code that `lower` makes for a part. Every index in one of the buffers of `moved`, also as elements of another type, goes up by what stands
+    /// beside it; scratch memory of the part is one for each worker if `per_worker`.
     pub fn nested(
         &mut self,
         part: Part,
@@ -52,9 +53,38 @@ impl LowerCx<'_> {
                 *own |= per_worker;
             }
         }
-        move_block(&mut stmts, moved);
+        result?;
+        let mut moved = moved.to_vec();
+        for n in first..self.func.bufs.len() {
+            moved.extend(with_another_type(&self.func.bufs, n, &moved)?);
+        }
+        move_block(&mut stmts, &moved);
         stmts.into_iter().for_each(|s| self.push(s));
-        result
+        Ok(())
+    }
+}
+
+/// How far buffer `n` moves, if it is a moved one as elements of another type.
+fn with_another_type(bufs: &[Buf], n: usize, moved: &[(BufId, Expr)]) -> OpResult<Option<(BufId, Expr)>> {
+    let BufKind::Same(of) = bufs[n].kind else { return Ok(None) };
+    let Some((_, by)) = moved.iter().find(|(buf, _)| *buf == of) else { return Ok(None) };
+    let bytes = |n: usize| bufs[n].dtype.bytes() as i64;
+    let (from, to) = (bytes(of.0 as usize), bytes(n));
+    let within = || OpError::new("a part of an operand begins within one of its words".to_string());
+    let by = if from % to == 0 { by.clone().times(from / to) } else { divided(by, to / from).ok_or_else(within)? };
+    Ok(Some((BufId(n as u32), by)))
+}
+
+/// A sum of multiples of `by`, divided by it.
+fn divided(e: &Expr, by: i64) -> Option<Expr> {
+    match e {
+        Expr::Int(n) => (n % by == 0).then_some(Expr::Int(n / by)),
+        Expr::Bin(BinOp::Add, a, b) => Some(divided(a, by)?.add(divided(b, by)?)),
+        Expr::Bin(BinOp::Mul, a, b) => match **b {
+            Expr::Int(n) if n % by == 0 => Some(a.as_ref().clone().times(n / by)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
