@@ -36,10 +36,14 @@ class Machines:
         emulated.build(accuracy.model(self.task), machine, [*accuracy.shapes(self.task), *flags], folder, self.onnxc)
         return folder
 
+    def multiplied(self, machine, flags):
+        """multiplications of an inference"""
+        return emulated.planned(accuracy.model(self.task), machine, [*accuracy.shapes(self.task), *flags], self.onnxc)[1]
+
     def counted(self, folder, target, flags):
         """instructions and multiplications of an inference"""
         machine = emulated.TARGETS[target]
-        return emulated.instructions(machine, folder, self.inputs[0], self.plugin), emulated.planned(accuracy.model(self.task), machine, [*accuracy.shapes(self.task), *flags], self.onnxc)[1]
+        return emulated.instructions(machine, folder, self.inputs[0], self.plugin), self.multiplied(machine, flags)
 
     def beside_dense(self, folder, target, recipe):
         """pairs of the dense and the compressed model"""
@@ -73,6 +77,7 @@ def searched(m, calib, evals, work, flags):
         score = next(iter(accuracy.score(m.onnxc, m.task, evals, ["--recipe", recipe], os.path.join(m.t, "outputs")).values()))
         rows[target] = dict(score=score, layers=[{k: l.get(k) for k in ("form", "group", "density", "ranks")} for l in said["layer"]])
         if target in emulated.TARGETS: rows[target].update(m.beside_dense(m.built("own_" + target, machine, ["--recipe", recipe]), target, recipe))
+        else: rows[target]["macs"] = [m.multiplied(machine, flags) for flags in ([], ["--recipe", recipe])]
     return rows
 
 # ---- tables
@@ -96,8 +101,8 @@ def forms(layers):
 def searched_rows(task, rows):
     lines = []
     for t, r in rows.items():
-        groups = sorted({l["group"] for l in r["layers"] if l["form"] == "pruned"}); ran = "macs" in r
-        lines.append([task, NAMES[t], ", ".join(map(str, groups)) or "-", forms(r["layers"]), f"{r['score']:.2f} %", millions(r["macs"]) if ran else "-", millions(r["instructions"]) if ran else "-",
+        groups = sorted({l["group"] for l in r["layers"] if l["form"] == "pruned"}); ran = "instructions" in r
+        lines.append([task, NAMES[t], ", ".join(map(str, groups)) or "-", forms(r["layers"]), f"{r['score']:.2f} %", millions(r["macs"]) if "macs" in r else "-", millions(r["instructions"]) if ran else "-",
                       f"{gone(r['instructions']) / gone(r['macs']):.2f}" if ran else "-"])
     return lines
 
