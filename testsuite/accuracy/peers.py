@@ -18,6 +18,7 @@ def quantised(task):
     """the QDQ model of a task, made once"""
     out = os.path.join(accuracy.DATA, task + ".qdq.onnx")
     if os.path.exists(out): return out
+    import onnx, onnx.version_converter
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
     spec = tasklib.load_task(accuracy.folder(task))["inputs"]
@@ -28,6 +29,9 @@ def quantised(task):
     with tempfile.TemporaryDirectory() as t:
         prepared, made = os.path.join(t, "p.onnx"), os.path.join(t, "q.onnx")
         quant_pre_process(accuracy.model(task), prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        # Scales by channel came with opset 13.
+        if any(o.domain in ("", "ai.onnx") and o.version < 13 for o in model.opset_import): onnx.save(onnx.version_converter.convert_version(model, 13), prepared)
         how = dict(quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
         try: quantize_static(prepared, made, Reader(), per_channel=True, **how)
         except ValueError: quantize_static(prepared, made, Reader(), per_channel=False, **how)  # its version of today fails on some biases by channel
