@@ -20,6 +20,7 @@ import accuracy, bench_page, foreign, tasklib
 
 PARTS = ["contract", "macs", "again", "front", "peers", "ablation", "targets", "kernels"]
 ABLATED = ["mnist", "orientation"]
+PICTURED = "orientation"  # its front is a picture in the page
 POINTS = 16
 # What the tasks are to reach: multiplications removed in floats, speed over our dense code, size against the dense archive.
 GOALS = {"mnist": (4, 5, 10), "orientation": (2, 3, 5), "filetype": (1.8, 2.5, 4), "ocr": (1.4, 2.2, 4)}
@@ -77,6 +78,7 @@ def front(b):
     b.search("front", "--points", str(POINTS), what="compress", to="--front")
     found = json.load(open(os.path.join(b.at("front"), "front.json")))
     points = [dict(p, score=first(b.score("--recipe", os.path.join(b.at("front"), p["recipe"])))) for p in found["points"] if p["recipe"]]
+    if b.task == PICTURED: accuracy.shutil.copy(os.path.join(b.at("front"), "front.svg"), os.path.join(ROOT, "docs", f"compression-{b.task}.svg"))
     return dict(points=points, baselines=found["baselines"], dense=first(b.score()))
 
 def beaten(point, others):
@@ -132,6 +134,7 @@ def fronts(found):
     lines = []
     for task, r in found.items():
         useful = [p for p in r["points"] if p["drop"] <= .1]; worse = [p for p in useful if beaten(p, r["baselines"])]
+        if task == PICTURED: lines += [f"![{task}: loss and time of its models](compression-{task}.svg)", ""]
         lines += [f"{task}: {len(useful)} points that lose a tenth or less, {len(useful) - len(worse)} of them not beaten by a model whose layers are all alike.", ""]
         lines += table(["recipe", "lost, held out", "score on eval", "predicted ms", "measured ms", "bytes of weights", "fewer multiplications"],
                        [[p["recipe"], f"{100 * p['drop']:.2f} %", f"{p['score']:.2f} %", f"{p['predicted_ms']:.4f}", f"{p['measured_ms']:.4f}" if p.get("measured_ms") else "-", f"{p['weight_bytes']:,d}", f"{p['macs_removed']:.2f}x"] for p in useful])
