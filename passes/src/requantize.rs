@@ -117,11 +117,17 @@ struct Short {
     made: Vec<(u8, Times)>,
 }
 
+/// Longer programs come from no fusion; they stay as they are.
+const MOST_NODES: usize = 512;
+
 /// The constant that an operand is.
 type Constants<'a, 't> = &'a dyn Fn(u8) -> Option<&'t Tensor>;
 
 /// The program without the division before its last rounding, if it is shorter so. `sums`: operand 0 is a sum of integers that can begin with something.
 fn shortened(program: &ScalarProgram, constant: Constants, sums: bool) -> Option<Short> {
+    if program.nodes.len() > MOST_NODES {
+        return None;
+    }
     // Hard swish of sums is shorter with its factor in their scales, too.
     let whole = || (program.dtype(program.result()) == DType::F32).then_some((program.result(), program.result(), 1.0));
     let (out, made, nodes) = (ScalarProgram::default(), Vec::new(), vec![None; program.nodes.len()]);
@@ -131,7 +137,8 @@ fn shortened(program: &ScalarProgram, constant: Constants, sums: bool) -> Option
     }
     let result = at.whole(program.result());
     let short = at.out.finish(result);
-    (work(&short) < work(program)).then_some(Short { program: short, made: at.made })
+    let numbered = program.n_args() + at.made.len() <= usize::from(u8::MAX);
+    (numbered && work(&short) < work(program)).then_some(Short { program: short, made: at.made })
 }
 
 /// Operations; divisions count as the two that they become, what sums begin with is free.
