@@ -135,7 +135,9 @@ def fronts(found):
     for task, r in found.items():
         useful = [p for p in r["points"] if p["drop"] <= .1]; worse = [p for p in useful if beaten(p, r["baselines"])]
         if task == PICTURED: lines += [f"![{task}: loss and time of its models](compression-{task}.svg)", ""]
-        lines += [f"{task}: {len(useful)} points that lose a tenth or less, {len(useful) - len(worse)} of them not beaten by a model whose layers are all alike.", ""]
+        # With --no-baselines there is nothing to be beaten by.
+        beside = f", {len(useful) - len(worse)} of them not beaten by a model whose layers are all alike" if r["baselines"] else ""
+        lines += [f"{task}: {len(useful)} points that lose a tenth or less{beside}.", ""]
         lines += table(["recipe", "lost, held out", "score on eval", "predicted ms", "measured ms", "bytes of weights", "fewer multiplications"],
                        [[p["recipe"], f"{100 * p['drop']:.2f} %", f"{p['score']:.2f} %", f"{p['predicted_ms']:.4f}", f"{p['measured_ms']:.4f}" if p.get("measured_ms") else "-", f"{p['weight_bytes']:,d}", f"{p['macs_removed']:.2f}x"] for p in useful])
     return lines
