@@ -16,6 +16,7 @@ pub mod plan;
 pub mod requantize;
 pub mod row_chain;
 pub mod sparsity;
+pub mod threads;
 pub mod winograd;
 
 use canonicalize::quantized::fold;

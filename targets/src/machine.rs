@@ -63,6 +63,7 @@ const AVX512: Machine = Machine {
     step: 1080.0,
     cold_step: 400.0,
     barrier: 4000.0,
+    exchange: 7.0,
     levels: [level(32 << 10, 64.0, 40.0), level(1 << 20, 30.0, 20.0), level(16 << 20, 5.0, 5.0), level(128 << 20, 4.0, 4.0)],
     visible: 0.4,
 };

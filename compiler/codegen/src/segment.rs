@@ -8,8 +8,10 @@ use std::ops::Range;
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, LoopKind, Stmt, Var};
 
-/// Work (roughly: scalar operations) below which splitting a loop costs more than it gains.
-const MIN_WORK: u64 = 16_000;
+/// Work (roughly: scalar operations) below which splitting a loop costs more than it gains, whatever the target is: the pass `threads` knows more.
+const LEAST: u64 = 4_000;
+/// The same for a loop whose rounds come with the call.
+const LEAST_OPEN: u64 = 16_000;
 /// Work that a task should have at least.
 const TASK_WORK: u64 = 4_000;
 
@@ -79,10 +81,10 @@ fn tasks(stmt: &Stmt, threads: u32) -> Option<Split> {
             let trip = trip_count(*lo, *hi, *step);
             let work = once.saturating_mul(trip);
             let tasks = trip.min(most).min((work / TASK_WORK).max(2));
-            (trip >= 2 && work >= MIN_WORK).then_some(Split { trips: Trips::Fixed(trip), tasks })
+            (trip >= 2 && work >= LEAST).then_some(Split { trips: Trips::Fixed(trip), tasks })
         }
         Expr::Var(hi) => {
-            let trips = Trips::Open { lo: *lo, hi: *hi, step: *step, least: MIN_WORK.div_ceil(once).max(2) };
+            let trips = Trips::Open { lo: *lo, hi: *hi, step: *step, least: LEAST_OPEN.div_ceil(once).max(2) };
             Some(Split { trips, tasks: most })
         }
         _ => None,

@@ -39,6 +39,7 @@ enum Run {
     Choose,
     Lower,
     Place,
+    Plan(fn(&mut Plan, &Target)),
     /// Named here for the lists; the command runs it.
     Codegen,
 }
@@ -97,6 +98,12 @@ pub const PASSES: &[Pass] = &[
         run: Run::Lower,
     },
     Pass { phase: "memory", name: "place", about: "arena offsets by liveness, weight blob", run: Run::Place },
+    Pass {
+        phase: "memory",
+        name: "threads",
+        about: "layers that several threads do not finish sooner stay on one",
+        run: Run::Plan(|plan, target| onnxc_passes::threads::run(plan, &target.desc)),
+    },
     Pass { phase: "codegen", name: "codegen", about: "loop nests and microkernels to machine code", run: Run::Codegen },
 ];
 
@@ -278,7 +285,12 @@ pub fn plan_of(graph: &Graph, target: &Target, freedom: &Freedom) -> Done<(Graph
         };
     }
     compilable(&graph)?;
-    let plan = plan::plan(&graph, &target.desc).map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
+    let mut plan = plan::plan(&graph, &target.desc).map_err(|e| Fault::Model(e.iter().map(Diagnostic::from).collect()))?;
+    for pass in PASSES {
+        if let Run::Plan(pass_fn) = pass.run {
+            pass_fn(&mut plan, target);
+        }
+    }
     Ok((graph, plan))
 }
 
@@ -324,6 +336,10 @@ pub fn compile(model: &Model, target: &Target, freedom: &Freedom, debugging: &De
                 State::Lowered(lowered)
             }
             (Run::Place, State::Lowered(l)) => State::Plan(times.measure(pass.name, || l.place())),
+            (Run::Plan(pass_fn), State::Plan(mut plan)) => {
+                times.measure(pass.name, || pass_fn(&mut plan, target));
+                State::Plan(plan)
+            }
             (_, state) => state,
         };
         if let State::Graph(g) = &state {

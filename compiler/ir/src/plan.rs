@@ -3,7 +3,7 @@
 use crate::blob::Blob;
 use crate::dim::{Dim, DimBounds};
 use crate::graph::TensorType;
-use crate::lir::Func;
+use crate::lir::{Func, LoopKind, Stmt};
 
 /// Where a buffer lives. Offsets are in bytes from the start of the region, multiples of 64 except inside caller's buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -160,6 +160,29 @@ pub struct Plan {
     pub rooms: Vec<Room>,
     /// Where the shared arena ends for the sizes of a call.
     pub end: Room,
+}
+
+impl Plan {
+    /// Bytes that a whole inference touches at most: weights, arena, inputs and outputs.
+    pub fn touched_bytes(&self) -> u64 {
+        let most = |d: &Dim| d.range(&self.bounds).1;
+        let io = |list: &[Io]| -> u64 {
+            let bytes = |io: &Io| io.ty.shape.iter().map(most).fold(io.ty.dtype.bytes(), u64::saturating_mul);
+            list.iter().map(bytes).fold(0, u64::saturating_add)
+        };
+        let arena = most(&self.arena_shared).saturating_add(most(&self.scratch_per_worker));
+        self.weights_bytes.saturating_add(arena).saturating_add(io(&self.inputs)).saturating_add(io(&self.outputs))
+    }
+
+    /// Is there a loop whose rounds are tasks?
+    pub fn has_tasks(&self) -> bool {
+        fn any(steps: &[Step]) -> bool {
+            let parallel = |s: &Stmt| matches!(s, Stmt::For { kind: LoopKind::Parallel, .. });
+            let own = |step: &Step| matches!(step, Step::Call { func, .. } if func.body.iter().any(parallel));
+            steps.iter().any(|step| own(step) || step.inner().any(any))
+        }
+        any(&self.steps)
+    }
 }
 
 /// An offset in the arena as a function of open sizes: behind all of these, a place and as many bytes each.

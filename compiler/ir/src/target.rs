@@ -95,6 +95,8 @@ pub struct Machine {
     pub cold_step: f64,
     /// All threads meet.
     pub barrier: f64,
+    /// Bytes a cycle that a core gets of what another one has written.
+    pub exchange: f64,
     /// First, second and last cache, memory.
     pub levels: [Level; 4],
     /// The part of moving memory that is seen although computation has the time to hide it.

@@ -33,7 +33,7 @@ pub fn bench(args: &Bench) -> Done<()> {
     let bytes: Vec<&[u8]> = inputs.iter().map(Tensor::bytes).collect();
     let profiled = args.profile || args.roofline.is_some();
     let report = |runs: &[Profile], roofs| {
-        Report::new(profile::layers(&compiled.plan, &compiled.graph, &target), runs, roofs, profile::touched(&compiled.plan))
+        Report::new(profile::layers(&compiled.plan, &compiled.graph, &target), runs, roofs, compiled.plan.touched_bytes())
     };
     // Before the runs: the processor has the clock then that it has under load.
     let roofs = if profiled { Some(onnxc_codegen::measure_roofs(&target, args.threads).map_err(codegen_fault)?) } else { None };

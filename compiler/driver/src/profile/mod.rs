@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use onnxc_codegen::{LoopForms, Profile};
 use onnxc_ir::lir::Func;
 use onnxc_ir::plan::{Place, Plan, Step};
+use onnxc_ir::target::TargetDesc;
 use onnxc_ir::workload::energy::Energy;
 use onnxc_ir::workload::latency::{Latency, Terms};
 use onnxc_ir::workload::roof::{Bound, Roofs};
@@ -47,15 +48,17 @@ pub struct Layer {
 
 /// The layers of a plan in the order of profiles. `graph` is what was planned.
 pub fn layers(plan: &Plan, graph: &Graph, target: &Target) -> Vec<Layer> {
-    let (sizes, touched, choices, mut out) = (Work::sizes(plan), touched(plan), choices(graph), Vec::new());
+    let (sizes, touched, choices, mut out) = (Work::sizes(plan), plan.touched_bytes(), choices(graph), Vec::new());
+    // A plan without tasks is one for a single thread.
+    let desc = if plan.has_tasks() { target.desc.clone() } else { TargetDesc { max_threads: 1, ..target.desc.clone() } };
     visit(&plan.steps, &mut |func, places, origins, op| {
         let work = Work::of(func, &sizes);
         let traffic = work.traffic(func, places);
         let forms = if work.loops.is_empty() { LoopForms::default() } else { onnxc_codegen::loop_forms(func, target) };
         let kernel = kernel(&work, forms);
-        let terms = Terms::of(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let terms = Terms::of(&desc, &work, &traffic, touched, forms.vector == 0);
         let predicted = terms.latency(&target.desc.machine);
-        let energy = energy::estimate(&target.desc, &work, &traffic, touched, forms.vector == 0);
+        let energy = energy::estimate(&desc, &work, &traffic, touched, forms.vector == 0);
         let choice = choices.get(&(op, origins)).cloned().unwrap_or_default();
         out.push(Layer {
             op: op.to_string(),
@@ -112,17 +115,6 @@ fn kernel(work: &Work, forms: LoopForms) -> String {
         _ => "vector, plain",
     };
     if name == "copy" { format!("copy ({how})") } else { format!("loops ({how})") }
-}
-
-/// Bytes that a whole inference touches at most: weights, arena, inputs and outputs.
-pub fn touched(plan: &Plan) -> u64 {
-    let most = |d: &onnxc_ir::Dim| d.range(&plan.bounds).1;
-    let io = |list: &[onnxc_ir::plan::Io]| -> u64 {
-        let bytes = |io: &onnxc_ir::plan::Io| io.ty.shape.iter().map(most).fold(io.ty.dtype.bytes(), u64::saturating_mul);
-        list.iter().map(bytes).fold(0, u64::saturating_add)
-    };
-    let arena = most(&plan.arena_shared).saturating_add(most(&plan.scratch_per_worker));
-    plan.weights_bytes.saturating_add(arena).saturating_add(io(&plan.inputs)).saturating_add(io(&plan.outputs))
 }
 
 impl Layer {

@@ -59,7 +59,7 @@ pub struct Steps {
 pub struct Terms {
     /// Steps of all tasks.
     pub steps: Steps,
-    /// Tasks that run side by side.
+    /// Tasks that run side by side, and meet behind the layer.
     pub threads: f64,
     /// Bytes of weights.
     pub weights: u64,
@@ -69,8 +69,10 @@ pub struct Terms {
     pub around: u64,
     /// Does the second cache hold less than that?
     pub cold: bool,
-    /// Do threads meet behind the layer?
-    pub meets: bool,
+    /// Threads that the code is made for: what one has written another one may read.
+    pub team: f64,
+    /// Does each task read weights of its own?
+    pub own_weights: bool,
     /// Bytes of the first cache.
     pub l1: u64,
 }
@@ -209,14 +211,18 @@ impl Terms {
     /// Those of a layer that does `work` and moves `moved`, in an inference that touches `around` bytes, on the threads that the code is made for. `plain`
     /// says that the target has no vector code for its loops.
     pub fn of(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Terms {
+        let (team, tasks) = (u64::from(target.max_threads.max(1)), work.tasks.max(1));
         Terms {
             steps: Steps::of(work, target.lanes, plain, target.byte_tables),
-            threads: f64::from(target.max_threads.max(1)).min(work.tasks.max(1) as f64),
+            // Of three tasks one of two threads has two.
+            threads: tasks as f64 / tasks.div_ceil(team) as f64,
+            team: team as f64,
+            // Products of one row are divided by columns.
+            own_weights: !work.parts.is_empty() && work.parts.iter().all(|p| p.rows == 1),
             weights: moved.weights,
             near: moved.read.saturating_add(moved.written),
             around,
             cold: around > target.l2_bytes,
-            meets: target.max_threads > 1,
             l1: target.l1_bytes,
         }
     }
@@ -227,10 +233,13 @@ impl Terms {
         // What is read again from the first cache costs the loads that are counted.
         let far = |a: &&(u64, u64)| a.1 > self.l1;
         let again: f64 = self.steps.again.iter().filter(far).map(|(bytes, between)| m.moving(*bytes as f64, *between)).sum();
-        let weights = m.moving(self.weights as f64, self.around) + again / self.threads;
-        let handed = m.spilling(self.near as f64, self.near);
+        let shares = if self.own_weights { self.threads } else { 1.0 };
+        let weights = m.moving(self.weights as f64 / shares, (self.around as f64 / shares) as u64) + again / self.threads;
+        // What was divided otherwise before is in the caches of other cores.
+        let exchanged = self.near as f64 * (1.0 - 1.0 / self.team) / m.exchange.max(1e-3);
+        let handed = m.spilling(self.near as f64, self.near) / self.threads + exchanged;
         // Code, like weights, comes back with the next inference.
-        let begin = m.step + if self.cold { m.cold_step } else { 0.0 } + if self.meets { m.barrier } else { 0.0 };
+        let begin = m.step + if self.cold { m.cold_step } else { 0.0 } + if self.threads > 1.0 { m.barrier } else { 0.0 };
         let cycles = compute + m.seen(weights, compute) + m.seen(handed, compute) + begin;
         let seconds = |cycles: f64| cycles / (m.ghz * 1e9);
         Latency { compute: seconds(compute), memory: seconds(weights + handed), seconds: seconds(cycles) }

@@ -400,6 +400,9 @@ pub(super) struct Ahead {
 /// Panels below this size come near by themselves.
 const SMALL_PANEL: u64 = 16 << 10;
 
+/// Blocks of rows for each thread from which on one more or less does not matter.
+const BLOCKS_OF_THREAD: u64 = 8;
+
 /// Bytes of a line of the caches.
 const LINE: u64 = 64;
 
@@ -488,18 +491,46 @@ pub(super) fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, p
 }
 
 fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut dyn FnMut(&mut LowerCx, &Point, u32)) {
-    let full = p.rows.bound / height;
-    let rest = p.rows.bound % height;
-    let only_rows = p.outer.iter().all(|o| o.n.is_one()) && full > 1;
-    let kind = if only_rows && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
-    let block = |n: &Expr| {
+    let only_rows = p.outer.iter().all(|o| o.n.is_one()) && p.rows.bound > height;
+    let block = |n: &Expr, height: u64| {
         let at = at.rows(&n.clone().times(height as i64), p);
         Point { ahead: at.ahead.later(n, at.ahead.each), ..at }
     };
-    cx.for_(kind, full, |cx, n| call(cx, &block(&n), height as u32));
-    if rest > 0 {
-        call(cx, &block(&Expr::Int(full as i64)), rest as u32);
+    if only_rows && cx.at_top_level() && cx.target.max_threads > 1 {
+        let height = shared(p.rows.bound, height, u64::from(cx.target.max_threads));
+        let (full, rest) = (p.rows.bound / height, p.rows.bound % height);
+        return cx.for_(LoopKind::Parallel, p.rows.bound.div_ceil(height), |cx, n| {
+            let at = block(&n, height);
+            if rest == 0 {
+                return call(cx, &at, height as u32);
+            }
+            let [last, others] = [rest, height].map(|rows| cx.block(|cx| call(cx, &at, rows as u32)));
+            cx.push(Stmt::If(Expr::bin(BinOp::Eq, n, Expr::Int(full as i64)), last, others));
+        });
     }
+    let (full, rest) = (p.rows.bound / height, p.rows.bound % height);
+    cx.for_(LoopKind::Serial, full, |cx, n| call(cx, &block(&n, height), height as u32));
+    if rest > 0 {
+        call(cx, &block(&Expr::Int(full as i64), height), rest as u32);
+    }
+}
+
+/// Rows of a block with which the thread that has most of them has least: of three blocks one of two threads has two. Smaller blocks are tried than `height`
+/// as long as there are few.
+fn shared(rows: u64, height: u64, threads: u64) -> u64 {
+    let blocks = rows.div_ceil(height);
+    if blocks >= BLOCKS_OF_THREAD * threads {
+        return height;
+    }
+    let most = |height: &u64| {
+        let blocks = rows.div_ceil(*height);
+        let part = |thread: u64| {
+            let [from, to] = [thread, thread + 1].map(|t| blocks * t / threads);
+            (to * height).min(rows) - from * height + (to - from)
+        };
+        (0..threads).map(part).max()
+    };
+    (blocks..blocks + threads).map(|n| rows.div_ceil(n)).min_by_key(most).unwrap_or(height)
 }
 
 /// The tile of one panel; the last panel writes fewer columns.
