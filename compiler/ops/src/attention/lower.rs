@@ -88,8 +88,15 @@ impl Attention {
         let blocks = self.m.div_ceil(room.width);
         let rest = self.m % room.width;
         let stack: u64 = self.outer.iter().product();
+        // A thread that has the same queries of all matrices, as of the product before, finds them in its caches.
+        let threads = u64::from(cx.target.max_threads.max(1));
+        let parts = if blocks.is_multiple_of(threads) { threads } else { 1 };
         cx.for_(LoopKind::Parallel, stack * blocks, |cx, task| {
-            let (mut at, block) = split(cx, task, blocks);
+            let (mut at, mut block) = split(cx, task, blocks / parts);
+            if parts > 1 {
+                let (part, matrix) = split(cx, at, stack);
+                (at, block) = (matrix, block.add(part.times((blocks / parts) as i64)));
+            }
             let mut outer = vec![Expr::Int(0); self.outer.len()];
             for (i, n) in outer.iter_mut().zip(&self.outer).rev() {
                 (at, *i) = split(cx, at, *n);
