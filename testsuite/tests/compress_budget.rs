@@ -155,6 +155,19 @@ fn limits_of_size_and_memory_are_kept_with_the_least_loss() {
 }
 
 #[test]
+fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
+    // The first search was for the least size, with other kinds of candidates.
+    let made = &*MADE;
+    let search = |to: &str, work: &str| {
+        let (model, calib, work, to) = (made.text("small.nir"), made.text("calib.npz"), made.text(work), made.text(to));
+        let args = ["compile", &model, "--calib", &calib, "--work", &work, "--max-drop", "5%", "--no-baselines", "-o", &to];
+        onnxc(&args).expect_ok("compile --calib");
+        fs::read_to_string(Path::new(&to).with_extension("recipe")).expect("a recipe")
+    };
+    assert_eq!(search("after.a", "work"), search("anew.a", "work_of_its_own"));
+}
+
+#[test]
 fn limits_that_cannot_be_kept_are_refused_with_what_is_near() {
     let made = &*MADE;
     let cases: [(&[&str], &[&str]); 3] = [

@@ -145,10 +145,12 @@ impl<'a> Search<'a> {
         let judge = judge.strict(samples.are_generated());
         let mut kinds = kinds(&goal);
         kinds.retain(|k| subject.layers.iter().any(|l| k.form.fits(l)));
-        let priced = work::key("prices", &[&known, &backend.name()]);
+        // Other goals have other kinds.
+        let of_kinds = format!("{kinds:?}");
+        let priced = work::key("prices", &[&known, &backend.name(), &of_kinds]);
         let prices = work::remember(store, &priced, || prices(&subject, &kinds))?.linked(&subject, &kinds);
         let mut search = Search { subject, judge, goal, kinds, prices, choices: Choices::default(), known, judged_by };
-        let measured = work::key("errors", &[&search.known, &format!("{metric:?}")]);
+        let measured = work::key("errors", &[&search.known, &format!("{metric:?}"), &of_kinds]);
         // JSON has no infinity.
         let errors: Vec<Vec<Option<f64>>> = work::remember(store, &measured, || {
             let finite = |list: Vec<f64>| list.into_iter().map(|e| e.is_finite().then_some(e)).collect();
@@ -373,6 +375,12 @@ impl<'a> Search<'a> {
             let Some(chosen) = choice(limit)? else { return Ok(false) };
             let mut found = self.make(limit, &chosen)?;
             let judged = self.judged(&found.picks, self.goal.method, &found.assembled.graph, self.goal.max_drop)?;
+            if let Some(score) = &judged {
+                let (drop, agreement) = (100.0 * score.drop(), 100.0 * score.agreement);
+                self.subject
+                    .backend
+                    .say(&format!("limit {limit:.1e}: drop {drop:.2} % of all samples (agreement {agreement:.2} %)"));
+            }
             found.score = judged.unwrap_or(found.score);
             drops.insert(n, found.score.drop().min(HOPELESS * self.goal.max_drop));
             let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
