@@ -67,7 +67,7 @@ fn large_products_are_divided_and_small_ones_are_not() {
     assert!(!planned(32, 48, &cores(2)).has_tasks());
     // The same where meeting costs nothing and everything is near.
     let free = cores(2);
-    let machine = Machine { barrier: 0.0, exchange: 1e9, step: 0.0, ..free.machine.clone() };
+    let machine = Machine { barrier: 0.0, exchange: 1e9, step: 0.0, ..free.machine };
     assert!(planned(32, 48, &TargetDesc { machine, ..free }).has_tasks());
 }
 

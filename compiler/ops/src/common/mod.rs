@@ -1,5 +1,6 @@
 //! What many operators share: broadcasting, axes, constant operands, element access, import of old attribute forms, loop and row helpers, samples.
 
+mod ahead;
 pub(crate) mod axes;
 pub(crate) mod broadcast;
 pub(crate) mod coded;

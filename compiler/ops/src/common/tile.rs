@@ -13,6 +13,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{DType, Dim, Tensor};
 
+use super::ahead::Ahead;
 use super::coded::Table;
 use super::list::List;
 use super::{open, thin};
@@ -210,12 +211,12 @@ pub fn k_group(a: DType) -> u64 {
 
 impl Product {
     /// Bytes of B in so many steps of k (rows of B), those that fill up words of numbers aside.
-    fn b_bytes(&self, steps: u64) -> u64 {
+    pub(super) fn b_bytes(&self, steps: u64) -> u64 {
         steps * u64::from(self.nr) * self.b.1.bits() / 8
     }
 
     /// Bytes of an element of the buffer of B.
-    fn b_element(&self) -> u64 {
+    pub(super) fn b_element(&self) -> u64 {
         if self.b.1 == DType::U4 { 4 } else { self.b.1.bytes() }
     }
 }
@@ -364,7 +365,7 @@ pub fn emit_at(cx: &mut LowerCx, p: &Product, (a, b, c): (Expr, Expr, Expr), ope
 }
 
 /// Rows of a block: 20 rows are 10 + 10, not 14 + 6.
-fn balanced(p: &Product) -> u64 {
+pub(super) fn balanced(p: &Product) -> u64 {
     p.rows.bound.div_ceil(p.rows.bound.div_ceil(u64::from(p.mr)))
 }
 
@@ -381,61 +382,6 @@ pub(super) struct Point {
     pub bias: Expr,
     pub operands: Vec<Expr>,
     pub ahead: Ahead,
-}
-
-/// What each call of a kernel fetches of the next panel, for calls that all go over the same panel: memory brings it while one panel is multiplied by many
-/// rows, not while the first rows wait for it.
-#[derive(Clone, Default)]
-pub(super) struct Ahead {
-    /// Lines of each call, of each four steps where there is a list; 0 when nothing is fetched.
-    lines: u32,
-    /// Elements of the panel that the calls before this one fetch.
-    at: Option<Expr>,
-    /// What a round of each of the outer loops adds to that.
-    rounds: Vec<i64>,
-    /// Elements of the lines of one call.
-    each: i64,
-}
-
-/// Panels below this size come near by themselves.
-const SMALL_PANEL: u64 = 16 << 10;
-
-/// Blocks of rows for each thread from which on one more or less does not matter.
-const BLOCKS_OF_THREAD: u64 = 8;
-
-/// Bytes of a line of the caches.
-const LINE: u64 = 64;
-
-impl Ahead {
-    /// What is to be fetched when these loops and those over rows are inside the one over panels.
-    fn new(target: &TargetDesc, p: &Product, loops: Vec<u64>) -> Ahead {
-        let blocks = p.rows.bound.div_ceil(balanced(p));
-        let calls = blocks * loops.iter().product::<u64>();
-        // A list has panels of different lengths; what is fetched goes by the steps that a call does.
-        let steps = p.list.as_ref().map(|list| list.steps_of(1));
-        let group = k_group(p.a.1);
-        let all = || p.b_bytes(p.nest.iter().map(|(n, _)| n).product::<u64>());
-        let panel = steps.map_or_else(all, |n| p.b_bytes(n * group));
-        let four = p.b_bytes(4 * group);
-        let moves = loops.iter().zip(&p.outer).any(|(n, o)| *n > 1 && o.b != 0);
-        // Less than a line for four steps is not worth its instruction.
-        let thin = steps.is_some() && four < LINE * calls;
-        if !target.prefetches || calls < 2 || moves || panel < SMALL_PANEL || thin {
-            return Ahead::default();
-        }
-        let lines = panel.div_ceil(LINE * calls);
-        let each = (lines * LINE / p.b_element()) as i64;
-        let inside = |d: usize| loops[d + 1..].iter().product::<u64>() * blocks;
-        let rounds = (0..loops.len()).map(|d| each * inside(d) as i64).collect();
-        let lines = if steps.is_some() { four.div_ceil(LINE * calls) } else { lines };
-        Ahead { lines: lines as u32, at: Some(Expr::Int(0)), rounds, each }
-    }
-
-    /// After `i` times so many elements more.
-    fn later(&self, i: &Expr, elements: i64) -> Ahead {
-        let at = self.at.as_ref().map(|at| at.clone().add(i.clone().times(elements)));
-        Ahead { at, ..self.clone() }
-    }
 }
 
 impl Point {
@@ -509,11 +455,15 @@ fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut
         });
     }
     let (full, rest) = (p.rows.bound / height, p.rows.bound % height);
-    cx.for_(LoopKind::Serial, full, |cx, n| call(cx, &block(&n, height), height as u32));
+    let kind = if only_rows && full > 1 && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
+    cx.for_(kind, full, |cx, n| call(cx, &block(&n, height), height as u32));
     if rest > 0 {
         call(cx, &block(&Expr::Int(full as i64), height), rest as u32);
     }
 }
+
+/// Blocks of rows for each thread from which on one more or less does not matter.
+const BLOCKS_OF_THREAD: u64 = 8;
 
 /// Rows of a block with which the thread that has most of them has least: of three blocks one of two threads has two. Smaller blocks are tried than `height`
 /// as long as there are few.
@@ -617,4 +567,19 @@ pub fn epilogue(cx: &LowerCx, own: usize, dtype: DType) -> (ScalarProgram, Vec<A
 pub fn broadcast_strides(arg: &Arg, shape: &[u64]) -> Vec<i64> {
     let lead = shape.len() - arg.view.shape.len();
     (0..shape.len()).map(|d| if d < lead || arg.view.shape[d - lead] == 1 { 0 } else { arg.view.strides[d - lead] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shared;
+
+    #[test]
+    fn threads_get_rows_alike() {
+        // 10 blocks of 13 rows: 65 and 63. 197 rows: 7 blocks of 14, and 7 with the last row.
+        assert_eq!((shared(128, 13, 2), shared(197, 14, 2)), (13, 14));
+        // Of three blocks one thread would have two.
+        assert_eq!((shared(40, 14, 2), shared(42, 14, 3)), (10, 14));
+        // Of many blocks one more does not matter.
+        assert_eq!(shared(14 * 33, 14, 2), 14);
+    }
 }
