@@ -3,6 +3,7 @@
 //! Rewriting phases export `rules()`; all rules of a phase share one e-graph, which is extracted once. Where weights are quantised, the rule that makes
 //! floats of them has a second one.
 
+pub mod across;
 pub mod canonicalize;
 pub mod choose;
 pub mod coded;

@@ -45,7 +45,7 @@ pub fn weights<'g>(graph: &'g Graph, node: &onnxc_ir::graph::Node) -> Option<&'g
 }
 
 /// The algorithms that compute a layer in tiles.
-fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
+pub(crate) fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
     let (node, inputs) = (layer.node(), layer.inputs());
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
     let fits = node.op.name == "conv" && math.allows(crate::winograd::CLASS) && winograd::fits(&node.attrs, x, w);
@@ -75,7 +75,7 @@ pub fn choices(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<Choice> {
 }
 
 /// A layer computed in one way: cycles by the model of the target.
-fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Option<Way> {
+pub(crate) fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Option<Way> {
     let plan = plan::plan(&layer.alone(&choice), target).ok()?;
     let own = |step: &Step| match step {
         Step::Call { func, places, origins, .. } if origins.iter().any(|o| o == crate::layer::OWN) => {

@@ -1,45 +1,19 @@
 //! Which layers are divided among threads.
 
+mod support;
+
 use onnxc_ir::op::OpSet;
 use onnxc_ir::plan::Plan;
-use onnxc_ir::target::{Level, Machine, TargetDesc};
+use onnxc_ir::target::{Machine, TargetDesc};
 use onnxc_ir::{Tensor, parse};
 use onnxc_passes::{plan, threads};
+use support::machine;
 
-const fn level(bytes: u64, rate: f64) -> Level {
-    Level { bytes, read: rate, spilled: rate }
-}
-
-/// Cores that multiply and add a vector of 16 floats in a cycle.
+/// So many cores that need a microsecond to meet.
 fn cores(max_threads: u32) -> TargetDesc {
-    TargetDesc {
-        triple: "any".into(),
-        cpu: "any".into(),
-        lanes: 16,
-        f32_tiles: vec![(14, 32)],
-        table_tiles: vec![(14, 32)],
-        i8_tiles: vec![(14, 32)],
-        i8_unsigned_a: true,
-        depthwise_columns: 0,
-        l1_bytes: 1 << 15,
-        byte_tables: false,
-        prefetches: true,
-        l2_bytes: 1 << 20,
-        machine: Machine {
-            ghz: 4.0,
-            fma: 1.0,
-            tile: (0.5, 1.0),
-            vector_op: 0.6,
-            vector_move: 0.3,
-            step: 1000.0,
-            barrier: 4000.0,
-            exchange: 7.0,
-            levels: [level(1 << 15, 64.0), level(1 << 20, 30.0), level(1 << 24, 5.0), level(1 << 27, 4.0)],
-            visible: 0.4,
-            ..Machine::default()
-        },
-        max_threads,
-    }
+    let one = machine();
+    let machine = Machine { vector_op: 0.6, vector_move: 0.3, step: 1000.0, barrier: 4000.0, exchange: 7.0, ..one.machine };
+    TargetDesc { machine, max_threads, ..one }
 }
 
 /// The plan of a product of `rows` by `n` and what follows it.

@@ -2,9 +2,9 @@
 //!
 //! A schedule is a list of words: `14x32` is the tile of a product, rows by columns; `rows` computes all panels of columns for each block of rows,
 //! `panels` all blocks of rows for each panel, `panels=4` for each four panels; `block=56` is how many tiles Winograd's algorithm transforms at once;
-//! `sparse` leaves out what all columns of a panel multiply by zero.
+//! `sparse` leaves out what all columns of a panel multiply by zero; `across=2` computes two neighbouring outputs of a convolution as filters of one.
 //! What it does not name the lowering chooses, and so it does where the target has no such tile: a schedule is a permission, and never changes what
-//! is computed; but a zero that is left out does not make NaN of an infinity or of NaN.
+//! is computed; but a zero that is left out does not make NaN of an infinity or of NaN, and one that is put in does.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,6 +38,8 @@ pub struct Schedule {
     pub block: Option<u64>,
     /// Steps of k at which all weights of a panel are zero are left out.
     pub sparse: bool,
+    /// Neighbouring outputs of a convolution that are computed as filters of one.
+    pub across: Option<u64>,
 }
 
 impl Schedule {
@@ -62,7 +64,8 @@ impl fmt::Display for Schedule {
         });
         let block = self.block.map(|n| format!("block={n}"));
         let sparse = self.sparse.then(|| "sparse".to_string());
-        f.write_str(&[tile, order, block, sparse].into_iter().flatten().collect::<Vec<_>>().join(" "))
+        let across = self.across.map(|p| format!("across={p}"));
+        f.write_str(&[tile, order, block, sparse, across].into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -79,12 +82,13 @@ impl FromStr for Schedule {
                 None if word == "sparse" => !std::mem::replace(&mut s.sparse, true),
                 Some(("panels", n)) => number(n).is_some_and(|n| s.order.replace(Order::Panels(n)).is_none()),
                 Some(("block", n)) => number(n).is_some_and(|n| s.block.replace(n).is_none()),
+                Some(("across", p)) => number(p).is_some_and(|p| s.across.replace(p).is_none()),
                 Some((mr, nr)) => number(mr).zip(number(nr)).is_some_and(|t| s.tile.replace((t.0 as u32, t.1 as u32)).is_none()),
                 None => false,
             };
             if !known {
                 return Err(format!(
-                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, sparse, each kind once"
+                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, sparse, across=N, each kind once"
                 ));
             }
         }
@@ -178,6 +182,13 @@ pub fn sparse(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &T
     tiles.iter().map(|tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) }).collect()
 }
 
+/// Outputs that are worth a try as filters of one, for so many filters and lanes.
+pub fn across(filters: u64, lanes: u32) -> impl Iterator<Item = Choice> {
+    let schedule = |p: u64| Schedule { across: Some(p), ..Schedule::default() };
+    let fits = move |p: &u64| filters.saturating_mul(*p) <= u64::from(lanes);
+    [2, 4, 8].into_iter().filter(fits).map(move |p| Choice { algorithm: None, schedule: Some(schedule(p).to_string()) })
+}
+
 /// The tiles of a node that obeys a schedule.
 fn tiles<'t>(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &'t TargetDesc) -> Option<&'t [(u32, u32)]> {
     let x = inputs.first()?.as_ref()?;
@@ -223,6 +234,9 @@ pub fn candidates(
         }
         list.extend(ALGORITHMS.iter().map(|(name, _)| Choice::algorithm(name)));
     }
+    if let (true, true, Some(filters)) = (op == "conv" && weights, bounded, w.shape.first().and_then(Dim::as_const)) {
+        list.extend(across(filters, target.lanes));
+    }
     list
 }
 
@@ -232,7 +246,7 @@ mod tests {
 
     #[test]
     fn texts_read_back() {
-        for text in ["", "14x32", "rows", "14x32 panels", "6x64 panels=4 block=56", "sparse", "14x32 rows sparse"] {
+        for text in ["", "14x32", "rows", "14x32 panels", "6x64 panels=4 block=56", "sparse", "across=2", "14x32 rows sparse"] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
             let tiled = format!("winograd4 {text}");

@@ -17,15 +17,18 @@ use crate::common::nest::{self, ExprExt};
 use crate::common::panels::Panels;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
+use crate::schedule::Schedule;
 
 /// Everything about one convolution: shapes, geometry, and the arguments with x padded.
 pub(super) struct Conv {
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     /// x has no zeros around it: taps outside are left out.
-    edges: bool,
+    pub(super) edges: bool,
     pub x: Arg,
     pub y: Arg,
-    kernel: Vec<u64>,
+    pub w: Arg,
+    pub b: Option<Arg>,
+    pub kernel: Vec<u64>,
     /// Channels of a group, filters of a group.
     pub channels: u64,
     pub filters: u64,
@@ -61,6 +64,8 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         kernel: w.view.shape[2..].to_vec(),
         channels: w.view.shape[1],
         filters: w.view.shape[0] / geometry.group,
+        w,
+        b: cx.opt(2),
         x,
         y,
         geometry,
@@ -71,6 +76,10 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if let Some((points, weights)) = transformed {
         winograd::emit(cx, &conv, points, weights);
         return Ok(());
+    }
+    let across = Schedule::of(cx.attrs).across.filter(|_| !depthwise);
+    if let Some(wide) = across.and_then(|p| conv.across(p)) {
+        return wide.product(cx);
     }
     let in_place = conv.writes_in_place();
     if in_place { conv.emit(cx, depthwise) } else { conv.emit_through_scratch(cx, depthwise) }
@@ -210,8 +219,7 @@ impl Conv {
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
-        let weights = cx.input(1).constant;
-        let ((mr, nr), table) = tile::scheduled_coded(cx, weights.as_ref(), (&rows, self.filters), a_row, &nest);
+        let ((mr, nr), table) = tile::scheduled_coded(cx, self.w.constant.as_ref(), (&rows, self.filters), a_row, &nest);
         let panels = self.filters.div_ceil(u64::from(nr)) as i64;
         let Packed { buf: b, dtype, list, table } = self.packed(cx, nr, &nest, table)?;
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
@@ -284,7 +292,7 @@ impl Conv {
 
     /// Weights in panels: packed now when they are constants, else by code in front; and the list of what they have if that is not all.
     fn packed(&self, cx: &mut LowerCx, nr: u32, nest: &[(u64, i64)], table: Option<Table>) -> OpResult<Packed> {
-        let w = cx.input(1);
+        let w = &self.w;
         let taps: u64 = self.kernel.iter().product();
         let (c, f, nr) = (self.channels as usize, self.filters as usize, nr as usize);
         let k = taps as usize * c;
@@ -317,7 +325,7 @@ impl Conv {
                     let mut from = vec![filter.clone(), at[at.len() - 1].clone()];
                     from.extend_from_slice(&at[..at.len() - 1]);
                     let row = at.iter().zip(&order).fold(to.clone(), |sum, (i, s)| sum.add(i.clone().times(s * nr as i64)));
-                    let value = cx.load(&w, &from).cast_from(w.dtype, DType::F32);
+                    let value = cx.load(w, &from).cast_from(w.dtype, DType::F32);
                     cx.push(Stmt::Store(buf, row, value));
                 });
             }
@@ -327,7 +335,7 @@ impl Conv {
 
     /// The bias as dense f32: its own buffer, which tiles read from the filter on.
     pub fn bias(&self, cx: &mut LowerCx) -> Option<(BufId, i64)> {
-        let b = cx.opt(2)?;
+        let b = self.b.as_ref()?;
         if let Some(tensor) = &b.constant {
             // Padded by a panel: the last tile of the last group may load whole vectors.
             let mut bytes = tensor.bytes().to_vec();
@@ -337,7 +345,7 @@ impl Conv {
         let n = b.view.shape[0];
         let buf = cx.scratch(DType::F32, n + 64, false);
         cx.for_(LoopKind::Vector, n, |cx, i| {
-            let value = cx.load(&b, std::slice::from_ref(&i));
+            let value = cx.load(b, std::slice::from_ref(&i));
             cx.push(Stmt::Store(buf, i, value));
         });
         Some((buf, 0))
@@ -428,7 +436,7 @@ impl Conv {
     }
 
     fn depthwise_weights(&self, cx: &mut LowerCx, channels: u64) -> BufId {
-        let w = cx.input(1);
+        let w = &self.w;
         let taps: u64 = self.kernel.iter().product();
         if let Some(tensor) = &w.constant {
             let values = coded::floats(tensor).to_vec::<f32>();
@@ -444,7 +452,7 @@ impl Conv {
             let mut from = vec![at[at.len() - 1].clone(), Expr::Int(0)];
             from.extend_from_slice(&at[..at.len() - 1]);
             let to = at.iter().zip(&order).fold(Expr::Int(0), |sum, (i, s)| sum.add(i.clone().times(*s)));
-            let value = cx.load(&w, &from).cast_from(w.dtype, DType::F32);
+            let value = cx.load(w, &from).cast_from(w.dtype, DType::F32);
             cx.push(Stmt::Store(buf, to, value));
         });
         buf

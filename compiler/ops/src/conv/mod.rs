@@ -6,6 +6,7 @@
 //! Lowering: direct convolution by the matmul tile. Channels are innermost in memory; the tile reads x in place by broadcast, rows of a tile are
 //! neighbouring outputs, its k loop runs over kernel positions and channels. Padding is a zero halo in scratch memory.
 
+mod across;
 mod edges;
 mod lower;
 pub mod winograd;
@@ -125,6 +126,7 @@ pub(crate) fn explicit_pads(attrs: &Attrs, x: &TensorType, w: &TensorType) -> Op
 }
 
 /// Geometry with attributes' defaults, for graphs that did not come through import.
+#[derive(Clone)]
 pub(crate) struct Geometry {
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
@@ -227,48 +229,82 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn samples() -> Vec<Sample> {
     let mut all = plain_samples();
     all.extend(winograd_samples());
+    all.extend(across_samples());
     all
 }
 
-fn plain_samples() -> Vec<Sample> {
-    let f32s = |shape: &[u64]| Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0));
-    let weights = |shape: &[u64]| {
-        let n: u64 = shape.iter().product();
-        let values = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0).collect();
-        Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
+/// Values between -1 and 1.
+fn data(shape: &[u64]) -> Option<SampleInput> {
+    Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0))
+}
+
+/// Up to 50 over `over`.
+fn weights(shape: &[u64], over: f32) -> Option<SampleInput> {
+    let n: u64 = shape.iter().product();
+    let values = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / over).collect();
+    Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
+}
+
+/// Few filters: two and four outputs at a time, strides, more dimensions, operands that lie like the result, and rows that do not divide.
+fn across_samples() -> Vec<Sample> {
+    let weights = |shape: &[u64]| weights(shape, 64.0);
+    let mut relu_of_sum = ScalarProgram::default();
+    let (y, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
+    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, y, other), relu_of_sum.float(0.0, DType::F32));
+    relu_of_sum.bin(BinOp::Max, sum, zero);
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let case = |p: u64, attrs: Attrs, inputs| {
+        let attrs = attrs.with(crate::schedule::ATTR, Attr::Str(format!("across={p}")));
+        Sample { attrs, inputs, n_outputs: 1 }
     };
+    let padded = |n: usize| Attrs::default().with("pads", ints(&vec![1; 2 * n]));
+    vec![
+        case(2, padded(2), vec![data(&[2, 3, 5, 12]), weights(&[4, 3, 3, 3]), weights(&[4])]),
+        case(4, padded(2).with("strides", ints(&[2, 2])), vec![data(&[1, 1, 9, 16]), weights(&[3, 1, 3, 3]), None]),
+        case(2, padded(1), vec![data(&[1, 5, 30]), weights(&[8, 5, 3]), weights(&[8])]),
+        case(
+            2,
+            padded(2).with("epilogue", Attr::Program(relu_of_sum)),
+            vec![data(&[1, 6, 4, 10]), weights(&[2, 6, 3, 3]), weights(&[2]), data(&[1, 2, 4, 10])],
+        ),
+        case(2, padded(2), vec![data(&[1, 3, 4, 9]), weights(&[4, 3, 3, 3]), weights(&[4])]),
+    ]
+}
+
+fn plain_samples() -> Vec<Sample> {
+    let weights = |shape: &[u64]| weights(shape, 64.0);
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
     let case = |attrs: Attrs, inputs| Sample { attrs, inputs, n_outputs: 1 };
     let plain = Attrs::default;
     let all = vec![
-        case(plain(), vec![f32s(&[1, 3, 5, 7]), weights(&[4, 3, 3, 3]), None]),
+        case(plain(), vec![data(&[1, 3, 5, 7]), weights(&[4, 3, 3, 3]), None]),
         case(
             plain().with("pads", ints(&[1, 1, 1, 1])).with("strides", ints(&[2, 2])),
-            vec![f32s(&[2, 3, 9, 8]), weights(&[33, 3, 3, 3]), weights(&[33])],
+            vec![data(&[2, 3, 9, 8]), weights(&[33, 3, 3, 3]), weights(&[33])],
         ),
-        case(plain(), vec![f32s(&[1, 17, 6, 5]), weights(&[40, 17, 1, 1]), weights(&[40])]),
+        case(plain(), vec![data(&[1, 17, 6, 5]), weights(&[40, 17, 1, 1]), weights(&[40])]),
         case(
             plain().with("group", Attr::Int(6)).with("pads", ints(&[1, 1, 1, 1])),
-            vec![f32s(&[1, 6, 5, 9]), weights(&[6, 1, 3, 3]), weights(&[6])],
+            vec![data(&[1, 6, 5, 9]), weights(&[6, 1, 3, 3]), weights(&[6])],
         ),
-        case(plain().with("group", Attr::Int(2)), vec![f32s(&[1, 6, 4, 4]), weights(&[8, 3, 2, 2]), None]),
+        case(plain().with("group", Attr::Int(2)), vec![data(&[1, 6, 4, 4]), weights(&[8, 3, 2, 2]), None]),
         case(
             plain().with("group", Attr::Int(3)).with("strides", ints(&[2, 1])),
-            vec![f32s(&[1, 3, 7, 5]), weights(&[6, 1, 3, 1]), weights(&[6])],
+            vec![data(&[1, 3, 7, 5]), weights(&[6, 1, 3, 1]), weights(&[6])],
         ),
         case(
             plain().with("dilations", ints(&[2, 3])).with("pads", ints(&[2, 3, 0, 1])),
-            vec![f32s(&[1, 2, 8, 9]), weights(&[5, 2, 3, 3]), None],
+            vec![data(&[1, 2, 8, 9]), weights(&[5, 2, 3, 3]), None],
         ),
         // Few filters: vectors along k, along rows, and outputs one pixel wide.
-        case(plain().with("pads", ints(&[1, 1, 1, 1])), vec![f32s(&[1, 40, 5, 9]), weights(&[1, 40, 3, 3]), weights(&[1])]),
-        case(plain(), vec![f32s(&[2, 37, 4, 5]), weights(&[3, 37, 1, 1]), None]),
-        case(plain().with("strides", ints(&[2])), vec![f32s(&[1, 1, 300]), weights(&[1, 1, 70]), weights(&[1])]),
-        case(plain(), vec![f32s(&[1, 1, 90, 40]), weights(&[2, 1, 3, 3]), weights(&[2])]),
-        case(plain(), vec![f32s(&[1, 1, 20, 9]), weights(&[24, 1, 5, 9]), None]),
-        case(plain().with("pads", ints(&[2, 1])), vec![f32s(&[2, 4, 11]), weights(&[7, 4, 4]), weights(&[7])]),
-        case(plain(), vec![f32s(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
-        case(plain(), vec![f32s(&[1, 3, 4, 4]), f32s(&[2, 3, 3, 3]), f32s(&[2])]),
+        case(plain().with("pads", ints(&[1, 1, 1, 1])), vec![data(&[1, 40, 5, 9]), weights(&[1, 40, 3, 3]), weights(&[1])]),
+        case(plain(), vec![data(&[2, 37, 4, 5]), weights(&[3, 37, 1, 1]), None]),
+        case(plain().with("strides", ints(&[2])), vec![data(&[1, 1, 300]), weights(&[1, 1, 70]), weights(&[1])]),
+        case(plain(), vec![data(&[1, 1, 90, 40]), weights(&[2, 1, 3, 3]), weights(&[2])]),
+        case(plain(), vec![data(&[1, 1, 20, 9]), weights(&[24, 1, 5, 9]), None]),
+        case(plain().with("pads", ints(&[2, 1])), vec![data(&[2, 4, 11]), weights(&[7, 4, 4]), weights(&[7])]),
+        case(plain(), vec![data(&[1, 2, 3, 4, 5]), weights(&[3, 2, 2, 2, 2]), None]),
+        case(plain(), vec![data(&[1, 3, 4, 4]), data(&[2, 3, 3, 3]), data(&[2])]),
     ];
     // With lists from 15 on.
     let all = sample::and_sparse(all, &[0, 1, 2, 4, 6, 7, 13], 1, (0, 1));
@@ -277,13 +313,8 @@ fn plain_samples() -> Vec<Sample> {
 
 /// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.
 fn winograd_samples() -> Vec<Sample> {
-    let data = |shape: &[u64]| Some(SampleInput::Data(TensorType::fixed(DType::F32, shape), -1.0, 1.0));
     // So small that results are of the order of one: the error is one part in some hundred thousand of the largest result.
-    let weights = |shape: &[u64]| {
-        let n: u64 = shape.iter().product();
-        let values = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1024.0).collect();
-        Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
-    };
+    let weights = |shape: &[u64]| weights(shape, 1024.0);
     let mut relu_of_sum = ScalarProgram::default();
     let (sum, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
     let (sum, zero) = (relu_of_sum.bin(BinOp::Add, sum, other), relu_of_sum.float(0.0, DType::F32));
