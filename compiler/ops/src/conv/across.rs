@@ -14,12 +14,19 @@ use super::Geometry;
 use super::lower::Conv;
 use crate::common::tile::broadcast_strides;
 
+/// Weights of such a convolution, zeros counted: few filters have few, but for kernels as large as images.
+const MOST_WEIGHTS: u64 = 1 << 20;
+
 impl Conv {
     /// The convolution that computes `p` outputs of a row as one; `None` where they do not lie as that needs.
     pub(super) fn across(&self, p: u64) -> Option<Conv> {
         let (view, last) = (&self.y.view, self.y.view.shape.len() - 1);
         let (stride, dilation) = (*self.geometry.strides.last()?, *self.geometry.dilations.last()?);
         let fits = p > 1 && self.geometry.group == 1 && dilation == 1 && view.shape[last].is_multiple_of(p);
+        // Graphs that are read may ask for any number.
+        let width = self.kernel.last()?.checked_add(p.saturating_sub(1).checked_mul(stride as u64)?)?;
+        let rows = self.kernel[..self.kernel.len() - 1].iter().product::<u64>() * self.channels;
+        p.checked_mul(self.filters)?.checked_mul(rows)?.checked_mul(width).filter(|n| *n <= MOST_WEIGHTS)?;
         if !fits || !view.is_fixed() || !self.x.view.is_fixed() || !self.lies_dense(&view.strides) {
             return None;
         }
@@ -43,7 +50,7 @@ impl Conv {
         };
         let operands = self.operands.iter().map(operand).collect::<Option<Vec<Arg>>>()?;
         let mut kernel = self.kernel.clone();
-        *kernel.last_mut()? += stride as u64 * (p - 1);
+        *kernel.last_mut()? = width;
         let mut strides = self.geometry.strides.clone();
         *strides.last_mut()? *= p as i64;
         let b = match &self.b {

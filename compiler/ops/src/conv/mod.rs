@@ -245,7 +245,7 @@ fn weights(shape: &[u64], over: f32) -> Option<SampleInput> {
     Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
 }
 
-/// Few filters: two and four outputs at a time, strides, more dimensions, operands that lie like the result, and rows that do not divide.
+/// Few filters: two and four outputs at a time, strides, more dimensions, operands that lie like the result, rows that do not divide, and more than there is.
 fn across_samples() -> Vec<Sample> {
     let weights = |shape: &[u64]| weights(shape, 64.0);
     let mut relu_of_sum = ScalarProgram::default();
@@ -268,6 +268,8 @@ fn across_samples() -> Vec<Sample> {
             vec![data(&[1, 6, 4, 10]), weights(&[2, 6, 3, 3]), weights(&[2]), data(&[1, 2, 4, 10])],
         ),
         case(2, padded(2), vec![data(&[1, 3, 4, 9]), weights(&[4, 3, 3, 3]), weights(&[4])]),
+        // So many that the weights would be gigabytes.
+        case(1 << 15, padded(1), vec![data(&[1, 1, 1 << 15]), weights(&[2, 1, 3]), None]),
     ]
 }
 
