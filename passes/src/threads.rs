@@ -15,7 +15,7 @@ use onnxc_ir::workload::Work;
 use onnxc_ir::workload::latency::Terms;
 
 /// A model has to take less than this part of what one thread takes: the model of latencies is not more exact than that, and threads are not for nothing.
-const WORTH_IT: f64 = 0.88;
+const WORTH_IT: f64 = 0.875;
 
 /// Decides about every layer of a plan.
 pub fn run(plan: &mut Plan, target: &TargetDesc) {
