@@ -10,12 +10,11 @@ use onnxc_egraph::RuleClass;
 use onnxc_ir::graph::Node;
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{DType, Graph};
-use onnxc_ops::schedule::{self, Choice};
+use onnxc_ops::schedule;
 
 use crate::Math;
-use crate::choose::Way;
+use crate::choose::{Way, by_prediction};
 use crate::layer::Layer;
-use crate::sparsity::{algorithms, way};
 
 /// What the choice does to numbers.
 pub const CLASS: RuleClass = RuleClass::Bounded;
@@ -37,13 +36,6 @@ pub fn fits(graph: &Graph, node: &Node, target: &TargetDesc, math: Math) -> bool
 
 /// The ways of a layer that [`fits`], among `around` bytes of constants; none if several outputs at a time are not worth it.
 pub fn ways(layer: &Layer, target: &TargetDesc, math: Math, around: u64) -> Vec<Way> {
-    let way = |choice: Choice| way(layer, choice, target, around);
-    let (Some(direct), Some(filters)) = (way(Choice::default()), filters(layer.graph(), layer.node())) else { return Vec::new() };
-    let wide = schedule::across(filters, target.lanes).filter_map(way);
-    let mut ways: Vec<Way> = wide.filter(|wide| wide.time < direct.time * (1.0 - LEAST_GAIN)).collect();
-    if !ways.is_empty() {
-        ways.push(direct);
-        ways.extend(algorithms(layer, math).into_iter().map(Choice::algorithm).filter_map(way));
-    }
-    ways
+    let Some(filters) = filters(layer.graph(), layer.node()) else { return Vec::new() };
+    by_prediction(layer, schedule::across(filters, target.lanes), LEAST_GAIN, (target, math), around)
 }

@@ -11,11 +11,14 @@
 
 use onnxc_ir::Graph;
 use onnxc_ir::graph::Node;
+use onnxc_ir::lir::BufKind;
+use onnxc_ir::plan::Step;
 use onnxc_ir::target::TargetDesc;
+use onnxc_ir::workload::{Work, latency};
 use onnxc_ops::schedule::Choice;
 
-use crate::layer::{Layer, layers};
-use crate::{Math, across, sparsity, winograd, with_bodies};
+use crate::layer::{Layer, OWN, layers};
+use crate::{Math, across, plan, sparsity, winograd, with_bodies};
 
 /// A way to compute a layer.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,6 +48,52 @@ pub fn analytical(
         ways = across::ways(layer, target, math, around);
     }
     if ways.is_empty() && math.allows(winograd::CLASS) { winograd::ways(graph, node, target) } else { ways }
+}
+
+/// The ways of a layer as its lowered code is predicted, among `around` bytes of constants: those `choices` that save at least the part `gain` of the time of the
+/// lowering's own choice, with this and the algorithms beside them; none if there is no such choice.
+pub(crate) fn by_prediction(
+    layer: &Layer,
+    choices: impl IntoIterator<Item = Choice>,
+    gain: f64,
+    (target, math): (&TargetDesc, Math),
+    around: u64,
+) -> Vec<Way> {
+    let way = |choice: Choice| way(layer, choice, target, around);
+    let Some(direct) = way(Choice::default()) else { return Vec::new() };
+    let better = |way: &Way| way.time < direct.time * (1.0 - gain);
+    let mut ways: Vec<Way> = choices.into_iter().filter_map(way).filter(better).collect();
+    if !ways.is_empty() {
+        ways.push(direct);
+        ways.extend(algorithms(layer, math).into_iter().map(Choice::algorithm).filter_map(way));
+    }
+    ways
+}
+
+/// The algorithms that compute a layer in tiles.
+pub(crate) fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
+    let (node, inputs) = (layer.node(), layer.inputs());
+    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
+    let fits = node.op.name == "conv" && math.allows(winograd::CLASS) && onnxc_ops::winograd::fits(&node.attrs, x, w);
+    onnxc_ops::winograd::ALGORITHMS.iter().filter(|_| fits).map(|a| a.0).collect()
+}
+
+/// A layer computed in one way: cycles by the model of the target.
+fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Option<Way> {
+    let plan = plan::plan(&layer.alone(&choice), target).ok()?;
+    let own = |step: &Step| match step {
+        Step::Call { func, places, origins, .. } if origins.iter().any(|o| o == OWN) => {
+            let work = Work::of(func, &[]);
+            let traffic = work.traffic(func, places);
+            let time = latency::predict(target, &work, &traffic, around, target.lanes == 1).seconds * target.machine.ghz * 1e9;
+            let bytes = func.bufs.iter().map(|b| if let BufKind::Const(blob) = &b.kind { blob.bytes() } else { 0 }).sum();
+            Some((time, bytes))
+        }
+        _ => None,
+    };
+    let steps: Vec<(f64, u64)> = plan.steps.iter().filter_map(own).collect();
+    let sum = steps.iter().fold((0.0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+    (!steps.is_empty()).then_some(Way { choice, time: sum.0, bytes: sum.1 })
 }
 
 /// The graph with the choices that the model of costs makes.

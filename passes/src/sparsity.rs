@@ -11,17 +11,13 @@
 //! The ways of a layer are lowered, counted and priced by the model of the target (`onnxc_ir::workload::latency`), so that what is compared is the code.
 
 use onnxc_egraph::RuleClass;
-use onnxc_ir::lir::BufKind;
-use onnxc_ir::plan::Step;
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::workload::{Work, latency};
 use onnxc_ir::{DType, Graph, Tensor};
 use onnxc_ops::schedule::{self, Choice};
-use onnxc_ops::winograd;
 
-use crate::choose::Way;
+use crate::Math;
+use crate::choose::{Way, algorithms, by_prediction};
 use crate::layer::Layer;
-use crate::{Math, plan};
 
 /// What the choice does to floats.
 pub const CLASS: RuleClass = RuleClass::Bounded;
@@ -44,25 +40,9 @@ pub fn weights<'g>(graph: &'g Graph, node: &onnxc_ir::graph::Node) -> Option<&'g
     graph.constant(node.inputs.get(operand).copied().flatten()?)
 }
 
-/// The algorithms that compute a layer in tiles.
-pub(crate) fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
-    let (node, inputs) = (layer.node(), layer.inputs());
-    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
-    let fits = node.op.name == "conv" && math.allows(crate::winograd::CLASS) && winograd::fits(&node.attrs, x, w);
-    winograd::ALGORITHMS.iter().filter(|_| fits).map(|a| a.0).collect()
-}
-
 /// The ways of a layer that [`fits`], among `around` bytes of constants; none if no list is worth it.
 pub fn ways(layer: &Layer, target: &TargetDesc, math: Math, around: u64) -> Vec<Way> {
-    let way = |choice: Choice| way(layer, choice, target, around);
-    let Some(direct) = way(Choice::default()) else { return Vec::new() };
-    let lists = choices(layer, target, math).into_iter().filter_map(way);
-    let mut ways: Vec<Way> = lists.filter(|list| list.time < direct.time * (1.0 - LEAST_GAIN)).collect();
-    if !ways.is_empty() {
-        ways.push(direct);
-        ways.extend(algorithms(layer, math).into_iter().map(Choice::algorithm).filter_map(way));
-    }
-    ways
+    by_prediction(layer, choices(layer, target, math), LEAST_GAIN, (target, math), around)
 }
 
 /// The choices that leave zeros out of a layer that [`fits`].
@@ -72,24 +52,6 @@ pub fn choices(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<Choice> {
     let with = |name| direct.iter().map(move |list| Choice { algorithm: Some(name), ..list.clone() });
     let tiled: Vec<Choice> = algorithms(layer, math).into_iter().flat_map(with).collect();
     direct.into_iter().chain(tiled).collect()
-}
-
-/// A layer computed in one way: cycles by the model of the target.
-pub(crate) fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Option<Way> {
-    let plan = plan::plan(&layer.alone(&choice), target).ok()?;
-    let own = |step: &Step| match step {
-        Step::Call { func, places, origins, .. } if origins.iter().any(|o| o == crate::layer::OWN) => {
-            let work = Work::of(func, &[]);
-            let traffic = work.traffic(func, places);
-            let time = latency::predict(target, &work, &traffic, around, target.lanes == 1).seconds * target.machine.ghz * 1e9;
-            let bytes = func.bufs.iter().map(|b| if let BufKind::Const(blob) = &b.kind { blob.bytes() } else { 0 }).sum();
-            Some((time, bytes))
-        }
-        _ => None,
-    };
-    let steps: Vec<(f64, u64)> = plan.steps.iter().filter_map(own).collect();
-    let sum = steps.iter().fold((0.0, 0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
-    (!steps.is_empty()).then_some(Way { choice, time: sum.0, bytes: sum.1 })
 }
 
 /// What tells weights of the same type apart where zeros are left out: a hash of the places of their zeros (Fowler, Noll, Vo), if they have enough.
