@@ -16,6 +16,7 @@ fn machine() -> TargetDesc {
         i8_tiles: vec![(4, 8)],
         i8_unsigned_a: true,
         depthwise_columns: 0,
+        float_sums: false,
         l1_bytes: 1 << 15,
         byte_tables: false,
         prefetches: true,

@@ -525,6 +525,10 @@ impl Emitter for Asm {
         self.emit_interleave(d, a, b, unit, high)
     }
 
+    fn any_type(&self) -> bool {
+        true
+    }
+
     fn bitcast(&mut self, d: V, to: Ty, a: V, _: Ty) -> Result<(), Error> {
         self.copy(to, d, Opd::Reg(a))
     }

@@ -212,6 +212,10 @@ pub(crate) trait Emitter {
     /// Units of 1, 2 or 4 lanes of `a` and `b` in turn, from both operands' low halves or `high` ones: units of less than 128 bits within each 128 bits;
     /// of units of 128 bits those with even numbers, first all of `a`, or `high` those with odd numbers. `d` may be `a`.
     fn interleave(&mut self, ty: Ty, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error>;
+    /// True when a register of the types of 32 bits may have another one later: bits that are seen as another type stay where they are.
+    fn any_type(&self) -> bool {
+        false
+    }
     /// Bits of `d` reinterpreted from one type to another into `d`'s type.
     fn bitcast(&mut self, d: V, to: Ty, a: V, from: Ty) -> Result<(), Error>;
     /// Sets the lanes of `d` that are not in `lanes` to a constant.

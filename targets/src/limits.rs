@@ -1,6 +1,7 @@
 //! Between which numbers the values of a scalar program lie: conversions inside of these limits need no care.
 
 use onnxc_ir::DType;
+use onnxc_ir::float_sums;
 use onnxc_ir::kernel::{EpilogueOperand, Values};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarNode, ScalarOp, ScalarProgram, UnOp};
 
@@ -25,11 +26,15 @@ pub(crate) fn values_of(operands: &[EpilogueOperand]) -> Vec<Values> {
 
 /// The limit of the product of the sum with one of its scales.
 fn scaled_sum(program: &ScalarProgram, node: ScalarNode, values: &[Values]) -> Option<f64> {
+    let of_operand = |k: u8| values.get(k as usize)?.scaled_limit();
+    if let Some(scale) = float_sums::scale_of(program, node) {
+        return of_operand(scale);
+    }
     let ScalarOp::Bin(BinOp::Mul, a, b) = node.op else { return None };
     let op = |n: NodeIx| program.nodes[n as usize].op;
     let is_sum = |n: NodeIx| matches!(op(n), ScalarOp::Cast(sum) if op(sum) == ScalarOp::Arg(0));
     let scale = |n: NodeIx| match op(n) {
-        ScalarOp::Arg(k) if k > 0 => values.get(k as usize)?.scaled_limit(),
+        ScalarOp::Arg(k) if k > 0 => of_operand(k),
         _ => None,
     };
     let (of_a, of_b) = (scale(a).filter(|_| is_sum(b)), scale(b).filter(|_| is_sum(a)));

@@ -255,8 +255,9 @@ impl<'p> Eval<'p> {
         }
         let own: Vec<V> = vals.iter().filter_map(|v| if let Val::Own(v) = v { Some(*v) } else { None }).collect();
         let same_kind = |o: NodeIx| lane_type(self.program.dtype(o)).is_ok_and(|t| (t == Ty::F32) == (ty == Ty::F32));
+        let stays = matches!(op, ScalarOp::Un(UnOp::Bitcast, _)) && e.any_type();
         let reuse = operands.iter().zip(&vals).find_map(|(o, v)| match v {
-            Val::Own(v) if same_kind(*o) => Some(*v),
+            Val::Own(v) if stays || same_kind(*o) => Some(*v),
             _ => None,
         });
         let d = match reuse {

@@ -7,6 +7,7 @@ pub mod byte_table;
 pub mod dim;
 pub mod dtype;
 mod elementwise;
+pub mod float_sums;
 pub mod graph;
 pub mod interp;
 pub mod kernel;

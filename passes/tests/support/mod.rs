@@ -17,6 +17,7 @@ pub fn machine() -> TargetDesc {
         i8_tiles: vec![(14, 32)],
         i8_unsigned_a: true,
         depthwise_columns: 0,
+        float_sums: false,
         l1_bytes: 1 << 15,
         byte_tables: false,
         prefetches: true,

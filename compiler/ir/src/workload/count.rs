@@ -494,7 +494,7 @@ fn loops_of(e: &Expr, origin: &HashMap<Var, BTreeSet<Var>>, out: &mut BTreeSet<V
 
 /// Instructions of an epilogue on one vector: operations, conversions, loads of operands. Then the same where bytes are looked up in tables.
 fn epilogue_steps(p: &ScalarProgram) -> (u64, u64) {
-    let step = |op: &ScalarOp| !matches!(op, ScalarOp::Arg(0) | ScalarOp::Const(_));
+    let step = |op: &ScalarOp| !matches!(op, ScalarOp::Arg(0) | ScalarOp::Const(_) | ScalarOp::Un(UnOp::Bitcast, _));
     let is_byte = |p: &ScalarProgram| p.dtype(p.result()).bytes() == 1 && p.dtype(p.result()).is_int();
     let steps = |p: &ScalarProgram| {
         let p = math::expand(p);

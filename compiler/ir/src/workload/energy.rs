@@ -126,6 +126,7 @@ mod tests {
             i8_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
+            float_sums: false,
             byte_tables: false,
             prefetches: false,
             l1_bytes: 32 << 10,

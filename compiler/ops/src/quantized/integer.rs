@@ -5,6 +5,7 @@
 //! (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.3).
 
 use onnxc_ir::DType;
+use onnxc_ir::float_sums;
 use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
@@ -12,6 +13,7 @@ use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
 
 use super::depthwise;
+use super::params::{multiplier, multiplier_expr};
 use super::spread::{along, vector_view};
 use super::weights::Weights;
 use super::words::{copy_bytes, fill_bytes};
@@ -43,6 +45,8 @@ pub(super) struct Integer {
     /// Over the i32 sum and `operands`, which broadcast to y.
     pub program: ScalarProgram,
     pub operands: Vec<Arg>,
+    /// What all sums begin with beside their own: see [`super::float_sums`].
+    pub begin: i32,
 }
 
 /// x as the tile wants it: bytes with channels innermost, padded to whole groups of four.
@@ -60,6 +64,7 @@ impl Integer {
             return Ok(());
         }
         if self.is_depthwise() {
+            self.make_floats(cx);
             let (target, in_place) = self.target(cx);
             depthwise::emit(&self, cx, &target);
             return self.finish(cx, in_place, &target.0);
@@ -68,6 +73,7 @@ impl Integer {
             self.weights.make_signed();
             self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
+        self.make_floats(cx);
         let x = self.bytes(cx);
         let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
@@ -84,17 +90,21 @@ impl Integer {
     }
 
     /// One filter of one channel for each of several groups.
-    fn is_depthwise(&self) -> bool {
+    pub fn is_depthwise(&self) -> bool {
         self.group > 1 && self.x.view.shape[1] == self.group && self.y.view.shape[1] == self.group
     }
 
-    /// Where kernels write, and whether that is the result: kernels want neighbouring channels beside each other; else sums go to scratch memory.
-    fn target(&self, cx: &mut LowerCx) -> (Target, bool) {
+    /// True when kernels write the result: they want neighbouring channels beside each other.
+    pub fn in_place(&self) -> bool {
         let shape = &self.y.view.shape;
         let dense = |s: &[i64]| s[1] == 1 || s[1] == 0;
-        let in_place =
-            (self.y.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, shape)));
-        if in_place {
+        (self.y.view.strides[1] == 1 || shape[1] == 1) && self.operands.iter().all(|o| dense(&broadcast_strides(o, shape)))
+    }
+
+    /// Where kernels write, and whether that is the result; else sums go to scratch memory.
+    fn target(&self, cx: &mut LowerCx) -> (Target, bool) {
+        let shape = &self.y.view.shape;
+        if self.in_place() {
             return ((self.y.clone(), self.program.clone(), self.operands.clone()), true);
         }
         let buf = cx.scratch(DType::I32, shape.iter().product(), false);
@@ -249,6 +259,9 @@ impl Integer {
 
     /// True when the program multiplies sums with operand `n`.
     fn is_scale(&self, n: usize) -> bool {
+        if self.program.nodes.iter().any(|node| float_sums::scale_of(&self.program, *node) == Some(n as u8 + 1)) {
+            return true;
+        }
         let op = |at: NodeIx| self.program.nodes[at as usize].op;
         let is_sum = |at: NodeIx| matches!(op(at), ScalarOp::Cast(sum) if op(sum) == ScalarOp::Arg(0));
         let is_operand = |at: NodeIx| op(at) == ScalarOp::Arg(n as u8 + 1);
@@ -257,7 +270,7 @@ impl Integer {
     }
 
     /// The zero point of x, if it is known when compiling.
-    fn known_x_zero(&self) -> Option<i32> {
+    pub fn known_x_zero(&self) -> Option<i32> {
         let Some(zero) = &self.x_zero else { return Some(0) };
         zero.constant.as_ref()?.to_i64s()?.first().map(|z| *z as i32)
     }
@@ -278,7 +291,7 @@ impl Integer {
         let sum = |f: usize| rows[f].wrapping_sub(per_filter.wrapping_mul(self.w_zeros[f]));
         let first = |f: usize| self.bias.as_ref().map_or(0, |b| b[f]);
         if let Some(zero) = self.known_x_zero() {
-            let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f)));
+            let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f))).wrapping_add(self.begin);
             return along(cx, DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect(), 0, 1).buf;
         }
         let zero = self.x_zero(cx, moved);
@@ -425,7 +438,7 @@ pub(super) type Target = (Arg, ScalarProgram, Vec<Arg>);
 pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m: u64, d: usize, rank: usize) -> Arg {
     let constant = |a: &Arg| a.constant.as_ref().and_then(onnxc_ir::Tensor::to_f64s);
     if let (Some(x), Some(w), Some(y)) = (constant(sx), constant(sw), constant(sy)) {
-        let factor = |f: usize| x[0] as f32 * w[f % w.len()] as f32 / y[0] as f32;
+        let factor = |f: usize| multiplier(x[0] as f32, w[f % w.len()] as f32, y[0] as f32);
         let bytes = (0..m as usize).flat_map(|f| factor(f).to_le_bytes()).collect();
         return along(cx, DType::F32, bytes, d, rank);
     }
@@ -434,8 +447,8 @@ pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m:
     cx.for_(LoopKind::Serial, m, |cx, j| {
         let per_filter = sw.view.shape.iter().product::<u64>() > 1;
         let w = if per_filter { cx.load(sw, std::slice::from_ref(&j)).cast_from(sw.dtype, DType::F32) } else { one(cx, sw) };
-        let product = one(cx, sx).mul(w);
-        let value = Expr::bin(BinOp::Div, product, one(cx, sy));
+        let (x, y) = (one(cx, sx), one(cx, sy));
+        let value = multiplier_expr(cx, x, w, y);
         cx.push(Stmt::Store(buf, j, value));
     });
     Arg { buf, dtype: DType::F32, view: vector_view(m, d, rank), constant: None }

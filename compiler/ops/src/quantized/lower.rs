@@ -141,6 +141,7 @@ fn conv(
         y,
         program,
         operands,
+        begin: 0,
     };
     layer.emit(cx)
 }
@@ -210,6 +211,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
         program,
         operands: operands.iter().map(spread).collect(),
         y: turned(&y),
+        begin: 0,
     };
     layer.emit(cx)
 }

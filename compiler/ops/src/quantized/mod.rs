@@ -5,6 +5,7 @@ mod depthwise;
 mod dequantize_linear;
 mod direct;
 mod dynamic_quantize_linear;
+mod float_sums;
 mod integer;
 mod lookup;
 mod lower;
