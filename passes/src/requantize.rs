@@ -95,7 +95,8 @@ fn scales_a_sum(program: &ScalarProgram, k: u8) -> bool {
 /// The elements of a constant times a factor; `short`: in so many bits that sums can be floats already.
 fn times(t: &Tensor, factor: f64, short: bool) -> Option<Tensor> {
     let scaled = |x: &f32| (f64::from(*x) * factor) as f32;
-    let values: Vec<f32> = t.to_vec::<f32>().iter().map(|x| if short { float_sums::short(scaled(x)) } else { scaled(x) }).collect();
+    let values: Vec<f32> =
+        t.to_vec::<f32>().iter().map(|x| if short { float_sums::short(scaled(x)) } else { scaled(x) }).collect();
     values.iter().all(|x| *x == 0.0 || sane(f64::from(*x))).then(|| Tensor::from_vec(t.shape(), values))
 }
 

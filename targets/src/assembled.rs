@@ -21,7 +21,7 @@ pub use self::constants::{Assembled, Pool};
 use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
 use crate::cpu::Isa;
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Table, Ty, V, VUn, alloc_many};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn, alloc_many};
 use crate::error::Error;
 
 /// See the module.
@@ -436,8 +436,8 @@ impl Emitter for Asm {
         self.vbmi
     }
 
-    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
-        self.emit_store_bytes(v, at, bytes)
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes, order: Order) -> Result<(), Error> {
+        self.emit_store_bytes(v, at, bytes, order)
     }
 
     fn gather(&mut self, d: V, dtype: DType, at: Mem, stride: i64, lanes: Lanes) -> Result<(), Error> {
@@ -545,8 +545,8 @@ impl Emitter for Asm {
         }
     }
 
-    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
-        self.emit_load_columns(d, rows, channels)
+    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32, order: Order) -> Result<(), Error> {
+        self.emit_load_columns(d, rows, channels, order)
     }
 
     fn dot_parts(&self, a_unsigned: bool) -> usize {

@@ -16,7 +16,7 @@ use onnxc_ir::scalar::BinOp;
 use target_lexicon::Architecture;
 
 use crate::cpu::{Isa, Target};
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, P, Table, Ty, V, VUn};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -383,7 +383,8 @@ impl Emitter for Clif<'_> {
         self.vector
     }
 
-    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes, order: Order) -> Result<(), Error> {
+        debug_assert_eq!(order, Order::Natural, "internal: targets: columns of other machines");
         self.emit_store_bytes(v, at, bytes);
         Ok(())
     }

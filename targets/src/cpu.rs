@@ -408,7 +408,7 @@ fn desc(
             _ => 0,
         },
         byte_tables: matches!(vectors, Isa::Avx512 { vbmi: true, .. }),
-        float_sums: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
+        float_sums: matches!(vectors, Isa::Avx512 { .. }),
         prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {

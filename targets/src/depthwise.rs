@@ -13,7 +13,7 @@ use onnxc_ir::DType;
 use onnxc_ir::kernel::DepthwiseKernel;
 use onnxc_ir::scalar::BinOp;
 
-use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V, alloc_many};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, P, Ty, V, alloc_many};
 use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, load_operand};
@@ -66,8 +66,17 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     Ok(())
 }
 
-/// A sum: its register, the number of the output, the channel and the lanes.
-type Place = (V, i64, i64, Lanes);
+/// A sum.
+struct Place {
+    sum: V,
+    /// The row and the number of the output.
+    output: (i64, i64),
+    channel: i64,
+    lanes: Lanes,
+}
+
+/// Rows that are gone through: how many times, and how many at a time.
+type Rows = (u32, i64);
 
 /// Sums of neighbouring outputs, and the number of the first of these.
 type Sums<'v> = (usize, &'v [V]);
@@ -161,18 +170,19 @@ impl Row<'_> {
         self.move_by(e, p, outputs, 0)
     }
 
-    /// Goes along all rows, `widths[i]` outputs at a time as long as there are so many, then as many as the next one says; their last one leaves none.
+    /// Goes along rows, `widths[i]` outputs at a time as long as there are so many, then as many as the next one says; their last one leaves none.
     /// `begin` comes before each row, `some` gets the number of the width and that of its first output, if outputs are not alike.
     fn along(
         &self,
         e: &mut dyn Emitter,
         start: &Ptrs,
+        (times, at_once): Rows,
         widths: &[usize],
         begin: &mut dyn FnMut(&mut dyn Emitter, &Ptrs) -> Result<(), Error>,
         some: &mut SomeOutputs,
     ) -> Result<(), Error> {
         if let Some(n) = start.n {
-            debug_assert_eq!(self.k.rows.count, 1, "internal: targets: rows that come with the call");
+            debug_assert_eq!((times, at_once), (1, 1), "internal: targets: rows that come with the call");
             let p = start.moving(e)?;
             let n = p.n.unwrap_or(n);
             begin(e, &p)?;
@@ -186,8 +196,8 @@ impl Row<'_> {
             return Ok(());
         }
         // Where all is known the pointers come back by themselves: no others are needed.
-        let (outputs, rows) = (self.k.outputs as usize, i64::from(self.k.rows.count));
-        let around = if rows > 1 { Some(e.repeat(rows as u64)?) } else { None };
+        let outputs = self.k.outputs as usize;
+        let around = if times > 1 { Some(e.repeat(u64::from(times))?) } else { None };
         begin(e, start)?;
         let mut left = outputs;
         for (i, width) in widths.iter().enumerate() {
@@ -206,9 +216,9 @@ impl Row<'_> {
         let back = -(outputs as i64);
         match around {
             Some(around) => {
-                self.move_by(e, start, back, 1)?;
+                self.move_by(e, start, back, at_once)?;
                 e.end(around)?;
-                self.move_by(e, start, 0, -rows)
+                self.move_by(e, start, 0, -i64::from(times) * at_once)
             }
             None => self.next_outputs(e, start, back),
         }
@@ -238,7 +248,7 @@ impl Row<'_> {
         }
         let others = self.together.registers(at_once).max(at_once + TEMPORARY);
         let held = if keep { Held::load(e, &self.prepared.program, others)? } else { Held::default() };
-        self.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, first| {
+        self.along(e, start, (self.k.rows.count, 1), &widths, &mut |_, _| Ok(()), &mut |e, p, i, first| {
             self.outputs(e, p, (&weights, &held), (first, widths[i]), channel, lanes)
         })?;
         held.free(e);
@@ -285,8 +295,9 @@ impl Row<'_> {
         } else {
             self.sum(e, p, (first, &acc), (0, weights), channel, lanes)?;
         }
-        let places: Vec<Place> = acc.into_iter().enumerate().map(|(o, v)| (v, o as i64, channel, lanes)).collect();
-        self.finish(e, p, held, &places)
+        let place = |(o, sum): (usize, V)| Place { sum, output: (0, o as i64), channel, lanes };
+        let places: Vec<Place> = acc.into_iter().enumerate().map(place).collect();
+        self.finish(e, p, held, Order::Natural, &places)
     }
 
     /// The sums with weights from memory, as many at a time as there are registers for.
@@ -398,7 +409,7 @@ impl Row<'_> {
     }
 
     /// Epilogue and store of some sums.
-    fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<(), Error> {
+    fn finish(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, order: Order, places: &[Place]) -> Result<(), Error> {
         if places.is_empty() {
             return Ok(());
         }
@@ -409,7 +420,7 @@ impl Row<'_> {
             for some in chunk.chunks(most) {
                 stored.extend(self.results(e, p, held, some)?);
             }
-            stored.chunks(together).try_for_each(|some| self.prepared.store(e, self.k.y_dtype, some))?;
+            stored.chunks(together).try_for_each(|some| self.prepared.store(e, self.k.y_dtype, order, some))?;
         }
         Ok(())
     }
@@ -418,25 +429,27 @@ impl Row<'_> {
     fn results(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<Vec<Stored>, Error> {
         let mut read = vec![false; places.len()];
         let mut args = |e: &mut dyn Emitter, k: usize, n: u8, _: DType| -> Result<Val, Error> {
-            let (acc, o, channel, lanes) = places[k];
+            let Place { sum, output: (row, o), channel, lanes } = places[k];
             if n == 0 {
                 read[k] = true;
-                return Ok(Val::Own(acc));
+                return Ok(Val::Own(sum));
             }
             let operand = &self.k.operands[n as usize - 1];
             let column = if operand.per_column { channel * operand.dtype.bytes() as i64 } else { 0 };
-            let at = Mem { base: p.ops[n as usize - 1], disp: o * operand.row + column };
+            let disp = row * self.k.rows.operands[n as usize - 1] + o * operand.row + column;
+            let at = Mem { base: p.ops[n as usize - 1], disp };
             load_operand(e, operand.dtype, at, operand.per_column, lanes)
         };
         let mut evals: Vec<Eval> =
             places.iter().map(|_| Eval::of_epilogue(&self.prepared.program, &self.k.operands, held)).collect();
         let results = self.together.run(e, &mut evals, &mut args)?;
         let mut stored = Vec::new();
-        for (((v, own), (acc, o, channel, lanes)), read) in results.into_iter().zip(places).zip(read) {
-            let disp = o * self.k.y_step + self.k.y_dtype.bytes() as i64 * channel;
-            stored.push((v, own, Mem { base: p.y, disp }, *lanes));
+        for (((v, own), place), read) in results.into_iter().zip(places).zip(read) {
+            let (row, o) = place.output;
+            let disp = row * self.k.rows.y + o * self.k.y_step + self.k.y_dtype.bytes() as i64 * place.channel;
+            stored.push((v, own, Mem { base: p.y, disp }, place.lanes));
             if !read {
-                e.free(*acc);
+                e.free(place.sum);
             }
         }
         Ok(stored)

@@ -60,6 +60,15 @@ pub(crate) struct Bytes {
     pub table: Option<[u8; 256]>,
 }
 
+/// Where the channels of a group of columns are in its vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// Lane l of vector v has channel `v * lanes + l`.
+    Natural,
+    /// That of [`onnxc_ir::kernel::paired_channel`].
+    Paired,
+}
+
 /// A table of 16 signed bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Table {
@@ -167,8 +176,8 @@ pub(crate) trait Emitter {
         false
     }
     /// Stores up to four vectors of i32 below 2^22 as bytes, each at its place. Changes the registers.
-    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes) -> Result<(), Error> {
-        let _ = (v, at, bytes);
+    fn store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], bytes: &Bytes, order: Order) -> Result<(), Error> {
+        let _ = (v, at, bytes, order);
         Err(Error::Unsupported("packs of vectors".to_string()))
     }
     /// Loads elements `stride` bytes apart, widened like `load`.
@@ -227,8 +236,8 @@ pub(crate) trait Emitter {
     }
     /// Bytes of up to four rows beside each other, as operands of `dot`: lane l of operand q of `d` has those of channel `q * lanes + l`, one of each row, and in the
     /// place of missing rows anything. So many `channels` are read, a multiple of 4, and the others are anything.
-    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
-        let _ = (d, rows, channels);
+    fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32, order: Order) -> Result<(), Error> {
+        let _ = (d, rows, channels, order);
         Err(Error::Unsupported("columns of bytes".to_string()))
     }
     /// Registers that one operand of `dot` takes.

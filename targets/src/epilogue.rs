@@ -14,7 +14,7 @@ use onnxc_ir::kernel::EpilogueOperand;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
 
 use crate::divisions::without_divisions;
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Ty, V};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Order, Ty, V};
 use crate::error::Error;
 use crate::limits::{limits, values_of};
 
@@ -56,8 +56,8 @@ impl Prepared {
         if self.packed.is_some() { narrow::TOGETHER } else { 1 }
     }
 
-    /// Stores results, no more than [`Prepared::together`], and gives the registers back that may change.
-    pub fn store(&self, e: &mut dyn Emitter, dtype: DType, results: &[Stored]) -> Result<(), Error> {
+    /// Stores results, no more than [`Prepared::together`] (which are a whole group of columns in another order than the natural one), and gives the registers back that may change.
+    pub fn store(&self, e: &mut dyn Emitter, dtype: DType, order: Order, results: &[Stored]) -> Result<(), Error> {
         match &self.packed {
             Some(bytes) => {
                 let mut own = Vec::new();
@@ -66,7 +66,7 @@ impl Prepared {
                     e.copy(Ty::I32, own[own.len() - 1], crate::emitter::Opd::Reg(*v))?;
                 }
                 let places: Vec<(Mem, Lanes)> = results.iter().map(|(_, _, at, lanes)| (*at, *lanes)).collect();
-                e.store_bytes(&own, &places, bytes)?;
+                e.store_bytes(&own, &places, bytes, order)?;
                 own.into_iter().for_each(|v| e.free(v));
             }
             None => {

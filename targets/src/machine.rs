@@ -33,7 +33,7 @@ const AVX512_TWICE: Machine = Machine {
     tile: (0.08, 1.0),
     list: (0.48, 0.0),
     transform: (32.0, 2.7),
-    depthwise: [0.97, 2.17, 1.0],
+    depthwise: [0.97, 2.17, 0.6],
     levels: [level(32 << 10, 64.0, 12.0), level(1 << 20, 52.0, 21.7), level(16 << 20, 5.7, 3.9), level(128 << 20, 5.1, 6.0)],
     ..AVX512
 };
@@ -53,7 +53,7 @@ const AVX512: Machine = Machine {
     call: 10.0,
     result: 0.5,
     epilogue: 0.64,
-    depthwise: [1.22, 1.65, 1.8],
+    depthwise: [1.22, 1.65, 1.3],
     transform: (60.0, 5.0),
     vector_op: 0.64,
     vector_move: 0.3,

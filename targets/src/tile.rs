@@ -7,7 +7,7 @@ use std::ops::Range;
 use onnxc_ir::DType;
 use onnxc_ir::kernel::{NUMBERS, TileKernel};
 
-use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Table, Ty, V, alloc_many};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, P, Table, Ty, V, alloc_many};
 use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
@@ -517,7 +517,8 @@ impl Tile<'_> {
         for some in places.chunks(at_once) {
             stored.extend(self.results(e, epilogue, (c, ops), some)?);
         }
-        stored.chunks(epilogue.prepared.together()).try_for_each(|some| epilogue.prepared.store(e, self.k.c_dtype, some))
+        let prepared = epilogue.prepared;
+        stored.chunks(prepared.together()).try_for_each(|some| prepared.store(e, self.k.c_dtype, Order::Natural, some))
     }
 
     /// The results of some vectors.

@@ -156,7 +156,8 @@ impl Values {
 ///
 /// With `columns` instead of `w_step` taps are those of columns of rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
 /// dot products: `[group][column][four rows][channel of the group][row]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
-/// last one filled up, rows that are not there 0.
+/// last one filled up, rows that are not there 0. With `below` they are there a second time behind those of the group, each row one place further down: for
+/// outputs of two neighbouring rows, which read the same columns of four rows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {
     /// Element type of x: f32, u8 or i8.
@@ -181,12 +182,26 @@ pub struct DepthwiseKernel {
     pub w_step: i64,
     /// Columns of taps when weights are packed for dot products over rows; 0 when they are not.
     pub columns: u32,
+    /// Weights of columns are there for two rows of outputs.
+    pub below: bool,
+    /// Whole groups of columns have weights, bias and operands per column in the order of [`paired_channel`].
+    pub paired: bool,
     /// Bias of `channels` values.
     pub bias: bool,
     /// As in [`TileKernel`]; operand `row` is the byte step per output.
     pub epilogue: ScalarProgram,
     /// Operands of the epilogue.
     pub operands: Vec<EpilogueOperand>,
+}
+
+/// Channels of a group that can be in the order of pairs.
+pub const PAIRED: u32 = 64;
+
+/// The channel of a group of [`PAIRED`] in lane `place % 16` of vector `place / 16`: pairing bytes of rows, then words, within 128 bits each leaves them there,
+/// and packs that make bytes of the four vectors bring them back.
+pub fn paired_channel(place: usize) -> usize {
+    let (vector, lane) = (place / 16, place % 16);
+    16 * (lane / 4) + 4 * vector + lane % 4
 }
 
 /// Rows of outputs.

@@ -21,7 +21,8 @@ pub struct TargetDesc {
     pub depthwise_columns: u32,
     /// True when kernels look up bytes in tables ([`crate::byte_table`]).
     pub byte_tables: bool,
-    /// True when kernels take sums of integers as the bits of floats ([`crate::float_sums`]): where a fused operation is faster than a conversion and a product.
+    /// True when kernels take sums of integers as the bits of floats ([`crate::float_sums`]): a fused operation must be faster than a conversion and a product,
+    /// and there must be a register for its third operand.
     pub float_sums: bool,
     /// True when kernels can bring memory near before it is needed.
     pub prefetches: bool,

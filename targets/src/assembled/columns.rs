@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 
 use super::{Asm, x, y, z};
-use crate::emitter::{Emitter, Lanes, Mem, Ty, V};
+use crate::emitter::{Emitter, Lanes, Mem, Order, Ty, V};
 use crate::error::Error;
 
 impl Asm {
@@ -53,12 +53,12 @@ impl Asm {
         Ok(if n == 8 { self.a.vmovq(x(d), qword_ptr(from)) } else { self.a.vmovd(x(d), dword_ptr(from)) }?)
     }
 
-    pub(super) fn emit_load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
+    pub(super) fn emit_load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32, order: Order) -> Result<(), Error> {
         d.iter().for_each(|v| self.writes(*v));
         if !self.zmm {
             return self.load_columns_256(d, rows, channels);
         }
-        if let [row] = rows {
+        if let ([row], Order::Natural) = (rows, order) {
             // Of one row the other bytes are zero, which is as good.
             for (q, v) in (0..channels.div_ceil(16)).zip(d) {
                 let left = channels - 16 * q;
@@ -70,7 +70,13 @@ impl Asm {
         let own: Vec<V> = (d.len()..6).map(|_| self.alloc(Ty::I32)).collect::<Result<_, _>>()?;
         let r: Vec<V> = d.iter().chain(&own).copied().collect();
         for (v, at) in r.iter().zip(rows) {
-            self.load_transposed(*v, *at, channels)?;
+            match order {
+                Order::Natural => self.load_transposed(*v, *at, channels)?,
+                Order::Paired => {
+                    let at = self.at(*at)?;
+                    self.a.vmovdqu32(z(*v), zmmword_ptr(at))?;
+                }
+            }
         }
         // The last row stands in for missing ones.
         let row = |i: usize| z(r[i.min(rows.len() - 1)]);

@@ -8,11 +8,11 @@ use onnxc_ir::DType;
 
 use super::memory::{any_xmm, any_ymm};
 use super::{Asm, op3, x, y, z};
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Ty, V};
+use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Order, Ty, V};
 use crate::error::Error;
 
 impl Asm {
-    pub(super) fn emit_store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], how: &Bytes) -> Result<(), Error> {
+    pub(super) fn emit_store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], how: &Bytes, order: Order) -> Result<(), Error> {
         v.iter().for_each(|v| self.writes(*v));
         let words = self.words(v, how.moved)?;
         let (low, high) = (words[0], words[words.len() - 1]);
@@ -25,7 +25,9 @@ impl Asm {
             Some(table) => self.look_up(low, table)?,
             None => low,
         };
-        self.gather_quarters(packed)?;
+        if order == Order::Natural {
+            self.gather_quarters(packed)?;
+        }
         let lanes = self.lanes();
         let bytes = |lanes_: Lanes| match lanes_ {
             Lanes::First(n) => Ok(n),
@@ -44,6 +46,7 @@ impl Asm {
                 n += 1;
             }
             let count = (n as u32 - 1) * lanes + bytes(at[first + n - 1].1)?;
+            debug_assert!(order == Order::Natural || n == v.len(), "internal: targets: one group of columns");
             self.store_quarters(packed, first as u32, count, at[first].0)?;
             first += n;
         }

@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 
 use super::columns::Window;
 use super::{Held, Place, Ptrs, Row};
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
 use crate::error::Error;
 
 /// Registers that columns need to be brought together, and dot products for their weights.
@@ -21,13 +21,15 @@ pub(super) struct Strip<'a> {
     /// The lanes of each vector of channels.
     pub parts: &'a [Lanes],
     pub channels: u32,
+    pub order: Order,
 }
 
 impl Strip<'_> {
     /// All outputs of these channels.
     pub fn emit(&self, e: &mut dyn Emitter, start: &Ptrs) -> Result<(), Error> {
         let widths = self.widths(e.available());
-        self.row.along(e, start, &widths, &mut |_, _| Ok(()), &mut |e, p, i, _| self.outputs(e, p, widths[i]))
+        let rows = (self.row.k.rows.count, 1);
+        self.row.along(e, start, rows, &widths, &mut |_, _| Ok(()), &mut |e, p, i, _| self.outputs(e, p, widths[i]))
     }
 
     /// How many outputs go together, as long as there are so many, then fewer: parts of equal size where their number is known.
@@ -58,13 +60,13 @@ impl Strip<'_> {
             self.column(e, p, column, &x, &acc)?;
         }
         x.into_iter().for_each(|v| e.free(v));
-        let place = |(n, v): (usize, V)| {
+        let place = |(n, sum): (usize, V)| {
             let q = n % quarters;
-            (v, (n / quarters) as i64, q as i64 * lanes, self.parts[q])
+            Place { sum, output: (0, (n / quarters) as i64), channel: q as i64 * lanes, lanes: self.parts[q] }
         };
         let places: Vec<Place> = acc.into_iter().enumerate().map(place).collect();
         // Vectors of one output are side by side in memory.
-        places.chunks(quarters).try_for_each(|some| self.row.finish(e, p, &Held::default(), some))
+        places.chunks(quarters).try_for_each(|some| self.row.finish(e, p, &Held::default(), self.order, some))
     }
 
     /// What a column of x adds to all outputs whose window it is in.
@@ -72,11 +74,11 @@ impl Strip<'_> {
         let (w, quarters, operand) = (self.window, self.parts.len(), e.dot_parts(true));
         for (group, rows) in w.rows.chunks(4).enumerate() {
             let at = |r: &i64| Mem { base: p.x, disp: r + column as i64 * w.step };
-            e.load_columns(x, &rows.iter().map(at).collect::<Vec<_>>(), self.channels)?;
+            e.load_columns(x, &rows.iter().map(at).collect::<Vec<_>>(), self.channels, self.order)?;
             for (o, sums) in acc.chunks(quarters).enumerate() {
                 let Some(tap) = column.checked_sub(o * w.stride).filter(|tap| *tap < w.columns) else { continue };
                 for (q, sum) in sums.iter().enumerate() {
-                    e.dot_memory(*sum, &x[q * operand..][..operand], w.weight(p, (tap, group), q, e.lanes()), true)?;
+                    e.dot_memory(*sum, &x[q * operand..][..operand], w.weight(p, (0, tap, group), q, e.lanes()), true)?;
                 }
             }
         }

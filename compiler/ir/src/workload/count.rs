@@ -7,6 +7,7 @@ use super::index::{Index, Scope};
 use super::{Form, KernelWork, LoopWork, Ops, Touched, Work};
 use crate::DType;
 use crate::byte_table::Tabled;
+use crate::float_sums;
 use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, TileKernel};
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
 use crate::math;
@@ -504,7 +505,9 @@ fn epilogue_steps(p: &ScalarProgram) -> (u64, u64) {
             ScalarOp::Bin(BinOp::Div, _, by) if packed > 0 && matches!(p.nodes[by as usize].op, ScalarOp::Const(_)) => DIVIDED,
             _ => 0,
         };
-        p.nodes[..end].iter().filter(|n| step(&n.op)).count() as u64 + packed + divided
+        // What scaling takes off floats is loaded beside other things.
+        let offsets = p.nodes.iter().filter(|n| float_sums::scale_of(&p, **n).is_some()).count() as u64;
+        p.nodes[..end].iter().filter(|n| step(&n.op)).count() as u64 + packed + divided - offsets
     };
     (steps(p), Tabled::of(p).map_or_else(|| steps(p), |t| steps(&t.front) + LOOKUP))
 }

@@ -385,6 +385,8 @@ impl Conv {
             y_step: y_step * self.y.dtype.bytes() as i64,
             w_step: channels as i64 * 4,
             columns: 0,
+            below: false,
+            paired: false,
             bias: bias.is_some(),
             epilogue: self.program.clone(),
             operands: self.operands.iter().zip(spread.iter().zip(&row_steps)).map(operand).collect(),

@@ -3,27 +3,33 @@
 //! The kernel multiplies in 32 bits, so that zero points of weights are simply taken off when compiling; that of x is in the first value of the sums.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows};
-use onnxc_ir::lir::Expr;
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows, PAIRED, paired_channel};
+use onnxc_ir::lir::{BufId, Expr};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::target::TargetDesc;
 
 use super::integer::{Integer, Target};
+use super::spread::along;
 use super::words::{copy_bytes, fill_bytes};
 use crate::common::depthwise::Depthwise;
 use crate::common::nest::{self, ExprExt, int};
-use crate::common::tile::{Dimension, broadcast_strides};
+use crate::common::tile::{self, Dimension, broadcast_strides};
 use crate::common::views::channels_last;
 
 /// `target = program(sum over the window of (x - zero) * (w - zero), operands)`.
 pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &Target) {
     let x = padded(layer, cx);
-    let start = layer.start(cx, 0);
     let channels = layer.group;
-    let strides: Vec<Vec<i64>> = operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect();
-    let mut dims = dimensions(layer, &x, y, &strides);
+    let steps = |operands: &[Arg]| -> Vec<Vec<i64>> { operands.iter().map(|o| broadcast_strides(o, &y.view.shape)).collect() };
     // The row is the last dimension that is one.
+    let dims = dimensions(layer, &x, y, &steps(operands));
     let row = dims.iter().rposition(|d| d.0.bound > 1).unwrap_or(dims.len() - 1);
+    let packed = Packed::of(layer, cx.target, &x, row == layer.kernel.len());
+    let ordered = packed.as_ref().and_then(|p| p.ordered(layer, cx, y, operands));
+    let paired = ordered.is_some();
+    let (start, operands) = ordered.unwrap_or_else(|| (layer.start(cx, 0), operands.clone()));
+    let strides = steps(&operands);
+    let mut dims = dimensions(layer, &x, y, &strides);
     dims.truncate(row + 1);
     let (n, x_step, y_step, row_steps) = dims.pop().expect("internal: output dimensions");
     let mut taps = vec![0i64];
@@ -31,9 +37,9 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         let step = x.view.strides[d + 2] * layer.dilations[d];
         taps = taps.iter().flat_map(|t| (0..layer.kernel[d] as i64).map(move |i| t + i * step)).collect();
     }
-    let columns = columns(layer, cx.target, x.dtype, row == layer.kernel.len());
-    let w = match columns {
-        Some(columns) => cx.const_buf(DType::I8, packed(layer, columns, cx.target.depthwise_columns as usize)),
+    let below = n.open.is_none() && packed.as_ref().is_some_and(Packed::below);
+    let w = match &packed {
+        Some(packed) => cx.const_buf(DType::I8, packed.weights(paired, below)),
         None => cx.const_buf(DType::I32, weights(layer)),
     };
     let kernel_operands =
@@ -55,13 +61,15 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,
         w_step: channels as i64 * 4,
-        columns: columns.unwrap_or(0) as u32,
+        columns: packed.as_ref().map_or(0, |p| p.columns as u32),
+        below,
+        paired,
         bias: true,
         epilogue: program.clone(),
         operands: kernel_operands,
     };
     let bias = Some((start, 0));
-    Depthwise { kernel, outer: &dims, n, x: &x, w: (w, 0), y, bias, operands }.emit(cx);
+    Depthwise { kernel, outer: &dims, n, x: &x, w: (w, 0), y, bias, operands: &operands }.emit(cx);
 }
 
 /// Output dimensions, batch first: extent, steps in x, y and the operands.
@@ -76,17 +84,6 @@ fn weights(layer: &Integer) -> Vec<u8> {
     elements(layer).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
 }
 
-/// The columns of taps when the target takes dot products over their rows and they can be packed for it. `inner`: outputs run along the columns.
-fn columns(layer: &Integer, target: &TargetDesc, x: DType, inner: bool) -> Option<usize> {
-    let [rows, columns] = layer.kernel[..] else { return None };
-    // Means over whole images go through their rows by loops.
-    let small = (2..=7).contains(&rows) && (2..=7).contains(&columns) && layer.strides[1] <= columns as i64;
-    let small = small && layer.y.view.shape[2..].iter().any(|n| *n > 1);
-    let bytes = x == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
-    let narrow = || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
-    (target.depthwise_columns > 0 && inner && small && bytes && narrow()).then_some(columns as usize)
-}
-
 fn elements(layer: &Integer) -> std::ops::Range<usize> {
     0..layer.weights.per_filter() * layer.group as usize
 }
@@ -97,23 +94,95 @@ fn weight(layer: &Integer, i: usize) -> i32 {
     layer.weights.get(i % channels, i / channels) - layer.w_zeros[i % channels]
 }
 
-/// Weights as `[group of channels][column][four rows][channel][row]`.
-fn packed(layer: &Integer, columns: usize, group: usize) -> Vec<u8> {
-    let channels = layer.group as usize;
-    let rows = layer.kernel[0] as usize;
-    let mut out = Vec::new();
-    for first in (0..channels).step_by(group) {
-        let operands = (0..columns).flat_map(|c| (0..rows.div_ceil(4)).map(move |four| (c, four)));
-        for (column, four, channel) in operands.flat_map(|(c, four)| (first..first + group).map(move |ch| (c, four, ch))) {
-            let at = |row: usize| {
-                let row = 4 * four + row;
-                let there = row < rows && channel < channels;
-                if there { weight(layer, (row * columns + column) * channels + channel) as u8 } else { 0 }
-            };
-            out.extend((0..4).map(at));
-        }
+/// Weights for dot products over the rows of the columns of a window.
+struct Packed<'a> {
+    layer: &'a Integer,
+    columns: usize,
+    /// Channels of a group.
+    group: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// Where the target takes such products and weights can be packed for them. `inner`: outputs run along the columns.
+    fn of(layer: &'a Integer, target: &TargetDesc, x: &Arg, inner: bool) -> Option<Packed<'a>> {
+        let [rows, columns] = layer.kernel[..] else { return None };
+        // Means over whole images go through their rows by loops.
+        let small = (2..=7).contains(&rows) && (2..=7).contains(&columns) && layer.strides[1] <= columns as i64;
+        let small = small && layer.y.view.shape[2..].iter().any(|n| *n > 1);
+        let bytes = x.dtype == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
+        let narrow = || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
+        let fits = target.depthwise_columns > 0 && inner && small && bytes && narrow();
+        fits.then_some(Packed { layer, columns: columns as usize, group: target.depthwise_columns as usize })
     }
-    out
+
+    fn rows(&self) -> usize {
+        self.layer.kernel[0] as usize
+    }
+
+    /// True when outputs of two neighbouring rows read the same columns of four rows. Groups must be large: of small ones weights for both rows have no
+    /// registers.
+    fn below(&self) -> bool {
+        let layer = self.layer;
+        self.group == PAIRED as usize && self.rows() < 4 && layer.strides[0] == 1 && layer.dilations[0] == 1
+    }
+
+    /// The channel at a place: groups that are whole can be in the order of pairs.
+    fn channel(&self, place: usize, paired: bool) -> usize {
+        let (first, inside) = (place - place % self.group, place % self.group);
+        let whole = first + self.group <= self.layer.group as usize;
+        first + if paired && whole { paired_channel(inside) } else { inside }
+    }
+
+    /// What sums start with and the operands in the order of pairs, if results are bytes and all that has an element for each channel is constant.
+    fn ordered(&self, layer: &Integer, cx: &mut LowerCx, y: &Arg, operands: &[Arg]) -> Option<(BufId, Vec<Arg>)> {
+        let (channels, rank) = (layer.group as usize, y.view.shape.len());
+        if self.group != PAIRED as usize || channels < self.group || y.dtype.bytes() > 1 || !y.dtype.is_int() {
+            return None;
+        }
+        let order: Vec<usize> = (0..channels).map(|place| self.channel(place, true)).collect();
+        let first = layer.first_values(0)?;
+        let mut vectors: Vec<Option<Vec<f32>>> = Vec::new();
+        for o in operands {
+            let strides = broadcast_strides(o, &y.view.shape);
+            vectors.push(match strides[1] {
+                0 => None,
+                1 if strides.iter().sum::<i64>() == 1 => {
+                    let all = tile::constants(cx, o)?;
+                    let at = |c: &usize| all.get(o.view.offset as usize + c).copied();
+                    Some(order.iter().map(at).collect::<Option<_>>()?)
+                }
+                _ => return None,
+            });
+        }
+        let start = order.iter().flat_map(|c| first[*c].to_le_bytes()).collect();
+        let start = along(cx, DType::I32, start, 0, 1).buf;
+        let ordered = operands.iter().zip(vectors).map(|(o, values)| match values {
+            Some(values) => along(cx, DType::F32, values.into_iter().flat_map(f32::to_le_bytes).collect(), 1, rank),
+            None => o.clone(),
+        });
+        Some((start, ordered.collect()))
+    }
+
+    /// Weights as `[group of channels][row of outputs][column][four rows][channel][row]`.
+    fn weights(&self, paired: bool, below: bool) -> Vec<u8> {
+        let (channels, rows) = (self.layer.group as usize, self.rows());
+        let mut out = Vec::new();
+        for first in (0..channels).step_by(self.group) {
+            for down in 0..=usize::from(below) {
+                let operands = (0..self.columns).flat_map(|c| (0..rows.div_ceil(4)).map(move |four| (c, four)));
+                for ((column, four), place) in operands.flat_map(|o| (first..first + self.group).map(move |p| (o, p))) {
+                    let channel = self.channel(place, paired);
+                    let at = |row: usize| match (4 * four + row).checked_sub(down).filter(|row| *row < rows && channel < channels)
+                    {
+                        Some(row) => weight(self.layer, (row * self.columns + column) * channels + channel) as u8,
+                        None => 0,
+                    };
+                    out.extend((0..4).map(at));
+                }
+            }
+        }
+        out
+    }
 }
 
 /// x with its padding and neighbouring channels beside each other: in place, or a copy with zero points around.

@@ -284,16 +284,35 @@ impl Integer {
         Expr::Var(cx.let_(given.minus(int(DType::I32, i64::from(moved)))))
     }
 
-    /// First values of the accumulators: `bias - zx * (sum(w) - k * zw)`, of an x from which `moved` was taken.
+    /// What the elements of each filter add up to, without its zero point.
+    fn filter_sums(&self) -> Vec<i32> {
+        let per_filter = self.weights.per_filter() as i32;
+        self.weights
+            .sums()
+            .iter()
+            .zip(&self.w_zeros)
+            .map(|(sum, zero)| sum.wrapping_sub(per_filter.wrapping_mul(*zero)))
+            .collect()
+    }
+
+    /// First values of the accumulators, `bias - zx * (sum(w) - k * zw)` of an x from which `moved` was taken, if they are known when compiling.
+    pub fn first_values(&self, moved: i32) -> Option<Vec<i32>> {
+        let zero = self.known_x_zero()? - moved;
+        let value = |(f, sum): (usize, &i32)| {
+            let first = self.bias.as_ref().map_or(0, |b| b[f]);
+            first.wrapping_sub(zero.wrapping_mul(*sum)).wrapping_add(self.begin)
+        };
+        Some(self.filter_sums().iter().enumerate().map(value).collect())
+    }
+
+    /// The same in memory.
     pub fn start(&self, cx: &mut LowerCx, moved: i32) -> BufId {
         let m = self.y.view.shape[1] as usize;
-        let (rows, per_filter) = (self.weights.sums(), self.weights.per_filter() as i32);
-        let sum = |f: usize| rows[f].wrapping_sub(per_filter.wrapping_mul(self.w_zeros[f]));
-        let first = |f: usize| self.bias.as_ref().map_or(0, |b| b[f]);
-        if let Some(zero) = self.known_x_zero() {
-            let value = |f: usize| first(f).wrapping_sub((zero - moved).wrapping_mul(sum(f))).wrapping_add(self.begin);
-            return along(cx, DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect(), 0, 1).buf;
+        if let Some(values) = self.first_values(moved) {
+            return along(cx, DType::I32, values.into_iter().flat_map(i32::to_le_bytes).collect(), 0, 1).buf;
         }
+        let all = self.filter_sums();
+        let (sum, first) = (|f: usize| all[f], |f: usize| self.bias.as_ref().map_or(0, |b| b[f]));
         let zero = self.x_zero(cx, moved);
         let table = |cx: &mut LowerCx, value: &dyn Fn(usize) -> i32| {
             cx.const_buf(DType::I32, (0..m).flat_map(|f| value(f).to_le_bytes()).collect())

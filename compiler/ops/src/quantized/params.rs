@@ -1,10 +1,10 @@
 //! What quantised operators share: requantisation, zero points, parameters per tensor, axis or block.
 
 use crate::common::nest::ExprExt;
-use onnxc_ir::op::{InferCx, OpError, OpResult};
 use onnxc_ir::float_sums;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
+use onnxc_ir::op::{InferCx, OpError, OpResult};
 use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 

@@ -122,6 +122,9 @@ fn samples() -> Vec<Sample> {
     let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
     residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
     residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
+    let mut deep = case(depthwise(68, pads()), (u, &[1, 68, 4, 3]), (s, &[68, 1, 3, 3]), true, true);
+    deep.attrs = deep.attrs.with("epilogue", Attr::Program(halved_sum()));
+    deep.inputs.push(byte_data(u, &[1, 68, 4, 3]));
     let swished = |mut sample: Sample| {
         sample.attrs = sample.attrs.with("epilogue", Attr::Program(swish()));
         sample
@@ -129,6 +132,7 @@ fn samples() -> Vec<Sample> {
     let wide = |stride: i64| lists(&[("pads", &[2, 2, 2, 2]), ("strides", &[stride, stride])]);
     let all = vec![
         residual,
+        deep,
         case(depthwise(67, strided), (u, &[1, 67, 9, 8]), (u, &[67, 1, 3, 3]), true, true),
         case(depthwise(20, dilated), (s, &[2, 20, 9, 7]), (s, &[20, 1, 5, 5]), false, false),
         case(depthwise(96, Attrs::default()), (u, &[1, 96, 7, 7]), (s, &[96, 1, 7, 7]), true, false),
@@ -142,5 +146,5 @@ fn samples() -> Vec<Sample> {
         swished(case(depthwise(116, pads()), (u, &[1, 116, 5, 12]), (s, &[116, 1, 3, 3]), false, true)),
         swished(case(pads(), (u, &[1, 5, 7, 6]), (s, &[40, 5, 3, 3]), true, true)),
     ];
-    sample::and_sparse(all, &[0, 1, 5, 6, 8], 3, (0, 1))
+    sample::and_sparse(all, &[0, 2, 6, 7, 9], 3, (0, 1))
 }
