@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 
 use onnxc_egraph::RuleClass;
-use onnxc_ir::float_sums;
 use onnxc_ir::graph::Node;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 use onnxc_ir::{Attr, DType, Graph, Tensor};
@@ -45,9 +44,7 @@ fn shorten(graph: &mut Graph, n: usize) -> Option<()> {
     for k in kept.iter().filter(|k| **k >= lead) {
         operands.push(match k.checked_sub(args).map(|m| short.made[m]) {
             None => (input(*k as u8)?, None),
-            Some((of, Times::Factor(factor))) => {
-                (input(of)?, Some(times(constant(of)?, factor, scales_a_sum(&short.program, *k as u8))?))
-            }
+            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor)?)),
             Some((of, Times::Reciprocal(by))) => (input(of)?, Some(steps(constant(of)?, constant(by)?)?)),
         });
     }
@@ -84,19 +81,9 @@ fn place(node: &Node) -> Option<(&'static str, usize, usize)> {
     KERNELS.iter().find(|(name, _)| *name == node.op.name).map(|(_, own)| ("epilogue", *own, 1))
 }
 
-/// True when operand `k` is what a sum of integers is multiplied with.
-fn scales_a_sum(program: &ScalarProgram, k: u8) -> bool {
-    let op = |n: NodeIx| program.nodes[n as usize].op;
-    let is_sum = |n: NodeIx| matches!(op(n), ScalarOp::Cast(sum) if program.dtype(sum) == DType::I32);
-    let product = |a: NodeIx, b: NodeIx| is_sum(a) && op(b) == ScalarOp::Arg(k);
-    program.nodes.iter().any(|n| matches!(n.op, ScalarOp::Bin(BinOp::Mul, a, b) if product(a, b) || product(b, a)))
-}
-
-/// The elements of a constant times a factor; `short`: in so many bits that sums can be floats already.
-fn times(t: &Tensor, factor: f64, short: bool) -> Option<Tensor> {
-    let scaled = |x: &f32| (f64::from(*x) * factor) as f32;
-    let values: Vec<f32> =
-        t.to_vec::<f32>().iter().map(|x| if short { float_sums::short(scaled(x)) } else { scaled(x) }).collect();
+/// The elements of a constant times a factor.
+fn times(t: &Tensor, factor: f64) -> Option<Tensor> {
+    let values: Vec<f32> = t.to_vec::<f32>().iter().map(|x| (f64::from(*x) * factor) as f32).collect();
     values.iter().all(|x| *x == 0.0 || sane(f64::from(*x))).then(|| Tensor::from_vec(t.shape(), values))
 }
 

@@ -8,7 +8,6 @@ use onnxc_ir::{DType, Dim};
 
 use super::lower::{element, stacks};
 use super::matmul_integer::parameter_strides;
-use super::params::multiplier_expr;
 use super::requantization;
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, broadcast_strides};
@@ -227,7 +226,7 @@ pub(super) fn qlinear_matmul(cx: &mut LowerCx) -> OpResult<()> {
         let a = element(&scale_a, at_stack(scale_a.view.offset, &pa, outer, row, &zero), DType::F32);
         let b = element(&scale_b, at_stack(scale_b.view.offset, &pb, outer, &zero, col), DType::F32);
         let s = cx.load(&scale_y, &vec![Expr::Int(0); scale_y.view.shape.len()]).cast_from(scale_y.dtype, DType::F32);
-        let factor = multiplier_expr(cx, a, b, s);
+        let factor = Expr::bin(BinOp::Div, a.mul(b), s);
         let z = first(cx, &zero_y);
         let value = cx.program(&program, &[sum, factor, z]);
         finish(cx, &y, &epilogue, &operands, value, at);

@@ -1,7 +1,7 @@
 //! Layers whose sums are floats as they are, where the target wants that: see [`onnxc_ir::float_sums`].
 
 use onnxc_ir::DType;
-use onnxc_ir::float_sums::{BEGIN, LIMIT, offset, scaled};
+use onnxc_ir::float_sums::{BEGIN, LIMITS, offset, scaled};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
@@ -10,8 +10,8 @@ use super::spread::along;
 use crate::common::tile;
 
 impl Integer {
-    /// Lets sums begin higher, so that their bits are floats, if nothing but a conversion and a product with a constant reads them and all of them are small
-    /// enough.
+    /// Lets sums begin higher, so that their bits are floats, if nothing but a conversion and a product with a constant reads them, negative ones are the same
+    /// as 0, and all of them are small enough.
     pub(super) fn make_floats(&mut self, cx: &mut LowerCx) {
         if !cx.target.float_sums || !self.in_place() || self.w_zeros.iter().any(|z| *z != 0) && !self.is_depthwise() {
             return;
@@ -42,7 +42,7 @@ impl Integer {
                 low += (w * least).min(w * most);
                 high += (w * least).max(w * most);
             }
-            -LIMIT < low && high < LIMIT
+            LIMITS.0 <= low && high <= LIMITS.1
         })
     }
 }

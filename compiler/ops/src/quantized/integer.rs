@@ -13,7 +13,6 @@ use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
 
 use super::depthwise;
-use super::params::{multiplier, multiplier_expr};
 use super::spread::{along, vector_view};
 use super::weights::Weights;
 use super::words::{copy_bytes, fill_bytes};
@@ -457,7 +456,7 @@ pub(super) type Target = (Arg, ScalarProgram, Vec<Arg>);
 pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m: u64, d: usize, rank: usize) -> Arg {
     let constant = |a: &Arg| a.constant.as_ref().and_then(onnxc_ir::Tensor::to_f64s);
     if let (Some(x), Some(w), Some(y)) = (constant(sx), constant(sw), constant(sy)) {
-        let factor = |f: usize| multiplier(x[0] as f32, w[f % w.len()] as f32, y[0] as f32);
+        let factor = |f: usize| x[0] as f32 * w[f % w.len()] as f32 / y[0] as f32;
         let bytes = (0..m as usize).flat_map(|f| factor(f).to_le_bytes()).collect();
         return along(cx, DType::F32, bytes, d, rank);
     }
@@ -466,8 +465,8 @@ pub(super) fn multipliers(cx: &mut LowerCx, (sx, sw, sy): (&Arg, &Arg, &Arg), m:
     cx.for_(LoopKind::Serial, m, |cx, j| {
         let per_filter = sw.view.shape.iter().product::<u64>() > 1;
         let w = if per_filter { cx.load(sw, std::slice::from_ref(&j)).cast_from(sw.dtype, DType::F32) } else { one(cx, sw) };
-        let (x, y) = (one(cx, sx), one(cx, sy));
-        let value = multiplier_expr(cx, x, w, y);
+        let product = one(cx, sx).mul(w);
+        let value = Expr::bin(BinOp::Div, product, one(cx, sy));
         cx.push(Stmt::Store(buf, j, value));
     });
     Arg { buf, dtype: DType::F32, view: vector_view(m, d, rank), constant: None }

@@ -1,11 +1,6 @@
 //! What quantised operators share: requantisation, zero points, parameters per tensor, axis or block.
 
-use crate::common::nest::ExprExt;
-use onnxc_ir::float_sums;
-use onnxc_ir::lir::Expr;
-use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{InferCx, OpError, OpResult};
-use onnxc_ir::scalar::BinOp;
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
 /// u8 or i8.
@@ -14,18 +9,6 @@ pub(crate) fn check_byte(dtype: DType, what: &str) -> OpResult<()> {
         DType::U8 | DType::I8 => Ok(()),
         _ => Err(OpError::new(format!("{what} of type {dtype} is not supported")).help("use u8 or i8")),
     }
-}
-
-/// What a sum is multiplied with, `sx * sw / sy`, in so many bits that it can be applied to sums that are floats already.
-pub(crate) fn multiplier(sx: f32, sw: f32, sy: f32) -> f32 {
-    float_sums::short(sx * sw / sy)
-}
-
-/// The same of numbers of run time.
-pub(crate) fn multiplier_expr(cx: &mut LowerCx, sx: Expr, sw: Expr, sy: Expr) -> Expr {
-    let all = Expr::Var(cx.let_(Expr::bin(BinOp::Div, sx.mul(sw), sy)));
-    let up = Expr::Var(cx.let_(all.clone().mul(Expr::f32(float_sums::SPLIT))));
-    up.clone().minus(up.minus(all))
 }
 
 /// `round(acc * multiplier) + zero` inside the range of `dtype`; one rounding to nearest even, the zero point added in integers.

@@ -8,7 +8,7 @@ use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
 use super::conv_integer::{byte_data, const_bytes, sums};
 use super::lower;
-use super::params::{check_byte, check_per_channel, check_scalar, multiplier, requantize, scalar_f32, scalar_zero};
+use super::params::{check_byte, check_per_channel, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
 use crate::common::elements::f64s;
 use crate::common::epilogue;
@@ -64,7 +64,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let y = acc.into_iter().enumerate().map(|(i, acc)| {
         let c = i / per_channel % channels;
         let acc = acc.wrapping_add(bias.as_ref().map_or(0, |b| b[c] as i32));
-        let multiplier = multiplier(sx, sw[c % sw.len()] as f32, sy);
+        let multiplier = sx * sw[c % sw.len()] as f32 / sy;
         Scalar::Int(requantize(acc, multiplier, zy, dtype).into())
     });
     Ok(vec![epilogue::apply(cx, elements::from_scalars(dtype, &shape, y)?, OWN)?])

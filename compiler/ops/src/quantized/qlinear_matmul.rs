@@ -10,7 +10,7 @@ use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 use super::conv_integer::{byte_data, const_bytes};
 use super::lower;
 use super::matmul_integer::{parameter_strides, sums};
-use super::params::{check_byte, check_scalar, multiplier, requantize, scalar_f32, scalar_zero};
+use super::params::{check_byte, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::elements::{f64s, for_coords, from_scalars};
 use crate::common::{epilogue, float, sample};
 use crate::matmul::shapes as matrix;
@@ -65,7 +65,7 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let dtype = cx.input(7).dtype();
     let mut y = Vec::with_capacity(acc.len());
     for_coords(&stack_y, |at| {
-        let multiplier = multiplier(sa[pick(&ta, at)] as f32, sb[pick(&tb, at)] as f32, sy);
+        let multiplier = sa[pick(&ta, at)] as f32 * sb[pick(&tb, at)] as f32 / sy;
         y.push(Scalar::Int(requantize(acc[y.len()], multiplier, zy, dtype).into()));
     });
     Ok(vec![epilogue::apply(cx, from_scalars(dtype, &shape, y)?, OWN)?])

@@ -9,7 +9,6 @@
 //! Misses what `products` and `matmul` miss, but for results that are used as floats.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
-use onnxc_ir::float_sums;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
@@ -51,7 +50,7 @@ fn product(
     attrs: Attrs,
 ) -> Option<Id> {
     let filters: u64 = shape.iter().product();
-    let scale = |f: usize| float_sums::short(x.params.scale * w.scales[f % w.scales.len()]);
+    let scale = |f: usize| x.params.scale * w.scales[f % w.scales.len()];
     let scales = Tensor::from_vec(shape, (0..filters as usize).map(scale).collect());
     let attrs = attrs.with("epilogue", Attr::Program(scaled(bias.is_some())));
     let [values, scales] = [w.values, scales].map(|t| cx.add_constant(t));
