@@ -19,6 +19,9 @@ pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     let window = Window::of(k, e.columns())?;
     let at_once = e.columns();
     let (full, rest) = (k.channels / at_once, k.channels % at_once);
+    if k.paired && prepared.together() == 1 {
+        return Err(Error::Internal("columns in the order of pairs, but results that no pack brings back".to_string()));
+    }
     let ptrs = row.pointers(e)?;
     if full > 0 {
         let block = if full > 1 { Some(e.repeat(u64::from(full))?) } else { None };
