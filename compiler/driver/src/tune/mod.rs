@@ -38,7 +38,7 @@ const COLD: u64 = 64 << 20;
 pub fn run(graph: &Graph, (target, freedom): (&Target, &Freedom), growth: f64, progress: &Progress) -> Done<Graph> {
     on_this_machine(target)?;
     let path = path(&freedom.tuning)?;
-    let around = constant_bytes(graph).next_power_of_two().min(COLD);
+    let around = rounded(constant_bytes(graph)).min(COLD);
     let machine = Machine::of(target, freedom.math == Math::Fast, around);
     let mut cache = Cache::read(&path, machine);
     let measured = measure_missing(graph, (target, freedom), around, &cache, progress)?;
@@ -53,6 +53,11 @@ pub fn run(graph: &Graph, (target, freedom): (&Target, &Freedom), growth: f64, p
         graph.nodes.iter().zip(layers(graph)).map(of).collect()
     };
     Ok(choose::run(graph, growth, &ways))
+}
+
+/// Bytes, up to an eighth more: models of nearly one size share measurements. Twice as many would leave caches in which the model has room.
+fn rounded(bytes: u64) -> u64 {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(1))
 }
 
 /// Measured ways of a layer.
