@@ -465,6 +465,14 @@ impl Emitter for Asm {
         true
     }
 
+    fn has_lesser(&self) -> bool {
+        self.zmm
+    }
+
+    fn lesser(&mut self, d: V, a: V, b: Opd) -> Result<(), Error> {
+        self.emit_lesser(d, a, b)
+    }
+
     fn fma(&mut self, d: V, a: Opd, b: Opd, c: Opd) -> Result<(), Error> {
         self.emit_fma(d, a, b, c)
     }

@@ -45,7 +45,14 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     let full = i64::from(k.channels) / lanes;
     let rest = i64::from(k.channels) % lanes;
     let (ty, acc) = if k.x_dtype == DType::F32 { (Ty::F32, DType::F32) } else { (Ty::I32, DType::I32) };
-    let row = Row { k, prepared: &prepared, together: &Together::new(&prepared.program, &k.operands), careful, ty, acc };
+    let row = Row {
+        k,
+        prepared: &prepared,
+        together: &Together::new(&prepared.program, &k.operands, e.has_lesser()),
+        careful,
+        ty,
+        acc,
+    };
     if full > 3 {
         let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
         row.group(e, &ptrs, 0, Lanes::All)?;
@@ -441,7 +448,7 @@ impl Row<'_> {
             load_operand(e, operand.dtype, at, operand.per_column, lanes)
         };
         let mut evals: Vec<Eval> =
-            places.iter().map(|_| Eval::of_epilogue(&self.prepared.program, &self.k.operands, held)).collect();
+            places.iter().map(|_| Eval::of_epilogue(&self.prepared.program, &self.k.operands, held, e.has_lesser())).collect();
         let results = self.together.run(e, &mut evals, &mut args)?;
         let mut stored = Vec::new();
         for (((v, own), place), read) in results.into_iter().zip(places).zip(read) {

@@ -210,6 +210,15 @@ pub(crate) trait Emitter {
     /// `d = op(a, b)`; `d` may be an operand. Shifts take constant counts. f32: + - * / min max; i32: + - * min max and or xor shl shr;
     /// masks: and or xor. Min and max of f32 propagate NaN.
     fn bin(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error>;
+    /// True where `lesser` is one instruction.
+    fn has_lesser(&self) -> bool {
+        false
+    }
+    /// f32: what is nearer to zero of `a` and `b`, with the sign of `a`; `b` is no NaN, and of an `a` that is one anything may come.
+    fn lesser(&mut self, d: V, a: V, b: Opd) -> Result<(), Error> {
+        let _ = (d, a, b);
+        Err(Error::Unsupported("the lesser of two magnitudes".to_string()))
+    }
     /// Comparison of two values of type `ty`; false with NaN except `Ne`.
     fn cmp(&mut self, op: BinOp, ty: Ty, d: V, a: Opd, b: Opd) -> Result<(), Error>;
     /// One operand of type `ty`.

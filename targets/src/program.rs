@@ -3,6 +3,7 @@
 //! A program's nodes are evaluated when they are first needed, operands that need more registers first; a register is given back, or
 //! overwritten in place, at the last use of its value. Rare arms of selections are jumped over where no lane takes them.
 
+mod centred;
 mod held;
 mod together;
 
@@ -54,6 +55,8 @@ pub(crate) struct Eval<'p> {
     known: Vec<limits::Known>,
     /// Constants in registers.
     held: Option<&'p Held>,
+    /// True where [`Emitter::lesser`] is an instruction.
+    lesser: bool,
 }
 
 /// What the lanes of a value of this type hold; errors for types that have no vector form here.
@@ -83,8 +86,8 @@ pub(crate) fn const_bits(dtype: DType, bits: u64) -> Result<u32, Error> {
 }
 
 impl<'p> Eval<'p> {
-    /// Prepares an evaluation whose results are `roots`; each will be asked for once per mention.
-    pub(crate) fn new(program: &'p ScalarProgram, roots: &[NodeIx]) -> Eval<'p> {
+    /// Prepares an evaluation whose results are `roots`; each will be asked for once per mention. `lesser`: what [`Emitter::has_lesser`] says.
+    pub(crate) fn new(program: &'p ScalarProgram, roots: &[NodeIx], lesser: bool) -> Eval<'p> {
         let n = program.nodes.len();
         let uses = rare_arm::uses(program, roots);
         let rare = rare_arm::rare_arms(program, &uses);
@@ -99,14 +102,19 @@ impl<'p> Eval<'p> {
             });
         }
         let (limits, known) = (limits::limits(program, &[]), limits::known(program, &[]));
-        Eval { program, uses, vals: vec![None; n], need, rare, limits, known, held: None }
+        Eval { program, uses, vals: vec![None; n], need, rare, limits, known, held: None, lesser }
     }
 
     /// The same of an epilogue, of whose operands something may be known, and some of whose constants may be in registers.
-    pub(crate) fn of_epilogue(program: &'p ScalarProgram, operands: &[EpilogueOperand], held: &'p Held) -> Eval<'p> {
+    pub(crate) fn of_epilogue(
+        program: &'p ScalarProgram,
+        operands: &[EpilogueOperand],
+        held: &'p Held,
+        lesser: bool,
+    ) -> Eval<'p> {
         let values = limits::values_of(operands);
         let (limits, known) = (limits::limits(program, &values), limits::known(program, &values));
-        Eval { limits, known, held: Some(held), ..Eval::new(program, &[program.result()]) }
+        Eval { limits, known, held: Some(held), ..Eval::new(program, &[program.result()], lesser) }
     }
 
     /// The value of `n`, for one of its uses. An `Own` register is the caller's to free.
@@ -158,6 +166,9 @@ impl<'p> Eval<'p> {
         if let Some(real) = self.rounded_to_int(n) {
             return self.round_to_int(e, n, real, args);
         }
+        if let Some(of) = self.centred(n) {
+            return self.center(e, n, of, args);
+        }
         for o in self.operands(n) {
             self.compute(e, o, args)?;
         }
@@ -170,8 +181,11 @@ impl<'p> Eval<'p> {
         Ok(())
     }
 
-    /// The operands of a node, those that need more registers first.
+    /// What a node is computed from, what needs more registers first.
     fn operands(&self, n: NodeIx) -> Vec<NodeIx> {
+        if let Some(one) = self.rounded_to_int(n).or_else(|| Some(self.centred(n)?.x)) {
+            return vec![one];
+        }
         let mut order: Vec<NodeIx> = self.program.nodes[n as usize].op.operands().collect();
         order.sort_by_key(|o| std::cmp::Reverse(self.need[*o as usize]));
         order

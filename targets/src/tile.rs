@@ -154,7 +154,12 @@ impl Tile<'_> {
             return self.epilogue_loop(e, prepared, (c, acc_dtype), rows, through_c);
         }
         let ops = self.operand_pointers(e)?;
-        let epilogue = Epilogue { prepared, together: &Together::new(program, &k.operands), held: &Held::default(), acc_dtype };
+        let epilogue = Epilogue {
+            prepared,
+            together: &Together::new(program, &k.operands, e.has_lesser()),
+            held: &Held::default(),
+            acc_dtype,
+        };
         let places: Vec<Place> =
             rows.clone().flat_map(|i| (0..self.used).map(move |j| (i, j))).zip(acc).map(|((i, j), v)| (Some(v), i, j)).collect();
         // Three vectors of a row are better stored by themselves than with one of the next row.
@@ -469,7 +474,7 @@ impl Tile<'_> {
         careful: bool,
     ) -> Result<(), Error> {
         let program = &prepared.program;
-        let together = Together::new(program, &self.k.operands);
+        let together = Together::new(program, &self.k.operands, e.has_lesser());
         let used = self.used as usize;
         let most = if careful { 1 } else { together.width(AT_ONCE.max(used), e.available(), false) };
         let held = if careful { Held::default() } else { Held::load(e, program, together.registers(most))? };
@@ -546,7 +551,8 @@ impl Tile<'_> {
             let at = Mem { base: ops[n as usize - 1], disp: i * operand.row + column };
             load_operand(e, operand.dtype, at, operand.per_column, self.lanes_of(j))
         };
-        let mut evals: Vec<Eval> = places.iter().map(|_| Eval::of_epilogue(program, &self.k.operands, held)).collect();
+        let mut evals: Vec<Eval> =
+            places.iter().map(|_| Eval::of_epilogue(program, &self.k.operands, held, e.has_lesser())).collect();
         let results = together.run(e, &mut evals, &mut args)?;
         let mut stored = Vec::new();
         for (((v, own), (acc, i, j)), read) in results.into_iter().zip(places).zip(read_acc) {

@@ -11,6 +11,8 @@ use crate::error::Error;
 const UNORDERED: i32 = 3;
 const ORDERED: i32 = 7;
 const GREATER_EQUAL: i32 = 13;
+/// Of `vrangeps`: the lesser magnitude, with the sign of the first operand.
+const LESSER: i32 = 2;
 
 impl Asm {
     pub(super) fn emit_copy(&mut self, d: V, s: Opd) -> Result<(), Error> {
@@ -135,6 +137,18 @@ impl Asm {
             self.free(m);
         }
         [Some(t), ta, tb].into_iter().flatten().for_each(|t| self.free(t));
+        Ok(())
+    }
+
+    pub(super) fn emit_lesser(&mut self, d: V, a: V, b: Opd) -> Result<(), Error> {
+        self.writes(d);
+        match b {
+            Opd::Reg(b) => self.a.vrangeps(z(d), z(a), z(b), LESSER)?,
+            Opd::Const(bits) => {
+                let l = self.constant(bits);
+                self.a.vrangeps(z(d), z(a), dword_bcst(l), LESSER)?;
+            }
+        }
         Ok(())
     }
 

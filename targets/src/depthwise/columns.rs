@@ -14,7 +14,7 @@ use crate::error::Error;
 /// Emits the kernel. `careful`: weights stay in memory.
 pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> Result<(), Error> {
     let prepared = crate::epilogue::prepare(&k.epilogue, &k.operands, k.y_dtype, e);
-    let together = Together::new(&prepared.program, &k.operands);
+    let together = Together::new(&prepared.program, &k.operands, e.has_lesser());
     let row = Row { k, prepared: &prepared, together: &together, careful, ty: Ty::I32, acc: DType::I32 };
     let window = Window::of(k, e.columns())?;
     let at_once = e.columns();

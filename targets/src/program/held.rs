@@ -34,6 +34,11 @@ impl Held {
         Ok(held)
     }
 
+    /// The register of a constant.
+    pub(super) fn find(&self, bits: u32) -> Option<V> {
+        self.0.iter().find(|(b, _)| *b == bits).map(|(_, v)| *v)
+    }
+
     /// Gives the registers back.
     pub fn free(self, e: &mut dyn Emitter) {
         self.0.into_iter().for_each(|(_, v)| e.free(v));
@@ -46,8 +51,8 @@ impl Held {
         }
         for val in vals {
             let Val::Const(bits) = *val else { continue };
-            if let Some((_, v)) = self.0.iter().find(|(b, _)| *b == bits) {
-                *val = Val::Lent(*v);
+            if let Some(v) = self.find(bits) {
+                *val = Val::Lent(v);
             }
         }
     }

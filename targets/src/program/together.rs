@@ -27,9 +27,10 @@ pub(crate) struct Together {
 pub(crate) type ArgsOf<'a> = dyn FnMut(&mut dyn Emitter, usize, u8, DType) -> Result<Val, Error> + 'a;
 
 impl Together {
-    pub fn new(program: &ScalarProgram, operands: &[EpilogueOperand]) -> Together {
+    /// `lesser`: as in [`Eval::new`].
+    pub fn new(program: &ScalarProgram, operands: &[EpilogueOperand], lesser: bool) -> Together {
         let held = Held::default();
-        let eval = Eval::of_epilogue(program, operands, &held);
+        let eval = Eval::of_epilogue(program, operands, &held, lesser);
         let mut order = Vec::with_capacity(program.nodes.len());
         visit(&eval, program.result(), &mut vec![false; program.nodes.len()], &mut order);
         let live = live(&eval, &order);
@@ -68,10 +69,7 @@ fn visit(eval: &Eval, n: NodeIx, seen: &mut [bool], order: &mut Vec<NodeIx>) {
     if std::mem::replace(&mut seen[n as usize], true) {
         return;
     }
-    match eval.rounded_to_int(n) {
-        Some(real) => visit(eval, real, seen, order),
-        None => eval.operands(n).into_iter().for_each(|o| visit(eval, o, seen, order)),
-    }
+    eval.operands(n).into_iter().for_each(|o| visit(eval, o, seen, order));
     order.push(n);
 }
 
@@ -81,10 +79,7 @@ fn live(eval: &Eval, order: &[NodeIx]) -> usize {
     let mut uses = eval.uses.clone();
     let (mut live, mut most) = (0, 0);
     for n in order.iter().copied().filter(|n| !is_constant(*n)) {
-        let operands = match eval.rounded_to_int(n) {
-            Some(real) => vec![real],
-            None => eval.program.nodes[n as usize].op.operands().collect(),
-        };
+        let operands = eval.operands(n);
         live += 1;
         most = most.max(live - usize::from(!operands.is_empty()));
         for o in operands.into_iter().filter(|o| !is_constant(*o)) {
@@ -108,7 +103,7 @@ mod tests {
         let root = p.un(UnOp::Sqrt, x);
         let abs = p.un(UnOp::Abs, root);
         let product = p.bin(BinOp::Mul, abs, x);
-        let together = Together::new(&p.finish(product), &[]);
+        let together = Together::new(&p.finish(product), &[], false);
         assert_eq!(together.live, 2, "x, and what is computed from it");
         assert_eq!(together.width(6, 3 + 2 * 6, false), 6);
         assert_eq!(together.width(6, 3 + 2 * 5, false), 3, "two parts of equal size");
@@ -121,6 +116,6 @@ mod tests {
         let mut p = ScalarProgram::default();
         let x = p.arg(0, DType::F32);
         p.un(UnOp::Sin, x);
-        assert_eq!(Together::new(&onnxc_ir::math::expand(&p), &[]).width(4, 100, true), 1);
+        assert_eq!(Together::new(&onnxc_ir::math::expand(&p), &[], false).width(4, 100, true), 1);
     }
 }

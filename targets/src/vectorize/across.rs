@@ -168,7 +168,7 @@ impl Rows<'_> {
             .filter_map(|i| if let Item::Store { at, node, .. } = i { Some((at, *node)) } else { None })
             .collect();
         let roots: Vec<_> = stores.iter().map(|s| s.1).collect();
-        let mut eval = Eval::new(&body.program, &roots);
+        let mut eval = Eval::new(&body.program, &roots, e.has_lesser());
         for (to, node) in stores {
             let (v, own) = eval.take_reg(e, node, &mut |e, a, _| match &body.args[a as usize] {
                 Source::Load { at, .. } if *at == self.nest.across => Ok(Val::Lent(across)),

@@ -180,7 +180,7 @@ impl<'p> Loop<'p> {
 
     fn body(&mut self, e: &mut dyn Emitter, body: &Body, at: At) -> Result<(), Error> {
         let roots = body.roots();
-        let mut eval = Eval::new(&body.program, &roots);
+        let mut eval = Eval::new(&body.program, &roots, e.has_lesser());
         for item in &body.items {
             match item {
                 Item::Store { at: to, node, before } => {

@@ -1,0 +1,97 @@
+//! Bounds at equal distances: `clamp(x + c, 0, 2 * c)` = `c + x'`, where `x'` is x or, if that is nearer to zero, c with its sign. The bits are the same; hard
+//! swish is an operation shorter.
+
+use onnxc_ir::DType;
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp};
+
+use super::{Args, Eval, Val, const_bits};
+use crate::emitter::{Emitter, Opd, Ty};
+use crate::error::Error;
+use crate::limits::Known;
+
+/// Such a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Centred {
+    pub x: NodeIx,
+    /// The bits of c.
+    pub c: u32,
+    /// The nodes between, which nobody else needs.
+    between: [NodeIx; 2],
+}
+
+impl Eval<'_> {
+    /// What node `n` is, if it is such bounds, and if a NaN comes to the same.
+    pub(super) fn centred(&self, n: NodeIx) -> Option<Centred> {
+        if !self.lesser || self.program.dtype(n) != DType::F32 {
+            return None;
+        }
+        let (outer, bounded, last) = self.with_constant(n)?;
+        let (inner, sum, first) = self.with_constant(bounded)?;
+        let (low, high) = match (outer, inner) {
+            (BinOp::Min, BinOp::Max) => (first, last),
+            (BinOp::Max, BinOp::Min) => (last, first),
+            _ => return None,
+        };
+        let (BinOp::Add, x, c) = self.with_constant(sum)? else { return None };
+        let fits = low.to_bits() == 0 && c.is_normal() && c > 0.0 && high == 2.0 * c && self.is_fresh(bounded) && self.is_fresh(sum);
+        (fits && self.nan_is_seen(n, x)).then_some(Centred { x, c: c.to_bits(), between: [bounded, sum] })
+    }
+
+    /// The operation of a node with a constant, its other operand, and the constant.
+    fn with_constant(&self, n: NodeIx) -> Option<(BinOp, NodeIx, f32)> {
+        let ScalarOp::Bin(op, a, b) = self.program.nodes[n as usize].op else { return None };
+        let number = |n: NodeIx| match self.program.nodes[n as usize] {
+            node if node.dtype != DType::F32 => None,
+            node => {
+                if let ScalarOp::Const(bits) = node.op {
+                    const_bits(DType::F32, bits).ok().map(f32::from_bits)
+                } else {
+                    None
+                }
+            }
+        };
+        number(b).map(|c| (op, a, c)).or_else(|| Some((op, b, number(a).filter(|_| op != BinOp::Sub)?)))
+    }
+
+    /// True when x is never NaN, or all that reads the bounds is multiplied with x.
+    fn nan_is_seen(&self, n: NodeIx, x: NodeIx) -> bool {
+        let product = |op: ScalarOp| matches!(op, ScalarOp::Bin(BinOp::Mul, a, b) if (a, b) == (n, x) || (a, b) == (x, n));
+        let mut readers = self.program.nodes.iter().filter(|node| node.op.operands().any(|o| o == n));
+        self.known[x as usize] >= Known::Number || n != self.program.result() && readers.all(|node| product(node.op))
+    }
+
+    pub(super) fn center(&mut self, e: &mut dyn Emitter, n: NodeIx, of: Centred, args: &mut Args) -> Result<(), Error> {
+        of.between.into_iter().for_each(|n| self.forgo(n));
+        let (x, own) = self.take_reg(e, of.x, args)?;
+        let d = if own { x } else { e.alloc(Ty::F32)? };
+        let c = self.held.and_then(|h| h.find(of.c)).map_or(Opd::Const(of.c), Opd::Reg);
+        e.lesser(d, x, c)?;
+        e.bin(BinOp::Add, Ty::F32, d, Opd::Reg(d), c)?;
+        self.vals[n as usize] = Some(Val::Own(d));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnxc_ir::scalar::ScalarProgram;
+
+    fn centred(text: &str, lesser: bool) -> Option<u32> {
+        let p: ScalarProgram = text.parse().unwrap();
+        Eval::new(&p, &[p.result()], lesser).centred(p.result() - 1).map(|c| c.c)
+    }
+
+    #[test]
+    fn bounds_must_lie_evenly_and_be_read_by_nobody_else() {
+        let of = |low: &str, high: &str, end: &str| {
+            format!("f32 a0; f32 1.5; f32 add %0 %1; f32 {low}; f32 max %2 %3; f32 {high}; f32 min %4 %5; f32 {end}")
+        };
+        assert_eq!(centred(&of("0.0", "3.0", "mul %0 %6"), true), Some(1.5f32.to_bits()));
+        assert_eq!(centred(&of("0.0", "3.0", "mul %0 %6"), false), None, "not on every machine");
+        assert_eq!(centred(&of("0.0", "3.0", "add %0 %6"), true), None, "a NaN would be lost");
+        assert_eq!(centred(&of("0.0", "4.0", "mul %0 %6"), true), None);
+        assert_eq!(centred(&of("1.0", "3.0", "mul %0 %6"), true), None);
+        assert_eq!(centred(&of("0.0", "3.0", "mul %2 %6"), true), None, "the sum has another reader");
+    }
+}
