@@ -6,12 +6,13 @@
 //!        - `float(sum) * w + b` = `float(sum + round(b / w)) * w` for sums of integers, which begin with the constant.
 //! When   after fusion: programs are whole, and what reads their results is settled.
 //! Why    where products are dot products of bytes, epilogues take half of the time; hard swish and its quantisation are 7 operations instead of 12.
-//! Class  bounded: constants are rounded once more, so that a result that lay next to a half becomes its other neighbour; at most one quantisation step.
+//! Class  bounded: constants are rounded once more, scales of sums to 22 digits (`onnxc_ir::float_sums`), so that a result that lay next to a half becomes its other neighbour; at most one quantisation step.
 //! Misses functions that a factor cannot pass; divisions of what no constant is before, which stay exact.
 
 use std::collections::BTreeMap;
 
 use onnxc_egraph::RuleClass;
+use onnxc_ir::float_sums;
 use onnxc_ir::graph::Node;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 use onnxc_ir::{Attr, DType, Graph, Tensor};
@@ -44,7 +45,8 @@ fn shorten(graph: &mut Graph, n: usize) -> Option<()> {
     for k in kept.iter().filter(|k| **k >= lead) {
         operands.push(match k.checked_sub(args).map(|m| short.made[m]) {
             None => (input(*k as u8)?, None),
-            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor)?)),
+            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor, &|x| x)?)),
+            Some((of, Times::Short(factor))) => (input(of)?, Some(times(constant(of)?, factor, &float_sums::short)?)),
             Some((of, Times::Reciprocal(by))) => (input(of)?, Some(steps(constant(of)?, constant(by)?)?)),
         });
     }
@@ -81,9 +83,9 @@ fn place(node: &Node) -> Option<(&'static str, usize, usize)> {
     KERNELS.iter().find(|(name, _)| *name == node.op.name).map(|(_, own)| ("epilogue", *own, 1))
 }
 
-/// The elements of a constant times a factor.
-fn times(t: &Tensor, factor: f64) -> Option<Tensor> {
-    let values: Vec<f32> = t.to_vec::<f32>().iter().map(|x| (f64::from(*x) * factor) as f32).collect();
+/// The elements of a constant times a factor, made `shorter`.
+fn times(t: &Tensor, factor: f64, shorter: &dyn Fn(f32) -> f32) -> Option<Tensor> {
+    let values: Vec<f32> = t.to_vec::<f32>().iter().map(|x| shorter((f64::from(*x) * factor) as f32)).collect();
     values.iter().all(|x| *x == 0.0 || sane(f64::from(*x))).then(|| Tensor::from_vec(t.shape(), values))
 }
 
@@ -106,6 +108,8 @@ fn sane(x: f64) -> bool {
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Times {
     Factor(f64),
+    /// The same with 22 digits, so that sums can be floats by their bits.
+    Short(f64),
     /// One over another operand, rounded to an integer.
     Reciprocal(u8),
 }
@@ -301,7 +305,8 @@ impl Rewriting<'_, '_> {
         let sum = self.out.arg(0, DType::I32);
         let sum = self.out.bin(BinOp::Add, sum, start);
         let real = self.out.cast(sum, DType::F32);
-        let scale = self.scaled(scale, factor);
+        let scale =
+            if factor == 1.0 { self.out.arg(scale, DType::F32) } else { self.operand(scale, Times::Short(factor), DType::F32) };
         Some(self.out.bin(BinOp::Mul, real, scale))
     }
 

@@ -33,7 +33,8 @@ impl Eval<'_> {
             _ => return None,
         };
         let (BinOp::Add, x, c) = self.with_constant(sum)? else { return None };
-        let fits = low.to_bits() == 0 && c.is_normal() && c > 0.0 && high == 2.0 * c && self.is_fresh(bounded) && self.is_fresh(sum);
+        let fits =
+            low.to_bits() == 0 && c.is_normal() && c > 0.0 && high == 2.0 * c && self.is_fresh(bounded) && self.is_fresh(sum);
         (fits && self.nan_is_seen(n, x)).then_some(Centred { x, c: c.to_bits(), between: [bounded, sum] })
     }
 
@@ -77,21 +78,27 @@ mod tests {
     use super::*;
     use onnxc_ir::scalar::ScalarProgram;
 
-    fn centred(text: &str, lesser: bool) -> Option<u32> {
-        let p: ScalarProgram = text.parse().unwrap();
-        Eval::new(&p, &[p.result()], lesser).centred(p.result() - 1).map(|c| c.c)
+    /// What is seen in `clamp(x + 1.5, low, high)` that is combined with x, or with the sum.
+    fn centred((low, high): (f64, f64), (end, with_sum): (BinOp, bool), lesser: bool) -> Option<u32> {
+        let mut p = ScalarProgram::default();
+        let x = p.arg(0, DType::F32);
+        let [c, low, high] = [1.5, low, high].map(|c| p.float(c, DType::F32));
+        let sum = p.bin(BinOp::Add, x, c);
+        let bounded = p.bin(BinOp::Max, sum, low);
+        let clamped = p.bin(BinOp::Min, bounded, high);
+        let result = p.bin(end, if with_sum { sum } else { x }, clamped);
+        let p = p.finish(result);
+        Eval::new(&p, &[result], lesser).centred(clamped).map(|found| found.c)
     }
 
     #[test]
     fn bounds_must_lie_evenly_and_be_read_by_nobody_else() {
-        let of = |low: &str, high: &str, end: &str| {
-            format!("f32 a0; f32 1.5; f32 add %0 %1; f32 {low}; f32 max %2 %3; f32 {high}; f32 min %4 %5; f32 {end}")
-        };
-        assert_eq!(centred(&of("0.0", "3.0", "mul %0 %6"), true), Some(1.5f32.to_bits()));
-        assert_eq!(centred(&of("0.0", "3.0", "mul %0 %6"), false), None, "not on every machine");
-        assert_eq!(centred(&of("0.0", "3.0", "add %0 %6"), true), None, "a NaN would be lost");
-        assert_eq!(centred(&of("0.0", "4.0", "mul %0 %6"), true), None);
-        assert_eq!(centred(&of("1.0", "3.0", "mul %0 %6"), true), None);
-        assert_eq!(centred(&of("0.0", "3.0", "mul %2 %6"), true), None, "the sum has another reader");
+        let product = (BinOp::Mul, false);
+        assert_eq!(centred((0.0, 3.0), product, true), Some(1.5f32.to_bits()));
+        assert_eq!(centred((0.0, 3.0), product, false), None, "not on every machine");
+        assert_eq!(centred((0.0, 3.0), (BinOp::Add, false), true), None, "a NaN would be lost");
+        assert_eq!(centred((0.0, 4.0), product, true), None);
+        assert_eq!(centred((1.0, 3.0), product, true), None);
+        assert_eq!(centred((0.0, 3.0), (BinOp::Mul, true), true), None, "the sum has another reader");
     }
 }

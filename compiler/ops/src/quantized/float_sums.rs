@@ -1,7 +1,7 @@
 //! Layers whose sums are floats as they are, where the target wants that: see [`onnxc_ir::float_sums`].
 
 use onnxc_ir::DType;
-use onnxc_ir::float_sums::{BEGIN, LIMITS, offset, scaled};
+use onnxc_ir::float_sums::{Begin, POSITIVE, SIGNED, scaled};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram, UnOp};
 
@@ -10,27 +10,29 @@ use super::spread::along;
 use crate::common::tile;
 
 impl Integer {
-    /// Lets sums begin higher, so that their bits are floats, if nothing but a conversion and a product with a constant reads them, negative ones are the same
-    /// as 0, and all of them are small enough.
+    /// Lets sums begin higher, so that their bits are floats, if nothing but a conversion and a product with a constant reads them, and all of them are small
+    /// enough.
     pub(super) fn make_floats(&mut self, cx: &mut LowerCx) {
         if !cx.target.float_sums || !self.in_place() || self.w_zeros.iter().any(|z| *z != 0) && !self.is_depthwise() {
             return;
         }
-        let Some((sum, scale)) = scaled(&self.program) else { return };
-        let Some(by) = self.operands.get(usize::from(scale) - 1).cloned() else { return };
-        let offsets = tile::constants(cx, &by).and_then(|all| all.into_iter().map(offset).collect::<Option<Vec<f32>>>());
+        let Some(read) = scaled(&self.program) else { return };
+        let Some(by) = self.operands.get(usize::from(read.scale) - 1).cloned() else { return };
+        let begin = if read.positive { POSITIVE } else { SIGNED };
+        let offsets =
+            tile::constants(cx, &by).and_then(|all| all.into_iter().map(|s| begin.offset(s)).collect::<Option<Vec<f32>>>());
         let new = self.operands.len() as u8 + 1;
-        if let Some(offsets) = offsets.filter(|_| self.operands.len() < usize::from(u8::MAX) && self.sums_are_small()) {
+        if let Some(offsets) = offsets.filter(|_| self.operands.len() < usize::from(u8::MAX) && self.sums_are_in(begin)) {
             let bytes = offsets.into_iter().flat_map(f32::to_le_bytes).collect();
             let buf = along(cx, DType::F32, bytes, 0, 1).buf;
             self.operands.push(Arg { buf, constant: None, ..by });
-            self.program = of_floats(&self.program, sum, new);
-            self.begin = BEGIN;
+            self.program = of_floats(&self.program, read.real, new);
+            self.begin = begin.bits;
         }
     }
 
     /// True when all sums that filters can have are such that floats have their bits.
-    fn sums_are_small(&self) -> bool {
+    fn sums_are_in(&self, begin: Begin) -> bool {
         let Some(zero) = self.known_x_zero().map(i64::from) else { return false };
         let (least, most) = if self.x.dtype == DType::U8 { (-zero, 255 - zero) } else { (-128 - zero, 127 - zero) };
         let per_filter = self.weights.per_filter();
@@ -42,7 +44,7 @@ impl Integer {
                 low += (w * least).min(w * most);
                 high += (w * least).max(w * most);
             }
-            LIMITS.0 <= low && high <= LIMITS.1
+            begin.limits.0 <= low && high <= begin.limits.1
         })
     }
 }
