@@ -6,7 +6,8 @@
 //!        - `float(sum) * w + b` = `float(sum + round(b / w)) * w` for sums of integers, which begin with the constant.
 //! When   after fusion: programs are whole, and what reads their results is settled.
 //! Why    where products are dot products of bytes, epilogues take half of the time; hard swish and its quantisation are 7 operations instead of 12.
-//! Class  bounded: constants are rounded once more, scales of sums to 22 digits (`onnxc_ir::float_sums`), so that a result that lay next to a half becomes its other neighbour; at most one quantisation step.
+//! Class  bounded: constants are rounded once more, scales of sums to 22 digits (`onnxc_ir::float_sums`), so that a result that lay next to a half becomes its
+//!        other neighbour; at most one quantisation step.
 //! Misses functions that a factor cannot pass; divisions of what no constant is before, which stay exact.
 
 use std::collections::BTreeMap;

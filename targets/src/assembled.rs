@@ -12,6 +12,7 @@ mod memory;
 mod operations;
 mod packs;
 mod strided;
+mod widths;
 
 use iced_x86::code_asm::*;
 use onnxc_ir::DType;
@@ -20,6 +21,7 @@ use onnxc_ir::scalar::BinOp;
 pub use self::constants::{Assembled, Pool};
 use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
+pub(crate) use self::widths::{op_imm, op2, op3};
 use crate::cpu::Isa;
 use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn, alloc_many};
 use crate::error::Error;
@@ -88,40 +90,6 @@ fn gpr(p: P) -> AsmRegister64 {
 fn gpr32(p: P) -> AsmRegister32 {
     GPRS_32[p.0 as usize]
 }
-
-/// Emits a three-operand instruction for the current width; the last operand is an `Opd`.
-macro_rules! op3 {
-    ($s:expr, $zi:ident / $yi:ident, $d:expr, $a:expr, $b:expr) => {
-        match ($s.zmm, $b) {
-            (true, Opd::Reg(b)) => $s.a.$zi(z($d), z($a), z(b))?,
-            (true, Opd::Const(bits)) => {
-                let l = $s.constant(bits);
-                $s.a.$zi(z($d), z($a), dword_bcst(l))?
-            }
-            (false, Opd::Reg(b)) => $s.a.$yi(y($d), y($a), y(b))?,
-            (false, Opd::Const(bits)) => {
-                let l = $s.constant(bits);
-                $s.a.$yi(y($d), y($a), ymmword_ptr(l))?
-            }
-        }
-    };
-    ($s:expr, $i:ident, $d:expr, $a:expr, $b:expr) => {
-        op3!($s, $i / $i, $d, $a, $b)
-    };
-}
-/// Emits a two-operand instruction on registers.
-macro_rules! op2 {
-    ($s:expr, $i:ident, $d:expr, $a:expr) => {
-        if $s.zmm { $s.a.$i(z($d), z($a))? } else { $s.a.$i(y($d), y($a))? }
-    };
-}
-/// Emits an instruction with an immediate.
-macro_rules! op_imm {
-    ($s:expr, $i:ident, $d:expr, $a:expr, $imm:expr) => {
-        if $s.zmm { $s.a.$i(z($d), z($a), $imm)? } else { $s.a.$i(y($d), y($a), $imm)? }
-    };
-}
-pub(crate) use {op_imm, op2, op3};
 
 impl Asm {
     /// A function with `n_args` integer arguments that may also use `saved <= 5` registers of its caller.
