@@ -57,8 +57,11 @@ impl Eval<'_> {
     /// True when x is never NaN, or all that reads the bounds is multiplied with x.
     fn nan_is_seen(&self, n: NodeIx, x: NodeIx) -> bool {
         let product = |op: ScalarOp| matches!(op, ScalarOp::Bin(BinOp::Mul, a, b) if (a, b) == (n, x) || (a, b) == (x, n));
-        let mut readers = self.program.nodes.iter().filter(|node| node.op.operands().any(|o| o == n));
-        self.known[x as usize] >= Known::Number || n != self.program.result() && readers.all(|node| product(node.op))
+        let nodes = &self.program.nodes;
+        let only_products = nodes.iter().all(|node| product(node.op) || node.op.operands().all(|o| o != n));
+        // What is asked for has one use more than there are readers.
+        let products = nodes.iter().zip(&self.uses).filter(|(node, uses)| **uses > 0 && product(node.op)).count();
+        self.known[x as usize] >= Known::Number || only_products && self.uses[n as usize] as usize == products
     }
 
     pub(super) fn center(&mut self, e: &mut dyn Emitter, n: NodeIx, of: Centred, args: &mut Args) -> Result<(), Error> {
@@ -88,6 +91,7 @@ mod tests {
         let clamped = p.bin(BinOp::Min, bounded, high);
         let result = p.bin(end, if with_sum { sum } else { x }, clamped);
         let p = p.finish(result);
+        assert_eq!(Eval::new(&p, &[clamped, result], lesser).centred(clamped), None, "a NaN would be seen as a number");
         Eval::new(&p, &[result], lesser).centred(clamped).map(|found| found.c)
     }
 
