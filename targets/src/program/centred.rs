@@ -2,9 +2,9 @@
 //! swish is an operation shorter.
 
 use onnxc_ir::DType;
-use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp};
+use onnxc_ir::scalar::{BinOp, NodeIx, ScalarNode, ScalarOp};
 
-use super::{Args, Eval, Val, const_bits};
+use super::{Args, Eval, Val};
 use crate::emitter::{Emitter, Opd, Ty};
 use crate::error::Error;
 use crate::limits::Known;
@@ -38,20 +38,14 @@ impl Eval<'_> {
         (fits && self.nan_is_seen(n, x)).then_some(Centred { x, c: c.to_bits(), between: [bounded, sum] })
     }
 
-    /// The operation of a node with a constant, its other operand, and the constant.
+    /// The operation of a node with a constant on any side, its other operand, and the constant: all operations here commute.
     fn with_constant(&self, n: NodeIx) -> Option<(BinOp, NodeIx, f32)> {
         let ScalarOp::Bin(op, a, b) = self.program.nodes[n as usize].op else { return None };
         let number = |n: NodeIx| match self.program.nodes[n as usize] {
-            node if node.dtype != DType::F32 => None,
-            node => {
-                if let ScalarOp::Const(bits) = node.op {
-                    const_bits(DType::F32, bits).ok().map(f32::from_bits)
-                } else {
-                    None
-                }
-            }
+            ScalarNode { op: ScalarOp::Const(bits), dtype: DType::F32 } => Some(f64::from_bits(bits) as f32),
+            _ => None,
         };
-        number(b).map(|c| (op, a, c)).or_else(|| Some((op, b, number(a).filter(|_| op != BinOp::Sub)?)))
+        number(b).map(|c| (op, a, c)).or_else(|| Some((op, b, number(a)?)))
     }
 
     /// True when x is never NaN, or all that reads the bounds is multiplied with x.
@@ -64,6 +58,7 @@ impl Eval<'_> {
         self.known[x as usize] >= Known::Number || only_products && self.uses[n as usize] as usize == products
     }
 
+    /// Computes node `n` as what it is.
     pub(super) fn center(&mut self, e: &mut dyn Emitter, n: NodeIx, of: Centred, args: &mut Args) -> Result<(), Error> {
         of.between.into_iter().for_each(|n| self.forgo(n));
         let (x, own) = self.take_reg(e, of.x, args)?;
