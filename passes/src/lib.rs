@@ -5,6 +5,8 @@
 
 pub mod across;
 pub mod canonicalize;
+pub mod channel_order;
+mod channels;
 pub mod choose;
 pub mod coded;
 pub mod compress;

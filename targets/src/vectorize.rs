@@ -194,7 +194,7 @@ pub fn vectorize(func: &Func, stmt: &Stmt, target: &Target) -> Option<VectorLoop
     if target.vectors == Isa::Scalar {
         return None;
     }
-    let (plan, code) = match across::analyse(func, stmt) {
+    let (plan, code) = match across::analyse(func, stmt, target.desc.lanes) {
         Some(mut nest) => {
             if target.has_fma() {
                 nest.plan.body.without_divisions();

@@ -61,6 +61,12 @@ pub const PASSES: &[Pass] = &[
     },
     Pass {
         phase: "fuse",
+        name: "channel-order",
+        about: "channels in an order in which shuffles, splits and concatenations move nothing",
+        run: Run::Graph(|g, t, _| onnxc_passes::channel_order::run(g, &t.desc)),
+    },
+    Pass {
+        phase: "fuse",
         name: "fuse",
         about: "elementwise work into maps and epilogues (e-graph)",
         run: Run::Graph(|g, t, f| onnxc_passes::run_within(f.math(), onnxc_passes::Phase::Fuse, g, &t.desc).0),

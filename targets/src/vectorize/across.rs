@@ -1,5 +1,5 @@
-//! Nests of two loops in which an operand lies across the result: blocks are loaded along the outer loop, transposed in registers and stored
-//! along the inner one.
+//! Nests of two loops as one function: those in which an operand lies across the result, of which blocks are loaded along the outer loop, transposed in
+//! registers and stored along the inner one, and those whose inner loop is short, for which a call would take longer than what it does.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +19,22 @@ use crate::program::{Eval, Val, lane_type, load_operand};
 pub(super) struct Nest {
     /// The body, in which the outer loop counts as an inner one: pointers advance by one step per row.
     pub plan: Plan,
-    /// The operand that lies across.
-    across: Access,
+    /// The operand that lies across, if there is one.
+    across: Option<Access>,
     /// Iterations of the outer loop, when they are constant.
     rows: Option<u64>,
     /// Iterations of the inner loop.
     columns: u64,
 }
 
-/// The nest, when its inner loop does nothing but store along itself, and one operand is dense along the outer loop instead.
-pub(super) fn analyse(func: &Func, stmt: &Stmt) -> Option<Nest> {
+/// Inner loops of more vectors are worth a call.
+const SHORT: u64 = 8;
+/// Rows at a time when nothing lies across.
+const ROWS: u32 = 4;
+
+/// The nest, when its inner loop does nothing but store along itself, and one operand is dense along the outer loop instead or the inner loop is of at
+/// most [`SHORT`] vectors of `lanes`.
+pub(super) fn analyse(func: &Func, stmt: &Stmt, lanes: u32) -> Option<Nest> {
     let Stmt::For { var: outer, lo: first, hi: bound, step: 1, kind: _, body } = stmt else { return None };
     let [Stmt::For { var, lo: Expr::Int(lo), hi: Expr::Int(hi), step: 1, kind: LoopKind::Vector, body }] = &body[..] else {
         return None;
@@ -63,7 +69,9 @@ pub(super) fn analyse(func: &Func, stmt: &Stmt) -> Option<Nest> {
         (Expr::Int(first), Expr::Int(bound)) => Some(u64::try_from(bound - first).ok()?),
         _ => None,
     };
-    Some(Nest { across: across?.clone(), rows, columns, plan })
+    let short = columns <= SHORT * u64::from(lanes);
+    let across = across.cloned();
+    (across.is_some() || short).then_some(Nest { across, rows, columns, plan })
 }
 
 /// The code of the nest.
@@ -81,9 +89,9 @@ pub(super) fn emit(target: &Target, nest: &Nest) -> Result<KernelCode, Error> {
             }
         }
         let count = e.load_ptr(Mem { base: block, disp: 0 })?;
-        let lanes = u64::from(e.lanes());
+        let most = if nest.across.is_some() { u64::from(e.lanes()) } else { u64::from(ROWS) };
         // Tasks get any number of rows; the remainder of all rows is only the likely one.
-        let mut sizes = vec![lanes, nest.rows.map_or(1, |n| n % lanes), 1];
+        let mut sizes = vec![most, nest.rows.map_or(1, |n| n % most), 1];
         sizes.retain(|n| *n > 0);
         sizes.dedup();
         for rows in sizes {
@@ -138,11 +146,13 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// One block: `columns` vectors along the rows, transposed, worked on, stored as rows.
+    /// One block: what lies across as `columns` vectors along the rows, transposed; worked on, stored as rows.
     fn block(&self, e: &mut dyn Emitter, pointers: &BTreeMap<Pointer, P>, columns: u32) -> Result<(), Error> {
-        let across = &self.nest.across;
         let lanes = e.lanes();
         let of = |n: u32| if n == lanes { Lanes::All } else { Lanes::First(n) };
+        let Some(across) = &self.nest.across else {
+            return (0..self.rows).try_for_each(|row| self.row(e, pointers, row, None, of(columns)));
+        };
         let mut registers = vec![None; lanes as usize];
         for (c, register) in registers.iter_mut().enumerate().take(columns as usize) {
             let v = e.alloc(lane_type(across.dtype)?)?;
@@ -153,13 +163,20 @@ impl Rows<'_> {
         transpose(e, across.dtype, &mut registers, self.rows)?;
         for row in 0..self.rows {
             let value = registers[position(row)].expect("internal: targets: a row of the block");
-            self.row(e, pointers, row, value, of(columns))?;
+            self.row(e, pointers, row, Some(value), of(columns))?;
             e.free(value);
         }
         Ok(())
     }
 
-    fn row(&self, e: &mut dyn Emitter, pointers: &BTreeMap<Pointer, P>, row: u32, across: V, lanes: Lanes) -> Result<(), Error> {
+    fn row(
+        &self,
+        e: &mut dyn Emitter,
+        pointers: &BTreeMap<Pointer, P>,
+        row: u32,
+        across: Option<V>,
+        lanes: Lanes,
+    ) -> Result<(), Error> {
         let body = &self.nest.plan.body;
         let place = |a: &Access| Mem { base: pointers[&a.pointer], disp: a.disp + i64::from(row) * a.pointer.1[0] };
         let stores: Vec<_> = body
@@ -170,13 +187,13 @@ impl Rows<'_> {
         let roots: Vec<_> = stores.iter().map(|s| s.1).collect();
         let mut eval = Eval::new(&body.program, &roots, e.has_lesser());
         for (to, node) in stores {
-            let (v, own) = eval.take_reg(e, node, &mut |e, a, _| match &body.args[a as usize] {
-                Source::Load { at, .. } if *at == self.nest.across => Ok(Val::Lent(across)),
-                Source::Load { at, .. } => load_operand(e, at.dtype, place(at), at.stride != 0, lanes),
-                Source::Scalar { offset, dtype } => {
+            let (v, own) = eval.take_reg(e, node, &mut |e, a, _| match (&body.args[a as usize], across) {
+                (Source::Load { at, .. }, Some(v)) if Some(at) == self.nest.across.as_ref() => Ok(Val::Lent(v)),
+                (Source::Load { at, .. }, _) => load_operand(e, at.dtype, place(at), at.stride != 0, lanes),
+                (Source::Scalar { offset, dtype }, _) => {
                     load_operand(e, *dtype, Mem { base: self.block, disp: i64::from(*offset) }, false, Lanes::All)
                 }
-                Source::Cell(_) => Err(Error::Internal("a cell outside a loop".to_string())),
+                (Source::Cell(_), _) => Err(Error::Internal("a cell outside a loop".to_string())),
             })?;
             e.store(v, to.dtype, place(to), lanes)?;
             if own {
