@@ -14,6 +14,7 @@ fn machine() -> TargetDesc {
         f32_tiles: vec![(4, 8)],
         table_tiles: vec![(4, 8)],
         i8_tiles: vec![(4, 8)],
+        short_tiles: Vec::new(),
         i8_unsigned_a: true,
         depthwise_columns: 0,
         float_sums: false,

@@ -23,7 +23,7 @@ use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
 pub(crate) use self::widths::{op_imm, op2, op3};
 use crate::cpu::Isa;
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn, alloc_many};
+use crate::emitter::{Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn, alloc_many};
 use crate::error::Error;
 
 /// See the module.
@@ -525,41 +525,49 @@ impl Emitter for Asm {
         self.emit_load_columns(d, rows, channels, order)
     }
 
-    fn dot_parts(&self, a_unsigned: bool) -> usize {
-        if self.vnni && a_unsigned { 1 } else { 2 }
+    fn dot_parts(&self, of: Dot) -> usize {
+        if self.whole_dot(of) { 1 } else { 2 }
     }
 
-    fn dot_temps(&self, a_unsigned: bool) -> usize {
-        if self.vnni && a_unsigned { 0 } else { 1 }
+    fn dot_temps(&self, of: Dot) -> usize {
+        if self.vnni && of != Dot::Signed { 0 } else { 1 }
     }
 
-    fn dot_load_b(&mut self, d: &[V], at: Mem, _: bool) -> Result<(), Error> {
+    fn dot_load_b(&mut self, d: &[V], at: Mem, _: Dot) -> Result<(), Error> {
         self.load(*d.last().expect("internal: targets: no register"), DType::I32, at, Lanes::All)?;
         self.split_signed(d)
     }
 
-    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
         self.splat(*d.last().expect("internal: targets: no register"), DType::I32, at)?;
-        if a_unsigned { self.split_unsigned(d) } else { self.split_signed(d) }
+        if of == Dot::Signed { self.split_signed(d) } else { self.split_unsigned(d) }
     }
 
-    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
-        if self.vnni && a_unsigned {
+    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        if self.vnni && of != Dot::Signed {
             let at = self.at(at)?;
             return Ok(self.a.vpdpbusd(z(acc), z(a[0]), zmmword_ptr(at))?);
         }
         let b = alloc_many(self, Ty::I32, a.len())?;
-        self.dot_load_b(&b, at, a_unsigned)?;
-        self.dot(acc, a, &b, a_unsigned)?;
+        self.dot_load_b(&b, at, of)?;
+        self.dot(acc, a, &b, of)?;
         b.into_iter().for_each(|v| self.free(v));
         Ok(())
     }
 
-    fn dot(&mut self, acc: V, a: &[V], b: &[V], _: bool) -> Result<(), Error> {
-        if a.len() == 1 {
+    fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {
+        if self.vnni && of != Dot::Signed {
             return Ok(self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?);
         }
         let t = self.alloc(Ty::I32)?;
+        if self.whole_dot(of) {
+            // Pairs add up to words, which do not saturate, and pairs of these to double words.
+            self.a.vpmaddubsw(y(t), y(a[0]), y(b[0]))?;
+            op3!(self, vpmaddwd, t, t, Opd::Const(0x0001_0001));
+            op3!(self, vpaddd, acc, acc, Opd::Reg(t));
+            self.free(t);
+            return Ok(());
+        }
         for (p, q) in a.iter().zip(b) {
             op3!(self, vpmaddwd, t, *p, Opd::Reg(*q));
             op3!(self, vpaddd, acc, acc, Opd::Reg(t));

@@ -16,7 +16,7 @@ use onnxc_ir::scalar::BinOp;
 use target_lexicon::Architecture;
 
 use crate::cpu::{Isa, Target};
-use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
+use crate::emitter::{Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -568,15 +568,15 @@ impl Emitter for Clif<'_> {
         Ok(())
     }
 
-    fn dot_parts(&self, _: bool) -> usize {
+    fn dot_parts(&self, _: Dot) -> usize {
         if self.dots_by_bytes { 4 } else { 1 }
     }
 
-    fn dot_temps(&self, _: bool) -> usize {
+    fn dot_temps(&self, _: Dot) -> usize {
         4
     }
 
-    fn dot_load_b(&mut self, d: &[V], at: Mem, _: bool) -> Result<(), Error> {
+    fn dot_load_b(&mut self, d: &[V], at: Mem, _: Dot) -> Result<(), Error> {
         self.load(d[0], DType::I32, at, Lanes::All)?;
         if self.dots_by_bytes {
             self.take_bytes_apart(d);
@@ -584,16 +584,16 @@ impl Emitter for Clif<'_> {
         Ok(())
     }
 
-    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
-        match (self.dots_by_bytes, a_unsigned) {
-            (true, true) => self.splat_bytes(d, DType::U8, at),
-            (true, false) => self.splat_bytes(d, DType::I8, at),
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        match (self.dots_by_bytes, of) {
+            (true, Dot::Signed) => self.splat_bytes(d, DType::I8, at),
+            (true, _) => self.splat_bytes(d, DType::U8, at),
             (false, _) => self.splat(d[0], DType::I32, at),
         }
     }
 
-    fn dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) -> Result<(), Error> {
-        self.emit_dot(acc, a, b, a_unsigned);
+    fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {
+        self.emit_dot(acc, a, b, of);
         Ok(())
     }
 }

@@ -355,6 +355,9 @@ fn vector_isa(arch: Architecture, on: &BTreeSet<&'static str>) -> Isa {
 /// The feature of RISC-V that has vectors.
 const VECTORS_OF_RISCV: &str = "v";
 
+/// The feature of x86-64 that adds pairs of products of unsigned and signed bytes.
+const SHORT_PAIRS: &str = "ssse3";
+
 /// Registers of a tile: accumulators, B, one element of A.
 fn registers((mr, nr): (u32, u32), lanes: u32) -> u32 {
     (mr + 1) * nr / lanes + 1
@@ -394,6 +397,12 @@ fn desc(
         Isa::Clif128 => &[(4, 8), (8, 4)],
         Isa::Scalar => &[(4, 4), (8, 2)],
     };
+    // Three instructions for four products of each lane, so that tiles are as high as those of floats.
+    let short_tiles: &[(u32, u32)] = match vectors {
+        Isa::Avx2 => &[(6, 16), (12, 8)],
+        Isa::Clif128 if on.contains(SHORT_PAIRS) => &[(5, 8), (10, 4)],
+        _ => &[],
+    };
     TargetDesc {
         triple: triple.to_string(),
         cpu: if cpu.trim().is_empty() { arch.cpus[0].0.to_string() } else { cpu.trim().to_string() },
@@ -401,6 +410,7 @@ fn desc(
         f32_tiles: tiles.to_vec(),
         table_tiles: tiles.iter().copied().filter(|tile| registers(*tile, lanes) < available(vectors)).collect(),
         i8_tiles: i8_tiles.to_vec(),
+        short_tiles: short_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         depthwise_columns: match vectors {
             Isa::Avx512 { vnni: true, .. } => 64,

@@ -110,6 +110,17 @@ pub(crate) enum VUn {
 /// A structure that is open: a counted loop, a while loop or a branch.
 pub(crate) struct Open(pub usize);
 
+/// What a dot product of bytes multiplies: A by signed bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dot {
+    /// A has unsigned bytes.
+    Unsigned,
+    /// A has signed bytes.
+    Signed,
+    /// A has unsigned bytes, B short weights ([`onnxc_ir::target::SHORT_WEIGHT`]), on a target with tiles for these.
+    Short,
+}
+
 /// An instruction set. See the module.
 pub(crate) trait Emitter {
     /// 32-bit lanes of a register.
@@ -250,20 +261,20 @@ pub(crate) trait Emitter {
         Err(Error::Unsupported("columns of bytes".to_string()))
     }
     /// Registers that one operand of `dot` takes.
-    fn dot_parts(&self, a_unsigned: bool) -> usize;
+    fn dot_parts(&self, of: Dot) -> usize;
     /// Registers that `dot` needs for itself.
-    fn dot_temps(&self, a_unsigned: bool) -> usize;
+    fn dot_temps(&self, of: Dot) -> usize;
     /// Loads groups of 4 signed bytes, one per lane, prepared for `dot`.
-    fn dot_load_b(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error>;
+    fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
     /// Loads one group of 4 bytes into all lanes, prepared for `dot`.
-    fn dot_splat_a(&mut self, d: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error>;
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
     /// `acc += sum of the 4 products`, exactly, for each lane.
-    fn dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) -> Result<(), Error>;
+    fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error>;
     /// The same with the groups of signed bytes at a place.
-    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, a_unsigned: bool) -> Result<(), Error> {
+    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
         let b = (0..a.len()).map(|_| self.alloc(Ty::I32)).collect::<Result<Vec<_>, _>>()?;
-        self.dot_load_b(&b, at, a_unsigned)?;
-        self.dot(acc, a, &b, a_unsigned)?;
+        self.dot_load_b(&b, at, of)?;
+        self.dot(acc, a, &b, of)?;
         b.into_iter().for_each(|v| self.free(v));
         Ok(())
     }

@@ -43,6 +43,7 @@ const AVX512: Machine = Machine {
     ghz: 3.7,
     fma: 0.93,
     dot: 0.9,
+    short_dot: 0.9,
     splat: 0.2,
     panel: 0.05,
     decode: [2.5, 2.5],
@@ -72,6 +73,7 @@ const AVX512: Machine = Machine {
 const AVX2: Machine = Machine {
     fma: 1.0,
     dot: 1.5,
+    short_dot: 1.0,
     tile: (0.5, 2.0),
     byte_tile: (0.5, 2.0),
     splat: 0.0,

@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 use onnxc_ir::scalar::BinOp;
 
 use crate::cpu::Target;
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
+use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Ty, V, alloc_many};
 use crate::error::Error;
 use crate::kernels::{KernelCode, with_emitter};
 
@@ -51,7 +51,7 @@ pub fn compile_probe(probe: Probe, target: &Target) -> Result<ProbeCode, Error> 
     let code = with_emitter(target, 3, |e, _| {
         ops = match probe {
             Probe::Fma => fma(e)?,
-            Probe::Dot => dot(e, target.desc.i8_unsigned_a)?,
+            Probe::Dot => dot(e, best_dot(target))?,
             Probe::Read | Probe::Copy => memory(e, probe == Probe::Copy)?,
         };
         Ok(())
@@ -82,17 +82,26 @@ fn fma(e: &mut dyn Emitter) -> Result<u64, Error> {
     Ok(2 * ROUNDS * sums.len() as u64 * u64::from(e.lanes()))
 }
 
-fn dot(e: &mut dyn Emitter, a_unsigned: bool) -> Result<u64, Error> {
-    let parts = e.dot_parts(a_unsigned);
+/// The fastest dot product of a target.
+fn best_dot(target: &Target) -> Dot {
+    match (target.desc.short_tiles.is_empty(), target.desc.i8_unsigned_a) {
+        (false, _) => Dot::Short,
+        (true, true) => Dot::Unsigned,
+        (true, false) => Dot::Signed,
+    }
+}
+
+fn dot(e: &mut dyn Emitter, of: Dot) -> Result<u64, Error> {
+    let parts = e.dot_parts(of);
     let (a, b) = (alloc_many(e, Ty::I32, parts)?, alloc_many(e, Ty::I32, parts)?);
     let at = Mem { base: e.arg(0)?, disp: 0 };
-    e.dot_splat_a(&a, at, a_unsigned)?;
-    e.dot_load_b(&b, at, a_unsigned)?;
-    let n = e.available().saturating_sub(e.dot_temps(a_unsigned) + 1).clamp(1, 24);
+    e.dot_splat_a(&a, at, of)?;
+    e.dot_load_b(&b, at, of)?;
+    let n = e.available().saturating_sub(e.dot_temps(of) + 1).clamp(1, 24);
     let sums = alloc_many(e, Ty::I32, n)?;
     sums.iter().try_for_each(|s| e.copy(Ty::I32, *s, Opd::Const(0)))?;
     let open = e.repeat(ROUNDS)?;
-    sums.iter().try_for_each(|s| e.dot(*s, &a, &b, a_unsigned))?;
+    sums.iter().try_for_each(|s| e.dot(*s, &a, &b, of))?;
     e.end(open)?;
     store_all(e, &sums, DType::I32, 0)?;
     Ok(2 * 4 * ROUNDS * sums.len() as u64 * u64::from(e.lanes()))

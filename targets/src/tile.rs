@@ -7,7 +7,7 @@ use std::ops::Range;
 use onnxc_ir::DType;
 use onnxc_ir::kernel::{NUMBERS, TileKernel};
 
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, P, Table, Ty, V, alloc_many};
+use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, P, Table, Ty, V, alloc_many};
 use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
@@ -39,7 +39,8 @@ struct Epilogue<'t> {
 struct Tile<'k> {
     k: &'k TileKernel,
     int8: bool,
-    a_unsigned: bool,
+    /// What products of bytes are of.
+    dot: Dot,
     lanes: i64,
     /// Vectors of B per step, and those that have columns to be written.
     nv: i64,
@@ -65,8 +66,8 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
     if !careful {
         return t.rows(e, &program, (a, b, c), 0..rows, false);
     }
-    let parts = if t.int8 { e.dot_parts(t.a_unsigned) } else { 1 };
-    let others = (t.used as usize + 1) * parts + e.dot_temps(t.a_unsigned) + SPARE;
+    let parts = if t.int8 { e.dot_parts(t.dot) } else { 1 };
+    let others = (t.used as usize + 1) * parts + e.dot_temps(t.dot) + SPARE;
     let at_once = e.available().saturating_sub(others) as i64 / t.used;
     if at_once == 0 {
         return Err(Error::Registers("vectors"));
@@ -80,10 +81,10 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
 }
 
 fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
-    let (int8, a_unsigned) = match (k.a_dtype, k.b_dtype) {
-        (DType::F32, DType::F32 | DType::I8 | DType::U4) => (false, false),
-        (DType::U8, DType::I8) => (true, true),
-        (DType::I8, DType::I8) => (true, false),
+    let (int8, dot) = match (k.a_dtype, k.b_dtype) {
+        (DType::F32, DType::F32 | DType::I8 | DType::U4) => (false, Dot::Signed),
+        (DType::U8, DType::I8) => (true, if k.short { Dot::Short } else { Dot::Unsigned }),
+        (DType::I8, DType::I8) => (true, Dot::Signed),
         (a, b) => return Err(Error::Unsupported(format!("tiles of {a} by {b}"))),
     };
     let lanes = i64::from(e.lanes());
@@ -91,7 +92,7 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
         return Err(Error::Internal(format!("tile {}x{} with {} columns on {lanes} lanes", k.mr, k.nr, k.cols)));
     }
     let used = i64::from(k.cols.div_ceil(e.lanes()));
-    Ok(Tile { k, int8, a_unsigned, lanes, nv: i64::from(k.nr) / lanes, used, table: None })
+    Ok(Tile { k, int8, dot, lanes, nv: i64::from(k.nr) / lanes, used, table: None })
 }
 
 /// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count, and numbers have none that is open.
@@ -245,9 +246,9 @@ impl Tile<'_> {
             return Ok(());
         }
         let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
-        let parts = if self.int8 { e.dot_parts(self.a_unsigned) } else { 1 };
+        let parts = if self.int8 { e.dot_parts(self.dot) } else { 1 };
         let b_regs = alloc_many(e, ty, self.used as usize * parts)?;
-        let temps = if self.int8 { e.dot_temps(self.a_unsigned) } else { 0 };
+        let temps = if self.int8 { e.dot_temps(self.dot) } else { 0 };
         let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(acc.len() / self.used as usize);
         let a_regs = alloc_many(e, ty, sets * parts)?;
         if self.k.list {
@@ -407,7 +408,7 @@ impl Tile<'_> {
         for j in 0..used {
             let at = Mem { base: b, disp: b_at + j as i64 * vector };
             if self.int8 {
-                e.dot_load_b(&b_regs[j * parts..][..parts], at, self.a_unsigned)?;
+                e.dot_load_b(&b_regs[j * parts..][..parts], at, self.dot)?;
             } else if let Some(table) = self.table {
                 e.look_up(b_regs[j], table, at, nibble)?;
             } else if self.k.is_coded() {
@@ -431,14 +432,14 @@ impl Tile<'_> {
                 continue;
             }
             if self.int8 {
-                e.dot_splat_a(a_part, at, self.a_unsigned)?;
+                e.dot_splat_a(a_part, at, self.dot)?;
             } else {
                 e.splat(a_part[0], DType::F32, at)?;
             }
             for j in 0..used {
                 let v = acc[i * used + j];
                 if self.int8 {
-                    e.dot(v, a_part, &b_regs[j * parts..][..parts], self.a_unsigned)?;
+                    e.dot(v, a_part, &b_regs[j * parts..][..parts], self.dot)?;
                 } else {
                     e.fma_first(v, a_part[0], b_regs[j], self.columns(j))?;
                 }

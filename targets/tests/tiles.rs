@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{SHORT_WEIGHT, TargetDesc};
 use onnxc_targets::compile_kernel;
 use support::{Arg, Case, Random, machines};
 
@@ -16,6 +16,12 @@ const FLOATS: [DType; 3] = [DType::F32, DType::I8, DType::U4];
 /// The tiles of floats by such a B.
 fn tiles(t: &TargetDesc, b: DType) -> &[(u32, u32)] {
     if b == DType::U4 { &t.table_tiles } else { &t.f32_tiles }
+}
+
+/// The tiles of bytes, the type of A, and whether weights are short.
+fn bytes(t: &TargetDesc) -> Vec<((u32, u32), DType, bool)> {
+    let signs = t.i8_tiles.iter().flat_map(|tile| [(*tile, DType::U8, false), (*tile, DType::I8, false)]);
+    signs.chain(t.short_tiles.iter().map(|tile| (*tile, DType::U8, true))).collect()
 }
 
 /// The program that is only its operand.
@@ -115,6 +121,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
     TileKernel {
         a_dtype: a,
         b_dtype: b,
+        short: false,
         mr,
         nr,
         cols,
@@ -234,8 +241,11 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
     let a = place(&mut image, &random((reach as usize).div_ceil(4) * per_word, k.a_dtype));
     let run = if k.list { steps.len() } else { k.nest.last().unwrap().0 as usize };
     let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
-    let b =
-        place(&mut image, &random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type));
+    let mut b = random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
+    if k.short {
+        b.iter_mut().for_each(|x| *x = (i32::from(*x as i8)).clamp(-SHORT_WEIGHT, SHORT_WEIGHT) as u8);
+    }
+    let b = place(&mut image, &b);
     let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;
     let before = if k.accumulate { random(c_bytes / 4, acc_type) } else { vec![0x5A; c_bytes] };
     let c = place(&mut image, &before);
@@ -433,22 +443,18 @@ fn epilogues_bias_and_accumulation() {
 fn int8_is_exact_everywhere() {
     run(&|t| {
         let mut all = Vec::new();
-        for &(mr, nr) in &t.i8_tiles {
-            for a in [DType::U8, DType::I8] {
-                for rows in 1..=mr {
-                    all.push((format!("rows {rows}"), tile(a, DType::I8, rows, nr, nr, 11)));
-                }
-                for cols in 1..=nr {
-                    let base = tile(a, DType::I8, mr, nr, cols, 3);
-                    all.push((format!("columns {cols}"), base.clone()));
-                    let operands =
-                        vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0, values: Values::Any }];
-                    let epilogue = requantise();
-                    all.push((
-                        "requantise".to_string(),
-                        TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base },
-                    ));
-                }
+        for ((mr, nr), a, short) in bytes(t) {
+            let tile = |rows, cols, depth| TileKernel { short, ..tile(a, DType::I8, rows, nr, cols, depth) };
+            for rows in 1..=mr {
+                all.push((format!("rows {rows}"), tile(rows, nr, 11)));
+            }
+            for cols in 1..=nr {
+                let base = tile(mr, cols, 3);
+                all.push((format!("columns {cols}"), base.clone()));
+                let operands =
+                    vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: cols % 2 == 0, values: Values::Any }];
+                let epilogue = requantise();
+                all.push(("requantise".to_string(), TileKernel { c_dtype: DType::U8, bias: true, epilogue, operands, ..base }));
             }
         }
         all
@@ -488,8 +494,8 @@ fn bytes_saturate_where_they_are_packed() {
 fn lists_leave_steps_out() {
     run(&|t| {
         let mut all = Vec::new();
-        let listed = |base: TileKernel| TileKernel { list: true, ..base };
-        let mut add = |a: DType, b: DType, (mr, nr): (u32, u32)| {
+        let mut add = |a: DType, b: DType, (mr, nr): (u32, u32), short: bool| {
+            let listed = |base: TileKernel| TileKernel { list: true, short, ..base };
             for rows in 1..=mr {
                 for depth in [8, 23] {
                     all.push((format!("rows {rows}"), listed(tile(a, b, rows, nr, nr, depth))));
@@ -521,11 +527,9 @@ fn lists_leave_steps_out() {
             }
         };
         for b in FLOATS {
-            tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile));
+            tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile, false));
         }
-        for a in [DType::U8, DType::I8] {
-            t.i8_tiles.iter().for_each(|tile| add(a, DType::I8, *tile));
-        }
+        bytes(t).into_iter().for_each(|(tile, a, short)| add(a, DType::I8, tile, short));
         all
     });
 }

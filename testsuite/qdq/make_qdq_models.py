@@ -22,9 +22,9 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 class Net:
     """A graph under construction. Without `ranges` it is the float network, with every tensor an output."""
 
-    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False, float_weights=False):
+    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False, float_weights=False, most_bits=8):
         self.random = np.random.default_rng(5)
-        self.ranges, self.dtype, self.symmetric, self.float_weights = ranges, dtype, symmetric, float_weights
+        self.ranges, self.dtype, self.symmetric, self.float_weights, self.most_bits = ranges, dtype, symmetric, float_weights, most_bits
         self.nodes, self.constants, self.outputs = [], [], []
         self.scales, self.counts = {}, {}
 
@@ -76,7 +76,7 @@ class Net:
         if unsigned:
             s, zero, low, high, dtype = most / 127, 131, 0, 255, np.uint8
         else:
-            half = 2 ** (bits - 1)
+            half = 2 ** (min(bits, self.most_bits) - 1)
             s, zero, low, high, dtype = most / (half - 1), 0, -half, half - 1, np.int8
         s = s.astype(np.float32)
         q = np.clip(np.round(w / s) + zero, low, high)
@@ -183,9 +183,11 @@ def rows(n):
 NETS = {
     "images": (images, [1, 3, 24, 24], dict()),
     "images_i8": (images, [1, 3, 24, 24], dict(dtype=np.int8, symmetric=True)),
+    "images_7_bits": (images, [1, 3, 24, 24], dict(most_bits=7)),
     "images_float_weights": (images, [1, 3, 24, 24], dict(float_weights=True)),
     "rows": (rows, [2, 18, 32], dict()),
     "rows_i8": (rows, [2, 18, 32], dict(dtype=np.int8)),
+    "rows_7_bits": (rows, [2, 18, 32], dict(most_bits=7)),
     "rows_float_weights": (rows, [2, 18, 32], dict(float_weights=True)),
 }
 
@@ -200,7 +202,7 @@ def run(model, x):
 def main(out):
     for name, (build, shape, kind) in NETS.items():
         x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
-        net = Net()
+        net = Net(most_bits=kind.get("most_bits", 8))
         final = build(net)
         values = run(net.model(shape, final), x)
         ranges = {key: (float(v.min()), float(v.max())) for (key, _), v in zip(net.outputs, values)}

@@ -34,6 +34,8 @@ pub struct TileKernel {
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
+    /// B has short weights ([`crate::target::SHORT_WEIGHT`]), and A is u8.
+    pub short: bool,
     /// Rows of the tile.
     pub mr: u32,
     /// Columns of the packed panel (a multiple of the target's f32 lanes).

@@ -83,9 +83,10 @@ impl fmt::Display for Short<'_> {
                 let nest: Vec<String> = k.nest.iter().map(|(n, step)| format!("{n}*{step}")).collect();
                 write!(
                     f,
-                    "tile_{}_{}_{}x{}/{} a_row={} c_row={} k=[{}]",
+                    "tile_{}_{}{}_{}x{}/{} a_row={} c_row={} k=[{}]",
                     k.a_dtype,
                     k.b_dtype,
+                    if k.short { "_short" } else { "" },
                     k.mr,
                     k.nr,
                     k.cols,

@@ -15,6 +15,8 @@ pub struct TargetDesc {
     pub table_tiles: Vec<(u32, u32)>,
     /// Tiles for int8.
     pub i8_tiles: Vec<(u32, u32)>,
+    /// Tiles for int8 with short weights ([`SHORT_WEIGHT`]); none where these are not faster.
+    pub short_tiles: Vec<(u32, u32)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
     pub i8_unsigned_a: bool,
     /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
@@ -34,6 +36,32 @@ pub struct TargetDesc {
     pub machine: Machine,
     /// Threads that the artefact may use (`--max-threads`).
     pub max_threads: u32,
+}
+
+/// The largest size of a short weight: two products with unsigned bytes add up within 16 bits, `2 * 255 * 64 < 2^15`, so that instructions which saturate
+/// there are exact (`vpmaddubsw`; Intel, "Lower Numerical Precision Deep Learning Inference and Training", 2018).
+pub const SHORT_WEIGHT: i32 = 64;
+
+/// What a tile multiplies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Factors {
+    /// f32.
+    Floats,
+    /// Bytes.
+    Bytes,
+    /// Unsigned bytes with short weights.
+    ShortBytes,
+}
+
+impl TargetDesc {
+    /// The tiles for these, best first.
+    pub fn tiles(&self, factors: Factors) -> &[(u32, u32)] {
+        match factors {
+            Factors::Floats => &self.f32_tiles,
+            Factors::Bytes => &self.i8_tiles,
+            Factors::ShortBytes => &self.short_tiles,
+        }
+    }
 }
 
 /// A level of memory.
@@ -57,6 +85,8 @@ pub struct Machine {
     pub fma: f64,
     /// A vector of dot products of 8-bit integers, in a tile.
     pub dot: f64,
+    /// The same with short weights.
+    pub short_dot: f64,
     /// An element of A that a tile spreads over a vector, beside its multiplications.
     pub splat: f64,
     /// A vector of B that a tile loads.

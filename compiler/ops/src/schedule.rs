@@ -190,12 +190,13 @@ pub fn across(filters: u64, lanes: u32) -> impl Iterator<Item = Choice> {
 }
 
 /// The tiles of a node that obeys a schedule.
-fn tiles<'t>(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &'t TargetDesc) -> Option<&'t [(u32, u32)]> {
+fn tiles(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &TargetDesc) -> Option<Vec<(u32, u32)>> {
     let x = inputs.first()?.as_ref()?;
     let depthwise = attrs.int("group").is_some_and(|g| g > 1 && x.shape.get(1) == Some(&Dim::Const(g as u64)));
     let tiles = match x.dtype {
-        DType::F32 => &target.f32_tiles,
-        t if t.is_int() && t.bits() == 8 => &target.i8_tiles,
+        DType::F32 => target.f32_tiles.clone(),
+        // Which of them weights are for is known when these are.
+        t if t.is_int() && t.bits() == 8 => [&target.i8_tiles[..], &target.short_tiles].concat(),
         _ => return None,
     };
     (SCHEDULED.contains(&op) && !depthwise).then_some(tiles)
@@ -222,7 +223,7 @@ pub fn candidates(
     let direct = Choice { algorithm: transformed.then_some(DIRECT), ..plain };
     let mut list = vec![direct.clone()];
     let mut add = |algorithm, schedule: Schedule| list.push(Choice { algorithm, schedule: Some(schedule.to_string()) });
-    for tile in tiles {
+    for tile in &tiles {
         for order in PANELS.iter().map(|n| Order::Panels(*n)).chain([Order::Rows]) {
             add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), ..Schedule::default() });
         }

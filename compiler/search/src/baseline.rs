@@ -26,10 +26,12 @@ pub struct Uniform {
 }
 
 /// All of them.
-pub const UNIFORM: [Uniform; 4] = [
+pub const UNIFORM: [Uniform; 6] = [
     Uniform { name: "uniform pruning", weights: Weights::F32, pruned: true, bare: false },
     Uniform { name: "uniform int8", weights: Weights::Int8, pruned: false, bare: false },
+    Uniform { name: "uniform int7", weights: Weights::Int7, pruned: false, bare: false },
     Uniform { name: "uniform pruning and int8", weights: Weights::Int8, pruned: true, bare: false },
+    Uniform { name: "uniform pruning and int7", weights: Weights::Int7, pruned: true, bare: false },
     Uniform { name: "magnitude pruning without repair", weights: Weights::F32, pruned: true, bare: true },
 ];
 
@@ -135,7 +137,7 @@ impl Search<'_> {
     }
 
     fn ways(&self) -> Vec<Uniform> {
-        let permitted = |w: &Uniform| (self.goal.pruning || !w.pruned) && (self.goal.integers || w.weights == Weights::F32);
+        let permitted = |w: &Uniform| (self.goal.pruning || !w.pruned) && candidate::numbers(w.weights).wanted(&self.goal);
         UNIFORM.into_iter().filter(permitted).collect()
     }
 

@@ -52,6 +52,8 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
+    /// The target multiplies short weights faster ([`onnxc_ir::target::SHORT_WEIGHT`]).
+    pub short_integers: bool,
     /// Weights alone may become integers.
     pub weight_only: bool,
     /// Positions may be dropped.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use onnxc_codegen::JitModel;
 use onnxc_ir::{DType, Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
@@ -88,11 +86,11 @@ fn sums(
     samples: &Samples,
     which: &[usize],
 ) -> Result<Vec<Moments>> {
-    let mut sums: Vec<Sums> = layers.iter().map(|l| Sums::new(l.k(), other.is_some())).collect();
+    let mut sums: Vec<Moments> = layers.iter().map(|l| Moments::new(l.k(), other.is_some())).collect();
     for (n, batch) in which.chunks(BATCH).enumerate() {
         let x = own.run_all(samples, batch)?;
         let y = other.map(|t| t.run_all(samples, batch)).transpose()?;
-        let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Sums))| {
+        let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
             let each = (rows_wanted(layer) / which.len() as u64).clamp(1, layer.rows);
             let (mut rows, mut others) = (Vec::new(), Vec::new());
             for i in 0..batch.len() {
@@ -108,63 +106,11 @@ fn sums(
         };
         layers.par_iter().zip(&mut sums).enumerate().for_each(add);
     }
-    Ok(sums.into_iter().map(Sums::finish).collect())
+    Ok(sums)
 }
 
 fn rows_wanted(layer: &Weighted) -> u64 {
     (ROWS.0 * layer.k() as u64).max(ROWS.1)
-}
-
-struct Sums {
-    k: usize,
-    rows: f64,
-    second: Vec<f64>,
-    cross: Option<Vec<f64>>,
-    dense: Option<Vec<f64>>,
-    sum: Vec<f64>,
-    dense_sum: Vec<f64>,
-}
-
-impl Sums {
-    fn new(k: usize, both: bool) -> Sums {
-        let square = || vec![0.0; k * k];
-        let (cross, dense) = (both.then(square), both.then(square));
-        Sums { k, rows: 0.0, second: square(), cross, dense, sum: vec![0.0; k], dense_sum: vec![0.0; k] }
-    }
-
-    fn add(&mut self, rows: &[f32], others: Option<&[f32]>) {
-        let wide = |rows: &[f32]| rows.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
-        let total = |sum: &mut [f64], rows: &[f64]| {
-            for row in rows.chunks_exact(sum.len()) {
-                sum.iter_mut().zip(row).for_each(|(s, x)| *s += x);
-            }
-        };
-        let rows = wide(rows);
-        self.rows += (rows.len() / self.k) as f64;
-        product(&mut self.second, &rows, &rows, self.k);
-        total(&mut self.sum, &rows);
-        match others {
-            None => total(&mut self.dense_sum, &rows),
-            Some(others) => {
-                let others = wide(others);
-                product(self.cross.as_mut().expect("internal: search: two models"), &rows, &others, self.k);
-                product(self.dense.as_mut().expect("internal: search: two models"), &others, &others, self.k);
-                total(&mut self.dense_sum, &others);
-            }
-        }
-    }
-
-    fn finish(self) -> Moments {
-        let Sums { k, rows, second, cross, dense, sum, dense_sum } = self;
-        Moments { k, rows, second, cross, sum, dense_sum, dense }
-    }
-}
-
-/// `to += aᵀ b` for rows of `k` values; `to` is row-major.
-fn product(to: &mut [f64], a: &[f64], b: &[f64], k: usize) {
-    let n = a.len() / k;
-    let (a, b) = (MatRef::from_row_major_slice(a, n, k), MatRef::from_row_major_slice(b, n, k));
-    matmul(MatMut::from_row_major_slice_mut(to, k, k), Accum::Add, a.transpose(), b, 1.0, Par::Seq);
 }
 
 /// Integers for values, such that they lose least of the samples to compute with.

@@ -55,16 +55,26 @@ impl Moments {
         );
         let rows = columns(rows, k);
         self.rows += rows.ncols() as f64;
-        linalg::add_gram(faer::MatMut::from_column_major_slice_mut(&mut self.second, k, k), 1.0, rows.as_ref());
         add_sums(&mut self.sum, rows.as_ref());
-        let (Some(dense), Some(cross), Some(second)) = (dense, &mut self.cross, &mut self.dense) else {
+        let gram = |to: &mut [f64], rows: &Mat<f64>| {
+            linalg::add_gram(faer::MatMut::from_column_major_slice_mut(to, k, k), 1.0, rows.as_ref());
+        };
+        let Moments { second: own, cross: Some(cross), dense: Some(second), .. } = self else {
+            gram(&mut self.second, &rows);
             self.dense_sum.clone_from(&self.sum);
             return;
         };
-        let dense = columns(dense, k);
-        let cross = faer::MatMut::from_row_major_slice_mut(cross, k, k);
-        linalg::add_product(cross, 1.0, rows.as_ref(), dense.transpose());
-        linalg::add_gram(faer::MatMut::from_column_major_slice_mut(second, k, k), 1.0, dense.as_ref());
+        let dense = columns(dense.expect("internal: compress: rows of both models"), k);
+        let both = || {
+            let cross = faer::MatMut::from_row_major_slice_mut(cross, k, k);
+            linalg::add_product(cross, 1.0, rows.as_ref(), dense.transpose());
+        };
+        let each = || {
+            gram(own, &rows);
+            gram(second, &dense);
+        };
+        // Two halves of the work, for models in which one layer has most of it.
+        rayon::join(both, each);
         add_sums(&mut self.dense_sum, dense.as_ref());
     }
 }

@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use onnxc_ir::scalar::BinOp;
 
 use super::{Asm, op_imm, op2, op3, x, y, z};
-use crate::emitter::{Emitter, Lanes, Opd, Ty, V, VUn};
+use crate::emitter::{Dot, Emitter, Lanes, Opd, Ty, V, VUn};
 use crate::error::Error;
 
 /// Ordered "not a NaN" and "a NaN" predicates of `vcmpps`.
@@ -383,6 +383,11 @@ impl Asm {
             op_imm!(self, vpsraw, odd, odd, 8);
         }
         Ok(())
+    }
+
+    /// Are operands of such a product one register each, as they are in memory?
+    pub(super) fn whole_dot(&self, of: Dot) -> bool {
+        self.vnni && of != Dot::Signed || !self.zmm && of == Dot::Short
     }
 
     /// The same for unsigned bytes.

@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 use target_lexicon::Architecture;
 
 use super::{Clif, flags_le};
-use crate::emitter::{Emitter, Mem, Ty, V, VUn};
+use crate::emitter::{Dot, Emitter, Mem, Ty, V, VUn};
 use crate::error::Error;
 
 impl Clif<'_> {
@@ -124,7 +124,7 @@ impl Clif<'_> {
     }
 
     /// `acc += sum of the 4 products` for each lane.
-    pub(super) fn emit_dot(&mut self, acc: V, a: &[V], b: &[V], a_unsigned: bool) {
+    pub(super) fn emit_dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) {
         let mut sum = self.get(acc, Ty::I32);
         for (x, y) in a.iter().zip(b) {
             let (x, y) = (self.get(*x, Ty::I32), self.get(*y, Ty::I32));
@@ -133,19 +133,26 @@ impl Clif<'_> {
                 let product = self.b.ins().imul(y, x);
                 self.b.ins().iadd(sum, product)
             } else if self.vector {
-                self.dot_vector(sum, x, y, a_unsigned)
+                self.dot_vector(sum, x, y, of)
             } else {
-                self.dot_scalar(sum, x, y, a_unsigned)
+                self.dot_scalar(sum, x, y, of != Dot::Signed)
             };
         }
         self.set(acc, sum, Ty::I32);
     }
 
     /// The tree that Cranelift fuses to `sdot`, `usdot` or `vpdpbusd` where there is one.
-    fn dot_vector(&mut self, acc: Value, a: Value, b: Value, a_unsigned: bool) -> Value {
+    fn dot_vector(&mut self, acc: Value, a: Value, b: Value, of: Dot) -> Value {
         let a = self.b.ins().bitcast(types::I8X16, flags_le(), a);
         let b = self.b.ins().bitcast(types::I8X16, flags_le(), b);
-        let (mut al, mut ah) = if a_unsigned {
+        if of == Dot::Short && self.x86() {
+            // Two instructions: pairs add up within words, and pairs of these to double words.
+            let pairs = self.b.ins().x86_pmaddubsw(b, a);
+            let (low, high) = (self.b.ins().swiden_low(pairs), self.b.ins().swiden_high(pairs));
+            let sums = self.b.ins().iadd_pairwise(low, high);
+            return self.b.ins().iadd(sums, acc);
+        }
+        let (mut al, mut ah) = if of != Dot::Signed {
             (self.b.ins().uwiden_low(a), self.b.ins().uwiden_high(a))
         } else {
             (self.b.ins().swiden_low(a), self.b.ins().swiden_high(a))

@@ -8,7 +8,7 @@ use onnxc_ir::kernel::{DepthwiseKernel, PAIRED};
 
 use super::strip::Strip;
 use super::{Held, Place, Ptrs, Row, Together};
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
+use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
 use crate::error::Error;
 
 /// Emits the kernel. `careful`: weights stay in memory.
@@ -94,11 +94,11 @@ impl Window {
         if self.columns > MOST_COLUMNS || self.groups() > 1 {
             return Strip { window: self, row, parts: &parts, channels, order }.emit(e, start);
         }
-        let operand = e.dot_parts(true);
+        let operand = e.dot_parts(Dot::Unsigned);
         let x = alloc_many(e, Ty::I32, self.columns * quarters * operand)?;
         let w = if row.careful { Vec::new() } else { alloc_many(e, Ty::I32, x.len())? };
         for (n, v) in w.chunks(operand).enumerate() {
-            e.dot_load_b(v, self.weight(start, (0, n / quarters, 0), n % quarters, lanes), true)?;
+            e.dot_load_b(v, self.weight(start, (0, n / quarters, 0), n % quarters, lanes), Dot::Unsigned)?;
         }
         let outputs = |rows| Outputs { window: self, row, x: &x, w: &w, parts: &parts, operand, channels, order, rows };
         let count = row.k.rows.count;
@@ -194,8 +194,8 @@ impl Outputs<'_> {
             for (q, v) in acc.iter().enumerate() {
                 let x = &x[q * self.operand..][..self.operand];
                 match self.w.chunks(self.operand).nth(c * quarters + q).filter(|_| below == 0) {
-                    Some(w) => e.dot(*v, x, w, true)?,
-                    None => e.dot_memory(*v, x, self.window.weight(p, (below, c, 0), q, lanes), true)?,
+                    Some(w) => e.dot(*v, x, w, Dot::Unsigned)?,
+                    None => e.dot_memory(*v, x, self.window.weight(p, (below, c, 0), q, lanes), Dot::Unsigned)?,
                 }
             }
         }

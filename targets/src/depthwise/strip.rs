@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 
 use super::columns::Window;
 use super::{Held, Place, Ptrs, Row};
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
+use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
 use crate::error::Error;
 
 /// Registers that columns need to be brought together, and dot products for their weights.
@@ -54,7 +54,7 @@ impl Strip<'_> {
                 (Some(base), _) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * lanes }, self.parts[q])?,
             }
         }
-        let operand = e.dot_parts(true);
+        let operand = e.dot_parts(Dot::Unsigned);
         let x = alloc_many(e, Ty::I32, quarters * operand)?;
         for column in 0..(width - 1) * self.window.stride + self.window.columns {
             self.column(e, p, column, &x, &acc)?;
@@ -71,14 +71,14 @@ impl Strip<'_> {
 
     /// What a column of x adds to all outputs whose window it is in.
     fn column(&self, e: &mut dyn Emitter, p: &Ptrs, column: usize, x: &[V], acc: &[V]) -> Result<(), Error> {
-        let (w, quarters, operand) = (self.window, self.parts.len(), e.dot_parts(true));
+        let (w, quarters, operand) = (self.window, self.parts.len(), e.dot_parts(Dot::Unsigned));
         for (group, rows) in w.rows.chunks(4).enumerate() {
             let at = |r: &i64| Mem { base: p.x, disp: r + column as i64 * w.step };
             e.load_columns(x, &rows.iter().map(at).collect::<Vec<_>>(), self.channels, self.order)?;
             for (o, sums) in acc.chunks(quarters).enumerate() {
                 let Some(tap) = column.checked_sub(o * w.stride).filter(|tap| *tap < w.columns) else { continue };
                 for (q, sum) in sums.iter().enumerate() {
-                    e.dot_memory(*sum, &x[q * operand..][..operand], w.weight(p, (0, tap, group), q, e.lanes()), true)?;
+                    e.dot_memory(*sum, &x[q * operand..][..operand], w.weight(p, (0, tap, group), q, e.lanes()), Dot::Unsigned)?;
                 }
             }
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onnxc_codegen::Contents;
+use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Graph, Tensor};
 use onnxc_search::budget::Caps;
 use onnxc_search::recipe::{self, Arrays};
@@ -141,7 +142,7 @@ impl<'a> Session<'a> {
             _ => onnxc_search::generated::samples(&graph)?,
         };
         let (host, group) = (Host::new(target, freedom, store::open(budget))?, onnxc_passes::compress::group(&target.desc));
-        let goal = goal(budget, freedom, &graph);
+        let goal = goal(budget, freedom, (&graph, &target.desc));
         let session = Session { model, graph, sha256: hex(&sha256), samples, host, goal, group };
         if session.samples.are_generated() {
             session.warn(&without_inputs(session.samples.count));
@@ -195,7 +196,7 @@ fn caps(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Caps {
     Caps { seconds: budget.max_latency, weight_bytes, arena_bytes: budget.max_ram.map(|n| n as f64) }
 }
 
-fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
+fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDesc)) -> Goal {
     use onnxc_search::{metric, price};
     let without = |t: Technique| !budget.without.contains(&t);
     let objective = match budget.objective.unwrap_or_default() {
@@ -221,6 +222,7 @@ fn goal(budget: &Budget, freedom: &Freedom, graph: &Graph) -> Goal {
         caps,
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
+        short_integers: !target.short_tiles.is_empty(),
         weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),
         low_rank: without(Technique::LowRank),

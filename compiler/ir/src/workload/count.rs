@@ -323,14 +323,22 @@ impl<'a> Walk<'a> {
         let product = 2 * rows * cols * steps * if int8 { 4 } else { 1 };
         let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
-        let types = if k.is_coded() { format!("{} by {}", k.a_dtype, k.b_dtype) } else { k.a_dtype.to_string() };
+        let types = match (k.is_coded(), k.short) {
+            (true, _) => format!("{} by {}", k.a_dtype, k.b_dtype),
+            (false, true) => format!("{} short", k.a_dtype),
+            (false, false) => k.a_dtype.to_string(),
+        };
         self.call(format!("tile {types} {}x{}", k.mr, k.nr), ops, times);
         // Each run of the innermost loop has words of its own.
         let run = if k.list { steps } else { nest.last().map_or(1, |l| u64::from(l.0)) };
         let b_bytes = k.b_bytes(run).saturating_mul(steps / run.max(1));
         let inner = if k.list { steps.max(1) } else { nest.last().map_or(1, |l| u64::from(l.0).max(1)) };
         let mut part = KernelWork {
-            form: if int8 { Form::Dots } else { Form::Products },
+            form: match (int8, k.short) {
+                (false, _) => Form::Products,
+                (true, false) => Form::Dots,
+                (true, true) => Form::ShortDots,
+            },
             calls: times,
             rows,
             columns: u64::from(k.nr),

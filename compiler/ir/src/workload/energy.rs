@@ -96,7 +96,15 @@ pub fn estimate(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, 
 /// Instructions that steps are made of, at least.
 fn instructions(s: &Steps) -> f64 {
     let depthwise: f64 = s.depthwise.iter().sum();
-    let tiles = s.fma + s.dot + s.splat + s.panel + s.listed.0 + 2.0 * s.decoded.iter().sum::<f64>() + s.results + s.epilogue;
+    let tiles = s.fma
+        + s.dot
+        + s.short_dot
+        + s.splat
+        + s.panel
+        + s.listed.0
+        + 2.0 * s.decoded.iter().sum::<f64>()
+        + s.results
+        + s.epilogue;
     tiles + 2.0 * depthwise + s.vector_ops + s.vector_moves + s.scattered + s.plain + s.calls + s.loops
 }
 
@@ -124,6 +132,7 @@ mod tests {
             f32_tiles: Vec::new(),
             table_tiles: Vec::new(),
             i8_tiles: Vec::new(),
+            short_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
             float_sums: false,

@@ -22,6 +22,9 @@ pub struct Steps {
     pub fma: f64,
     /// The same of products of 8-bit integers, four of each lane.
     pub dot: f64,
+    /// The same with short weights.
+    #[serde(default)]
+    pub short_dot: f64,
     /// Elements of A that tiles spread over a vector.
     pub splat: f64,
     /// Vectors of B that tiles load.
@@ -106,11 +109,16 @@ impl Steps {
         self.results += results;
         self.epilogue += results * if tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
         let depthwise = match p.form {
-            Form::Products | Form::Dots => {
+            Form::Products | Form::Dots | Form::ShortDots => {
                 // Vectors of a panel behind the columns that are written are left out.
                 let vectors = p.written.div_ceil(lanes) as f64;
                 let steps = calls * p.steps as f64;
-                *(if p.form == Form::Dots { &mut self.dot } else { &mut self.fma }) += steps * p.rows as f64 * vectors;
+                let products = match p.form {
+                    Form::Dots => &mut self.dot,
+                    Form::ShortDots => &mut self.short_dot,
+                    _ => &mut self.fma,
+                };
+                *products += steps * p.rows as f64 * vectors;
                 self.splat += steps * p.rows as f64;
                 self.panel += steps * vectors;
                 if let Some(dtype) = p.coded {
@@ -189,6 +197,7 @@ impl Machine {
         depthwise
             + s.fma * self.fma
             + s.dot * self.dot
+            + s.short_dot * self.short_dot
             + s.splat * self.splat
             + s.panel * self.panel
             + s.decoded[0] * self.decode[0]

@@ -75,6 +75,8 @@ pub enum Form {
     Products,
     /// Tiles of 8-bit integers.
     Dots,
+    /// The same with short weights.
+    ShortDots,
     /// Depthwise rows of f32.
     Depthwise,
     /// Depthwise rows of bytes.

@@ -12,6 +12,7 @@ use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
+use onnxc_ir::target::Factors;
 
 use super::{OWN, program};
 use crate::common::list::Packed;
@@ -115,11 +116,11 @@ impl Attention {
     }
 
     fn room(&self, cx: &mut LowerCx) -> OpResult<Room> {
-        let (height, width) = tile::choose(cx.target, false, self.n, self.m);
+        let (height, width) = tile::choose(cx.target, Factors::Floats, self.n, self.m);
         let width = u64::from(width);
         let (queries, scores) = (cx.scratch(DType::F32, self.d * width, true), cx.scratch(DType::F32, self.n * width, true));
         let row = cx.scratch(DType::F32, width, true);
-        let (mr, nr) = tile::choose(cx.target, false, width.min(self.m), self.e);
+        let (mr, nr) = tile::choose(cx.target, Factors::Floats, width.min(self.m), self.e);
         let (Packed { buf: v, list, .. }, steps) = self.values().packed(cx, nr, None)?;
         // Results whose columns are no neighbours go through memory of the worker.
         let (c, c_row) = match self.y.col == 1 || self.e == 1 {
@@ -138,6 +139,7 @@ impl Attention {
             nest: vec![(self.n, width as i64)],
             open_k: None,
             b: (v, DType::F32, 0),
+            short: false,
             table: None,
             list,
             c,
@@ -210,6 +212,7 @@ impl Attention {
             nest: vec![(self.d, self.k.row)],
             open_k: None,
             b: (room.queries, DType::F32, 0),
+            short: false,
             table: None,
             list: None,
             c: (room.scores, DType::F32, 0),

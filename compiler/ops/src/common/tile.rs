@@ -10,7 +10,7 @@ use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{Factors, TargetDesc};
 use onnxc_ir::{DType, Dim, Tensor};
 
 use super::ahead::Ahead;
@@ -97,6 +97,8 @@ pub struct Product {
     pub open_k: Option<Dim>,
     /// Packed B: buffer, type that the tile has of it, start.
     pub b: (BufId, DType, i64),
+    /// B has short weights, and A is u8.
+    pub short: bool,
     /// The 16 elements that B, if it is u4, has the numbers of.
     pub table: Option<BufId>,
     /// The steps of k that B has, if these are not all; the start of B and its steps in outer dimensions are panels then,
@@ -121,13 +123,19 @@ pub struct Product {
 /// The tile for a product of this size: the cheapest per step of k, counting multiplications, broadcasts of A and vectors of B as the target says
 /// ([`onnxc_ir::target::Machine::tile`] and `byte_tile`). The last panel multiplies only the vectors that it has columns in, but a narrow one is not faster than one of
 /// half the width; a single row waits for B, whose panels come whole. Of equals, the one with the least padding.
-pub fn choose(target: &TargetDesc, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
-    choose_among(target, int8, rows, cols, |_| true)
+pub fn choose(target: &TargetDesc, factors: Factors, rows: u64, cols: u64) -> (u32, u32) {
+    choose_among(target, factors, rows, cols, |_| true)
 }
 
 /// [`choose`] among some of the tiles.
-pub fn choose_among(target: &TargetDesc, int8: bool, rows: u64, cols: u64, allowed: impl Fn(&(u32, u32)) -> bool) -> (u32, u32) {
-    choose_by(target, int8, (rows, cols), 0.0, allowed)
+pub fn choose_among(
+    target: &TargetDesc,
+    factors: Factors,
+    rows: u64,
+    cols: u64,
+    allowed: impl Fn(&(u32, u32)) -> bool,
+) -> (u32, u32) {
+    choose_by(target, factors, (rows, cols), 0.0, allowed)
 }
 
 /// Cycles that a vector of coded B counts in the choice of a tile, for each that it takes to decode: the slots are those of products.
@@ -136,17 +144,16 @@ const DECODED: f64 = 3.0;
 /// [`choose_among`] where a vector of B takes so much more.
 fn choose_by(
     target: &TargetDesc,
-    int8: bool,
+    factors: Factors,
     (rows, cols): (u64, u64),
     decode: f64,
     allowed: impl Fn(&(u32, u32)) -> bool,
 ) -> (u32, u32) {
-    let tiles = if int8 { &target.i8_tiles } else { &target.f32_tiles };
     let cost = |&(mr, nr): &(u32, u32)| {
         let panels = cols.div_ceil(u64::from(nr));
         let blocks = rows.div_ceil(u64::from(mr));
         let height = rows.div_ceil(blocks);
-        let (row, column) = if int8 { target.machine.byte_tile } else { target.machine.tile };
+        let (row, column) = if factors == Factors::Floats { target.machine.tile } else { target.machine.byte_tile };
         let column = column + decode;
         let step = |vectors: u64| (height * vectors) as f64 + row * height as f64 + column * vectors as f64;
         let (full, others) = (u64::from(nr / target.lanes), panels.saturating_sub(1));
@@ -159,18 +166,20 @@ fn choose_by(
         let ((a, pad_a), (b, pad_b)) = (cost(a), cost(b));
         a.total_cmp(&b).then(pad_a.cmp(&pad_b))
     };
-    tiles.iter().filter(|t| allowed(t)).min_by(cheaper).copied().expect("internal: a target has tiles")
+    target.tiles(factors).iter().filter(|t| allowed(t)).min_by(cheaper).copied().expect("internal: a target has tiles")
 }
 
 /// The tile that the node's schedule asks for, else that of [`choose`].
-pub fn scheduled(cx: &LowerCx, int8: bool, rows: u64, cols: u64) -> (u32, u32) {
-    wanted(cx, int8).unwrap_or_else(|| choose(cx.target, int8, rows, cols))
+pub fn scheduled(cx: &LowerCx, factors: Factors, rows: u64, cols: u64) -> (u32, u32) {
+    wanted(cx, factors).unwrap_or_else(|| choose(cx.target, factors, rows, cols))
 }
 
 /// [`scheduled`] for an f32 product whose A has rows `a_row` elements apart and this nest of k. Panels of one column mean that no tile is worth it and
 /// [`emit`] makes loops.
 pub fn scheduled_for(cx: &LowerCx, rows: u64, cols: u64, a_row: i64, nest: &[(u64, i64)]) -> (u32, u32) {
-    wanted(cx, false).or_else(|| no_tile(cx, (rows, cols), a_row, nest)).unwrap_or_else(|| choose(cx.target, false, rows, cols))
+    wanted(cx, Factors::Floats)
+        .or_else(|| no_tile(cx, (rows, cols), a_row, nest))
+        .unwrap_or_else(|| choose(cx.target, Factors::Floats, rows, cols))
 }
 
 fn no_tile(cx: &LowerCx, (rows, cols): (u64, u64), a_row: i64, nest: &[(u64, i64)]) -> Option<(u32, u32)> {
@@ -196,12 +205,12 @@ pub(crate) fn scheduled_coded(
         (None, Some(DType::I8)) => DECODED * bytes,
         _ => 0.0,
     };
-    let tile = wanted(cx, false).filter(roomy).or(thin);
-    (tile.unwrap_or_else(|| choose_by(cx.target, false, (rows.bound, cols), decode, roomy)), table)
+    let tile = wanted(cx, Factors::Floats).filter(roomy).or(thin);
+    (tile.unwrap_or_else(|| choose_by(cx.target, Factors::Floats, (rows.bound, cols), decode, roomy)), table)
 }
 
-fn wanted(cx: &LowerCx, int8: bool) -> Option<(u32, u32)> {
-    Schedule::of(cx.attrs).tile_among(if int8 { &cx.target.i8_tiles } else { &cx.target.f32_tiles })
+fn wanted(cx: &LowerCx, factors: Factors) -> Option<(u32, u32)> {
+    Schedule::of(cx.attrs).tile_among(cx.target.tiles(factors))
 }
 
 /// Elements of one k step that are packed together for an A of this type: 4 for int8 dot products, else 1.
@@ -533,6 +542,7 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
     TileKernel {
         a_dtype: p.a.1,
         b_dtype: p.b.1,
+        short: p.short,
         mr,
         nr: p.nr,
         cols,

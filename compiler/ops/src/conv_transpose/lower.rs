@@ -7,6 +7,7 @@ use onnxc_ir::lir::{BufId, Expr, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::target::Factors;
 use onnxc_ir::{DType, Dim};
 
 use super::{Geometry, dims};
@@ -244,7 +245,7 @@ impl Layer {
         let cols = self.filters * set.len() as u64;
         let (mr, nr) = match rows.open {
             None => tile::scheduled_for(cx, rows.bound, cols, x.view.strides[last + 2], &nest),
-            Some(_) => tile::scheduled(cx, false, rows.bound, cols),
+            Some(_) => tile::scheduled(cx, Factors::Floats, rows.bound, cols),
         };
         let b = cx.const_buf(DType::F32, self.pack(weights, phase, set, nr as usize));
         let outer = |n: Extent, a: i64, c: i64, operands: Vec<i64>| Outer { n, a, b: 0, c, bias: 0, operands };
@@ -293,6 +294,7 @@ impl Layer {
             nest,
             open_k: None,
             b: (b, DType::F32, 0),
+            short: false,
             table: None,
             list: None,
             c: (y.buf, y.dtype, first(y.view.offset, &y.view.strides)),

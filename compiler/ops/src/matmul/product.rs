@@ -5,6 +5,7 @@ use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpError, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::target::Factors;
 use onnxc_ir::{DType, Dim};
 
 use crate::common::coded::Table;
@@ -179,7 +180,7 @@ impl Product {
         let nest = [(k, self.a.col)];
         let open = [&self.n, &self.k].into_iter().any(|n| n.open.is_some());
         let ((mr, nr), table) = if open {
-            (tile::scheduled(cx, false, m, n), None)
+            (tile::scheduled(cx, Factors::Floats, m, n), None)
         } else {
             tile::scheduled_coded(cx, self.b.arg.constant.as_ref(), (&self.m, n), self.a.row, &nest)
         };
@@ -215,6 +216,7 @@ impl Product {
             nest: nest.to_vec(),
             open_k: self.k.open.clone(),
             b: (b, dtype, 0),
+            short: false,
             table,
             list,
             c: (self.y.arg.buf, self.y.arg.dtype, self.y.arg.view.offset),

@@ -11,6 +11,7 @@ use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
+use onnxc_ir::target::{Factors, SHORT_WEIGHT};
 
 use super::depthwise;
 use super::spread::{along, vector_view};
@@ -374,6 +375,12 @@ impl Integer {
         (target.0, program, operands)
     }
 
+    /// Are the weights so small that the target multiplies them by other instructions? Those of ones are where these are.
+    fn is_short(&self, cx: &LowerCx, x: &Bytes) -> bool {
+        let wanted = !cx.target.short_tiles.is_empty() && x.arg.dtype == DType::U8;
+        wanted && self.weights.largest() <= SHORT_WEIGHT
+    }
+
     /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap
     /// with those that fill up, a panel's width, and the nest of k.
     fn product(
@@ -396,7 +403,9 @@ impl Integer {
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let (mr, nr) = tile::scheduled(cx, true, rows.bound, filters);
+        let short = self.is_short(cx, x);
+        let factors = if short { Factors::ShortBytes } else { Factors::Bytes };
+        let (mr, nr) = tile::scheduled(cx, factors, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
         let mut nest: Vec<(u64, i64)> = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
@@ -432,6 +441,7 @@ impl Integer {
             nest,
             open_k: None,
             b: (b, DType::I8, 0),
+            short,
             table: None,
             list,
             c: (y.buf, y.dtype, y.view.offset),

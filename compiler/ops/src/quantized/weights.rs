@@ -51,6 +51,11 @@ impl Weights {
         self.value(self.tensor.bytes()[filter * self.strides.0 + i * self.strides.1])
     }
 
+    /// The largest size of an element.
+    pub fn largest(&self) -> i32 {
+        self.tensor.bytes().iter().map(|b| self.value(*b).abs()).max().unwrap_or(0)
+    }
+
     /// The sums of all filters.
     pub fn sums(&self) -> Vec<i32> {
         let bytes = self.tensor.bytes();

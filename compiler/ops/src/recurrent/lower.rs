@@ -4,6 +4,7 @@ use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{Extent, OpResult};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
+use onnxc_ir::target::Factors;
 use onnxc_ir::{DType, Dim};
 
 use super::cell::{Cell, Direction, Kind};
@@ -132,7 +133,7 @@ impl Layer<'_> {
         let (first, count) = rows;
         let matrix = cx.input(operand);
         let k = matrix.view.shape[2];
-        let (mr, nr) = tile::choose(cx.target, false, a.rows.bound, count);
+        let (mr, nr) = tile::choose(cx.target, Factors::Floats, a.rows.bound, count);
         let b = self.packed(cx, &matrix, first, count, nr);
         let second_half = if operand == 2 { self.width() } else { 0 };
         let bias = cx.opt(3).map(|bias| (self.bias(cx, &bias, second_half + first, count), 0));
@@ -147,6 +148,7 @@ impl Layer<'_> {
             nest: vec![(k, a.k)],
             open_k: None,
             b: (b, DType::F32, 0),
+            short: false,
             table: None,
             list: None,
             c: (c.0, DType::F32, c.1),

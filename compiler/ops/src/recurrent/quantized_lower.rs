@@ -9,6 +9,7 @@ use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{Extent, OpResult};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
+use onnxc_ir::target::Factors;
 
 use super::cell::{Cell, Kind};
 use super::lower::{Layer, Rows, layers};
@@ -61,7 +62,7 @@ impl Matrices {
             cx.push(Stmt::Store(start, j.clone(), shift));
             cx.push(Stmt::Store(factor, j.clone(), scale.mul(load(scales, &j))));
         });
-        let (mr, nr) = tile::choose(cx.target, true, a.rows.bound, matrix.n as u64);
+        let (mr, nr) = tile::choose(cx.target, Factors::Bytes, a.rows.bound, matrix.n as u64);
         let packed = cx.const_buf(
             DType::I8,
             tile::pack_bytes(matrix.k, matrix.n, nr as usize, |row, column| values[row * matrix.n + column] as u8),
@@ -82,6 +83,7 @@ impl Matrices {
             nest: vec![(padded, 1)],
             open_k: None,
             b: (packed, DType::I8, 0),
+            short: false,
             table: None,
             list: None,
             c: (c.0, DType::F32, c.1),

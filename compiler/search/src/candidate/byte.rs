@@ -54,7 +54,7 @@ impl Numbers for Byte {
     }
 
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::nearest(layer, weights)
+        bytes::nearest(layer, weights, 8)
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {

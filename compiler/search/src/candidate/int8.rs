@@ -1,4 +1,6 @@
-//! 8-bit integers with a scale for each output; what they multiply is 8 bits wide too.
+//! Integers of 8 bits, or of 7, with a scale for each output; what they multiply is 8 bits wide.
+//!
+//! Those of 7 bits are short weights ([`onnxc_ir::target::SHORT_WEIGHT`]), for targets that multiply these faster.
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
@@ -9,16 +11,23 @@ use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
 
-/// The numbers.
-pub struct Int8;
+/// The numbers of so many bits.
+pub struct Integers {
+    bits: u32,
+}
 
-impl Numbers for Int8 {
+/// 8 bits.
+pub const INT8: Integers = Integers { bits: 8 };
+/// 7 bits.
+pub const INT7: Integers = Integers { bits: 7 };
+
+impl Numbers for Integers {
     fn weights(&self) -> Weights {
-        Weights::Int8
+        if self.bits == 8 { Weights::Int8 } else { Weights::Int7 }
     }
 
     fn wanted(&self, goal: &Goal) -> bool {
-        goal.integers
+        goal.integers && (self.bits == 8 || goal.short_integers)
     }
 
     fn fits(&self, _: &Weighted) -> bool {
@@ -45,14 +54,14 @@ impl Numbers for Int8 {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        let grid = Grid { bits: 8, block: None, range: WeightRange::Mse };
+        let grid = Grid { bits: self.bits, block: None, range: WeightRange::Mse };
         let rounded = round(weights, moments, &grid, kept, method.rounding);
         bytes::coded(layer, rounded)
     }
 
     /// Nearest integers with the least squared error of each output's weights by themselves.
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::nearest(layer, weights)
+        bytes::nearest(layer, weights, self.bits)
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {

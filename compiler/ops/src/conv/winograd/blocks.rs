@@ -3,7 +3,7 @@
 //! The transformed input and the products of a block are written and read again, so a block should stay in the second-level cache. But every block
 //! reads all transformed weights: where those are larger than the caches, large blocks are better.
 
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{Factors, TargetDesc};
 
 use super::points::Points;
 use crate::common::tile;
@@ -97,7 +97,7 @@ impl Blocks {
 fn product(target: &TargetDesc, tiles: u64, filters: u64) -> (u32, u32) {
     let padded = |nr: u32| filters.next_multiple_of(u64::from(nr));
     let least = target.f32_tiles.iter().map(|t| padded(t.1)).min().unwrap_or(filters);
-    tile::choose_among(target, false, tiles, filters, |t| padded(t.1) == least)
+    tile::choose_among(target, Factors::Floats, tiles, filters, |t| padded(t.1) == least)
 }
 
 /// Bytes of transformed weights, without the padding of the last panel.

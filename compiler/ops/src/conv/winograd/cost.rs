@@ -2,7 +2,7 @@
 //!
 //! The steps are those of `onnxc_ir::workload::latency`, counted from extents, and their cycles are those of the target.
 
-use onnxc_ir::target::TargetDesc;
+use onnxc_ir::target::{Factors, TargetDesc};
 
 use super::blocks::{Blocks, Shape};
 use super::points::{Points, TAPS};
@@ -28,7 +28,7 @@ pub fn direct(target: &TargetDesc, s: Shape) -> f64 {
             * ((k as f64 / f64::from(target.lanes)).ceil() + thin::ACROSS as f64);
         return steps * (target.machine.vector_op + 2.0 * target.machine.vector_move);
     }
-    let shape = tile::choose(target, false, s.width, s.filters);
+    let shape = tile::choose(target, Factors::Floats, s.width, s.filters);
     let weights = 4 * k * s.filters;
     let products = (s.images * s.height) as f64 * product(target, shape, s.width, s.filters, k);
     products + target.machine.seen(target.machine.moving(weights as f64, u64::MAX), products)
