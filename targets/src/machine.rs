@@ -1,8 +1,8 @@
 //! What cores take for the steps of kernels and loops, by instruction set: the constants of `onnxc_ir::workload::latency`.
 //!
 //! Those of AVX-512 are fitted to the layers of all networks on a Zen 4 core (one unit) and on a Sapphire Rapids core (two; with zeros in weights too, 4462
-//! layers) by `testsuite/src/bin/fit_latency.rs`, each constant to all layers together. The rates of the caches are what is left of them in a layer, not what
-//! a loop that only reads would get. The other descriptions follow by the width of vectors and by the numbers of units that such cores have in common (Fog,
+//! layers), those of AVX2 on a Zen 3 core (3596 layers), by `testsuite/src/bin/fit_latency.rs`, each constant to all layers together. The rates of the caches
+//! are what is left of them in a layer, not what a loop that only reads would get. The other descriptions follow by the width of vectors and by the numbers of units that such cores have in common (Fog,
 //! "Instruction tables", 2022; Arm, "Cortex-A76 software optimization guide", 2018): they rank, and their times are rough.
 
 use onnxc_ir::target::{Level, Machine};
@@ -69,34 +69,55 @@ const AVX512: Machine = Machine {
     visible: 0.4,
 };
 
-/// A core of two vectors of 256 bits in a cycle. Tiles wait for loads as often as for multiplications, so that a vector takes a cycle.
+/// A core of two vectors of 256 bits in a cycle.
 const AVX2: Machine = Machine {
-    fma: 1.0,
-    dot: 1.5,
-    short_dot: 1.0,
+    fma: 0.54,
+    dot: 1.97,
+    short_dot: 1.2,
     tile: (0.5, 2.0),
     byte_tile: (0.5, 2.0),
-    splat: 0.0,
-    panel: 0.0,
+    splat: 0.183,
+    panel: 0.045,
     decode: [1.0, 2.5],
     // Addresses and spreads take the slots of loads, of which there are fewer than multiplications in wide tiles only.
-    list: (0.5, 0.2),
-    call: 30.0,
-    result: 1.5,
-    depthwise: [0.6, 1.65, 3.0],
-    vector_op: 0.5,
-    epilogue: 0.5,
-    levels: [level(32 << 10, 64.0, 40.0), level(256 << 10, 32.0, 23.0), level(6 << 20, 16.0, 6.4), level(128 << 20, 8.0, 6.4)],
-    visible: 0.2,
+    list: (0.44, 0.2),
+    inner: 1.25,
+    call: 8.1,
+    result: 0.48,
+    epilogue: 0.56,
+    depthwise: [0.87, 1.48, 3.34],
+    vector_op: 0.55,
+    vector_move: 0.43,
+    scattered: 0.67,
+    plain: 1.21,
+    enter: 16.2,
+    step: 920.0,
+    cold_step: 650.0,
+    levels: [level(32 << 10, 64.0, 21.5), level(256 << 10, 69.0, 17.9), level(6 << 20, 7.1, 2.75), level(128 << 20, 3.4, 3.0)],
+    visible: 0.67,
     ..AVX512
 };
 
 /// A core of two vectors of 128 bits in a cycle.
 const NARROW: Machine = Machine {
     ghz: 2.5,
+    fma: 1.0,
     dot: 1.0,
+    short_dot: 1.0,
+    tile: (0.5, 2.0),
+    byte_tile: (0.5, 2.0),
+    splat: 0.0,
+    panel: 0.0,
+    decode: [1.0, 2.5],
+    list: (0.5, 0.2),
+    call: 30.0,
+    result: 1.5,
+    depthwise: [0.6, 1.65, 3.0],
+    vector_op: 0.5,
+    epilogue: 0.5,
     levels: [level(32 << 10, 32.0, 20.0), level(256 << 10, 16.0, 10.0), level(4 << 20, 4.0, 4.0), level(128 << 20, 3.0, 3.0)],
-    ..AVX2
+    visible: 0.2,
+    ..AVX512
 };
 
 /// The same with the vectors of RISC-V, where a dot product is four multiplications.

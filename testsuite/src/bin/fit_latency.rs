@@ -120,6 +120,7 @@ fn constants() -> Vec<Constant> {
     let mut all: Vec<Constant> = each!(
         fma,
         dot,
+        short_dot,
         splat,
         panel,
         inner,
