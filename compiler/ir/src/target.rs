@@ -54,6 +54,11 @@ pub enum Factors {
 }
 
 impl TargetDesc {
+    /// Vectors of sums that the largest tile keeps in registers.
+    pub fn accumulators(&self) -> u32 {
+        self.f32_tiles.iter().map(|(mr, nr)| mr * nr / self.lanes.max(1)).max().unwrap_or(0)
+    }
+
     /// The tiles for these, best first.
     pub fn tiles(&self, factors: Factors) -> &[(u32, u32)] {
         match factors {

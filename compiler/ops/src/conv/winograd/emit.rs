@@ -3,6 +3,7 @@
 use onnxc_ir::blob::Blob;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::LowerCx;
+use onnxc_ir::math;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::{DType, Tensor};
@@ -19,6 +20,8 @@ use crate::schedule::Schedule;
 const CHANNELS: u64 = 64;
 /// Most operations of the epilogues of a tile that are computed together with the transform.
 const MOST_NODES: usize = 200;
+/// Accumulators of targets with registers for a transform beside what functions in an epilogue need.
+const ROOMY: u32 = 16;
 /// Fewer blocks than so many for each thread are divided inside.
 const BLOCKS_OF_THREAD: u64 = 4;
 
@@ -300,7 +303,9 @@ impl Winograd<'_> {
                 let value = cx.program(&conv.program, &args);
                 cx.push(Stmt::Store(conv.y.buf, pixel(&y, c, &row, &column), value));
             };
-            let at_once = conv.program.nodes.len() * m * m <= MOST_NODES && conv.operands.len() <= 2;
+            let roomy = cx.target.accumulators() >= ROOMY;
+            let nodes = if roomy { conv.program.nodes.len() } else { math::expand(&conv.program).nodes.len() };
+            let at_once = nodes * m * m <= MOST_NODES && conv.operands.len() <= 2;
             let raw = (m * self.points.n()) as u64;
             cx.for_(LoopKind::Vector, channels, |cx, c| {
                 self.columns(cx, k, &c, &from);
