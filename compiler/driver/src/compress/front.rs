@@ -142,7 +142,7 @@ const SIZE: (f64, f64) = (820.0, 520.0);
 const PLOT: (f64, f64, f64, f64) = (70.0, 790.0, 50.0, 460.0);
 
 /// Colours of the ways without a choice.
-const COLOURS: [&str; 4] = ["#c63", "#2a7", "#a3a", "#999"];
+const COLOURS: [&str; UNIFORM.len()] = ["#c63", "#2a7", "#7b2", "#a3a", "#64c", "#999"];
 
 /// Speed-up against drop; a point's area is its size, squares are models in which all layers are alike.
 fn svg(title: &str, rows: &[Value], others: &[Value], metric: &str) -> String {

@@ -251,19 +251,35 @@ impl Winograd<'_> {
         tile::emit_panels_outside(cx, &product, kind);
     }
 
+    /// Are the epilogues of a tile computed together with its transform?
+    fn at_once(&self, cx: &LowerCx) -> bool {
+        let (m, conv) = (self.points.m, self.conv);
+        let roomy = cx.target.accumulators() >= ROOMY;
+        let nodes = if roomy { conv.program.nodes.len() } else { math::expand(&conv.program).nodes.len() };
+        nodes * m * m <= MOST_NODES && conv.operands.len() <= 2
+    }
+
     fn transform_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
         let (m, y) = (self.points.m as u64, &self.conv.y.view.shape);
+        if !self.at_once(cx) {
+            let mut inside = |first: &Expr, n: u64| {
+                let left = Expr::bin(BinOp::Sub, Expr::Int(n as i64), first.clone().times(m as i64));
+                Expr::Var(cx.let_(Expr::bin(BinOp::Min, Expr::Int(m as i64), left)))
+            };
+            let extents = [inside(&at.row, y[2]), inside(&at.column, y[3])];
+            return self.store_result(cx, k, at, i, (m, m), Some(extents));
+        }
         // Rows and columns of the last tiles that are in the image.
         let (rows, columns) = (y[2] - (self.blocks.rows - 1) * m, y[3] - (self.blocks.columns - 1) * m);
         let last = |e: &Expr, n: u64| Expr::bin(BinOp::Eq, e.clone(), Expr::Int(n as i64 - 1));
         let part = |cx: &mut LowerCx, columns: u64| {
             if rows == m {
-                return self.store_result(cx, k, at, i, (m, columns));
+                return self.store_result(cx, k, at, i, (m, columns), None);
             }
             cx.if_(
                 last(&at.row, self.blocks.rows),
-                |cx| self.store_result(cx, k, at, i, (rows, columns)),
-                |cx| self.store_result(cx, k, at, i, (m, columns)),
+                |cx| self.store_result(cx, k, at, i, (rows, columns), None),
+                |cx| self.store_result(cx, k, at, i, (m, columns), None),
             );
         };
         if columns == m {
@@ -272,8 +288,16 @@ impl Winograd<'_> {
         cx.if_(last(&at.column, self.blocks.columns), |cx| part(cx, columns), |cx| part(cx, m));
     }
 
-    /// The first rows and columns of a tile of the result.
-    fn store_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr, (rows, columns): (u64, u64)) {
+    /// The first rows and columns of a tile of the result; with `extents` all are computed, and epilogues of so many have loops of their own.
+    fn store_result(
+        &self,
+        cx: &mut LowerCx,
+        k: &Coefficients,
+        at: &At,
+        i: &Expr,
+        (rows, columns): (u64, u64),
+        extents: Option<[Expr; 2]>,
+    ) {
         let (m, conv) = (self.points.m, self.conv);
         let origin = |cx: &mut LowerCx, offset: i64, s: &[i64]| {
             let image = Expr::Int(offset).add(at.image.clone().times(s[0]));
@@ -303,9 +327,6 @@ impl Winograd<'_> {
                 let value = cx.program(&conv.program, &args);
                 cx.push(Stmt::Store(conv.y.buf, pixel(&y, c, &row, &column), value));
             };
-            let roomy = cx.target.accumulators() >= ROOMY;
-            let nodes = if roomy { conv.program.nodes.len() } else { math::expand(&conv.program).nodes.len() };
-            let at_once = nodes * m * m <= MOST_NODES && conv.operands.len() <= 2;
             let raw = (m * self.points.n()) as u64;
             cx.for_(LoopKind::Vector, channels, |cx, c| {
                 self.columns(cx, k, &c, &from);
@@ -315,7 +336,7 @@ impl Winograd<'_> {
                     let out = self.points.output(cx, &mut k.clone(), &p);
                     for (column, e) in out.into_iter().take(columns as usize).enumerate() {
                         let e = bias.clone().map_or(e.clone(), |b| Expr::bin(BinOp::Add, e, b));
-                        if at_once {
+                        if extents.is_none() {
                             finish(cx, &c, Expr::Int(row as i64), Expr::Int(column as i64), e);
                         } else {
                             cx.push(Stmt::Store(self.between, self.between_at(&c, raw as usize + row * m + column), e));
@@ -323,15 +344,15 @@ impl Winograd<'_> {
                     }
                 }
             });
-            if at_once {
-                return;
-            }
-            cx.for_serial(&[rows, columns][..], |cx, place| {
-                let raw = Expr::Int(raw as i64).add(place[0].clone().times(m as i64)).add(place[1].clone());
-                let raw = Expr::Var(cx.let_(raw.times(CHANNELS as i64)));
-                cx.for_(LoopKind::Vector, channels, |cx, c| {
-                    let sum = Expr::Var(cx.let_(Expr::Load(self.between, Box::new(c.clone().add(raw)))));
-                    finish(cx, &c, place[0].clone(), place[1].clone(), sum);
+            let Some([rows, columns]) = &extents else { return };
+            cx.for_range(LoopKind::Serial, Expr::Int(0), rows.clone(), 1, |cx, row| {
+                cx.for_range(LoopKind::Serial, Expr::Int(0), columns.clone(), 1, |cx, column| {
+                    let raw = Expr::Int(raw as i64).add(row.clone().times(m as i64)).add(column.clone());
+                    let raw = Expr::Var(cx.let_(raw.times(CHANNELS as i64)));
+                    cx.for_(LoopKind::Vector, channels, |cx, c| {
+                        let sum = Expr::Var(cx.let_(Expr::Load(self.between, Box::new(c.clone().add(raw)))));
+                        finish(cx, &c, row.clone(), column.clone(), sum);
+                    });
                 });
             });
         });
