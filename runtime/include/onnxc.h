@@ -17,9 +17,9 @@ extern "C" {
 #define ONNXC_MISALIGNED 2 /* the arena (or the weights) is not aligned as stated */
 #define ONNXC_CPU 3        /* the CPU lacks a feature that the code was compiled for */
 #define ONNXC_OVERLAP 4    /* an output or the arena overlaps another buffer */
-#define ONNXC_NO_WEIGHTS 5 /* the model needs its weight file and `weights` is null */
+#define ONNXC_NO_WEIGHTS 5 /* the model needs its weight file, or its weights unpacked, and `weights` is null */
 #define ONNXC_PARALLEL 6   /* parallel_for answered with an error; outputs are undefined */
-#define ONNXC_DATA 7       /* an input's value contradicts the sizes that were compiled; outputs are undefined */
+#define ONNXC_DATA 7       /* an input's value contradicts the sizes that were compiled; outputs are undefined. From unpack: damaged weights */
 #define ONNXC_DIMS 8       /* the model was not compiled for these values of its open dimensions */
 #define ONNXC_POINT 9      /* a bundle has no point of this number */
 
@@ -27,6 +27,7 @@ extern "C" {
 #define ONNXC_WEIGHTS_EMBED 0u   /* in the object's read-only data */
 #define ONNXC_WEIGHTS_FILE 1u    /* the caller passes the contents of the weight file */
 #define ONNXC_WEIGHTS_SECTION 2u /* in a section of their own, which a linker script may place */
+#define ONNXC_WEIGHTS_CODED 3u   /* in the object's read-only data, coded; the caller passes what unpack makes of them */
 
 /* A task of parallel_for. */
 typedef void (*onnxc_task)(void *arg, uint32_t i, uint32_t worker);
@@ -46,7 +47,7 @@ typedef struct onnxc_call {
     const void *const *inputs; /* one pointer per model input, aligned for the element type */
     void *const *outputs;      /* one pointer per model output, aligned for the element type */
     void *arena;               /* working memory of arena_bytes, aligned to arena_align; contents need not survive between calls */
-    const void *weights;       /* the weight file's contents, 64-byte aligned; null unless weights_mode is ONNXC_WEIGHTS_FILE */
+    const void *weights;       /* the weight file's contents or unpacked weights, 64-byte aligned; null unless weights_mode is _FILE or _CODED */
     const onnxc_hooks *hooks;  /* or null */
     const uint64_t *dims;      /* values of the n_dims open dimensions; not read when there are none */
     uint64_t *counts;          /* where the n_counts sizes go that data decides on; not read when there are none */
@@ -128,7 +129,7 @@ typedef struct onnxc_model {
     uint32_t weights_mode;       /* an ONNXC_WEIGHTS_ code */
     uint32_t reserved;           /* zero */
     uint8_t model_sha256[32];    /* of the ONNX file */
-    uint8_t weights_sha256[32];  /* of the weights when they are in a file, otherwise zeros */
+    uint8_t weights_sha256[32];  /* of the weights when the caller passes them, otherwise zeros */
     /* Fills in *sizes for these values of the open dimensions (null when there are none): ONNXC_OK or another code. */
     int32_t (*sizes)(const uint64_t *dims, onnxc_sizes *sizes);
     const onnxc_dim *dims;       /* n_dims open dimensions */
@@ -137,6 +138,10 @@ typedef struct onnxc_model {
     const onnxc_count *counts;   /* n_counts sizes that data decides on */
     uint32_t n_counts;
     uint32_t count_bytes;        /* size of onnxc_count */
+    /* Decodes the weights of ONNXC_WEIGHTS_CODED into weights_bytes of memory aligned to 64 bytes: a status; null in other modes. */
+    int32_t (*unpack)(void *weights);
+    uint64_t coded_bytes;        /* what the object has of coded weights, otherwise 0 */
+    uint64_t unpack_stack_bytes; /* deepest stack of unpack, otherwise 0 */
 } onnxc_model;
 
 /* A point of a bundle, one of several forms of a model that were compiled together: NAME_points. */

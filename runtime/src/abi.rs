@@ -25,6 +25,9 @@ pub type onnxc_profile = unsafe extern "C" fn(ctx: *mut c_void, step: u32, phase
 /// One inference: checks what it is given and answers a status, `ONNXC_OK` or another `ONNXC_` code.
 pub type onnxc_run = unsafe extern "C" fn(call: *const onnxc_call) -> i32;
 
+/// Decodes weights into `weights_bytes` of memory that is aligned to 64 bytes, and answers a status.
+pub type onnxc_unpack = unsafe extern "C" fn(weights: *mut c_void) -> i32;
+
 /// What the caller may lend to an inference; every member may be null.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -200,7 +203,7 @@ pub struct onnxc_model {
     pub reserved: u32,
     /// SHA-256 of the ONNX file.
     pub model_sha256: [u8; 32],
-    /// SHA-256 of the weights when they are in a file, otherwise zeros.
+    /// SHA-256 of the weights when the caller passes them, otherwise zeros.
     pub weights_sha256: [u8; 32],
     /// What a call needs.
     pub sizes: Option<onnxc_sizes_fn>,
@@ -216,6 +219,12 @@ pub struct onnxc_model {
     pub n_counts: u32,
     /// Size of `onnxc_count`, the distance between two of them.
     pub count_bytes: u32,
+    /// Decodes the weights of `ONNXC_WEIGHTS_CODED`; otherwise null.
+    pub unpack: Option<onnxc_unpack>,
+    /// What the object has of coded weights, otherwise 0.
+    pub coded_bytes: u64,
+    /// Deepest stack of `unpack`, otherwise 0.
+    pub unpack_stack_bytes: u64,
 }
 
 /// A point of a bundle: one of several forms of a model that are compiled together, with shared weights. `NAME_points` is a table of them.
@@ -250,6 +259,8 @@ pub const ONNXC_WEIGHTS_EMBED: u32 = 0;
 pub const ONNXC_WEIGHTS_FILE: u32 = 1;
 /// The weights are in a section of their own, which a linker script may place.
 pub const ONNXC_WEIGHTS_SECTION: u32 = 2;
+/// The weights are in the object's read-only data, coded; the caller passes what `unpack` makes of them.
+pub const ONNXC_WEIGHTS_CODED: u32 = 3;
 
 /// The inference has run.
 pub const ONNXC_OK: i32 = 0;
@@ -261,11 +272,12 @@ pub const ONNXC_MISALIGNED: i32 = 2;
 pub const ONNXC_CPU: i32 = 3;
 /// An output or the arena overlaps another buffer.
 pub const ONNXC_OVERLAP: i32 = 4;
-/// The model needs its weight file and `weights` is null.
+/// The model needs its weight file, or its coded weights unpacked, and `weights` is null.
 pub const ONNXC_NO_WEIGHTS: i32 = 5;
 /// `parallel_for` answered with an error; outputs are undefined.
 pub const ONNXC_PARALLEL: i32 = 6;
-/// The value of an input contradicts what the model was compiled for (a size that depends on data); outputs are undefined.
+/// The value of an input contradicts what the model was compiled for (a size that depends on data); outputs are undefined. From `unpack`: the coded
+/// weights are damaged.
 pub const ONNXC_DATA: i32 = 7;
 /// The model was not compiled for these values of its open dimensions.
 pub const ONNXC_DIMS: i32 = 8;
@@ -282,9 +294,10 @@ const _: () = {
     assert!(size_of::<onnxc_sizes>() == 48 && offset_of!(onnxc_sizes, output_dims) == 16);
     assert!(size_of::<onnxc_count>() == 16 && offset_of!(onnxc_count, bound) == 8);
     assert!(size_of::<onnxc_point>() == 48 && offset_of!(onnxc_point, predicted_seconds) == 16);
-    assert!(size_of::<onnxc_model>() == 256 && align_of::<onnxc_model>() == 8);
+    assert!(size_of::<onnxc_model>() == 280 && align_of::<onnxc_model>() == 8);
     assert!(offset_of!(onnxc_model, name) == 16 && offset_of!(onnxc_model, run) == 48);
     assert!(offset_of!(onnxc_model, n_inputs) == 80 && offset_of!(onnxc_model, arena_bytes) == 96);
     assert!(offset_of!(onnxc_model, weights_mode) == 144 && offset_of!(onnxc_model, model_sha256) == 152);
     assert!(offset_of!(onnxc_model, weights_sha256) == 184 && offset_of!(onnxc_model, sizes) == 216);
+    assert!(offset_of!(onnxc_model, unpack) == 256 && offset_of!(onnxc_model, unpack_stack_bytes) == 272);
 };

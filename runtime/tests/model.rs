@@ -103,6 +103,9 @@ const fn descriptor() -> abi::onnxc_model {
         counts: null(),
         n_counts: 0,
         count_bytes: size_of::<abi::onnxc_count>() as u32,
+        unpack: None,
+        coded_bytes: 0,
+        unpack_stack_bytes: 0,
     }
 }
 

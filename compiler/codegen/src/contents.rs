@@ -51,6 +51,11 @@ impl WeightBlob {
         self.bytes
     }
 
+    /// Where constants begin, ascending.
+    pub(crate) fn starts(&self) -> Vec<u64> {
+        self.blobs.iter().map(|b| b.0).collect()
+    }
+
     /// Writes the blob, packing on all cores; the bytes do not depend on their number.
     ///
     /// # Errors
@@ -65,6 +70,13 @@ impl WeightBlob {
             made = next;
         }
         zeros(self.bytes - end, out)
+    }
+
+    /// The blob in memory.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.bytes as usize);
+        self.write(&mut all).expect("internal: memory takes all bytes");
+        all
     }
 
     /// All parts in order, in groups of about [`BATCH`] bytes.
@@ -108,6 +120,13 @@ fn write_parts(parts: &[Part], made: &[Cow<[u8]>], end: &mut u64, out: &mut (dyn
 
 fn zeros(n: u64, out: &mut (dyn Write + Send)) -> io::Result<()> {
     io::copy(&mut io::Read::take(io::repeat(0), n), out).map(drop)
+}
+
+impl From<Vec<u8>> for WeightBlob {
+    fn from(bytes: Vec<u8>) -> WeightBlob {
+        let size = bytes.len() as u64;
+        WeightBlob { blobs: vec![(0, bytes.into())], bytes: size }
+    }
 }
 
 /// The contents of a file.

@@ -5,6 +5,8 @@
 
 mod checks;
 
+pub(crate) use checks::check_cpu;
+
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, Block, Function, InstBuilder, MemFlagsData, Signature, StackSlot, StackSlotData, StackSlotKind, Value, types,
@@ -18,7 +20,7 @@ use onnxc_runtime::abi;
 
 use crate::dispatch::{CALL_COUNTS, CALL_DIMS, Symbols};
 use crate::error::{Error, Result};
-use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Options, Weights, Work, start};
+use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_SLOTS, CTX_WEIGHTS, Helpers, Options, Work, start};
 use crate::layout::Layout;
 use crate::machine::{Code, Unit, import, import_data, signature};
 use crate::segment::{Split, Trips};
@@ -199,7 +201,7 @@ impl Entry<'_, '_> {
         if bytes == 0 {
             return self.b.ins().iconst(types::I64, 0);
         }
-        if self.options.weights == Weights::File {
+        if self.options.weights.are_passed() {
             let pointer = self.load(self.call, CALL_WEIGHTS);
             let null = self.b.ins().icmp_imm_u(IntCC::Equal, pointer, 0);
             self.require_not(null, abi::ONNXC_NO_WEIGHTS);

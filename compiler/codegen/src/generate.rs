@@ -8,6 +8,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Expr, Func, Stmt};
 use onnxc_ir::plan::{OpenDim, Place, Plan, Point, Step, Variants};
+use onnxc_runtime::abi;
 use onnxc_targets::Target;
 use rayon::prelude::*;
 
@@ -18,7 +19,7 @@ use crate::lower::{Calls, Lowering, Root, VectorCall};
 use crate::machine::{self, Code, Compiled, FuncIx, Unit, import, signature};
 use crate::scalar::Caps;
 use crate::segment::{self, Segment};
-use crate::{dispatch, entry};
+use crate::{dispatch, entropy, entry};
 
 /// Where the weights come from at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -30,6 +31,25 @@ pub enum Weights {
     File,
     /// In the object, in a section of this name.
     Section(String),
+    /// In the object's read-only data, coded by their entropy; in memory that the caller points to when they are decoded.
+    Coded,
+}
+
+impl Weights {
+    /// True when each call brings a pointer to them.
+    pub fn are_passed(&self) -> bool {
+        matches!(self, Weights::File | Weights::Coded)
+    }
+
+    /// Their number in the ABI.
+    pub(crate) fn abi_mode(&self) -> u32 {
+        match self {
+            Weights::Embed => abi::ONNXC_WEIGHTS_EMBED,
+            Weights::File => abi::ONNXC_WEIGHTS_FILE,
+            Weights::Section(_) => abi::ONNXC_WEIGHTS_SECTION,
+            Weights::Coded => abi::ONNXC_WEIGHTS_CODED,
+        }
+    }
 }
 
 /// How the functions are generated.
@@ -102,12 +122,23 @@ impl Exports {
     pub(crate) const OF_MODULE: Exports = Exports { run: RUN, sizes: SIZES };
 }
 
+/// The function that decodes weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unpack {
+    /// The function.
+    pub function: FuncIx,
+    /// Deepest stack below it.
+    pub stack_bytes: u64,
+}
+
 /// Everything compiled, before it is put into a module.
 pub(crate) struct Machine {
     /// Symbol, visibility, code of each function; [`RUN`] and [`SIZES`] are the first.
     pub functions: Vec<(String, bool, Compiled)>,
     /// Deepest stack.
     pub stack_bytes: u64,
+    /// `NAME_unpack` of coded weights.
+    pub unpack: Option<Unpack>,
     /// Functions of the points of a bundle, each with the deepest stack below them.
     pub points: Vec<(Exports, u64)>,
     /// Names of the microkernels and vector loops.
@@ -172,6 +203,11 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     let threads = target.desc.max_threads.max(1);
     let mut works = number_steps(source, threads);
     let helpers = add_helpers(&mut table, target, options, threads, &works);
+    let unpack = (options.weights == Weights::Coded).then(|| {
+        let bytes = source.first().map_or(0, |plan| plan.weights_bytes);
+        let unit = entropy::unpack(bytes, helpers, options, &*target.isa, &mut |unit| table.add(unit));
+        table.add(unit)
+    });
     let (leaves, kernels) = {
         let funcs: Vec<&Func> = works.iter().map(|(_, w)| w.func).collect();
         leaves::add(&mut |unit| table.add(unit), &funcs, target, &options.name)?
@@ -207,7 +243,7 @@ pub(crate) fn generate(source: &Source, target: &Target, options: &Options) -> R
     let points = add_entries(&mut table, source, &entries, &layouts, (target, options))?;
     let units: Vec<Unit> =
         table.units.into_iter().map(|u| u.ok_or_else(|| Error::Plan("a function without code".into()))).collect::<Result<_>>()?;
-    finish(units, (&works, helpers, kernels), &points, target, options)
+    finish(units, (&works, helpers, kernels), (&points, unpack), target, options)
 }
 
 /// The functions that the module exports; for a bundle those of each point too.
@@ -450,7 +486,7 @@ pub(crate) fn symbol(name: &str) -> String {
 fn finish(
     units: Vec<Unit>,
     (works, helpers, kernels): (&[(usize, Work)], Helpers, Vec<String>),
-    points: &[Exports],
+    (points, unpack): (&[Exports], Option<FuncIx>),
     target: &Target,
     options: &Options,
 ) -> Result<Machine> {
@@ -476,6 +512,7 @@ fn finish(
     let stack =
         |of: &Exports| machine::stack_bound(&compiled, of.run, &extra).max(machine::stack_bound(&compiled, of.sizes, &extra));
     let (stack_bytes, points) = (stack(&Exports::OF_MODULE), points.iter().map(|p| (*p, stack(p))).collect());
+    let unpack = unpack.map(|f| Unpack { function: f, stack_bytes: machine::stack_bound(&compiled, f, &extra) });
     let functions = names.into_iter().zip(compiled).map(|((name, export), code)| (name, export, code)).collect();
-    Ok(Machine { functions, stack_bytes, points, kernels, clif })
+    Ok(Machine { functions, stack_bytes, unpack, points, kernels, clif })
 }

@@ -8,15 +8,17 @@ use std::sync::Mutex;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::FuncId;
 use onnxc_ir::{Dim, DimBindings, TensorType};
-use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks};
+use onnxc_runtime::abi::{ONNXC_DATA, ONNXC_OK, onnxc_call, onnxc_hooks, onnxc_unpack};
 use onnxc_targets::Target;
 
 use crate::contents::WeightBlob;
 use crate::dispatch::counts;
+use crate::entropy;
 use crate::error::{Error, Result};
-use crate::generate::{Options, RUN, Source, Weights, generate, step_table};
+use crate::generate::{Machine, Options, RUN, Source, Weights, generate, step_table};
 use crate::layout::Layout;
-use crate::object::define;
+use crate::machine::FuncIx;
+use crate::object::{Home, define};
 use crate::pool::Pool;
 
 /// Bytes aligned to a cache line and to any vector.
@@ -71,7 +73,23 @@ pub struct JitModel {
     pub kernels: Vec<String>,
     /// Stack that a run takes at most.
     pub stack_bytes: u64,
+    /// What decoding the weights took, if they were coded.
+    pub unpacked: Option<Unpacked>,
 }
+
+/// Coded weights that generated code has decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpacked {
+    /// Bytes before.
+    pub coded_bytes: u64,
+    /// Bytes after.
+    pub bytes: u64,
+    /// Seconds in between.
+    pub seconds: f64,
+}
+
+/// The most coded weights that are taken into this process: code reaches its data by distances of 32 bits.
+const MOST_CODED: usize = 1 << 30;
 
 impl std::fmt::Debug for JitModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -138,18 +156,61 @@ unsafe extern "C" fn parallel_hook(
     1
 }
 
+/// Functions and coded weights in executable memory of this process.
+fn loaded(machine: &Machine, coded: &[u8], target: &Target) -> Result<JITModule> {
+    if coded.len() > MOST_CODED {
+        let why = format!("{} bytes of coded weights are more than can be run here ({MOST_CODED}): compile the model instead", coded.len());
+        return Err(Error::Run(why));
+    }
+    let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
+    // One block of memory for everything keeps calls and data within the reach of their displacements.
+    let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
+    let memory =
+        ArenaMemoryProvider::new_with_size(2 * size + coded.len() + (1 << 20)).map_err(|e| Error::Run(e.to_string()))?;
+    builder.memory_provider(Box::new(memory));
+    let mut module = JITModule::new(builder);
+    define(&mut module, machine, "model", Home::Memory(coded))?;
+    module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
+    Ok(module)
+}
+
+/// Decodes weights by the function `unpack` of the module; `sizes` are those before and after.
+fn decode(module: &JITModule, unpack: FuncIx, weights: &mut [Line], sizes: (u64, u64)) -> Result<Unpacked> {
+    let unpack = module.get_finalized_function(FuncId::from_u32(unpack));
+    // SAFETY: this function was generated with this signature.
+    let unpack = unsafe { std::mem::transmute::<*const u8, onnxc_unpack>(unpack) };
+    let begun = std::time::Instant::now();
+    // SAFETY: it writes as many bytes as the plan has weights, for which there are lines, and reads the coded ones of the module.
+    let status = unsafe { unpack(weights.as_mut_ptr().cast()) };
+    let seconds = begun.elapsed().as_secs_f64();
+    if status != ONNXC_OK {
+        return Err(Error::Run(format!("decoding the weights answered with status {status}")));
+    }
+    Ok(Unpacked { coded_bytes: sizes.0, bytes: sizes.1, seconds })
+}
+
 impl JitModel {
     /// Compiles a plan, or the plans of a model with open dimensions, for this machine.
     ///
     /// # Errors
     /// As [`crate::compile_object`]; also when the target is not this machine's architecture.
     pub fn new<'p>(source: impl Into<Source<'p>>, target: &Target) -> Result<JitModel> {
+        JitModel::with_weights(source, target, &Weights::File)
+    }
+
+    /// The same; coded weights are decoded by generated code, others are simply there.
+    ///
+    /// # Errors
+    /// As [`JitModel::new`]; also for more than 1 GiB of coded weights.
+    pub fn with_weights<'p>(source: impl Into<Source<'p>>, target: &Target, weights: &Weights) -> Result<JitModel> {
         let source = source.into();
         let host = target_lexicon::Triple::host();
         if target.isa.triple().architecture != host.architecture {
             return Err(Error::Run(format!("code for {} does not run on this machine", target.isa.triple())));
         }
-        let options = Options { name: "model".to_string(), weights: Weights::File, text: false, clif: false };
+        let is_coded = *weights == Weights::Coded;
+        let home = if is_coded { Weights::Coded } else { Weights::File };
+        let options = Options { name: "model".to_string(), weights: home, text: false, clif: false };
         let machine = generate(&source, target, &options)?;
         let threads = target.desc.max_threads.max(1);
         let arena_bytes = Layout::bound(&source, threads)?.arena_bytes;
@@ -158,18 +219,18 @@ impl JitModel {
             let outputs = plan.outputs.iter().map(|io| io.ty.clone()).collect();
             Ok(CallSizes { ranges: ranges.to_vec(), input_bytes, output_bytes, outputs })
         });
-        let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
-        // One block of memory for everything keeps calls within the reach of their displacements.
-        let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
-        let memory = ArenaMemoryProvider::new_with_size(2 * size + (1 << 20)).map_err(|e| Error::Run(e.to_string()))?;
-        builder.memory_provider(Box::new(memory));
-        let mut module = JITModule::new(builder);
-        define(&mut module, &machine, "model", None)?;
-        module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
-        let run = module.get_finalized_function(FuncId::from_u32(RUN));
         let blob = WeightBlob::of(source.first()?)?;
+        let coded = if is_coded { entropy::encode(&blob.to_vec(), &blob.starts()) } else { Vec::new() };
+        let module = loaded(&machine, &coded, target)?;
+        let run = module.get_finalized_function(FuncId::from_u32(RUN));
         let mut weights = lines(blob.bytes());
-        blob.write(&mut Fill { lines: &mut weights, at: 0 }).map_err(|e| Error::Object(e.to_string()))?;
+        let unpacked = match machine.unpack {
+            Some(unpack) => Some(decode(&module, unpack.function, &mut weights, (coded.len() as u64, blob.bytes()))?),
+            None => {
+                blob.write(&mut Fill { lines: &mut weights, at: 0 }).map_err(|e| Error::Object(e.to_string()))?;
+                None
+            }
+        };
         Ok(JitModel {
             // SAFETY: this function is the entry, generated with this signature; the module lives as long as the pointer.
             run: unsafe { std::mem::transmute::<*const u8, unsafe extern "C" fn(*const onnxc_call) -> i32>(run) },
@@ -185,6 +246,7 @@ impl JitModel {
             n_steps: step_table(source).len(),
             kernels: machine.kernels,
             stack_bytes: machine.stack_bytes,
+            unpacked,
         })
     }
 

@@ -9,7 +9,7 @@ use onnxc_ir::plan::{Io, Plan};
 use onnxc_targets::Target;
 use sha2::{Digest as _, Sha256};
 
-use crate::artifact::{Facts, define_descriptor, define_points};
+use crate::artifact::{Coded, Facts, define_descriptor, define_points};
 use crate::contents::{Contents, WeightBlob};
 use crate::entry::{DATA_CPU_OK, DATA_WEIGHTS};
 use crate::error::{Error, Result};
@@ -89,9 +89,7 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         Weights::Section(s) => s.clone(),
         _ => format!(".rodata.{}_weights", symbol(&options.name)),
     };
-    let embed = options.weights != Weights::File;
-    let (weights_file, in_object) =
-        if embed { (None, blob) } else { (Some(blob).filter(|b| b.bytes() > 0), WeightBlob::default()) };
+    let Stored { object: in_object, file: weights_file, sha256 } = Stored::of(blob, &options.weights)?;
     let facts = Facts {
         name: symbol(&options.name),
         producer: options.producer.clone(),
@@ -112,16 +110,18 @@ pub fn compile_object<'p>(source: impl Into<Source<'p>>, target: &Target, option
         stack_bytes,
         weights_bytes: plan.weights_bytes,
         weights: options.weights.clone(),
-        weights_sha256: weights_file.as_ref().map_or(Ok([0; 32]), digest)?,
+        weights_sha256: sha256,
+        coded: machine.unpack.map(|u| Coded { bytes: in_object.bytes(), unpack_stack_bytes: u.stack_bytes }),
         points: Vec::new(),
     };
     let facts = with_points(facts, &source, &machine)?;
-    let weights = define(&mut module, &machine, &options.name, Some(&section))?;
+    let weights = define(&mut module, &machine, &options.name, Home::Section(&section))?;
+    let unpack = machine.unpack.map(|u| u.function);
     if facts.points.is_empty() {
-        define_descriptor(&mut module, &facts, Exports::OF_MODULE, Linkage::Export)?;
+        define_descriptor(&mut module, &facts, (Exports::OF_MODULE, unpack), Linkage::Export)?;
     } else {
         let exports: Vec<Exports> = machine.points.iter().map(|p| p.0).collect();
-        define_points(&mut module, &facts, &exports)?;
+        define_points(&mut module, &facts, &exports, unpack)?;
     }
     let mut product = module.finish();
     crate::unwind::add(&mut product, &machine, &*target.isa)?;
@@ -212,6 +212,31 @@ impl ObjectOutput {
     }
 }
 
+/// Where weights go.
+struct Stored {
+    /// What the object has of them.
+    object: WeightBlob,
+    /// What a file beside it has.
+    file: Option<WeightBlob>,
+    /// SHA-256 of what calls are to bring; zeros if that is nothing.
+    sha256: [u8; 32],
+}
+
+impl Stored {
+    fn of(blob: WeightBlob, weights: &Weights) -> Result<Stored> {
+        let nothing = Stored { object: WeightBlob::default(), file: None, sha256: [0; 32] };
+        Ok(match weights {
+            _ if blob.bytes() == 0 => nothing,
+            Weights::Embed | Weights::Section(_) => Stored { object: blob, ..nothing },
+            Weights::File => Stored { sha256: digest(&blob)?, file: Some(blob), ..nothing },
+            Weights::Coded => {
+                let bytes = blob.to_vec();
+                Stored { object: crate::entropy::encode(&bytes, &blob.starts()).into(), sha256: Sha256::digest(&bytes).into(), ..nothing }
+            }
+        })
+    }
+}
+
 /// SHA-256 of a weight file.
 fn digest(blob: &WeightBlob) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
@@ -237,9 +262,17 @@ fn put_behind(file: &mut Vec<u8>, section: &str, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Declares and defines all functions and data. `weights`: the section of the weights, which remain empty here; `None` for the JIT, where they come
-/// through the call. The answer is the symbol of the weights, if code names it.
-pub(crate) fn define(module: &mut dyn Module, machine: &Machine, name: &str, weights: Option<&str>) -> Result<Option<DataId>> {
+/// Where the weights that code names are.
+#[derive(Clone, Copy)]
+pub(crate) enum Home<'a> {
+    /// A section, which remains empty here.
+    Section(&'a str),
+    /// In this process; what comes through the call instead is not named.
+    Memory(&'a [u8]),
+}
+
+/// Declares and defines all functions and data. The answer is the symbol of the weights, if code names it.
+pub(crate) fn define(module: &mut dyn Module, machine: &Machine, name: &str, weights: Home) -> Result<Option<DataId>> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
     for (ix, (symbol, export, _)) in machine.functions.iter().enumerate() {
         let linkage = if *export { Linkage::Export } else { Linkage::Local };
@@ -261,11 +294,11 @@ pub(crate) fn define(module: &mut dyn Module, machine: &Machine, name: &str, wei
         let mut data = DataDescription::new();
         data.set_align(if ix == DATA_WEIGHTS { 64 } else { 1 });
         match (ix, weights) {
-            (DATA_WEIGHTS, Some(section)) => {
+            (DATA_WEIGHTS, Home::Section(section)) => {
                 data.define(Box::default());
                 data.set_custom_section(section);
             }
-            (DATA_WEIGHTS, None) => return Err(Error::Object("the JIT has no weight symbol".into())),
+            (DATA_WEIGHTS, Home::Memory(bytes)) => data.define(bytes.into()),
             _ => data.define_zeroinit(1),
         }
         module.define_data(id, &data).map_err(fail)?;

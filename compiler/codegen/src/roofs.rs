@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::generate::Machine;
 use crate::jit::{Line, lines};
 use crate::machine::{self, Code, FuncIx, Unit};
-use crate::object::define;
+use crate::object::{Home, define};
 
 /// Sizes in bytes at which bandwidth is measured, all threads together.
 const SIZES: [u64; 8] = [16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 160 << 20];
@@ -58,9 +58,9 @@ impl Probes {
             functions.push((unit.name.clone(), false, machine::compile(&*target.isa, i as FuncIx, unit, false)?));
             ops.push(made.ops);
         }
-        let machine = Machine { functions, stack_bytes: 0, points: vec![], kernels: vec![], clif: String::new() };
+        let machine = Machine { functions, stack_bytes: 0, unpack: None, points: vec![], kernels: vec![], clif: String::new() };
         let mut module = JITModule::new(JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names()));
-        define(&mut module, &machine, "probe", None)?;
+        define(&mut module, &machine, "probe", Home::Memory(&[]))?;
         module.finalize_definitions().map_err(|e| Error::Object(e.to_string()))?;
         let function = |(i, ops): (usize, u64)| {
             let code = module.get_finalized_function(FuncId::from_u32(i as u32));

@@ -5,9 +5,9 @@ use onnxc_ir::plan::Io;
 use onnxc_runtime::abi;
 
 use super::{Facts, bytes, extents};
-use crate::Weights;
 use crate::error::{Error, Result};
 use crate::generate::{Exports, symbol};
+use crate::machine::FuncIx;
 
 /// The bytes while they are laid out: the struct, tensors, steps, extents, texts; all addresses lead into it.
 #[derive(Default)]
@@ -60,7 +60,12 @@ impl Blob {
 }
 
 /// Adds the descriptor to a module that has these functions.
-pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: Exports, linkage: Linkage) -> Result<DataId> {
+pub(crate) fn define(
+    module: &mut dyn Module,
+    facts: &Facts,
+    (exports, unpack): (Exports, Option<FuncIx>),
+    linkage: Linkage,
+) -> Result<DataId> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
     let mut blob = Blob::default();
     blob.u32(abi::ONNXC_MAGIC);
@@ -85,11 +90,7 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: Exports, l
     ] {
         blob.u64(size);
     }
-    blob.u32(match facts.weights {
-        Weights::Embed => abi::ONNXC_WEIGHTS_EMBED,
-        Weights::File => abi::ONNXC_WEIGHTS_FILE,
-        Weights::Section(_) => abi::ONNXC_WEIGHTS_SECTION,
-    });
+    blob.u32(facts.weights.abi_mode());
     blob.u32(0);
     blob.bytes.extend(facts.model_sha256);
     blob.bytes.extend(facts.weights_sha256);
@@ -99,6 +100,9 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: Exports, l
     let counts = blob.pointer();
     blob.u32(u32::try_from(facts.counts.len()).map_err(|_| Error::Object("too many counts".into()))?);
     blob.u32(size_of::<abi::onnxc_count>() as u32);
+    let unpack_place = blob.pointer();
+    blob.u64(facts.coded.map_or(0, |c| c.bytes));
+    blob.u64(facts.coded.map_or(0, |c| c.unpack_stack_bytes));
     debug_assert_eq!(blob.bytes.len(), size_of::<abi::onnxc_model>(), "internal: the descriptor has the size of its struct");
     tables(&mut blob, facts, (inputs, outputs, steps));
     open_dims(&mut blob, facts, dims);
@@ -119,7 +123,8 @@ pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: Exports, l
     for (place, target) in blob.addresses {
         data.write_data_addr(place as u32, own, target as i64);
     }
-    for (place, function) in [(run, exports.run), (sizes, exports.sizes)] {
+    let functions = [Some((run, exports.run)), Some((sizes, exports.sizes)), unpack.map(|f| (unpack_place, f))];
+    for (place, function) in functions.into_iter().flatten() {
         let function = module.declare_func_in_data(FuncId::from_u32(function), &mut data);
         data.write_function_addr(place as u32, function);
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use onnxc_ir::plan::{Io, OpenDim};
 
-use super::{Facts, bytes, extents, names, points};
+use super::{Coded, Facts, bytes, extents, names, points};
 
 /// The text of `NAME.h`. It is self-contained; headers of several models may be included together.
 pub fn header(facts: &Facts) -> String {
@@ -34,7 +34,14 @@ pub fn header(facts: &Facts) -> String {
     }
     dims(w, facts, &upper);
     counts(w, facts, &upper);
-    let weights = if facts.has_weight_file() { " call->weights is the weight file's contents." } else { "" };
+    let weights = match (&facts.coded, facts.weights_are_passed()) {
+        (_, false) => "",
+        (Some(_), true) => " call->weights is what the weights were unpacked to.",
+        (None, true) => " call->weights is the weight file's contents.",
+    };
+    if let Some(coded) = &facts.coded {
+        unpack(w, facts, coded);
+    }
     if facts.points.is_empty() {
         declarations(w, name, weights);
     } else {
@@ -43,6 +50,19 @@ pub fn header(facts: &Facts) -> String {
     }
     let _ = writeln!(w, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif /* ONNXC_MODEL_{upper}_H */");
     out
+}
+
+/// Sizes of coded weights, and the function that decodes them.
+fn unpack(w: &mut String, facts: &Facts, coded: &Coded) {
+    let (name, upper) = (&facts.name, facts.name.to_ascii_uppercase());
+    let _ = writeln!(w, "\n/* What the object has of the weights, and the deepest stack while they are decoded. */");
+    let _ = writeln!(w, "#define {upper}_CODED_BYTES {}", coded.bytes);
+    let _ = writeln!(w, "#define {upper}_UNPACK_STACK_BYTES {}", coded.unpack_stack_bytes);
+    let _ = writeln!(
+        w,
+        "\n/* Decodes the weights into {upper}_WEIGHTS_BYTES of memory that is aligned to 64 bytes: 0, or an ONNXC_ status. Calls then pass this memory. */"
+    );
+    let _ = writeln!(w, "int32_t {name}_unpack(void *weights);");
 }
 
 /// The declarations of a single model.

@@ -60,16 +60,27 @@ pub struct Facts {
     pub weights_bytes: u64,
     /// Where the weights are.
     pub weights: crate::Weights,
-    /// SHA-256 of the weight file, zeros without one.
+    /// SHA-256 of what the caller passes as weights, zeros if that is nothing.
     pub weights_sha256: [u8; 32],
+    /// What there is to know of coded weights.
+    pub coded: Option<Coded>,
     /// Points of a bundle, each with its own facts. The sizes of the bundle are the largest.
     pub points: Vec<(Point, Facts)>,
 }
 
+/// Coded weights and their decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coded {
+    /// Bytes in the object.
+    pub bytes: u64,
+    /// Deepest stack of `NAME_unpack`.
+    pub unpack_stack_bytes: u64,
+}
+
 impl Facts {
-    /// True when the caller has to pass the contents of the weight file.
-    pub fn has_weight_file(&self) -> bool {
-        self.weights == crate::Weights::File && self.weights_bytes > 0
+    /// True when the caller has to pass weights.
+    pub fn weights_are_passed(&self) -> bool {
+        self.weights.are_passed() && self.weights_bytes > 0
     }
 }
 

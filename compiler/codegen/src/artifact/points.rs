@@ -10,11 +10,14 @@ use onnxc_runtime::abi;
 use super::{Facts, descriptor, names};
 use crate::error::{Error, Result};
 use crate::generate::{Exports, symbol};
+use crate::machine::FuncIx;
 
-/// Adds to a module the descriptors of all points, whose functions are `exports`, and `NAME_points` with `NAME_point_count`.
-pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: &[Exports]) -> Result<()> {
+/// Adds to a module the descriptors of all points, whose functions are `exports` and, for the weights that they share, `unpack`; and `NAME_points` with
+/// `NAME_point_count`.
+pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: &[Exports], unpack: Option<FuncIx>) -> Result<()> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
-    let one = |((_, facts), exports): (&(Point, Facts), &Exports)| descriptor::define(module, facts, *exports, Linkage::Local);
+    let one =
+        |((_, facts), exports): (&(Point, Facts), &Exports)| descriptor::define(module, facts, (*exports, unpack), Linkage::Local);
     let models: Vec<DataId> = facts.points.iter().zip(exports).map(one).collect::<Result<_>>()?;
     let size = size_of::<abi::onnxc_point>();
     let (mut bytes, mut texts) = (Vec::new(), Vec::new());

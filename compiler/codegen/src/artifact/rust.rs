@@ -198,7 +198,7 @@ fn run(w: &mut String, facts: &Facts) {
     } else {
         ("", String::new(), String::new(), "core::ptr::null()")
     };
-    let file = facts.has_weight_file();
+    let file = facts.weights_are_passed();
     let (parameter, check, weights) = if file {
         (
             ", weights: &[u8]",

@@ -1,7 +1,8 @@
 //! What the entry does before the first step: the caller's pointers and sizes are checked, and the context and the table of sizes filled.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
+use cranelift_codegen::ir::{AbiParam, Block, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Value, types};
+use cranelift_frontend::FunctionBuilder;
 use onnxc_ir::plan::Place;
 use onnxc_ir::{Dim, DimBindings};
 use onnxc_runtime::abi;
@@ -9,7 +10,7 @@ use onnxc_runtime::abi;
 use super::{CALL_ARENA, CALL_INPUTS, CALL_OUTPUTS, DATA_CPU_OK, Entry};
 use crate::dispatch::{CALL_COUNTS, CALL_DIMS, Symbols};
 use crate::error::Result;
-use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_WEIGHTS};
+use crate::generate::{CTX_ARENA, CTX_INPUTS, CTX_OUTPUTS, CTX_WEIGHTS, Helpers};
 use crate::machine::{import, import_data, signature};
 
 /// A buffer of the caller.
@@ -27,7 +28,7 @@ impl Entry<'_, '_> {
         let (plan, dims) = (self.model.plan, self.model.dims);
         let call = self.call;
         self.require_pointer(call);
-        self.check_cpu();
+        check_cpu(&mut self.b, self.helpers, self.fail);
         let (inputs, outputs) = (self.load(call, CALL_INPUTS), self.load(call, CALL_OUTPUTS));
         let symbols = Symbols { dims, values: if dims.is_empty() { call } else { self.load(call, CALL_DIMS) }, counts: &[] };
         let mut ranges: Vec<Range> = Vec::new();
@@ -89,30 +90,6 @@ impl Entry<'_, '_> {
         Ok(())
     }
 
-    /// Asks the CPU once per process; later calls find the answer in a byte. Threads that race write the same value.
-    fn check_cpu(&mut self) {
-        let Some(check) = self.helpers.cpu_check else { return };
-        let data = import_data(self.b.func, DATA_CPU_OK);
-        let at = self.b.ins().symbol_value(types::I64, data);
-        let known = self.b.ins().load(types::I8, MemFlagsData::trusted(), at, 0);
-        let (ask, done) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(known, done, &[], ask, &[]);
-        self.b.switch_to_block(ask);
-        self.b.seal_block(ask);
-        let mut sig = signature(0, 0);
-        sig.returns.push(AbiParam::new(types::I32));
-        let check = import(self.b.func, check, sig);
-        let answer = self.b.ins().call(check, &[]);
-        let answer = self.b.inst_results(answer)[0];
-        let bad = self.b.ins().icmp_imm_u(IntCC::Equal, answer, 0);
-        self.require_not(bad, abi::ONNXC_CPU);
-        let one = self.b.ins().iconst(types::I8, 1);
-        self.b.ins().store(MemFlagsData::trusted(), one, at, 0);
-        self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(done);
-        self.b.seal_block(done);
-    }
-
     /// Each of the first `writable` ranges against all ranges behind it, by a loop over a table of starts and ends on the stack.
     fn check_overlap(&mut self, ranges: &[Range], writable: usize) {
         let ranges_kept: Vec<(&Range, Value, bool)> =
@@ -165,4 +142,32 @@ impl Entry<'_, '_> {
         b.switch_to_block(done);
         b.seal_block(done);
     }
+}
+
+/// Asks the CPU once per process, and jumps to `fail` with a status if it lacks something; later calls find the answer in a byte. Threads that race
+/// write the same value.
+pub(crate) fn check_cpu(b: &mut FunctionBuilder, helpers: Helpers, fail: Block) {
+    let Some(check) = helpers.cpu_check else { return };
+    let data = import_data(b.func, DATA_CPU_OK);
+    let at = b.ins().symbol_value(types::I64, data);
+    let known = b.ins().load(types::I8, MemFlagsData::trusted(), at, 0);
+    let (ask, good, done) = (b.create_block(), b.create_block(), b.create_block());
+    b.ins().brif(known, done, &[], ask, &[]);
+    b.switch_to_block(ask);
+    b.seal_block(ask);
+    let mut sig = signature(0, 0);
+    sig.returns.push(AbiParam::new(types::I32));
+    let check = import(b.func, check, sig);
+    let answer = b.ins().call(check, &[]);
+    let answer = b.inst_results(answer)[0];
+    let bad = b.ins().icmp_imm_u(IntCC::Equal, answer, 0);
+    let status = b.ins().iconst(types::I32, i64::from(abi::ONNXC_CPU));
+    b.ins().brif(bad, fail, &[status.into()], good, &[]);
+    b.switch_to_block(good);
+    b.seal_block(good);
+    let one = b.ins().iconst(types::I8, 1);
+    b.ins().store(MemFlagsData::trusted(), one, at, 0);
+    b.ins().jump(done, &[]);
+    b.switch_to_block(done);
+    b.seal_block(done);
 }
