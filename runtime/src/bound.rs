@@ -7,7 +7,7 @@ use core::ptr;
 use crate::abi;
 use crate::buffer::{Input, Output};
 use crate::hooks::{Context, Hooks};
-use crate::model::{Error, Model};
+use crate::model::{Error, Model, check_weights, status};
 
 /// Asks for nothing but the size of the arena.
 const NOTHING: abi::onnxc_sizes = abi::onnxc_sizes {
@@ -91,16 +91,13 @@ impl<'d> Bound<'d> {
     #[expect(unsafe_code, reason = "calls the model")]
     fn ask(&self, sizes: &mut abi::onnxc_sizes) -> Result<(), Error> {
         // SAFETY: `dims` has as many values as the model has open dimensions (seen in `new`), the lists have room for what it writes.
-        match unsafe { (self.model.sizes)(self.dims.as_ptr(), sizes) } {
-            abi::ONNXC_OK => Ok(()),
-            abi::ONNXC_DIMS => Err(Error::Dims),
-            other => Err(Error::Other(other)),
-        }
+        status(unsafe { (self.model.sizes)(self.dims.as_ptr(), sizes) })
     }
 
     /// Runs one inference. Any number of threads may do so at the same time, each with its own buffers and arena.
     ///
-    /// `weights` are the contents of the weight file for a model compiled with weights in a file, otherwise `None`.
+    /// `weights` are the contents of the weight file, or what [`Model::unpack`] gave, for a model that was compiled with weights in a file or coded,
+    /// otherwise `None`.
     ///
     /// # Errors
     /// Before anything has run, when a buffer does not fit the model or the CPU does not; or [`Error::Parallel`] and [`Error::Data`], after which
@@ -206,13 +203,10 @@ impl<'d> Bound<'d> {
         if arena_bytes > 0 && !(arena.as_ptr().addr() as u64).is_multiple_of(self.model.raw.arena_align) {
             return Err(Error::ArenaAlignment(self.model.raw.arena_align));
         }
-        let in_file = self.model.raw.weights_mode == abi::ONNXC_WEIGHTS_FILE && self.model.raw.weights_bytes > 0;
-        match weights {
-            None if in_file => Err(Error::NoWeights),
-            Some(w) if !in_file || w.len() as u64 != self.model.raw.weights_bytes || !w.as_ptr().addr().is_multiple_of(64) => {
-                Err(Error::Weights { expected: if in_file { self.model.raw.weights_bytes } else { 0 }, given: w.len() })
-            }
-            _ => Ok(()),
+        match (self.model.passed_weights_bytes(), weights) {
+            (expected, Some(given)) => check_weights(expected, given.as_ptr(), given.len()),
+            (0, None) => Ok(()),
+            (_, None) => Err(Error::NoWeights),
         }
     }
 
@@ -246,15 +240,6 @@ impl<'d> Bound<'d> {
             counts: counts.as_mut_ptr(),
         };
         // SAFETY: all that `call` points to is checked by our caller and lives until the model returns.
-        match unsafe { (self.model.run)(&call) } {
-            abi::ONNXC_OK => Ok(()),
-            abi::ONNXC_CPU => Err(Error::Cpu),
-            abi::ONNXC_OVERLAP => Err(Error::Overlap),
-            abi::ONNXC_NO_WEIGHTS => Err(Error::NoWeights),
-            abi::ONNXC_PARALLEL => Err(Error::Parallel),
-            abi::ONNXC_DATA => Err(Error::Data),
-            abi::ONNXC_DIMS => Err(Error::Dims),
-            other => Err(Error::Other(other)),
-        }
+        status(unsafe { (self.model.run)(&call) })
     }
 }

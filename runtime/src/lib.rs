@@ -1,5 +1,5 @@
-//! The runtime beside compiled models: the ABI structs, a safe wrapper that allocates nothing, and with feature `std` a thread pool and the
-//! mapped weight file.
+//! The runtime beside compiled models: the ABI structs, a safe wrapper that allocates nothing, and with feature `std` a thread pool, the
+//! mapped weight file and memory for coded weights.
 //!
 //! A compiled model needs none of this: its entry is one C function. [`Model`] checks buffers and gives typed errors to Rust callers that
 //! learn about a model from its descriptor; the generated `out.rs` does the same for one known model.
@@ -26,7 +26,7 @@ pub use model::{DescriptorError, Dim, Error, Model, Step, Tensor};
 #[cfg(feature = "std")]
 pub use pool::ThreadPool;
 #[cfg(feature = "std")]
-pub use weights::{WeightFile, WeightFileError};
+pub use weights::{UnpackedWeights, WeightFile, WeightFileError};
 
 /// The C header of the ABI. Generated headers contain it.
 pub const HEADER: &str = include_str!("../include/onnxc.h");

@@ -112,14 +112,14 @@ pub enum Error {
     },
     /// The arena is not aligned.
     ArenaAlignment(u64),
-    /// The weights were given for a model without weight file, or are of the wrong size or not aligned to 64 bytes.
+    /// The weights were given for a model that has them in the object, or are of the wrong size or not aligned to 64 bytes.
     Weights {
         /// Bytes that the model needs.
         expected: u64,
         /// Bytes given.
         given: usize,
     },
-    /// The model needs its weight file.
+    /// The model needs its weight file, or its coded weights unpacked.
     NoWeights,
     /// The CPU, or the operating system, lacks a feature that the code was compiled for.
     Cpu,
@@ -127,7 +127,7 @@ pub enum Error {
     Overlap,
     /// The tasks could not be run.
     Parallel,
-    /// The value of an input contradicts a size that was fixed when compiling.
+    /// The value of an input contradicts a size that was fixed when compiling; from [`Model::unpack`]: the coded weights are damaged.
     Data,
     /// The model was not compiled for these values of its open dimensions, or has another number of them.
     Dims,
@@ -150,7 +150,7 @@ impl fmt::Display for Error {
             Error::ArenaSize { expected, given } => write!(f, "the arena has {given} bytes, needs {expected}"),
             Error::ArenaAlignment(align) => write!(f, "the arena must be aligned to {align} bytes"),
             Error::Weights { expected, given } => write!(f, "{given} bytes of weights, needs {expected} bytes aligned to 64"),
-            Error::NoWeights => f.write_str("the model needs its weight file"),
+            Error::NoWeights => f.write_str("the model needs its weight file, or its weights unpacked"),
             Error::Cpu => f.write_str("the CPU lacks a feature that the model was compiled for"),
             Error::Overlap => f.write_str("buffers overlap"),
             Error::Parallel => f.write_str("the tasks could not be run"),
@@ -289,6 +289,27 @@ impl Model {
         (0..self.raw.n_counts).map(move |i| count(first, i, stride))
     }
 
+    /// Size of the weights that each call brings, which are in a file or were unpacked; 0 when the object has them.
+    pub fn passed_weights_bytes(&self) -> u64 {
+        let are_passed = matches!(self.raw.weights_mode, abi::ONNXC_WEIGHTS_FILE | abi::ONNXC_WEIGHTS_CODED);
+        if are_passed { self.raw.weights_bytes } else { 0 }
+    }
+
+    /// Decodes the coded weights into memory of [`Model::passed_weights_bytes`] that is aligned to 64 bytes. The answer is what [`Model::run`] takes, for as many
+    /// runs and threads as there are.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for other memory, or when the weights are not coded; [`Error::Cpu`]; [`Error::Data`].
+    #[expect(unsafe_code, reason = "calls the decoder, and gives out what it has written")]
+    pub fn unpack<'m>(&self, memory: &'m mut [MaybeUninit<u8>]) -> Result<&'m [u8], Error> {
+        let Some(unpack) = self.raw.unpack else { return Err(Error::Weights { expected: 0, given: memory.len() }) };
+        check_weights(self.raw.weights_bytes, memory.as_ptr().cast(), memory.len())?;
+        // SAFETY: the memory has the size and alignment that the function of the descriptor wants.
+        status(unsafe { unpack(memory.as_mut_ptr().cast()) })?;
+        // SAFETY: the function has written all bytes.
+        Ok(unsafe { slice::from_raw_parts(memory.as_ptr().cast(), memory.len()) })
+    }
+
     /// The model with values for its open dimensions; none for a model without.
     ///
     /// # Errors
@@ -326,6 +347,26 @@ impl Model {
         hooks: Hooks,
     ) -> Result<(), Error> {
         self.at(&[])?.run_slices(inputs, outputs, arena, weights, hooks, &mut [])
+    }
+}
+
+/// Have weights this size, and are they aligned?
+pub(crate) fn check_weights(expected: u64, given: *const u8, bytes: usize) -> Result<(), Error> {
+    let good = bytes as u64 == expected && (bytes == 0 || given.addr().is_multiple_of(64));
+    if good { Ok(()) } else { Err(Error::Weights { expected, given: bytes }) }
+}
+
+/// What a status of the ABI says.
+pub(crate) fn status(status: i32) -> Result<(), Error> {
+    match status {
+        abi::ONNXC_OK => Ok(()),
+        abi::ONNXC_CPU => Err(Error::Cpu),
+        abi::ONNXC_OVERLAP => Err(Error::Overlap),
+        abi::ONNXC_NO_WEIGHTS => Err(Error::NoWeights),
+        abi::ONNXC_PARALLEL => Err(Error::Parallel),
+        abi::ONNXC_DATA => Err(Error::Data),
+        abi::ONNXC_DIMS => Err(Error::Dims),
+        other => Err(Error::Other(other)),
     }
 }
 

@@ -1,12 +1,17 @@
-//! The weight file of a model, mapped into memory and checked against the hash in the descriptor.
+//! Weights that calls bring: a file that is mapped into memory, or coded weights that are decoded; both are checked against the hash in the descriptor.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::path::Path;
 
-use crate::model::Model;
+use crate::model::{Error, Model};
 use crate::{abi, sha256};
+
+/// Alignment of weights.
+const ALIGN: usize = 64;
 
 /// A weight file in memory: one copy for all processes and all instances.
 #[derive(Debug)]
@@ -81,5 +86,52 @@ impl WeightFile {
     /// The weights, for `Model::run`.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+}
+
+/// The weights of a model with coded weights: decoded once, for all calls on all threads.
+pub struct UnpackedWeights {
+    memory: Vec<MaybeUninit<u8>>,
+    /// The part of the memory that has them.
+    part: Range<usize>,
+}
+
+impl UnpackedWeights {
+    /// Allocates memory and decodes the weights of `model` into it.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] when the weights of the model are not coded, or when there is no memory for them; [`Error::Cpu`]; [`Error::Data`] when they are
+    /// damaged.
+    pub fn new(model: &Model) -> Result<UnpackedWeights, Error> {
+        let m = model.descriptor();
+        let refused = Error::Weights { expected: m.weights_bytes, given: 0 };
+        let bytes = usize::try_from(m.weights_bytes).ok().filter(|_| m.unpack.is_some()).ok_or(refused)?;
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(bytes.saturating_add(ALIGN)).map_err(|_| refused)?;
+        memory.resize(bytes + ALIGN, MaybeUninit::uninit());
+        let start = memory.as_ptr().align_offset(ALIGN);
+        let part = start..start + bytes;
+        let weights = model.unpack(&mut memory[part.clone()])?;
+        // Weights of no bytes have no hash.
+        if bytes > 0 && sha256::digest(weights) != m.weights_sha256 {
+            return Err(Error::Data);
+        }
+        Ok(UnpackedWeights { memory, part })
+    }
+
+    /// The weights, for `Model::run`.
+    pub fn bytes(&self) -> &[u8] {
+        let part = &self.memory[self.part.clone()];
+        // SAFETY: `Model::unpack` has written all bytes of this part.
+        #[expect(unsafe_code, reason = "reads what the model has written")]
+        unsafe {
+            std::slice::from_raw_parts(part.as_ptr().cast(), part.len())
+        }
+    }
+}
+
+impl fmt::Debug for UnpackedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("UnpackedWeights").field("bytes", &self.part.len()).finish_non_exhaustive()
     }
 }

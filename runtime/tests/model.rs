@@ -7,7 +7,8 @@ use std::ffi::c_void;
 use std::ptr::null;
 
 use onnxc_runtime::{
-    Aligned, DescriptorError, Error, Hooks, Input, Model, Output, Phase, ThreadPool, WeightFile, WeightFileError, abi, sha256,
+    Aligned, DescriptorError, Error, Hooks, Input, Model, Output, Phase, ThreadPool, UnpackedWeights, WeightFile,
+    WeightFileError, abi, sha256,
 };
 
 #[repr(C, align(64))]
@@ -301,4 +302,50 @@ fn weight_files_are_checked() {
     assert_eq!(run(&mut arena, &mut out, Some(&[0; 15])), Err(Error::Weights { expected: 16, given: 15 }));
     run(&mut arena, &mut out, Some(weights.bytes())).unwrap();
     assert_eq!(out, [7.0, 26.0, 207.0, 2008.0]);
+}
+
+/// The decoder of a model whose weights are the numbers 5 to 8.
+unsafe extern "C" fn unpack(weights: *mut c_void) -> i32 {
+    // SAFETY: there are 16 bytes of memory.
+    unsafe { weights.cast::<[f32; 4]>().write([5.0, 6.0, 7.0, 8.0]) };
+    abi::ONNXC_OK
+}
+
+unsafe extern "C" fn damaged(_: *mut c_void) -> i32 {
+    abi::ONNXC_DATA
+}
+
+#[test]
+fn coded_weights_are_decoded_into_aligned_memory() {
+    let bytes: Vec<u8> = [5f32, 6.0, 7.0, 8.0].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let coded = |m: &mut abi::onnxc_model| {
+        (m.weights_mode, m.weights_sha256, m.unpack) =
+            (abi::ONNXC_WEIGHTS_CODED, sha256::digest(&bytes), Some(unpack as abi::onnxc_unpack));
+    };
+    let m = model(coded).unwrap();
+    assert_eq!((m.passed_weights_bytes(), model(|_| ()).unwrap().passed_weights_bytes()), (16, 0));
+    let mut memory = Aligned::<32>::new();
+    assert_eq!(m.unpack(&mut memory.0), Err(Error::Weights { expected: 16, given: 32 }));
+    assert_eq!(m.unpack(&mut memory.0[4..20]), Err(Error::Weights { expected: 16, given: 16 }));
+    assert_eq!(model(|_| ()).unwrap().unpack(&mut memory.0[..16]), Err(Error::Weights { expected: 0, given: 16 }));
+    let (mut arena, mut out) = (Aligned::<128>::new(), [0f32; 4]);
+    let run = |arena: &mut Aligned<128>, out: &mut [f32; 4], weights| {
+        m.run([Input::from(&X)], [Output::from(out)], &mut arena.0, weights, Hooks::default())
+    };
+    assert_eq!(run(&mut arena, &mut out, None), Err(Error::NoWeights));
+    run(&mut arena, &mut out, Some(m.unpack(&mut memory.0[..16]).unwrap())).unwrap();
+    assert_eq!(out, [7.0, 26.0, 207.0, 2008.0]);
+
+    assert_eq!(UnpackedWeights::new(&m).unwrap().bytes(), bytes);
+    let refused = |change: &dyn Fn(&mut abi::onnxc_model)| {
+        let m = model(|m| {
+            coded(m);
+            change(m);
+        });
+        UnpackedWeights::new(&m.unwrap()).unwrap_err()
+    };
+    assert_eq!(refused(&|m| m.unpack = Some(damaged)), Error::Data);
+    assert_eq!(refused(&|m| m.weights_sha256[0] ^= 1), Error::Data);
+    assert!(matches!(refused(&|m| m.unpack = None), Error::Weights { expected: 16, given: 0 }));
+    assert!(matches!(refused(&|m| m.weights_bytes = 1 << 62), Error::Weights { .. }));
 }

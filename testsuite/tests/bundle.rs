@@ -126,10 +126,12 @@ fn what_points_share_is_stored_once() {
 }
 
 #[test]
-fn weights_may_be_in_a_file_or_in_a_section() {
+fn weights_may_be_in_a_file_or_in_a_section_or_coded() {
     let target = target::by_name("x86-64");
     let (folder, _) = MADE.bundle(target, &["--weights=file"]);
     compare(&folder, target, Some(&folder.join("net.weights")));
+    let (folder, _) = MADE.bundle(target, &["--weights=coded"]);
+    compare(&folder, target, None);
     let (folder, _) = MADE.bundle(target, &["--weights=section:.flash"]);
     compare(&folder, target, None);
     let sections = inspect("readelf", &["-SW"], &folder.join("net.a"));

@@ -81,8 +81,9 @@ fn a_module_needs_only_core() {
     let folder = tempfile::tempdir().unwrap();
     onnxc(folder.path(), "tiny", TINY, &X86);
     onnxc(folder.path(), "wide", &small::wide(), &[&X86[..], &["--weights=file"]].concat());
-    let library =
-        "#![no_std]\n#![deny(warnings, missing_docs)]\n//! Two models.\n/// Tiny.\npub mod tiny;\n/// Wide.\npub mod wide;\n";
+    onnxc(folder.path(), "coded", TINY, &[&X86[..], &["--weights=coded"]].concat());
+    let library = "#![no_std]\n#![deny(warnings, missing_docs)]\n//! Three models.\n/// Tiny.\npub mod tiny;\n/// Wide.\npub mod wide;\n\
+        /// Coded.\npub mod coded;\n";
     fs::write(folder.path().join("lib.rs"), library).unwrap();
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition", "2024", "--crate-type", "lib", "lib.rs"]).current_dir(folder.path());
@@ -91,27 +92,45 @@ fn a_module_needs_only_core() {
         return;
     }
     // As a private module of a program, linked with the archive by its path.
-    let program = "mod tiny;\nfn main() {\n    let x: [f32; 144] = std::array::from_fn(value);\n    let mut y = [0.0; 5];\n    \
-        let mut arena = tiny::Arena::new();\n    let mut outputs = tiny::Outputs { y: &mut y };\n    \
-        tiny::run(&tiny::Inputs { x: &x }, &mut outputs, &mut arena).unwrap();\n    show(\"tiny\", 0, &y);\n}\n";
+    let program = r#"mod tiny;
+mod coded;
+#[repr(align(64))]
+struct Memory([core::mem::MaybeUninit<u8>; coded::WEIGHTS_BYTES]);
+
+fn main() {
+    let x: [f32; 144] = std::array::from_fn(value);
+    let mut y = [0.0; 5];
+    let mut arena = tiny::Arena::new();
+    tiny::run(&tiny::Inputs { x: &x }, &mut tiny::Outputs { y: &mut y }, &mut arena).unwrap();
+    show("tiny", 0, &y);
+    let mut memory = Memory([const { core::mem::MaybeUninit::uninit() }; coded::WEIGHTS_BYTES]);
+    assert_eq!(coded::unpack(&mut memory.0[1..]), Err(coded::Error::Weights));
+    assert!(coded::CODED_BYTES > 0 && coded::UNPACK_STACK_BYTES > 0);
+    let weights = coded::unpack(&mut memory.0).unwrap();
+    coded::run(&coded::Inputs { x: &x }, &mut coded::Outputs { y: &mut y }, &mut coded::Arena::new(), weights).unwrap();
+    show("coded", 0, &y);
+}
+"#;
     fs::write(folder.path().join("main.rs"), format!("{program}{HEX}")).unwrap();
     let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-C", "link-arg=tiny.a", "main.rs"]).current_dir(folder.path());
+    rustc.args(["--edition", "2024", "-C", "link-arg=tiny.a", "-C", "link-arg=coded.a", "main.rs"]).current_dir(folder.path());
     run(&mut rustc, Duration::from_secs(120)).expect_ok("rustc");
     let said = run(&mut Command::new(folder.path().join("main")), Duration::from_secs(60)).expect_ok("main");
     small::check(&said, "tiny", TINY);
+    small::check(&said, "coded", TINY);
 }
 
 #[test]
-fn the_runtime_runs_a_compiled_model_with_mapped_weights_and_threads() {
+fn the_runtime_runs_a_compiled_model_with_mapped_or_decoded_weights_and_threads() {
     if !target::by_name("x86-64").can_run() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let text = small::wide();
     onnxc(folder.path(), "wide", &text, &[&X86[..], &["--emit=crate", "--weights=file", "--max-threads", "4"]].concat());
+    onnxc(folder.path(), "coded", &text, &[&X86[..], &["--emit=crate", "--weights=coded"]].concat());
     let program = r#"
-use onnxc_runtime::{Error, Hooks, Input, Model, Output, Phase, ThreadPool, WeightFile, WeightFileError};
+use onnxc_runtime::{Error, Hooks, Input, Model, Output, Phase, ThreadPool, UnpackedWeights, WeightFile, WeightFileError};
 use std::cell::RefCell;
 
 fn main() {
@@ -152,6 +171,19 @@ fn main() {
     wide::run(&inputs, outputs, arena, weights.bytes()).unwrap();
     assert!(again.iter().zip(&z).all(|(a, b)| a.to_bits() == b.to_bits()));
 
+    // Coded weights, decoded once.
+    // SAFETY: as above.
+    let coded = unsafe { Model::new(&*std::ptr::from_ref(coded::descriptor()).cast()) }.unwrap();
+    let unpacked = UnpackedWeights::new(&coded).unwrap();
+    assert!(unpacked.bytes().len() == coded::WEIGHTS_BYTES && UnpackedWeights::new(&model).is_err());
+    let inputs = coded::Inputs { x: x.as_slice().try_into().unwrap() };
+    let mut decoded = vec![0f32; 128 * 64];
+    let outputs = &mut coded::Outputs { z: decoded.as_mut_slice().try_into().unwrap() };
+    let mut memory = Vec::with_capacity(coded::ARENA_BYTES + 64);
+    let arena = coded::Arena::within(memory.spare_capacity_mut()).unwrap();
+    coded::run(&inputs, outputs, arena, unpacked.bytes()).unwrap();
+    assert!(decoded.iter().zip(&z).all(|(a, b)| a.to_bits() == b.to_bits()));
+
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[100] ^= 1;
     std::fs::write(&path, bytes).unwrap();
@@ -160,7 +192,7 @@ fn main() {
 "#;
     let runtime = data::repository().join("runtime");
     let dependencies = format!(
-        "wide = {{ path = \"../wide\" }}\nonnxc-runtime = {{ path = \"{}\", features = [\"std\"] }}\n",
+        "wide = {{ path = \"../wide\" }}\ncoded = {{ path = \"../coded\" }}\nonnxc-runtime = {{ path = \"{}\", features = [\"std\"] }}\n",
         runtime.display()
     );
     let weights = folder.path().join("wide.weights");

@@ -159,14 +159,16 @@ unsafe extern "C" fn parallel_hook(
 /// Functions and coded weights in executable memory of this process.
 fn loaded(machine: &Machine, coded: &[u8], target: &Target) -> Result<JITModule> {
     if coded.len() > MOST_CODED {
-        let why = format!("{} bytes of coded weights are more than can be run here ({MOST_CODED}): compile the model instead", coded.len());
+        let why = format!(
+            "{} bytes of coded weights are more than can be run here ({MOST_CODED}): compile the model instead",
+            coded.len()
+        );
         return Err(Error::Run(why));
     }
     let mut builder = JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names());
     // One block of memory for everything keeps calls and data within the reach of their displacements.
     let size: usize = machine.functions.iter().map(|(_, _, c)| c.bytes.len() + c.align as usize).sum::<usize>();
-    let memory =
-        ArenaMemoryProvider::new_with_size(2 * size + coded.len() + (1 << 20)).map_err(|e| Error::Run(e.to_string()))?;
+    let memory = ArenaMemoryProvider::new_with_size(2 * size + coded.len() + (1 << 20)).map_err(|e| Error::Run(e.to_string()))?;
     builder.memory_provider(Box::new(memory));
     let mut module = JITModule::new(builder);
     define(&mut module, machine, "model", Home::Memory(coded))?;

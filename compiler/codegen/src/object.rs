@@ -231,7 +231,11 @@ impl Stored {
             Weights::File => Stored { sha256: digest(&blob)?, file: Some(blob), ..nothing },
             Weights::Coded => {
                 let bytes = blob.to_vec();
-                Stored { object: crate::entropy::encode(&bytes, &blob.starts()).into(), sha256: Sha256::digest(&bytes).into(), ..nothing }
+                Stored {
+                    object: crate::entropy::encode(&bytes, &blob.starts()).into(),
+                    sha256: Sha256::digest(&bytes).into(),
+                    ..nothing
+                }
             }
         })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use compression::{Budget, Compress, Metric, Objective, Technique};
+use onnxc_codegen::Weights;
 pub use size::Size;
 use size::size;
 
@@ -172,6 +173,11 @@ pub struct Freedom {
     /// take 1.5x.
     #[arg(long, value_name = "1.5x|BYTES", value_parser = size)]
     pub max_size: Option<Size>,
+    /// Where weights go: `embed`, read-only data of the object; `section:NAME`, a section of it; `file`, a file beside it, which each call gets; `coded`, read-only
+    /// data of the object, coded by their entropy, which NAME_unpack decodes once into memory that each call gets. --max-size is about what is stored: coded
+    /// weights count as coded. `run`, `verify` and `bench` decode as a program would.
+    #[arg(long, value_name = "embed|file|section:NAME|coded", default_value = "embed", hide_default_value = true, value_parser = weights)]
+    pub weights: Weights,
     /// Measuring.
     #[command(flatten)]
     pub tuning: Tuning,
@@ -207,7 +213,14 @@ pub enum Math {
 
 impl Default for Freedom {
     fn default() -> Freedom {
-        Freedom { math: Math::Fast, max_size: None, tuning: Tuning::default(), recipe: Vec::new(), found: None }
+        Freedom {
+            math: Math::Fast,
+            max_size: None,
+            weights: Weights::Embed,
+            tuning: Tuning::default(),
+            recipe: Vec::new(),
+            found: None,
+        }
     }
 }
 
@@ -299,20 +312,6 @@ pub struct Compile {
     /// What to write; by the ending of the output by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub emit: Vec<Emit>,
-    /// Where weights go: embed, file or section:NAME.
-    #[arg(long, default_value = "embed", value_parser = weights)]
-    pub weights: Weights,
-}
-
-/// Where weights go.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Weights {
-    /// Read-only data of the object.
-    Embed,
-    /// A file beside the object, passed to each call.
-    File,
-    /// The object's section of this name.
-    Section(String),
 }
 
 /// `run`.
@@ -559,10 +558,11 @@ fn weights(text: &str) -> Result<Weights, String> {
     match text.split_once(':') {
         None if text == "embed" => Ok(Weights::Embed),
         None if text == "file" => Ok(Weights::File),
+        None if text == "coded" => Ok(Weights::Coded),
         Some(("section", name)) if !name.is_empty() && !name.contains(char::is_whitespace) => {
             Ok(Weights::Section(name.to_string()))
         }
-        _ => Err("embed, file or section:NAME".into()),
+        _ => Err("embed, file, section:NAME or coded".into()),
     }
 }
 

@@ -90,7 +90,7 @@ pub struct Taken {
     pub seconds: f64,
     /// Estimated joules.
     pub joules: f64,
-    /// Bytes of packed weights.
+    /// Bytes of weights as they are stored: packed, and coded where they are to be.
     pub weight_bytes: u64,
     /// Bytes of the arena.
     pub arena_bytes: u64,

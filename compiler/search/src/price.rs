@@ -146,9 +146,9 @@ pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
         prices.energy.add(joules, rest, n == 0);
         let (live, rest) = most(&subject.layers, &cost);
         prices.ram.add(live, rest, n == 0);
-        let each: Vec<f64> = subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect();
-        let rest = other_bytes(subject);
-        prices.size.add(each, rest, n == 0);
+        let bytes: Vec<f64> = subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect();
+        let (bytes, rest) = stored((bytes, other_bytes(subject)), &given, cost.taken.weight_bytes);
+        prices.size.add(bytes, rest, n == 0);
     }
     subject.backend.count("pricing candidates", picks.len(), picks.len());
     Ok(prices)
@@ -166,6 +166,14 @@ impl Table {
         }
         self.of.iter_mut().zip(each).for_each(|(of, price)| of.push(price));
     }
+}
+
+/// The bytes of layers and of what belongs to none, so that they are as many as a model takes in which the layers are `given` these shares of them: packing
+/// fills gaps, transforms make weights larger, and coding makes them smaller.
+fn stored((bytes, rest): (Vec<f64>, f64), given: &[f64], taken: u64) -> (Vec<f64>, f64) {
+    let all: f64 = rest + bytes.iter().zip(given).map(|(bytes, share)| bytes * share).sum::<f64>();
+    let ratio = if all > 0.0 { taken as f64 / all } else { 1.0 };
+    (bytes.into_iter().map(|bytes| ratio * bytes).collect(), ratio * rest)
 }
 
 /// Bytes of constants that belong to no layer.

@@ -1,5 +1,5 @@
 /* A bundle beside the archives that its points are by themselves: every point answers what they answer, through its descriptor and through the selector.
- * The argument, if there is one, is the weight file of the bundle. */
+ * The argument, if there is one, is the weight file of the bundle; coded weights are decoded once for all points. */
 #include "net.h"
 #include "dense.h"
 #include "tight.h"
@@ -44,8 +44,15 @@ static void *file_of(const char *path) {
     return to;
 }
 
+static void *unpacked(void) {
+    const onnxc_model *m = net_points[0].model;
+    void *to = probe_take(m->weights_bytes, 64);
+    if (net_points[1].model->unpack != m->unpack || m->coded_bytes == 0 || m->unpack(to) != ONNXC_OK) probe_die("the weights are not decoded");
+    return to;
+}
+
 int main(int argc, char **argv) {
-    const void *file = argc > 1 ? file_of(argv[1]) : 0;
+    const void *file = argc > 1 ? file_of(argv[1]) : net_points[0].model->unpack != 0 ? unpacked() : 0;
     uint32_t i;
     probe own[NET_POINT_COUNT], single;
     if (net_point_count != NET_POINT_COUNT) probe_die("header and object differ");

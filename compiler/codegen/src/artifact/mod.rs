@@ -78,6 +78,11 @@ pub struct Coded {
 }
 
 impl Facts {
+    /// What the weights take in the object or in the file beside it.
+    pub fn stored_weights_bytes(&self) -> u64 {
+        self.coded.map_or(self.weights_bytes, |coded| coded.bytes)
+    }
+
     /// True when the caller has to pass weights.
     pub fn weights_are_passed(&self) -> bool {
         self.weights.are_passed() && self.weights_bytes > 0

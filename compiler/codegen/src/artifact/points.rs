@@ -16,8 +16,9 @@ use crate::machine::FuncIx;
 /// `NAME_point_count`.
 pub(crate) fn define(module: &mut dyn Module, facts: &Facts, exports: &[Exports], unpack: Option<FuncIx>) -> Result<()> {
     let fail = |e: cranelift_module::ModuleError| Error::Object(format!("{e:?}"));
-    let one =
-        |((_, facts), exports): (&(Point, Facts), &Exports)| descriptor::define(module, facts, (*exports, unpack), Linkage::Local);
+    let one = |((_, facts), exports): (&(Point, Facts), &Exports)| {
+        descriptor::define(module, facts, (*exports, unpack), Linkage::Local)
+    };
     let models: Vec<DataId> = facts.points.iter().zip(exports).map(one).collect::<Result<_>>()?;
     let size = size_of::<abi::onnxc_point>();
     let (mut bytes, mut texts) = (Vec::new(), Vec::new());

@@ -46,6 +46,14 @@ pub fn binding(facts: &Facts) -> String {
     let _ = writeln!(w, "/// Size of [`Arena`].\n{UNUSED}pub const ARENA_BYTES: usize = {};", facts.arena_bytes);
     let _ = writeln!(w, "/// Deepest stack of a run.\n{UNUSED}pub const STACK_BYTES: usize = {};", facts.stack_bytes);
     let _ = writeln!(w, "/// Size of the weights.\n{UNUSED}pub const WEIGHTS_BYTES: usize = {};\n", facts.weights_bytes);
+    if let Some(coded) = &facts.coded {
+        let _ = writeln!(w, "/// What the object has of the weights.\n{UNUSED}pub const CODED_BYTES: usize = {};", coded.bytes);
+        let _ = writeln!(
+            w,
+            "/// Deepest stack of [`unpack`].\n{UNUSED}pub const UNPACK_STACK_BYTES: usize = {};\n",
+            coded.unpack_stack_bytes
+        );
+    }
     if !facts.points.is_empty() {
         points::constants(w, facts);
     }
@@ -64,6 +72,9 @@ pub fn binding(facts: &Facts) -> String {
     w.push_str(ARENA);
     w.push_str(ERROR);
     run(w, facts);
+    if facts.coded.is_some() {
+        unpack(w, &facts.name);
+    }
     w.push_str(
         "\n#[allow(dead_code, missing_docs, non_camel_case_types, unfulfilled_lint_expectations, clippy::all)]\npub mod abi {\n",
     );
@@ -144,7 +155,7 @@ pub enum Error {
     Cpu,
     /// The weights have another size than [`WEIGHTS_BYTES`] or do not begin at a multiple of 64.
     Weights,
-    /// The value of an input contradicts a size that was fixed when compiling; outputs are undefined.
+    /// The value of an input contradicts a size that was fixed when compiling; outputs are undefined. From `unpack`: the weights are damaged.
     Data,
     /// The model was not compiled for these values of its open dimensions.
     Dims,
@@ -248,6 +259,32 @@ fn run(w: &mut String, facts: &Facts) {
         facts.inputs.len(),
         facts.outputs.len(),
         as_mut
+    );
+}
+
+/// The function that decodes weights.
+fn unpack(w: &mut String, name: &str) {
+    let _ = writeln!(
+        w,
+        "
+{UNUSED}unsafe extern \"C\" {{
+    fn {name}_unpack(weights: *mut core::ffi::c_void) -> i32;
+}}
+
+/// Decodes the weights into memory of [`WEIGHTS_BYTES`] that begins at a multiple of 64. The answer is what [`run`] takes, for all runs on all threads.
+{UNUSED}pub fn unpack(memory: &mut [core::mem::MaybeUninit<u8>]) -> Result<&[u8], Error> {{
+    if memory.len() != WEIGHTS_BYTES || !(memory.as_ptr() as usize).is_multiple_of(64) {{
+        return Err(Error::Weights);
+    }}
+    // SAFETY: the memory has the size and the alignment that the function wants.
+    match unsafe {{ {name}_unpack(memory.as_mut_ptr().cast()) }} {{
+        // SAFETY: all bytes were written.
+        abi::ONNXC_OK => Ok(unsafe {{ core::slice::from_raw_parts(memory.as_ptr().cast(), memory.len()) }}),
+        abi::ONNXC_CPU => Err(Error::Cpu),
+        abi::ONNXC_DATA => Err(Error::Data),
+        status => Err(Error::Status(status)),
+    }}
+}}"
     );
 }
 

@@ -39,7 +39,13 @@ pub(crate) fn unpack(
 }
 
 /// A function whose body is what `body` makes of its parameters.
-fn unit(options: &Options, name: &str, isa: &dyn TargetIsa, signature: Signature, body: impl FnOnce(&mut Emit, &[Value])) -> Unit {
+fn unit(
+    options: &Options,
+    name: &str,
+    isa: &dyn TargetIsa,
+    signature: Signature,
+    body: impl FnOnce(&mut Emit, &[Value]),
+) -> Unit {
     let mut function = Function::new();
     function.signature = signature;
     let answer = function.signature.returns[0].value_type;

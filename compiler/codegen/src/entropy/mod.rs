@@ -59,7 +59,8 @@ pub(crate) fn encode(bytes: &[u8], starts: &[u64]) -> Vec<u8> {
 }
 
 fn encode_run(bytes: &[u8], run: &Run) -> Vec<u8> {
-    let lanes: Vec<Vec<u8>> = run.ways.par_iter().enumerate().map(|(lane, way)| encode_lane(bytes, lane, run.ways.len(), way)).collect();
+    let lanes: Vec<Vec<u8>> =
+        run.ways.par_iter().enumerate().map(|(lane, way)| encode_lane(bytes, lane, run.ways.len(), way)).collect();
     let mut out = Vec::new();
     put(&mut out, run.bytes as u32);
     put(&mut out, run.ways.len() as u32);

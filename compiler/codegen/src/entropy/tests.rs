@@ -54,8 +54,7 @@ fn stream(coded: &[u8], at: &mut usize, count: usize) -> Vec<u8> {
         symbol += 1;
     }
     *at = at.next_multiple_of(4);
-    let mut states: Vec<u32> =
-        coded[*at..*at + 16].chunks(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect();
+    let mut states: Vec<u32> = coded[*at..*at + 16].chunks(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect();
     *at += 16;
     let mut out = Vec::new();
     for i in 0..count {

@@ -49,6 +49,9 @@ pub fn bench(args: &Bench) -> Done<()> {
     if args.json {
         let mut out = json!({ "median_ms": median, "p10_ms": p10, "min_ms": min, "runs": times.len(), "threads": args.threads,
             "arena_bytes": jit.arena_bytes(), "weights_bytes": compiled.plan.weights_bytes });
+        if let Some(u) = &jit.unpacked {
+            (out["coded_weights_bytes"], out["unpack_ms"]) = (u.coded_bytes.into(), (1e3 * u.seconds).into());
+        }
         for (key, value) in report.iter().flat_map(Report::json) {
             out[key] = value;
         }
@@ -57,6 +60,15 @@ pub fn bench(args: &Bench) -> Done<()> {
     let runs = times.len();
     let mut text =
         format!("median {median:.4} ms, p10 {p10:.4} ms, min {min:.4} ms  ({runs} runs, {})\n", table::threads(args.threads));
+    if let Some(u) = &jit.unpacked {
+        text += &format!(
+            "weights unpacked in {:.3} ms: {} bytes from {}, {:.0} MB/s\n",
+            1e3 * u.seconds,
+            u.bytes,
+            u.coded_bytes,
+            u.bytes as f64 / u.seconds.max(1e-9) / 1e6
+        );
+    }
     if let Some(report) = report.as_ref().filter(|_| args.profile) {
         text += &table::report(report);
     }

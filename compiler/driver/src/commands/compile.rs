@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use onnxc_codegen::{Contents, ObjectOptions, ObjectOutput, Weights, artifact, asm_text, clif_text, compile_object};
+use onnxc_codegen::{Contents, ObjectOptions, ObjectOutput, artifact, asm_text, clif_text, compile_object};
 use onnxc_ir::Graph;
 use onnxc_ir::plan::{Io, Plan, Variants};
 use onnxc_onnx::Port;
@@ -48,16 +48,10 @@ pub fn compile(args: &Compile) -> Done<()> {
         built.compression = crate::compress::report(&freedom)?;
         built
     };
-    within(&built, &freedom)?;
     let progress = crate::progress::Progress::start("codegen");
-    let weights = match &args.weights {
-        cli::Weights::Embed => Weights::Embed,
-        cli::Weights::File => Weights::File,
-        cli::Weights::Section(s) => Weights::Section(s.clone()),
-    };
     let options = ObjectOptions {
         name,
-        weights,
+        weights: freedom.weights.clone(),
         producer: concat!("onnxc ", env!("CARGO_PKG_VERSION")).to_string(),
         model_sha256: built.sha256,
         notes: notes(&built),
@@ -65,6 +59,7 @@ pub fn compile(args: &Compile) -> Done<()> {
     crate::reproducer::entering("codegen", Some(&built.graph));
     let plans = &built.plans;
     let object = built.times.measure("codegen", || compile_object(plans, &target, &options)).map_err(codegen_fault)?;
+    within(&object, &freedom)?;
     progress.say("writing");
     // Everything is there before anything is written.
     let mut files = files(&emit, &output, &built, &target, &options, &object)?;
@@ -79,13 +74,13 @@ pub fn compile(args: &Compile) -> Done<()> {
     built.times.report(&args.debugging)
 }
 
-/// Refuses weights that take more bytes than the command line permits.
-fn within(built: &Built, freedom: &cli::Freedom) -> Done<()> {
-    let bytes = built.plans.plans.iter().map(|(_, p)| p.weights_bytes).max().unwrap_or(0);
+/// Refuses weights that take more bytes where they are stored than the command line permits.
+fn within(object: &ObjectOutput, freedom: &cli::Freedom) -> Done<()> {
+    let bytes = object.facts.stored_weights_bytes();
     match freedom.max_size {
         Some(cli::Size::Bytes(most)) if bytes > most => {
             let why = format!("the weights take {bytes} bytes, --max-size permits {most}");
-            let remedy = "compress the model with --calib, or permit more";
+            let remedy = "compress the model with --calib, store the weights as --weights coded, or permit more";
             Err(Fault::Model(vec![crate::fault::Diagnostic::new("compile::size", why).help(remedy)]))
         }
         _ => Ok(()),
@@ -262,6 +257,7 @@ fn report(built: &Built, target: &Target, options: &ObjectOptions, object: &Obje
         "inputs": io(&object.facts.inputs, &built.inputs), "outputs": io(&object.facts.outputs, &built.outputs), "dims": dims, "counts": counts,
         "variants": variants,
         "object_bytes": object.contents.bytes(), "code_bytes": object.code_bytes, "weights_bytes": object.facts.weights_bytes,
+        "coded_weights_bytes": object.facts.coded.map(|c| c.bytes), "unpack_stack_bytes": object.facts.coded.map(|c| c.unpack_stack_bytes),
         "arena_bytes": object.arena_bytes, "arena_shared": object.arena_shared,
         "scratch_per_thread": object.scratch_per_thread, "live_bytes": built.live_bytes.iter().max(),
         "winograd": winograd,

@@ -37,7 +37,8 @@ pub fn jit(model: &Model, target: &Target, freedom: &Freedom, debugging: &Debugg
     let plan = &compiled.plan;
     let progress = crate::progress::Progress::start("codegen");
     crate::reproducer::entering("codegen", Some(&compiled.graph));
-    let jit = compiled.times.measure("codegen", || JitModel::new(plan, target)).map_err(codegen_fault)?;
+    let jit =
+        compiled.times.measure("codegen", || JitModel::with_weights(plan, target, &freedom.weights)).map_err(codegen_fault)?;
     drop(progress);
     crate::reproducer::entering("execution", Some(&compiled.graph));
     compiled.times.report(debugging)?;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::CommandFactory;
+use onnxc_codegen::{Weights, coded_weight_bytes};
 use onnxc_ir::{Attr, Graph, ValueId};
 use serde_json::json;
 
 use super::check::constant_bytes;
+use super::engine::codegen_fault;
 use crate::cli::{Cli, Debugging, Inspect};
 use crate::fault::Done;
 use crate::pipeline::{self, print_all};
@@ -62,17 +64,23 @@ fn layers(args: &Inspect) -> Done<()> {
     let compiled = pipeline::compile(&args.model, &target, &args.freedom, &Debugging::default())?;
     let plan = &compiled.plan;
     let layers = profile::layers(plan, &compiled.graph, &target);
+    let is_coded = args.freedom.weights == Weights::Coded;
+    let coded = is_coded.then(|| coded_weight_bytes(plan).map_err(codegen_fault)).transpose()?;
     if args.json {
         let facts = json!({ "target": target.desc.triple, "cpu": target.desc.cpu, "arena_bytes": plan.arena_shared.range(&plan.bounds).1,
             "scratch_bytes_per_thread": plan.scratch_per_worker.range(&plan.bounds).1, "live_bytes": compiled.live_bytes,
-            "weights_bytes": plan.weights_bytes, "layers": profile::facts(&layers) });
+            "weights_bytes": plan.weights_bytes, "coded_weights_bytes": coded, "layers": profile::facts(&layers) });
         return print_all(&format!("{facts:#}\n"));
     }
     let mut out = format!("{} {}\n", target.desc.triple, target.desc.cpu);
     let _ = writeln!(
         out,
-        "arena {} bytes, scratch {} bytes a thread, live {} bytes at the busiest step, weights {} bytes\n",
-        plan.arena_shared, plan.scratch_per_worker, compiled.live_bytes, plan.weights_bytes
+        "arena {} bytes, scratch {} bytes a thread, live {} bytes at the busiest step, weights {} bytes{}\n",
+        plan.arena_shared,
+        plan.scratch_per_worker,
+        compiled.live_bytes,
+        plan.weights_bytes,
+        coded.map_or(String::new(), |bytes| format!(", {bytes} bytes coded"))
     );
     out += &profile::table::facts(&layers);
     print_all(&out)

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use onnxc_codegen::JitModel;
+use onnxc_codegen::{JitModel, Weights, coded_weight_bytes};
 use onnxc_ir::Graph;
 use onnxc_ir::dim::Dim;
 use onnxc_search::work::Store;
@@ -114,10 +114,13 @@ impl Backend for Host<'_> {
         let layers = profile::layers(&plan, &graph, self.target);
         let most = |d: &Dim| d.range(&plan.bounds).1;
         let threads = u64::from(self.target.desc.max_threads.max(1));
+        let is_coded = self.freedom.weights == Weights::Coded;
+        let coded = |plan| coded_weight_bytes(plan).map_err(ours(&graph, |e| Error::Internal(format!("{e}"))));
+        let stored = if is_coded { coded(&plan)? } else { plan.weights_bytes };
         let taken = Taken {
             seconds: layers.iter().map(|l| l.predicted.seconds).sum(),
             joules: layers.iter().map(|l| l.energy.joules()).sum(),
-            weight_bytes: plan.weights_bytes,
+            weight_bytes: stored,
             arena_bytes: most(&plan.arena_shared) + threads * most(&plan.scratch_per_worker),
             macs: layers.iter().map(|l| (l.work.ops.products + l.work.ops.dots) / 2).sum(),
         };
@@ -147,9 +150,10 @@ impl Backend for Host<'_> {
     }
 
     fn name(&self) -> String {
-        let Freedom { math, max_size, .. } = &self.freedom;
+        let Freedom { math, max_size, weights, .. } = &self.freedom;
+        let coded = if *weights == Weights::Coded { " coded" } else { "" };
         format!(
-            "{} {} {:?} {} {math:?} {max_size:?}",
+            "{} {} {:?} {} {math:?} {max_size:?}{coded}",
             self.target.desc.triple, self.target.desc.cpu, self.target.required_features, self.target.desc.max_threads
         )
     }
