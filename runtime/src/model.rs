@@ -150,13 +150,14 @@ impl fmt::Display for Error {
             Error::ArenaSize { expected, given } => write!(f, "the arena has {given} bytes, needs {expected}"),
             Error::ArenaAlignment(align) => write!(f, "the arena must be aligned to {align} bytes"),
             Error::Weights { expected, given } => write!(f, "{given} bytes of weights, needs {expected} bytes aligned to 64"),
-            Error::NoWeights => f.write_str("the model needs its weight file, or its weights unpacked"),
-            Error::Cpu => f.write_str("the CPU lacks a feature that the model was compiled for"),
+            Error::NoWeights => f.write_str("the model needs its weight file or unpacked weights"),
+            Error::Cpu => f.write_str("the CPU lacks a feature of the model"),
             Error::Overlap => f.write_str("buffers overlap"),
             Error::Parallel => f.write_str("the tasks could not be run"),
-            Error::Data => f.write_str("the value of an input contradicts a size that was fixed when compiling"),
+            Error::Data => f.write_str("an input contradicts a fixed size, or coded weights are damaged"),
             Error::Dims => f.write_str("the model was not compiled for these values of its open dimensions"),
-            Error::Other(status) => write!(f, "status {status}"),
+            // No status is negative; unsigned numbers are written by code that is there already.
+            Error::Other(status) => write!(f, "status {}", status.cast_unsigned()),
         }
     }
 }

@@ -39,16 +39,18 @@ fn profile(step: u32, phase: Phase) {
 }
 
 static mut ARENA: Aligned<65536> = Aligned::new();
+static mut WEIGHTS: Aligned<64> = Aligned::new();
 
 /// Describes a model, runs it, and says what went wrong.
 #[unsafe(no_mangle)]
 pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) -> usize {
-    // SAFETY: the descriptor of a compiled model; buffers as the caller promises; the arena is used once at a time.
-    let (model, x, y, bytes, arena) = unsafe {
+    // SAFETY: the descriptor of a compiled model; buffers as the caller promises; arena and weights are used once at a time.
+    let (model, x, y, bytes, arena, memory) = unsafe {
         let bytes = core::slice::from_raw_parts_mut(bytes, len);
         let x = core::slice::from_raw_parts(x, len);
         let arena: &mut [MaybeUninit<u8>] = &mut (*(&raw mut ARENA)).0;
-        (Model::new(&*(&raw const MODEL)), x, core::slice::from_raw_parts_mut(y, len), bytes, arena)
+        let memory: &mut [MaybeUninit<u8>] = &mut (*(&raw mut WEIGHTS)).0;
+        (Model::new(&*(&raw const MODEL)), x, core::slice::from_raw_parts_mut(y, len), bytes, arena, memory)
     };
     let model = match model {
         Ok(model) => model,
@@ -66,6 +68,10 @@ pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) 
         let _ = write!(Out, "{} {} {}", d.name, d.from.0, d.from.1);
         d.ranges.iter().for_each(|r| write!(Out, " {} {}", r.first, r.last).unwrap_or_default());
     }
+    let weights = match model.unpack(memory) {
+        Ok(weights) => weights,
+        Err(e) => return write!(Out, "{e} {}", model.passed_weights_bytes()).is_ok() as usize,
+    };
     let hash = sha256::digest(bytes);
     let hooks = Hooks { parallel: Some(&InOrder), profile: Some(&profile) };
     let inputs = [Input::from(&*x), Input::raw(2, &hash)];
@@ -77,7 +83,7 @@ pub extern "C" fn probe(x: *const f32, y: *mut f32, bytes: *mut u8, len: usize) 
     if let Err(e) = bound.input_dims(&mut read).and_then(|()| bound.output_dims(&mut written)) {
         return write!(Out, "{e} {} {}", bound.arena_bytes(), read[0] + written[0]).is_ok() as usize;
     }
-    match bound.run(inputs, [Output::from(y), Output::raw(2, bytes)], arena, Some(&hash), hooks) {
+    match bound.run(inputs, [Output::from(y), Output::raw(2, bytes)], arena, Some(weights), hooks) {
         Ok(()) => 0,
         Err(e) => write!(Out, "{e}").is_ok() as usize,
     }

@@ -96,7 +96,9 @@ fn join_neighbours(pieces: Vec<Piece>) -> Vec<Piece> {
         match joined.next().flatten() {
             Some(both) => {
                 out.push(both);
-                (pieces.next(), joined.next());
+                // The next piece is in it.
+                pieces.next();
+                joined.next();
             }
             None => out.push(Piece { fresh: false, ..piece }),
         }
