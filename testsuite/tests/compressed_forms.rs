@@ -109,7 +109,17 @@ fn kinds_of_layers() {
         let input = graph.value(graph.inputs[0]).name.clone();
         let samples = Samples::new(&graph, &[(input, sample)]).expect("samples");
         let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Range::of(-1.0, 1.0))]);
-        let subject = Subject { backend: &Planner, graph, layers, samples: &samples, group: 32, ranges, sha256: "0".to_string() };
+        let subject = Subject {
+            backend: &Planner,
+            graph,
+            layers,
+            samples: &samples,
+            group: 32,
+            ranges,
+            sha256: "0".to_string(),
+            known: String::new(),
+            kept: Default::default(),
+        };
         let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(&subject, *form, n.weights())).collect();
         assert!(all.len() >= 2, "{} with floats and with integers", form.name());
         insta::assert_snapshot!(form.name(), all.join("\n"));

@@ -13,9 +13,10 @@ use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
+use crate::moments::{Kept, Source};
 use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
 use crate::taps;
-use crate::{Backend, Result, Samples};
+use crate::{Backend, Result, Samples, work};
 
 /// How layers are repaired; `--ablate` shows what each part is good for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -66,6 +67,10 @@ pub struct Subject<'a> {
     pub ranges: BTreeMap<ValueId, Range>,
     /// SHA-256 of the model file.
     pub sha256: String,
+    /// Key of the model, its samples, and what may be done: what layers become depends on nothing else but the choice.
+    pub known: String,
+    /// What is known of the rows that the dense model feeds its layers.
+    pub kept: Kept,
 }
 
 /// A compressed model.
@@ -85,6 +90,11 @@ impl Subject<'_> {
         Site { subject: self, layer, numbers: candidate::numbers(weights) }
     }
 
+    /// Where moments of these layers are from.
+    pub(crate) fn source<'a>(&'a self, layers: &'a [&'a Weighted]) -> Source<'a> {
+        Source { backend: self.backend, dense: &self.graph, layers, kept: &self.kept }
+    }
+
     /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out, or by weights alone if they are generated.
     ///
     /// # Errors
@@ -97,22 +107,34 @@ impl Subject<'_> {
         let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
         for stage in 0..stages {
             let part = &changed[stage * changed.len() / stages..(stage + 1) * changed.len() / stages];
-            let fitted: Vec<&Weighted> = part.iter().filter(fits).map(|i| &self.layers[*i]).collect();
             self.backend.say(&format!("repairing layers, stage {} of {stages}", stage + 1));
-            // Without changes in front, operands are the dense model's.
+            // Without changes in front, operands are the dense model's, and layers become what they do in other models.
             let own = if stage == 0 || !changed.iter().any(pruned) {
                 None
             } else {
                 Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?)
             };
-            let moments = taps::moments(self.backend, (&self.graph, own.as_ref()), &fitted, samples)?;
+            let key = |i: usize| format!("{} {} {method:?} {:?}", samples.split_name(), self.layers[i].name, picks[i]);
+            let keys: Vec<Option<String>> =
+                part.iter().map(|i| own.is_none().then(|| work::key("layer", &[&self.known, &key(*i)]))).collect();
+            let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();
+            let missing: Vec<usize> = part.iter().zip(&kept).filter(|(_, kept)| kept.is_none()).map(|(i, _)| *i).collect();
+            let fitted: Vec<&Weighted> = missing.iter().filter(fits).map(|i| &self.layers[*i]).collect();
+            let moments = self.source(&fitted).moments(own.as_ref(), samples)?;
             let known: BTreeMap<usize, (&Moments, &Moments)> =
-                fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (fit, held_out))).collect();
-            let treat = |i: &usize| {
+                fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (&**fit, &**held_out))).collect();
+            let treat = |(i, (key, kept)): (&usize, (Option<String>, Option<Treated>))| {
                 let (layer, pick) = (&self.layers[*i], picks[*i]);
-                candidate::treat(&self.site(layer, pick.weights), pick, known.get(&layer.node).copied(), method)
+                kept.unwrap_or_else(|| {
+                    let treated =
+                        candidate::treat(&self.site(layer, pick.weights), pick, known.get(&layer.node).copied(), method);
+                    if let Some(key) = &key {
+                        treated.keep(self.backend.store(), key);
+                    }
+                    treated
+                })
             };
-            let results: Vec<Treated> = part.par_iter().map(treat).collect();
+            let results: Vec<Treated> = part.par_iter().zip(keys.into_par_iter().zip(kept)).map(treat).collect();
             for (i, treated) in part.iter().zip(results) {
                 self.keep(&mut made, *i, picks[*i], treated);
             }

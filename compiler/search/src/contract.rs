@@ -95,11 +95,16 @@ impl Search<'_> {
     }
 
     /// A judge over all samples.
-    fn all(&self) -> Result<Judge> {
+    fn all(&self) -> Result<&Judge> {
+        if let Some(known) = self.judge_of_all.get() {
+            return Ok(known);
+        }
         let answers = self.answers(&self.subject.graph, &self.all_samples())?;
         let (graph, metric, which) = (&self.subject.graph, self.judge.metric(), self.all_samples());
         let labels = self.subject.samples.labels(metric, Outputs::of(graph)?.ty(graph))?;
-        Ok(Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))?.strict(self.subject.samples.are_generated()))
+        let judge =
+            Judge::new(graph, metric, &answers, labels.map(|l| l.of(&which)))?.strict(self.subject.samples.are_generated());
+        Ok(self.judge_of_all.get_or_init(|| judge))
     }
 
     fn answers(&self, graph: &Graph, which: &[usize]) -> Result<Answers> {

@@ -2,7 +2,7 @@
 //!
 //! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
 //! - [`generated`]: inputs where there are none.
-//! - [`taps`]: what values are inside of a model that runs as compiled code; from them moments and ranges.
+//! - [`taps`]: what values are inside of a model that runs as compiled code; from them ranges, and in [`moments`] what layers are fitted to.
 //! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are.
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
@@ -29,6 +29,7 @@ pub mod generated;
 mod isotonic;
 pub mod labels;
 pub mod metric;
+pub mod moments;
 pub mod outputs;
 pub mod price;
 pub mod recipe;

@@ -142,6 +142,11 @@ impl Samples {
         Samples { split, ..self.clone() }
     }
 
+    /// Which samples are held out, for keys.
+    pub fn split_name(&self) -> String {
+        format!("{:?}", self.split)
+    }
+
     /// The samples to compute with.
     pub fn fit(&self) -> Vec<usize> {
         (0..self.count).filter(|i| !self.is_held_out(*i) || self.count < self.split.parts).collect()

@@ -6,11 +6,12 @@
 //! are assembled, repaired and measured on data that was held out, until the budget is used and kept.
 
 use onnxc_ir::{Graph, ValueId};
+use onnxc_passes::compress::Matrix;
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{Matrix, Moments};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
@@ -19,11 +20,12 @@ use crate::candidate::{self, Curve, Pick, Treated, kinds};
 use crate::choose::{Choices, Chosen};
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
+use crate::moments::{Both, Kept};
 use crate::outputs::{self, Outputs};
 use crate::price::{self, Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
-use crate::taps::{self, Tapped, floats, moments};
+use crate::taps::{self, Tapped, floats};
 use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
@@ -32,8 +34,8 @@ const SMALL: f64 = 0.2;
 const PROBED: usize = 64;
 /// Limits that bisection goes over, in equal ratios.
 pub(crate) const GRID: usize = 127;
-/// Limits behind the first one that fails which are tried too.
-const AHEAD: [usize; 4] = [3, 6, 10, 14];
+/// Limits behind the first one that fails which are tried too: how many, and what their numbers are multiples of, so that other searches meet them.
+const AHEAD: (usize, usize) = (4, 4);
 /// Losses larger than what is permitted by this factor count as so much.
 const HOPELESS: f64 = 2.0;
 /// Limits below this one change nothing.
@@ -93,6 +95,8 @@ pub struct Found {
 pub struct Search<'a> {
     pub(crate) subject: Subject<'a>,
     pub(crate) judge: Judge,
+    /// The judge over all samples, once it was needed.
+    pub(crate) judge_of_all: OnceLock<Judge>,
     pub(crate) goal: Goal,
     /// Kinds of candidates; the first one is the layer as it is.
     pub(crate) kinds: Vec<Pick>,
@@ -136,7 +140,8 @@ impl<'a> Search<'a> {
         })?;
         let ranges = ranges.into_iter().map(|(id, range)| (ValueId(id), range)).collect();
         let sha256 = sha256.to_string();
-        let subject = Subject { backend, graph, layers, samples, group, ranges, sha256 };
+        let subject =
+            Subject { backend, graph, layers, samples, group, ranges, sha256, known: known.clone(), kept: Kept::default() };
         let answers = Tapped::new(backend, &subject.graph, &subject.graph.outputs)?.run_all(samples, &samples.held_out())?;
         let outputs = Outputs::of(&subject.graph)?;
         let deciding = || answers.iter().map(|a| floats(&a[outputs.decides])).collect::<Vec<_>>();
@@ -151,7 +156,17 @@ impl<'a> Search<'a> {
         let of_kinds = format!("{kinds:?}");
         let priced = work::key("prices", &[&known, &backend.name(), &of_kinds]);
         let prices = work::remember(store, &priced, || prices(&subject, &kinds))?.linked(&subject, &kinds);
-        let mut search = Search { subject, judge, goal, kinds, prices, choices: Choices::default(), known, judged_by };
+        let mut search = Search {
+            subject,
+            judge,
+            judge_of_all: OnceLock::new(),
+            goal,
+            kinds,
+            prices,
+            choices: Choices::default(),
+            known,
+            judged_by,
+        };
         let measured = work::key("errors", &[&search.known, &format!("{metric:?}"), &of_kinds]);
         // JSON has no infinity.
         let errors: Vec<Vec<Option<f64>>> = work::remember(store, &measured, || {
@@ -220,9 +235,9 @@ impl<'a> Search<'a> {
         let exact = |kind: &&Pick| kind.form == Pick::DENSE.form;
         let fits = |l: &&Weighted| self.kinds.iter().filter(|k| !exact(k)).any(|k| k.form.fits(l));
         let fitted: Vec<&Weighted> = subject.layers.iter().filter(fits).collect();
-        let known: Vec<(Moments, Moments)> = moments(backend, (&subject.graph, None), &fitted, subject.samples)?;
+        let known: Vec<Both> = subject.source(&fitted).moments(None, subject.samples)?;
         backend.say("errors of layers");
-        let by_node: BTreeMap<usize, &(Moments, Moments)> = fitted.iter().map(|l| l.node).zip(&known).collect();
+        let by_node: BTreeMap<usize, &Both> = fitted.iter().map(|l| l.node).zip(&known).collect();
         let curves: Vec<Curves> =
             subject.layers.par_iter().map(|l| by_node.get(&l.node).map(|m| self.curves(l, m)).unwrap_or_default()).collect();
         let check = subject.samples.held_out();
@@ -279,7 +294,7 @@ impl<'a> Search<'a> {
     }
 
     /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
-    fn curves(&self, layer: &Weighted, (fit, held_out): &(Moments, Moments)) -> Curves {
+    fn curves(&self, layer: &Weighted, (fit, held_out): &Both) -> Curves {
         let mut kinds: Curves = Vec::new();
         for kind in &self.kinds {
             if kinds.iter().any(|(of, _)| Curve::serves(of, kind)) || !kind.form.fits(layer) {
@@ -369,10 +384,13 @@ impl<'a> Search<'a> {
     ) -> Result<Option<Found>> {
         let mut kept: Vec<(usize, Found)> = Vec::new();
         let mut drops: BTreeMap<usize, f64> = BTreeMap::new();
-        let (mut made, all) = (0, GRID.ilog2() as usize + 1 + AHEAD.len());
+        let (mut made, all) = (0, GRID.ilog2() as usize + 1 + AHEAD.0);
         let mut attempt = |n: usize| -> Result<bool> {
             self.subject.backend.count("models", made, all);
             made += 1;
+            if drops.contains_key(&n) {
+                return Ok(kept.iter().any(|k| k.0 == n));
+            }
             let limit = self.limit(n);
             let Some(chosen) = choice(limit)? else { return Ok(false) };
             let mut found = self.make(limit, &chosen)?;
@@ -400,7 +418,8 @@ impl<'a> Search<'a> {
             if attempt(middle)? { low = middle } else { high = middle }
         }
         // A few decisions more or less are chance: somewhat larger limits may keep the budget again.
-        for n in AHEAD.iter().map(|n| high + n).filter(|n| *n <= GRID) {
+        let (count, step) = AHEAD;
+        for n in (1..=count).map(|i| (high / step + i) * step).filter(|n| *n <= GRID) {
             attempt(n)?;
         }
         self.subject.backend.count("models", all, all);

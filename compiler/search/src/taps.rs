@@ -1,20 +1,17 @@
-//! What values are inside of a model while it runs as compiled code, and what is kept of them: moments of the rows that layers multiply, ranges.
+//! What values are inside of a model while it runs as compiled code, and the ranges that they have.
 
 use std::collections::BTreeMap;
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::{DType, Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
-use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{ActivationRange, Histogram, Moments, range};
+use onnxc_passes::compress::{ActivationRange, Histogram, range};
 use rayon::prelude::*;
 
 use crate::{Backend, Error, Result, Samples};
 
 /// Samples whose values are in memory at once.
-const BATCH: usize = 16;
-/// Rows of a layer that are taken, as a multiple of the length of a row, and at least.
-const ROWS: (u64, u64) = (24, 8192);
+pub(crate) const BATCH: usize = 16;
 /// Bins of histograms.
 const BINS: usize = 2048;
 
@@ -56,61 +53,6 @@ impl Tapped {
 /// Bytes as floats.
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-/// Moments of the rows that these layers of the `dense` graph multiply in it; with a graph that was made from it (`own`) those that they multiply there, and
-/// both together. One of the samples to compute with, one of those held out.
-///
-/// # Errors
-/// As [`Tapped::run`].
-pub fn moments(
-    backend: &dyn Backend,
-    (dense, own): (&Graph, Option<&Graph>),
-    layers: &[&Weighted],
-    samples: &Samples,
-) -> Result<Vec<(Moments, Moments)>> {
-    if layers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let taps = |g: &Graph| Tapped::new(backend, g, &layers.iter().map(|l| l.x_within(dense, g)).collect::<Vec<_>>());
-    let other = own.map(|_| taps(dense)).transpose()?;
-    let own = taps(own.unwrap_or(dense))?;
-    let fit = sums(layers, (&own, other.as_ref()), samples, &samples.fit())?;
-    let held_out = sums(layers, (&own, other.as_ref()), samples, &samples.held_out())?;
-    Ok(fit.into_iter().zip(held_out).collect())
-}
-
-fn sums(
-    layers: &[&Weighted],
-    (own, other): (&Tapped, Option<&Tapped>),
-    samples: &Samples,
-    which: &[usize],
-) -> Result<Vec<Moments>> {
-    let mut sums: Vec<Moments> = layers.iter().map(|l| Moments::new(l.k(), other.is_some())).collect();
-    for (n, batch) in which.chunks(BATCH).enumerate() {
-        let x = own.run_all(samples, batch)?;
-        let y = other.map(|t| t.run_all(samples, batch)).transpose()?;
-        let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
-            let each = (rows_wanted(layer) / which.len() as u64).clamp(1, layer.rows);
-            let (mut rows, mut others) = (Vec::new(), Vec::new());
-            for i in 0..batch.len() {
-                // Other positions for every sample, spread evenly.
-                let first = (n * BATCH + i) as u64 * 7919;
-                let picked = (0..each).map(|r| (first + r * layer.rows / each) % layer.rows);
-                layer.rows_of(&floats(&x[i][l]), picked.clone(), &mut rows);
-                if let Some(y) = &y {
-                    layer.rows_of(&floats(&y[i][l]), picked, &mut others);
-                }
-            }
-            sums.add(&rows, y.is_some().then_some(&others[..]));
-        };
-        layers.par_iter().zip(&mut sums).enumerate().for_each(add);
-    }
-    Ok(sums)
-}
-
-fn rows_wanted(layer: &Weighted) -> u64 {
-    (ROWS.0 * layer.k() as u64).max(ROWS.1)
 }
 
 /// Integers for values, such that they lose least of the samples to compute with.

@@ -41,12 +41,12 @@ impl Moments {
 
     /// Of no rows; `paired` if rows of both models will be added.
     pub fn new(k: usize, paired: bool) -> Moments {
-        let square = || paired.then(|| vec![0.0; k * k]);
-        let second = vec![0.0; k * k];
-        Moments { k, rows: 0.0, second, cross: square(), sum: vec![0.0; k], dense_sum: vec![0.0; k], dense: square() }
+        let cross = paired.then(|| vec![0.0; k * k]);
+        Moments { k, rows: 0.0, second: vec![0.0; k * k], cross, sum: vec![0.0; k], dense_sum: vec![0.0; k], dense: None }
     }
 
-    /// Adds rows `[rows][k]` of the compressed model, and of the dense one if the moments are paired. A few hundred rows at a time are fast.
+    /// Adds rows `[rows][k]` of the compressed model, and of the dense one if the moments are paired: then [`Moments::beside`] says at the end what those are by
+    /// themselves. A few hundred rows at a time are fast.
     pub fn add(&mut self, rows: &[f32], dense: Option<&[f32]>) {
         let k = self.k;
         assert!(
@@ -59,7 +59,7 @@ impl Moments {
         let gram = |to: &mut [f64], rows: &Mat<f64>| {
             linalg::add_gram(faer::MatMut::from_column_major_slice_mut(to, k, k), 1.0, rows.as_ref());
         };
-        let Moments { second: own, cross: Some(cross), dense: Some(second), .. } = self else {
+        let Moments { second: own, cross: Some(cross), .. } = self else {
             gram(&mut self.second, &rows);
             self.dense_sum.clone_from(&self.sum);
             return;
@@ -69,13 +69,14 @@ impl Moments {
             let cross = faer::MatMut::from_row_major_slice_mut(cross, k, k);
             linalg::add_product(cross, 1.0, rows.as_ref(), dense.transpose());
         };
-        let each = || {
-            gram(own, &rows);
-            gram(second, &dense);
-        };
-        // Two halves of the work, for models in which one layer has most of it.
-        rayon::join(both, each);
-        add_sums(&mut self.dense_sum, dense.as_ref());
+        // At the same time, for models in which one layer has most of the work.
+        rayon::join(both, || gram(own, &rows));
+    }
+
+    /// Says what the dense model's rows, those that were added beside others, are by themselves.
+    pub fn beside(&mut self, dense: &Moments) {
+        self.dense = Some(dense.second.clone());
+        self.dense_sum.clone_from(&dense.sum);
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) fn moments(k: usize, rows: &[f32]) -> Moments {
 pub(super) fn paired(k: usize, rows: &[f32], dense: &[f32]) -> Moments {
     let mut moments = Moments::new(k, true);
     rows.chunks(7 * k).zip(dense.chunks(7 * k)).for_each(|(chunk, dense)| moments.add(chunk, Some(dense)));
+    moments.beside(&self::moments(k, dense));
     moments
 }
 

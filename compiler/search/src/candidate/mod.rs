@@ -11,10 +11,12 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor};
 use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments, Shape};
+use serde::{Deserialize, Serialize};
 
 use crate::assemble::{Method, Subject};
 use crate::recipe::{Arrays, Layer, Weights};
 use crate::search::Goal;
+use crate::work::Store;
 
 mod byte;
 mod bytes;
@@ -242,7 +244,32 @@ pub struct Treated {
     pub ranks: Vec<usize>,
 }
 
+/// What is kept of a layer beside its arrays.
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    error: Option<f64>,
+    density: f64,
+    ranks: Vec<usize>,
+}
+
 impl Treated {
+    /// A layer from the store.
+    pub fn kept(store: &dyn Store, key: &str) -> Option<Treated> {
+        let Facts { error, density, ranks } = serde_json::from_slice(&store.get(key)?).ok()?;
+        // JSON has no infinity.
+        Some(Treated { arrays: store.get_arrays(key)?, error: error.unwrap_or(f64::INFINITY), density, ranks })
+    }
+
+    /// Keeps a layer in the store.
+    pub fn keep(&self, store: &dyn Store, key: &str) {
+        let facts =
+            Facts { error: self.error.is_finite().then_some(self.error), density: self.density, ranks: self.ranks.clone() };
+        store.put_arrays(key, &self.arrays);
+        if let Ok(bytes) = serde_json::to_vec(&facts) {
+            store.put(key, &bytes);
+        }
+    }
+
     /// A layer that is still one matrix: its weights, and what is added to its bias before they are rounded.
     fn single(coded: Coded, shift: &[f32], error: f64, density: f64) -> Treated {
         let shift: Vec<f32> = shift.iter().zip(&coded.shift).map(|(a, b)| a + b).collect();

@@ -1,0 +1,194 @@
+//! Moments of the rows that layers multiply, and what is kept of the dense model's.
+//!
+//! Each model that is assembled is fitted to what the dense model feeds its layers, beside what it feeds them itself. The former does not depend on the
+//! model: moments of dense rows, and the rows as far as there is memory for them, are computed once for a part of the samples.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use onnxc_ir::Graph;
+use onnxc_passes::compress::Moments;
+use onnxc_passes::compress::weighted::Weighted;
+use rayon::prelude::*;
+
+use crate::taps::{BATCH, Tapped, floats};
+use crate::{Backend, Result, Samples};
+
+/// Rows of a layer that are taken, as a multiple of the length of a row, and at least.
+const ROWS: (u64, u64) = (24, 8192);
+/// Bytes of moments and rows that are kept.
+const KEPT: u64 = 3 << 29;
+
+/// Moments of one layer: of samples to compute with, and of those held out.
+pub type Both = (Arc<Moments>, Arc<Moments>);
+
+/// What the dense model feeds a layer.
+struct Dense {
+    moments: Arc<Moments>,
+    /// All rows, unless they would take too much memory.
+    rows: Option<Vec<f32>>,
+}
+
+/// What is known of the dense model's rows.
+#[derive(Default)]
+pub struct Kept(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    bytes: u64,
+    /// By the layer's node and the samples.
+    of: HashMap<(usize, Vec<usize>), Arc<Dense>>,
+}
+
+impl Kept {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a part of the memory, if there is so much.
+    fn reserve(&self, bytes: u64) -> bool {
+        let mut known = self.known();
+        let fits = known.bytes + bytes <= KEPT;
+        known.bytes += if fits { bytes } else { 0 };
+        fits
+    }
+}
+
+/// A dense graph, some of its layers, and what is known of its rows.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The compiler.
+    pub backend: &'a dyn Backend,
+    /// The graph.
+    pub dense: &'a Graph,
+    /// Its layers that are asked for.
+    pub layers: &'a [&'a Weighted],
+    /// What was asked for before.
+    pub kept: &'a Kept,
+}
+
+impl Source<'_> {
+    /// Moments of the rows that the layers multiply; with a graph that was made from the dense one (`own`) those that they multiply there, beside the dense ones.
+    ///
+    /// # Errors
+    /// As [`Tapped::run`].
+    pub fn moments(&self, own: Option<&Graph>, samples: &Samples) -> Result<Vec<Both>> {
+        if self.layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = own.map(|g| self.tapped(g, self.layers)).transpose()?;
+        let part = |which: &[usize]| -> Result<Vec<Arc<Moments>>> {
+            let dense = self.dense_rows(samples, which)?;
+            match &own {
+                None => Ok(dense.iter().map(|d| d.moments.clone()).collect()),
+                Some(own) => self.paired(own, &dense, samples, which),
+            }
+        };
+        let (fit, held_out) = (part(&samples.fit())?, part(&samples.held_out())?);
+        Ok(fit.into_iter().zip(held_out).collect())
+    }
+
+    /// A graph that was made from the dense one, or that one, with the inputs of layers as its outputs.
+    fn tapped(&self, graph: &Graph, layers: &[&Weighted]) -> Result<Tapped> {
+        let values: Vec<_> = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
+        Tapped::new(self.backend, graph, &values)
+    }
+
+    /// What the dense model feeds all layers on these samples.
+    fn dense_rows(&self, samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Dense>>> {
+        let key = |l: &Weighted| (l.node, which.to_vec());
+        let mut found: Vec<Option<Arc<Dense>>> = {
+            let known = self.kept.known();
+            self.layers.iter().map(|l| known.of.get(&key(l)).cloned()).collect()
+        };
+        let missing: Vec<usize> = (0..found.len()).filter(|n| found[*n].is_none()).collect();
+        if !missing.is_empty() {
+            let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
+            for (n, dense) in missing.into_iter().zip(self.computed(&layers, samples, which)?) {
+                let layer = self.layers[n];
+                // Moments that there is no memory for are computed anew each time.
+                let known = dense.rows.is_some() || self.kept.reserve(square_bytes(layer));
+                if known {
+                    self.kept.known().of.insert(key(layer), dense.clone());
+                }
+                found[n] = Some(dense);
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    fn computed(&self, layers: &[&Weighted], samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Dense>>> {
+        struct Sums {
+            moments: Moments,
+            rows: Option<Vec<f32>>,
+        }
+        let tapped = self.tapped(self.dense, layers)?;
+        let new = |l: &&Weighted| {
+            let bytes = rows_of_sample(l, which) * which.len() as u64 * l.k() as u64 * size_of::<f32>() as u64;
+            let rows = self.kept.reserve(square_bytes(l) + bytes).then(Vec::new);
+            Sums { moments: Moments::new(l.k(), false), rows }
+        };
+        let mut sums: Vec<Sums> = layers.iter().map(new).collect();
+        for (n, batch) in which.chunks(BATCH).enumerate() {
+            let x = tapped.run_all(samples, batch)?;
+            layers.par_iter().zip(&mut sums).enumerate().for_each(|(l, (layer, sums))| {
+                let rows = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
+                sums.moments.add(&rows, None);
+                if let Some(all) = &mut sums.rows {
+                    all.extend(rows);
+                }
+            });
+        }
+        Ok(sums.into_iter().map(|s| Arc::new(Dense { moments: Arc::new(s.moments), rows: s.rows })).collect())
+    }
+
+    /// Moments of what another model feeds the layers beside what the dense one does.
+    fn paired(&self, own: &Tapped, dense: &[Arc<Dense>], samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Moments>>> {
+        let missing: Vec<usize> = (0..dense.len()).filter(|n| dense[*n].rows.is_none()).collect();
+        let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
+        let other = (!layers.is_empty()).then(|| self.tapped(self.dense, &layers)).transpose()?;
+        let mut sums: Vec<Moments> = self.layers.iter().map(|l| Moments::new(l.k(), true)).collect();
+        for (n, batch) in which.chunks(BATCH).enumerate() {
+            let x = own.run_all(samples, batch)?;
+            let y = other.as_ref().map(|t| t.run_all(samples, batch)).transpose()?.unwrap_or_default();
+            let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
+                let own = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
+                match &dense[l].rows {
+                    Some(all) => {
+                        let first = n * BATCH * rows_of_sample(layer, which) as usize * layer.k();
+                        sums.add(&own, Some(&all[first..first + own.len()]));
+                    }
+                    None => {
+                        let place = missing.binary_search(&l).unwrap_or_default();
+                        sums.add(&own, Some(&rows(layer, which, n, y.iter().map(|y| &y[place][..]))));
+                    }
+                }
+            };
+            self.layers.par_iter().zip(&mut sums).enumerate().for_each(add);
+        }
+        sums.iter_mut().zip(dense).for_each(|(sums, dense)| sums.beside(&dense.moments));
+        Ok(sums.into_iter().map(Arc::new).collect())
+    }
+}
+
+fn square_bytes(layer: &Weighted) -> u64 {
+    (layer.k() * layer.k() * size_of::<f64>()) as u64
+}
+
+/// Rows that are taken of each of these samples.
+fn rows_of_sample(layer: &Weighted, which: &[usize]) -> u64 {
+    let wanted = (ROWS.0 * layer.k() as u64).max(ROWS.1);
+    (wanted / which.len() as u64).clamp(1, layer.rows)
+}
+
+/// The rows of a layer that are taken of batch `n` of these samples, whose operands are `x`.
+fn rows<'x>(layer: &Weighted, which: &[usize], n: usize, x: impl Iterator<Item = &'x [u8]>) -> Vec<f32> {
+    let (each, mut rows) = (rows_of_sample(layer, which), Vec::new());
+    for (i, x) in x.enumerate() {
+        // Other positions for every sample, spread evenly.
+        let first = (n * BATCH + i) as u64 * 7919;
+        let picked = (0..each).map(|r| (first + r * layer.rows / each) % layer.rows);
+        layer.rows_of(&floats(x), picked, &mut rows);
+    }
+    rows
+}
