@@ -49,13 +49,14 @@ class Bench:
 def first(score): return next(iter(score.values()))
 
 def contract(b):
-    b.search("small.a"); recipe, onnxc = b.at("small.recipe"), b.a.onnxc
+    coded = ["--weights", "coded"]; b.search("small.a", *coded); recipe, onnxc = b.at("small.recipe"), b.a.onnxc
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
-    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", again)
+    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, *coded, "-o", again)
+    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", b.at("plain.a"))
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
-    size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a")]
+    size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
     for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); accuracy.shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
     dense = b.score(); read = lambda path: open(path, "rb").read()
     return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(b.score("--recipe", recipe)), ms=ms, bytes=size, about=said["about"],
@@ -112,8 +113,8 @@ def contracts(found):
     for task, r in found.items():
         speed, smaller, lost = r["ms"][0] / r["ms"][1], r["bytes"][0] / r["bytes"][1], r["dense"] - r["compressed"]; _, fast, small = GOALS[task]
         rows.append([task, accuracy.DROPS[task], f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{lost:.2f}" + (" **over**" if lost > float(accuracy.DROPS[task].rstrip("%")) + 1e-9 else ""),
-                     f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}", f"{speed:.2f}x ({fast}x)", f"{r['bytes'][0]:,d} -> {r['bytes'][1]:,d}" + ("" if r["same"] else " (the recipe gives other bytes)"), f"{smaller:.1f}x ({small}x)"])
-    return table(["task", "allowed", "score", "lost", "ms", "faster (goal)", "bytes of the archive", "smaller (goal)"], rows)
+                     f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}", f"{speed:.2f}x ({fast}x)", f"{r['bytes'][0]:,d} -> {r['bytes'][1]:,d}" + ("" if r["same"] else " (the recipe gives other bytes)"), f"{smaller:.1f}x ({small}x)", f"{r['bytes'][2]:,d}" if len(r["bytes"]) > 2 else "-"])
+    return table(["task", "allowed", "score", "lost", "ms", "faster (goal)", "bytes of the archive, weights coded", "smaller (goal)", "weights as they are"], rows)
 
 def without_choice(found):
     lines = []
@@ -170,9 +171,23 @@ SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contra
             ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated),
             ("targets", "On other targets", elsewhere), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
 
-def page(kept, cpu):
-    lines = ["# What compression reaches", "", "Made by `testsuite/accuracy/page.py`; do not edit. The tasks are those of `testsuite/accuracy/make_tasks.py`: real models, a few hundred unlabelled inputs to search with,",
-             "labelled inputs that nothing but the scores here has seen. `--cpu native`; medians of runs in turn.", "", f"Machine: {cpu[0]}, {os.cpu_count()} cores, {', '.join(cpu[1])}.", ""]
+INTRODUCTION = ["# What compression reaches", "", "Made by `testsuite/accuracy/page.py`; do not edit. The tasks are those of `testsuite/accuracy/make_tasks.py`: real models, a few hundred unlabelled inputs to search with,",
+                "labelled inputs that nothing but the scores here has seen. `--cpu native`; medians of runs in turn. Each part says when and on which machine it was measured; those of other machines stay.", ""]
+
+def machine(cpu):
+    """a CPU in a few words: its name and its most important vectors"""
+    return f"{cpu[0]}, " + next((f for f in ("avx512_vnni", "avx512f", "avx_vnni", "avx2") if f in cpu[1]), "no avx2")
+
+def sections(text):
+    """parts of a page by their headings"""
+    parts = {}
+    for block in ("\n" + text).split("\n## ")[1:]:
+        heading, body = block.split("\n", 1); parts[heading] = body.strip().split("\n")
+    return parts
+
+def page(kept, cpu, before=""):
+    """the page of these results; parts of the page before that are of other machines, or that there are no results of, stay"""
+    own = {}
     for part, title, write in SECTIONS:
         entries = {k.split(":")[1]: e for k, e in kept.items() if k.startswith(part + ":")}
         if not entries: continue
@@ -180,8 +195,10 @@ def page(kept, cpu):
         if not body: continue
         commits = ", ".join(sorted({e["commit"] for e in entries.values()}))
         flags = sorted({e.get("flags", "") for e in entries.values()} - {""})
-        lines += [f"## {title}", "", f"Of commit {commits}" + (f"; some or all with `{'`, `'.join(flags)}`" if flags else "") + ".", ""] + body
-    return "\n".join(lines).rstrip() + "\n"
+        own[f"{title} ({machine(cpu)})"] = [f"Of commit {commits}" + (f"; some or all with `{'`, `'.join(flags)}`" if flags else "") + f". {cpu[0]}, {os.cpu_count()} cores, {', '.join(cpu[1])}.", "", *body]
+    all = {**sections(before), **own}; titles = [title for _, title, _ in SECTIONS]
+    order = sorted(all, key=lambda heading: (titles.index(heading.split(" (")[0]) if heading.split(" (")[0] in titles else len(titles), heading))
+    return "\n".join(INTRODUCTION + [line for heading in order for line in [f"## {heading}", "", *all[heading], ""]]).rstrip() + "\n"
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,7 +218,8 @@ def main():
                 kept[key] = dict(result=result, commit=bench_page.commit(), flags=" ".join(a.flags))
                 with open(out + ".new", "w") as f: json.dump(kept, f, indent=1)
                 os.replace(out + ".new", out); print(f"{key}: done", flush=True)
-    with open(os.path.join(ROOT, "docs", "compression-results.md"), "w") as f: f.write(page(kept, bench_page.cpu()))
+    to = os.path.join(ROOT, "docs", "compression-results.md"); before = open(to).read() if os.path.exists(to) else ""
+    with open(to, "w") as f: f.write(page(kept, bench_page.cpu(), before))
     print(f"wrote docs/compression-results.md; results are kept in {os.path.relpath(out, ROOT)}")
 
 if __name__ == "__main__": main()
