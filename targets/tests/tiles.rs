@@ -6,7 +6,7 @@ use onnxc_ir::DType;
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
-use onnxc_ir::target::{SHORT_WEIGHT, TargetDesc};
+use onnxc_ir::target::{SHORT_PAIR, TargetDesc};
 use onnxc_targets::compile_kernel;
 use support::{Arg, Case, Random, machines};
 
@@ -243,7 +243,10 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
     let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
     let mut b = random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
     if k.short {
-        b.iter_mut().for_each(|x| *x = (i32::from(*x as i8)).clamp(-SHORT_WEIGHT, SHORT_WEIGHT) as u8);
+        for pair in b.chunks_exact_mut(2) {
+            let [first, second] = [pair[0], pair[1]].map(|x| i32::from(x as i8));
+            pair[1] = second.clamp(-SHORT_PAIR - first.min(0), SHORT_PAIR - first.max(0)) as u8;
+        }
     }
     let b = place(&mut image, &b);
     let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;

@@ -22,9 +22,10 @@ TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
 class Net:
     """A graph under construction. Without `ranges` it is the float network, with every tensor an output."""
 
-    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False, float_weights=False, most_bits=8):
+    def __init__(self, ranges=None, dtype=np.uint8, symmetric=False, float_weights=False, most_bits=8, short_pairs=False):
         self.random = np.random.default_rng(5)
         self.ranges, self.dtype, self.symmetric, self.float_weights, self.most_bits = ranges, dtype, symmetric, float_weights, most_bits
+        self.short_pairs = short_pairs
         self.nodes, self.constants, self.outputs = [], [], []
         self.scales, self.counts = {}, {}
 
@@ -80,6 +81,11 @@ class Net:
             s, zero, low, high, dtype = most / (half - 1), 0, -half, half - 1, np.int8
         s = s.astype(np.float32)
         q = np.clip(np.round(w / s) + zero, low, high)
+        if self.short_pairs and not unsigned:
+            # Two neighbouring channels add up to 128 at most, those of different signs aside.
+            channels = np.moveaxis(q, 1 if axis == 0 else 0, 0)
+            first, second = channels[0:len(channels) - 1:2], channels[1::2]
+            second[:] = np.clip(second, -128 - np.minimum(first, 0), 128 - np.maximum(first, 0))
         if self.ranges is None or self.float_weights:
             return self.const(((q - zero) * s).astype(np.float32))
         scales = s.reshape(-1) if per_channel else np.float32(s.reshape(-1)[0])
@@ -184,10 +190,12 @@ NETS = {
     "images": (images, [1, 3, 24, 24], dict()),
     "images_i8": (images, [1, 3, 24, 24], dict(dtype=np.int8, symmetric=True)),
     "images_7_bits": (images, [1, 3, 24, 24], dict(most_bits=7)),
+    "images_pairs": (images, [1, 3, 24, 24], dict(short_pairs=True)),
     "images_float_weights": (images, [1, 3, 24, 24], dict(float_weights=True)),
     "rows": (rows, [2, 18, 32], dict()),
     "rows_i8": (rows, [2, 18, 32], dict(dtype=np.int8)),
     "rows_7_bits": (rows, [2, 18, 32], dict(most_bits=7)),
+    "rows_pairs": (rows, [2, 18, 32], dict(short_pairs=True)),
     "rows_float_weights": (rows, [2, 18, 32], dict(float_weights=True)),
 }
 

@@ -34,7 +34,7 @@ pub struct TileKernel {
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
-    /// B has short weights ([`crate::target::SHORT_WEIGHT`]), and A is u8.
+    /// B has short weights ([`crate::target::SHORT_PAIR`]), and A is u8.
     pub short: bool,
     /// Rows of the tile.
     pub mr: u32,

@@ -15,7 +15,7 @@ pub struct TargetDesc {
     pub table_tiles: Vec<(u32, u32)>,
     /// Tiles for int8.
     pub i8_tiles: Vec<(u32, u32)>,
-    /// Tiles for int8 with short weights ([`SHORT_WEIGHT`]); none where these are not faster.
+    /// Tiles for int8 with short weights ([`SHORT_PAIR`]); none where these are not faster.
     pub short_tiles: Vec<(u32, u32)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
     pub i8_unsigned_a: bool,
@@ -38,9 +38,15 @@ pub struct TargetDesc {
     pub max_threads: u32,
 }
 
-/// The largest size of a short weight: two products with unsigned bytes add up within 16 bits, `2 * 255 * 64 < 2^15`, so that instructions which saturate
-/// there are exact (`vpmaddubsw`; Intel, "Lower Numerical Precision Deep Learning Inference and Training", 2018).
-pub const SHORT_WEIGHT: i32 = 64;
+/// What two short weights that are multiplied beside each other add up to at most, those of different signs aside: their products with unsigned bytes
+/// add up within 16 bits, `255 * 128 < 2^15`, so that instructions which saturate there are exact (`vpmaddubsw`; Intel, "Lower Numerical Precision Deep
+/// Learning Inference and Training", 2018, where all weights are of 7 bits for that). Weights of at most 64 in size are short, whichever they are beside.
+pub const SHORT_PAIR: i32 = 128;
+
+/// Are two weights beside each other short ([`SHORT_PAIR`])?
+pub fn short_pair(a: i32, b: i32) -> bool {
+    a.max(0) + b.max(0) <= SHORT_PAIR && a.min(0) + b.min(0) >= -SHORT_PAIR
+}
 
 /// What a tile multiplies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -114,9 +114,8 @@ impl Subject<'_> {
             } else {
                 Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?)
             };
-            let key = |i: usize| format!("{} {} {method:?} {:?}", samples.split_name(), self.layers[i].name, picks[i]);
-            let keys: Vec<Option<String>> =
-                part.iter().map(|i| own.is_none().then(|| work::key("layer", &[&self.known, &key(*i)]))).collect();
+            let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], method, samples));
+            let keys: Vec<Option<String>> = part.iter().map(key).collect();
             let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();
             let missing: Vec<usize> = part.iter().zip(&kept).filter(|(_, kept)| kept.is_none()).map(|(i, _)| *i).collect();
             let fitted: Vec<&Weighted> = missing.iter().filter(fits).map(|i| &self.layers[*i]).collect();
@@ -140,6 +139,21 @@ impl Subject<'_> {
             }
         }
         self.finish(made, picks, Some(samples))
+    }
+
+    /// A layer as it becomes where no layer changes what it is fed, kept for the models that it is a part of.
+    pub fn treated(&self, i: usize, pick: Pick, known: (&Moments, &Moments), method: Method) -> Treated {
+        let (store, key) = (self.backend.store(), self.key(i, pick, method, self.samples));
+        Treated::kept(store, &key).unwrap_or_else(|| {
+            let treated = candidate::treat(&self.site(&self.layers[i], pick.weights), pick, Some(known), method);
+            treated.keep(store, &key);
+            treated
+        })
+    }
+
+    /// What a layer becomes is kept by this.
+    fn key(&self, i: usize, pick: Pick, method: Method, samples: &Samples) -> String {
+        work::key("layer", &[&self.known, &format!("{} {} {method:?} {pick:?}", samples.split_name(), self.layers[i].name)])
     }
 
     /// The model with some of its layers changed, layer by layer. What is between layers that take the place of one has no range of its own.

@@ -29,9 +29,9 @@ pub struct Uniform {
 pub const UNIFORM: [Uniform; 6] = [
     Uniform { name: "uniform pruning", weights: Weights::F32, pruned: true, bare: false },
     Uniform { name: "uniform int8", weights: Weights::Int8, pruned: false, bare: false },
-    Uniform { name: "uniform int7", weights: Weights::Int7, pruned: false, bare: false },
+    Uniform { name: "uniform paired int8", weights: Weights::Paired, pruned: false, bare: false },
     Uniform { name: "uniform pruning and int8", weights: Weights::Int8, pruned: true, bare: false },
-    Uniform { name: "uniform pruning and int7", weights: Weights::Int7, pruned: true, bare: false },
+    Uniform { name: "uniform pruning and paired int8", weights: Weights::Paired, pruned: true, bare: false },
     Uniform { name: "magnitude pruning without repair", weights: Weights::F32, pruned: true, bare: true },
 ];
 

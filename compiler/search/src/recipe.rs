@@ -79,8 +79,9 @@ pub enum Weights {
     F32,
     /// 8-bit integers with a scale for each output; what they multiply is 8 bits wide too.
     Int8,
-    /// The same with integers from -63 to 63, which some targets multiply faster.
-    Int7,
+    /// The same with integers of which two neighbouring ones add up to little enough that some targets multiply them faster
+    /// ([`onnxc_ir::target::SHORT_PAIR`]).
+    Paired,
     /// 8-bit integers with a scale for each output; what they multiply stays float.
     Byte,
     /// The same with no more than 16 different values, of which four bits are kept.

@@ -54,7 +54,7 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
-    /// The target multiplies short weights faster ([`onnxc_ir::target::SHORT_WEIGHT`]).
+    /// The target multiplies short weights faster ([`onnxc_ir::target::SHORT_PAIR`]).
     pub short_integers: bool,
     /// Weights alone may become integers.
     pub weight_only: bool,
@@ -232,8 +232,11 @@ impl<'a> Search<'a> {
     fn measure_errors(&self) -> Result<Vec<Vec<f64>>> {
         let (subject, backend) = (&self.subject, self.subject.backend);
         backend.say("calibration: moments");
-        let exact = |kind: &&Pick| kind.form == Pick::DENSE.form;
-        let fits = |l: &&Weighted| self.kinds.iter().filter(|k| !exact(k)).any(|k| k.form.fits(l));
+        // Weights alone decide what models of generated inputs become.
+        let generated = subject.samples.are_generated();
+        let rounded = |l: &Weighted, kind: &Pick| *kind != Pick::DENSE && l.groups == 1 && !generated;
+        let exact = |kind: &Pick| kind.form == Pick::DENSE.form;
+        let fits = |l: &&Weighted| self.kinds.iter().any(|k| if exact(k) { rounded(l, k) } else { k.form.fits(l) });
         let fitted: Vec<&Weighted> = subject.layers.iter().filter(fits).collect();
         let known: Vec<Both> = subject.source(&fitted).moments(None, subject.samples)?;
         backend.say("errors of layers");
@@ -244,15 +247,16 @@ impl<'a> Search<'a> {
         let sample = &check[..check.len().min(PROBED)];
         let (done, all) = (AtomicUsize::new(0), subject.layers.len());
         let effects = |(n, curves): (usize, &Curves)| {
-            let effects = self.effects(n, curves, sample);
+            let known = by_node.get(&subject.layers[n].node).copied().filter(|_| !generated);
+            let effects = self.effects(n, curves, known, sample);
             backend.count("effect of layers on the answers", done.fetch_add(1, Ordering::Relaxed) + 1, all);
             effects
         };
         curves.par_iter().enumerate().map(effects).collect()
     }
 
-    /// The divergence of the answers for each kind that a layer can be.
-    fn effects(&self, n: usize, curves: &Curves, sample: &[usize]) -> Result<Vec<f64>> {
+    /// The divergence of the answers for each kind that a layer can be. Its integers are those that it would have, if its moments are known.
+    fn effects(&self, n: usize, curves: &Curves, known: Option<&Both>, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
         // Errors of one size are not of one kind: each form is measured by itself.
         let mut by_error: BTreeMap<&str, f64> = BTreeMap::new();
@@ -264,7 +268,11 @@ impl<'a> Search<'a> {
         let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
         for kind in self.kinds.iter().filter(|k| **k == Pick::whole(k.weights) && **k != Pick::DENSE) {
             if self.subject.possible(layer, *kind) == *kind {
-                by_numbers.insert(kind.weights, self.probe(n, kind.weights, &layer.matrix(&self.subject.graph), sample)?);
+                let treated = match known {
+                    Some((fit, held_out)) => self.subject.treated(n, *kind, (fit, held_out), self.goal.method),
+                    None => self.subject.site(layer, kind.weights).rough(&layer.matrix(&self.subject.graph)),
+                };
+                by_numbers.insert(kind.weights, self.probe(n, kind.weights, treated, sample)?);
             }
         }
         let error = |kind: &Pick| -> f64 {
@@ -286,7 +294,8 @@ impl<'a> Search<'a> {
     /// The divergence of the answers for each unit of relative error of a layer in a form.
     fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<f64> {
         let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
-            let divergence = self.probe(n, Weights::F32, weights, sample)?;
+            let treated = self.subject.site(&self.subject.layers[n], Weights::F32).rough(weights);
+            let divergence = self.probe(n, Weights::F32, treated, sample)?;
             Ok((divergence, divergence / error.max(1e-12)))
         };
         let (divergence, ratio) = effect(&curve.probes[0])?;
@@ -307,11 +316,10 @@ impl<'a> Search<'a> {
         kinds
     }
 
-    /// The divergence of the answers with one layer changed to these weights, of a type.
-    fn probe(&self, layer: usize, weights: Weights, matrix: &Matrix, sample: &[usize]) -> Result<f64> {
+    /// The divergence of the answers with one layer changed to this, whose weights are of a type.
+    fn probe(&self, layer: usize, weights: Weights, treated: Treated, sample: &[usize]) -> Result<f64> {
         let mut changes: Vec<Option<(Pick, Treated)>> = self.subject.layers.iter().map(|_| None).collect();
-        let site = self.subject.site(&self.subject.layers[layer], weights);
-        changes[layer] = Some((Pick::whole(weights), site.rough(matrix)));
+        changes[layer] = Some((Pick::whole(weights), treated));
         let made = self.subject.with(changes)?;
         Ok(self.score(&made.graph, sample)?.divergence)
     }

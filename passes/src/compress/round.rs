@@ -6,11 +6,13 @@
 //! again in closed form, and an output for which rounding to nearest is better keeps that: the sweep is greedy, so it can be.
 //!
 //! Instead of all integers of a range the weights of a layer may become those of a table of 16, which k-means finds ([`super::codebook`]); the sweep goes
-//! over them in the same way.
+//! over them in the same way. Or the integers of 8 bits are those that go in pairs ([`SHORT_PAIR`]): two neighbouring ones that add up to too much both give
+//! way, each by as much as the other one counts, and the sweep makes up for that too. Few pairs have to: the error is hardly above that of 8 bits.
 
 use std::ops::Range;
 
 use faer::{Mat, MatRef};
+use onnxc_ir::target::SHORT_PAIR;
 
 use super::moments::{self, Centred, Moments};
 use super::{Matrix, Shape, codebook, linalg, prune};
@@ -33,6 +35,8 @@ pub struct Grid {
     pub block: Option<usize>,
     /// How scales are found.
     pub range: WeightRange,
+    /// Two neighbouring ones of so many channels of a tap add up to no more than [`SHORT_PAIR`] in size, those of different signs aside; None: they may.
+    pub pairs: Option<usize>,
 }
 
 /// How integers are found.
@@ -57,6 +61,8 @@ pub struct Rounded {
     pub error: f64,
 }
 
+/// Signed bytes that clip nothing.
+const WIDEST: Grid = Grid { bits: 8, block: None, range: WeightRange::MinMax, pairs: None };
 /// Entries of a table, whose numbers have four bits.
 const ENTRIES: usize = 16;
 /// Weights of which a table is made, if there are more.
@@ -65,32 +71,43 @@ const CLUSTERED: usize = 1 << 16;
 const DAMPING: f64 = 1e-2;
 /// Positions whose updates wait for those after the block.
 const PENDING: usize = 64;
-/// Smallest scale that is tried, as a share of the one that clips nothing, and how many are.
-const SEARCH: (f64, usize) = (0.4, 60);
+/// Smallest scale that is tried, as a share of the one that clips nothing, and how many are, of rough ones fewer.
+const SEARCH: (f64, [usize; 2]) = (0.4, [60, 20]);
 
 /// Rounds the weights of a layer. Where `kept` names the positions that a mask has left to each group, the others stay zero.
 pub fn round(w: &Matrix, h: &Moments, grid: &Grid, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
-    assert!((2..=8).contains(&grid.bits) && grid.block != Some(0), "internal: compress: no such integers");
-    let levels = Levels::Range(largest(grid));
-    finish(&Layer { w, block: grid.block, levels, fed: Centred::imitating(w, h), scales: scales(w, h, grid) }, kept, how)
+    let pairs = grid.pairs.is_none() || grid.bits == 8 && grid.block.is_none();
+    assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && pairs, "internal: compress: no such integers");
+    let importance = importance(h);
+    let scales = scales(w, &importance, grid, false);
+    finish(
+        &Layer { w, block: grid.block, levels: Levels::of(grid), fed: Centred::imitating(w, h), importance, scales },
+        kept,
+        how,
+    )
 }
 
 /// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
 pub fn round_to_table(w: &Matrix, h: &Moments, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
-    let grid = Grid { bits: 8, block: None, range: WeightRange::MinMax };
-    let scales = scales(w, h, &grid);
-    let levels = Levels::Table(table(w, &scales, &importance(h)));
-    finish(&Layer { w, block: None, levels, fed: Centred::imitating(w, h), scales }, kept, how)
+    let importance = importance(h);
+    let scales = scales(w, &importance, &WIDEST, false);
+    let levels = Levels::Table(table(w, &scales, &importance));
+    finish(&Layer { w, block: None, levels, fed: Centred::imitating(w, h), importance, scales }, kept, how)
+}
+
+/// The nearest integers for the weights of a layer when nothing is known of what they multiply: values and scales. Fewer scales are tried than otherwise.
+pub fn nearest(w: &Matrix, grid: &Grid) -> (Vec<i8>, Vec<f32>) {
+    let alike = vec![1.0; w.k];
+    let scales = scales(w, &alike, grid, true);
+    (Levels::of(grid).of_all(w, &alike, |c, p| scales[scale_at(w, grid.block, c, p)]), scales)
 }
 
 /// Rounds the weights of a layer to 16 signed bytes, with a scale for each output, when nothing is known of what they multiply: values and scales.
 pub fn nearest_in_table(w: &Matrix) -> (Vec<i8>, Vec<f32>) {
-    let grid = Grid { bits: 8, block: None, range: WeightRange::MinMax };
     let alike = vec![1.0; w.k];
-    let scales: Vec<f32> = w.values.chunks(w.k.max(1)).map(|row| scale(row, &alike, &grid)).collect();
+    let scales = scales(w, &alike, &WIDEST, true);
     let levels = Levels::Table(table(w, &scales, &alike));
-    let one = |(i, v): (usize, &f32)| levels.nearest(f64::from(v / scales[i / w.k.max(1)])) as i8;
-    (w.values.iter().enumerate().map(one).collect(), scales)
+    (levels.of_all(w, &alike, |c, _| scales[c]), scales)
 }
 
 /// Ascending signed bytes for weights in units of their outputs' scales; zero is one of them where a weight is.
@@ -145,6 +162,8 @@ struct Layer<'a> {
     block: Option<usize>,
     levels: Levels,
     fed: Centred,
+    /// `[k]`.
+    importance: Vec<f64>,
     scales: Vec<f32>,
 }
 
@@ -152,14 +171,39 @@ struct Layer<'a> {
 enum Levels {
     /// All from the negative of this one to it.
     Range(f64),
+    /// Those of 8 bits that go in pairs; channels of a tap.
+    Pairs(usize),
     /// These, which ascend.
     Table(Vec<i8>),
 }
 
+/// The other weight of a pair, in units of the scale.
+#[derive(Clone, Copy)]
+enum Other {
+    /// There is none, or it is zero.
+    None,
+    /// It is this integer.
+    Rounded(f64),
+    /// It is still to be rounded; of what both are too large this one takes a share.
+    Open(f64, f64),
+}
+
 impl Levels {
-    fn nearest(&self, x: f64) -> f64 {
+    fn of(grid: &Grid) -> Levels {
+        grid.pairs.map_or_else(|| Levels::Range(largest(grid)), Levels::Pairs)
+    }
+
+    /// The position in a pair with this one.
+    fn other(&self, k: usize, p: usize) -> Option<usize> {
+        let Levels::Pairs(channels) = self else { return None };
+        let (tap, channel) = (p - p % channels, (p % channels) ^ 1);
+        (channel < *channels && tap + channel < k).then_some(tap + channel)
+    }
+
+    fn nearest(&self, x: f64, beside: Other) -> f64 {
         match self {
             Levels::Range(largest) => integer(x, *largest),
+            Levels::Pairs(_) => in_pair(x, beside),
             Levels::Table(table) => {
                 let after = table.partition_point(|v| f64::from(*v) < x);
                 let closest = table[after.saturating_sub(1)..(after + 1).min(table.len())].iter().map(|v| f64::from(*v));
@@ -167,23 +211,67 @@ impl Levels {
             }
         }
     }
-}
 
-impl Layer<'_> {
-    /// Where the scale of a weight is.
-    fn scale_at(&self, c: usize, p: usize) -> usize {
-        match self.block {
-            Some(block) => c * self.w.k.div_ceil(block) + p / block,
-            None => c,
+    /// The nearest ones of an output's weights: the first of a pair leaves room for the other one.
+    fn of_row(&self, xs: &[f64], importance: &[f64], rounded: &mut [f64]) {
+        for p in 0..xs.len() {
+            let beside = match self.other(xs.len(), p) {
+                Some(other) if other < p => Other::Rounded(rounded[other]),
+                Some(other) => Other::Open(xs[other], share(importance[p], importance[other])),
+                None => Other::None,
+            };
+            rounded[p] = self.nearest(xs[p], beside);
         }
     }
 
+    /// The nearest ones of a layer's weights by themselves, for the scale of each.
+    fn of_all(&self, w: &Matrix, importance: &[f64], scale: impl Fn(usize, usize) -> f32) -> Vec<i8> {
+        let (mut xs, mut rounded, mut values) = (vec![0.0; w.k], vec![0.0; w.k], Vec::with_capacity(w.values.len()));
+        for (c, row) in w.values.chunks(w.k.max(1)).enumerate() {
+            xs.iter_mut().zip(row).enumerate().for_each(|(p, (x, w))| *x = f64::from(*w) / f64::from(scale(c, p)));
+            self.of_row(&xs, importance, &mut rounded);
+            values.extend(rounded.iter().map(|v| *v as i8));
+        }
+        values
+    }
+}
+
+/// The nearest integer of 8 bits beside another one.
+fn in_pair(x: f64, beside: Other) -> f64 {
+    let (widest, room) = (127.0, f64::from(SHORT_PAIR));
+    match beside {
+        Other::None => integer(x, widest),
+        Other::Rounded(other) => {
+            let (low, high) = (-room - other.min(0.0), room - other.max(0.0));
+            integer(x, widest).clamp(low, high)
+        }
+        Other::Open(other, share) => {
+            let over = if x * other > 0.0 { ((x + other).abs() - room).max(0.0) } else { 0.0 };
+            integer(x - x.signum() * (share * over).min(x.abs()), widest)
+        }
+    }
+}
+
+/// Of what a pair is too large, the part that the first one takes: the one that counts less takes more.
+fn share(first: f64, second: f64) -> f64 {
+    if first + second > 0.0 { second / (first + second) } else { 0.5 }
+}
+
+/// Where the scale of a weight is.
+fn scale_at(w: &Matrix, block: Option<usize>, c: usize, p: usize) -> usize {
+    match block {
+        Some(block) => c * w.k.div_ceil(block) + p / block,
+        None => c,
+    }
+}
+
+impl Layer<'_> {
+    fn scale_at(&self, c: usize, p: usize) -> usize {
+        scale_at(self.w, self.block, c, p)
+    }
+
     fn nearest(&self) -> Vec<i8> {
-        let one = |(i, w): (usize, &f32)| {
-            let scale = self.scales[self.scale_at(i / self.w.k, i % self.w.k)];
-            self.levels.nearest(f64::from(*w) / f64::from(scale)) as i8
-        };
-        self.w.values.iter().enumerate().map(one).collect()
+        self.levels.of_all(self.w, &self.importance, |c, p| self.scales[self.scale_at(c, p)])
     }
 
     /// Rounds the positions `at` of some outputs one after another.
@@ -196,6 +284,7 @@ impl Layer<'_> {
         let factor = linalg::Cholesky::new(inverse.as_ref(), 0.0);
         let factor = factor.factor();
         let mut weights = Mat::from_fn(outputs.len(), at.len(), |c, i| self.fed.weights[(at[i], outputs.start + c)]);
+        let others = self.others(&at);
         for start in (0..at.len()).step_by(PENDING) {
             let end = (start + PENDING).min(at.len());
             let mut errors = Mat::zeros(outputs.len(), end - start);
@@ -203,7 +292,12 @@ impl Layer<'_> {
                 for c in outputs.clone() {
                     let scale = f64::from(self.scales[self.scale_at(c, at[i])]);
                     let weight = weights[(c - outputs.start, i)];
-                    let rounded = self.levels.nearest(weight / scale);
+                    let beside = match others[i] {
+                        Some((_, p)) if p.1 < i => Other::Rounded(f64::from(values[c * self.w.k + p.0])),
+                        Some((share, p)) => Other::Open(weights[(c - outputs.start, p.1)] / scale, share),
+                        None => Other::None,
+                    };
+                    let rounded = self.levels.nearest(weight / scale, beside);
                     values[c * self.w.k + at[i]] = rounded as i8;
                     errors[(c - outputs.start, i - start)] = (weight - scale * rounded) / factor[(i, i)];
                 }
@@ -216,6 +310,17 @@ impl Layer<'_> {
             let (later, rows) = (weights.subcols_mut(end, at.len() - end), at.len() - end);
             linalg::add_product(later, -1.0, errors.as_ref(), factor.submatrix(end, start, rows, end - start).transpose());
         }
+    }
+
+    /// For each of these positions the other one of its pair, as it is and among them, and what share of the excess is taken by the first.
+    fn others(&self, at: &[usize]) -> Vec<Option<(f64, (usize, usize))>> {
+        let mut place = vec![None; self.w.k];
+        at.iter().enumerate().for_each(|(i, &p)| place[p] = Some(i));
+        let one = |&p: &usize| {
+            let other = self.levels.other(self.w.k, p)?;
+            Some((share(self.importance[p], self.importance[other]), (other, place[other]?)))
+        };
+        at.iter().map(one).collect()
     }
 
     /// Of each output the better one, with its scale: swept values with a scale fitted to them, or the nearest ones.
@@ -271,34 +376,48 @@ fn importance(h: &Moments) -> Vec<f64> {
     (0..h.k).map(|p| (h.second[p * h.k + p] - h.sum[p] * h.sum[p] / rows).max(0.0)).collect()
 }
 
-fn scales(w: &Matrix, h: &Moments, grid: &Grid) -> Vec<f32> {
-    let importance = importance(h);
+fn scales(w: &Matrix, importance: &[f64], grid: &Grid, rough: bool) -> Vec<f32> {
     let block = grid.block.unwrap_or(w.k).max(1);
     let one = |weights: &[f32]| -> Vec<f32> {
-        weights.chunks(block).zip(importance.chunks(block)).map(|(w, importance)| scale(w, importance, grid)).collect()
+        weights.chunks(block).zip(importance.chunks(block)).map(|(w, importance)| scale(w, importance, grid, rough)).collect()
     };
     w.values.chunks(w.k.max(1)).flat_map(one).collect()
 }
 
 /// The scale of weights that share one.
-fn scale(weights: &[f32], importance: &[f64], grid: &Grid) -> f32 {
-    let (peak, largest) = (weights.iter().fold(0.0f32, |m, w| m.max(w.abs())), largest(grid));
-    let widest = (f64::from(peak) / largest) as f32;
+fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
+    let levels = Levels::of(grid);
+    let widest = (peak(weights, &levels) / largest(grid)) as f32;
     if !widest.is_normal() {
         return 1.0;
     }
-    let error = |scale: f32| -> f64 {
-        let one = |w: f32| (f64::from(w) - f64::from(scale) * integer(f64::from(w) / f64::from(scale), largest)).powi(2);
-        weights.iter().zip(importance).map(|(w, importance)| one(*w) * importance).sum()
+    let (mut xs, mut rounded) = (vec![0.0; weights.len()], vec![0.0; weights.len()]);
+    let mut error = |scale: f32| -> f64 {
+        let scale = f64::from(scale);
+        xs.iter_mut().zip(weights).for_each(|(x, w)| *x = f64::from(*w) / scale);
+        levels.of_row(&xs, importance, &mut rounded);
+        let all = weights.iter().zip(&rounded).zip(importance);
+        all.map(|((w, q), importance)| (f64::from(*w) - scale * q).powi(2) * importance).sum()
     };
-    let candidates = |steps: usize| (0..steps).map(move |i| 1.0 - (1.0 - SEARCH.0) * i as f64 / steps as f64);
     match grid.range {
         WeightRange::MinMax => widest,
         WeightRange::Mse => {
-            let tried = candidates(SEARCH.1).map(|share| (widest as f64 * share) as f32).map(|s| (error(s), s));
+            let steps = SEARCH.1[usize::from(rough)];
+            let shares = (0..steps).map(|i| 1.0 - (1.0 - SEARCH.0) * i as f64 / steps as f64);
+            let tried = shares.map(|share| (f64::from(widest) * share) as f32).map(|s| (error(s), s));
             tried.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(widest, |best| best.1)
         }
     }
+}
+
+/// What the largest integer stands for if nothing is clipped: the largest weight, or what a pair needs of its room.
+fn peak(weights: &[f32], levels: &Levels) -> f64 {
+    let size = |p: usize| f64::from(weights[p].abs());
+    let pair = |p: usize| {
+        let other = levels.other(weights.len(), p).filter(|&o| weights[o] * weights[p] > 0.0);
+        other.map_or(0.0, |o| (size(p) + size(o)) * 127.0 / f64::from(SHORT_PAIR))
+    };
+    (0..weights.len()).map(|p| size(p).max(pair(p))).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
 use onnxc_ir::scalar::{BinOp, NodeIx, ScalarOp, ScalarProgram};
-use onnxc_ir::target::{Factors, SHORT_WEIGHT};
+use onnxc_ir::target::Factors;
 
 use super::depthwise;
 use super::spread::{along, vector_view};
@@ -375,10 +375,10 @@ impl Integer {
         (target.0, program, operands)
     }
 
-    /// Are the weights so small that the target multiplies them by other instructions? Those of ones are where these are.
+    /// Are the weights so small by pairs that the target multiplies them by other instructions? Those of ones are where these are.
     fn is_short(&self, cx: &LowerCx, x: &Bytes) -> bool {
         let wanted = !cx.target.short_tiles.is_empty() && x.arg.dtype == DType::U8;
-        wanted && self.weights.largest() <= SHORT_WEIGHT
+        wanted && self.weights.are_short((self.kernel.iter().product(), self.x.view.shape[1] / self.group))
     }
 
     /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap

@@ -1,5 +1,6 @@
 //! Constant weights of bytes, read where they are.
 
+use onnxc_ir::target::short_pair;
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
@@ -51,9 +52,14 @@ impl Weights {
         self.value(self.tensor.bytes()[filter * self.strides.0 + i * self.strides.1])
     }
 
-    /// The largest size of an element.
-    pub fn largest(&self) -> i32 {
-        self.tensor.bytes().iter().map(|b| self.value(*b).abs()).max().unwrap_or(0)
+    /// True when those of two neighbouring channels of a tap are short weights, in the order in which [`Weights::panels`] brings them together.
+    pub fn are_short(&self, (taps, channels): (u64, u64)) -> bool {
+        let (taps, channels) = (taps as usize, channels as usize);
+        let at = |filter: usize, tap: usize, channel: usize| {
+            if channel < channels { self.get(filter, channel * taps + tap) } else { 0 }
+        };
+        let pairs = |f: usize, tap: usize| (0..channels).step_by(2).map(move |c| (at(f, tap, c), at(f, tap, c + 1)));
+        (0..self.filters).all(|f| (0..taps).all(|tap| pairs(f, tap).all(|(a, b)| short_pair(a, b))))
     }
 
     /// The sums of all filters.

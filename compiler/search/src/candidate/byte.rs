@@ -2,7 +2,7 @@
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, round};
+use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, nearest, round};
 
 use super::{Applied, Coded, Form, Numbers, bytes};
 use crate::assemble::Method;
@@ -11,6 +11,8 @@ use crate::search::Goal;
 
 /// The numbers.
 pub struct Byte;
+
+const GRID: Grid = Grid { bits: 8, block: None, range: WeightRange::Mse, pairs: None };
 
 impl Numbers for Byte {
     fn weights(&self) -> Weights {
@@ -49,12 +51,11 @@ impl Numbers for Byte {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        let grid = Grid { bits: 8, block: None, range: WeightRange::Mse };
-        bytes::coded(layer, round(weights, moments, &grid, kept, method.rounding))
+        bytes::coded(layer, round(weights, moments, &GRID, kept, method.rounding))
     }
 
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::nearest(layer, weights, 8)
+        bytes::exact(layer, weights.n, nearest(weights, &GRID))
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {

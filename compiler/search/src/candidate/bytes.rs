@@ -2,9 +2,9 @@
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::{DType, Tensor};
+use onnxc_passes::compress::Rounded;
 use onnxc_passes::compress::pairs::{self, Integers};
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Matrix, Rounded};
 
 use super::{Applied, Coded, Form, Pick};
 use crate::price::Objective;
@@ -19,11 +19,6 @@ pub(super) fn suit(form: &dyn Form, goal: &Goal) -> bool {
 /// Rounded weights as a recipe has them.
 pub(super) fn coded(layer: &Weighted, rounded: Rounded) -> Coded {
     Coded { arrays: arrays(layer, &rounded.values, &rounded.scales), shift: rounded.bias_shift, error: rounded.error }
-}
-
-/// The nearest integers of so many bits with the least squared error of each output's weights by themselves.
-pub(super) fn nearest(layer: &Weighted, weights: &Matrix, bits: u32) -> Coded {
-    exact(layer, weights.n, nearest_of(weights, ((1 << (bits - 1)) - 1) as f32))
 }
 
 /// Values and scales of so many outputs as they are.
@@ -59,21 +54,6 @@ fn without_dust(values: &[i8], scales: &[f32]) -> (Vec<i8>, Vec<f32>) {
     for (row, scale) in values.chunks_mut(k.max(1)).zip(&mut scales).filter(|(_, scale)| **scale <= DUST || scale.is_nan()) {
         row.fill(0);
         *scale = 1.0;
-    }
-    (values, scales)
-}
-
-/// `largest` is the largest of the integers.
-fn nearest_of(matrix: &Matrix, largest: f32) -> (Vec<i8>, Vec<f32>) {
-    let (mut values, mut scales) = (Vec::with_capacity(matrix.values.len()), Vec::with_capacity(matrix.n));
-    for row in matrix.values.chunks(matrix.k.max(1)) {
-        let most = row.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let quantized = |x: f32, scale: f32| (x / scale).round().clamp(-largest, largest);
-        let error = |scale: f32| row.iter().map(|x| (x - quantized(*x, scale) * scale).powi(2)).sum::<f32>();
-        let scales_tried = (0..20).map(|i| most / largest * (1.0 - 0.02 * i as f32)).filter(|s| *s > 0.0);
-        let scale = scales_tried.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(1.0);
-        values.extend(row.iter().map(|x| quantized(*x, scale) as i8));
-        scales.push(scale);
     }
     (values, scales)
 }

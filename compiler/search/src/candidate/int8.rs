@@ -1,33 +1,40 @@
-//! Integers of 8 bits, or of 7, with a scale for each output; what they multiply is 8 bits wide.
+//! Integers of 8 bits with a scale for each output; what they multiply is 8 bits wide.
 //!
-//! Those of 7 bits are short weights ([`onnxc_ir::target::SHORT_WEIGHT`]), for targets that multiply these faster.
+//! Those that go in pairs are short weights ([`onnxc_ir::target::SHORT_PAIR`]), for targets that multiply these faster.
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, round};
+use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, nearest, round};
 
 use super::{Applied, Coded, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
 
-/// The numbers of so many bits.
+/// The numbers.
 pub struct Integers {
-    bits: u32,
+    paired: bool,
 }
 
-/// 8 bits.
-pub const INT8: Integers = Integers { bits: 8 };
-/// 7 bits.
-pub const INT7: Integers = Integers { bits: 7 };
+/// All of 8 bits.
+pub const ALL: Integers = Integers { paired: false };
+/// Those that go in pairs.
+pub const PAIRED: Integers = Integers { paired: true };
+
+impl Integers {
+    fn grid(&self, layer: &Weighted) -> Grid {
+        let pairs = self.paired.then_some(layer.channels.max(1));
+        Grid { bits: 8, block: None, range: WeightRange::Mse, pairs }
+    }
+}
 
 impl Numbers for Integers {
     fn weights(&self) -> Weights {
-        if self.bits == 8 { Weights::Int8 } else { Weights::Int7 }
+        if self.paired { Weights::Paired } else { Weights::Int8 }
     }
 
     fn wanted(&self, goal: &Goal) -> bool {
-        goal.integers && (self.bits == 8 || goal.short_integers)
+        goal.integers && (!self.paired || goal.short_integers)
     }
 
     fn fits(&self, _: &Weighted) -> bool {
@@ -54,14 +61,12 @@ impl Numbers for Integers {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        let grid = Grid { bits: self.bits, block: None, range: WeightRange::Mse };
-        let rounded = round(weights, moments, &grid, kept, method.rounding);
-        bytes::coded(layer, rounded)
+        bytes::coded(layer, round(weights, moments, &self.grid(layer), kept, method.rounding))
     }
 
     /// Nearest integers with the least squared error of each output's weights by themselves.
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::nearest(layer, weights, self.bits)
+        bytes::exact(layer, weights.n, nearest(weights, &self.grid(layer)))
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {

@@ -16,11 +16,12 @@ fn decoded(rounded: &Rounded, n: usize, k: usize, block: usize) -> Matrix {
     Matrix { n, k, values: (0..n * k).map(value).collect() }
 }
 
-const GRIDS: [Grid; 4] = [
-    Grid { bits: 8, block: None, range: WeightRange::MinMax },
-    Grid { bits: 4, block: None, range: WeightRange::MinMax },
-    Grid { bits: 4, block: None, range: WeightRange::Mse },
-    Grid { bits: 4, block: Some(32), range: WeightRange::Mse },
+const GRIDS: [Grid; 5] = [
+    Grid { bits: 8, block: None, range: WeightRange::MinMax, pairs: None },
+    Grid { bits: 4, block: None, range: WeightRange::MinMax, pairs: None },
+    Grid { bits: 4, block: None, range: WeightRange::Mse, pairs: None },
+    Grid { bits: 4, block: Some(32), range: WeightRange::Mse, pairs: None },
+    Grid { bits: 8, block: None, range: WeightRange::Mse, pairs: Some(10) },
 ];
 
 #[test]
@@ -57,15 +58,16 @@ fn making_up_for_errors_beats_rounding_to_nearest() {
 /// The integers of the sweep are not far from the best ones, which are known where there are few.
 #[test]
 fn the_sweep_comes_close_to_the_best_integers() {
-    let grid = Grid { bits: 3, block: None, range: WeightRange::MinMax };
+    let grid = Grid { bits: 3, block: None, range: WeightRange::MinMax, pairs: None };
     let (mut swept, mut best, mut nearest) = (0.0, 0.0, 0.0);
     for seed in 0..10 {
         let (w, rows) = layer(100 + seed, 1, 5);
         let h = moments(5, &rows);
         swept += round(&w, &h, &grid, None, Rounding::Gptq).error;
         nearest += round(&w, &h, &grid, None, Rounding::Nearest).error;
-        let levels = Levels::Range(largest(&grid));
-        let layer = Layer { w: &w, block: None, levels, fed: Centred::imitating(&w, &h), scales: scales(&w, &h, &grid) };
+        let (importance, levels) = (importance(&h), Levels::of(&grid));
+        let scales = scales(&w, &importance, &grid, false);
+        let layer = Layer { w: &w, block: None, levels, fed: Centred::imitating(&w, &h), importance, scales };
         let error = |code: usize| {
             let values: Vec<i8> = (0..5).map(|p| (code / 7usize.pow(p) % 7) as i8 - 3).collect();
             layer.fed.relative(layer.errors(layer.difference(&values, &layer.scales).as_ref())[0])
@@ -80,7 +82,7 @@ fn a_clipped_range_is_better_for_few_bits() {
     let (mut w, rows) = layer(3, 8, 256);
     (0..8).for_each(|c| w.values[c * 256 + 5] = 5.0);
     let h = moments(256, &rows);
-    let error = |range| round(&w, &h, &Grid { bits: 4, block: None, range }, None, Rounding::Nearest).error;
+    let error = |range| round(&w, &h, &Grid { bits: 4, block: None, range, pairs: None }, None, Rounding::Nearest).error;
     assert!(error(WeightRange::Mse) < 0.9 * error(WeightRange::MinMax));
 }
 
@@ -105,6 +107,37 @@ fn tables_suit_weights_better_than_integers_of_as_many_bits() {
     assert!(error(Rounding::Gptq) < 0.9 * integers(Rounding::Gptq));
 }
 
+/// Pairs hold what they may, at an error much closer to that of 8 bits than to that of 7, which are in pairs whatever they are beside; masks change nothing of it.
+#[test]
+fn pairs_are_short_and_nearly_as_good_as_8_bits() {
+    let (n, k, channels) = (16, 75, 15);
+    let (w, rows) = layer(8, n, k);
+    let h = moments(k, &rows);
+    let grid = |bits, pairs| Grid { bits, block: None, range: WeightRange::Mse, pairs };
+    let shape = Shape { group: 4, unit: 4, channels, taps: k / channels, whole_channels: false };
+    let pruned =
+        super::super::prune(&w, &h, None, &shape, &[0.5], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2))
+            .remove(0);
+    let short = |values: &[i8]| {
+        let at = |c: usize, tap: usize, i: usize| if i < channels { i32::from(values[c * k + tap * channels + i]) } else { 0 };
+        let pairs = |c, tap| (0..channels).step_by(2).map(move |i| (at(c, tap, i), at(c, tap, i + 1)));
+        (0..n).all(|c| (0..k / channels).all(|tap| pairs(c, tap).all(|(a, b)| onnxc_ir::target::short_pair(a, b))))
+    };
+    for how in [Rounding::Nearest, Rounding::Gptq] {
+        let error = |grid: Grid| round(&w, &h, &grid, None, how).error;
+        let (seven, eight) = (error(grid(7, None)), error(grid(8, None)));
+        let pairs = round(&w, &h, &grid(8, Some(channels)), None, how);
+        assert!(short(&pairs.values) && !short(&round(&w, &h, &grid(8, None), None, how).values));
+        assert!(pairs.values.iter().any(|v| v.unsigned_abs() > 64));
+        assert!(pairs.error < 0.6 * seven, "{how:?}: {} of {seven}, {eight}", pairs.error);
+        let masked = round(&pruned.weights, &h, &grid(8, Some(channels)), Some((&shape, &pruned.kept)), how);
+        assert!(short(&masked.values));
+    }
+    let (values, scales) = nearest(&w, &grid(8, Some(channels)));
+    let off = (0..n * k).map(|i| (f32::from(values[i]) * scales[i / k] - w.values[i]).abs() / scales[i / k]).fold(0.0, f32::max);
+    assert!(short(&values) && off < 40.0, "{off}");
+}
+
 #[test]
 fn zeros_of_a_mask_stay() {
     let (w, rows) = layer(4, 8, 48);
@@ -113,7 +146,7 @@ fn zeros_of_a_mask_stay() {
     let pruned =
         super::super::prune(&w, &h, None, &shape, &[0.5], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2))
             .remove(0);
-    let grid = Grid { bits: 4, block: None, range: WeightRange::Mse };
+    let grid = Grid { bits: 4, block: None, range: WeightRange::Mse, pairs: None };
     let error = |how| {
         let rounded = round(&pruned.weights, &h, &grid, Some((&shape, &pruned.kept)), how);
         let zero = |i: usize| pruned.weights.values[i] != 0.0 || rounded.values[i] == 0;
