@@ -2,9 +2,10 @@
 //!
 //! Layers are repaired for the operands that they will have: each stage measures what the compressed layers before it pass on, beside what the dense model
 //! passes on, and fits weights that give the dense results from these (sequential repair, as in AdaPrune, Hubara et al., 2021, and SparseGPT, Frantar and
-//! Alistarh, 2023, section 3). A stage has several layers so that the model is run a few times, not once for every layer.
+//! Alistarh, 2023, section 3). Layers that lose a part of themselves are repaired one by one: what they lose adds up quickly where those behind do not know of
+//! it. Those whose numbers alone change are taken together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnxc_ir::{Graph, ValueId};
 use onnxc_passes::compress::pairs::Range;
@@ -13,7 +14,7 @@ use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
-use crate::moments::{Kept, Source};
+use crate::moments::{Kept, Source, Walks};
 use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
 use crate::taps;
 use crate::{Backend, Result, Samples, work};
@@ -33,7 +34,7 @@ pub struct Method {
     pub reorder: bool,
     /// How weights are rounded.
     pub rounding: Rounding,
-    /// Stages; 1 repairs every layer for the dense model's operands.
+    /// Parts of the model that are repaired one after another, at least; 1 repairs every layer for the dense model's operands.
     pub stages: usize,
 }
 
@@ -103,11 +104,13 @@ impl Subject<'_> {
         let changed: Vec<usize> = (0..picks.len()).filter(|i| picks[*i] != Pick::DENSE).collect();
         let pruned = |i: &usize| picks[*i].density < 1.0;
         let fits = |i: &&usize| self.layers[**i].groups == 1 && !samples.are_generated();
-        let stages = if samples.are_generated() { 1 } else { method.stages.clamp(1, changed.len().max(1)) };
+        let stages = self.stages(&changed, picks, if samples.are_generated() { 1 } else { method.stages });
         let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
-        for stage in 0..stages {
-            let part = &changed[stage * changed.len() / stages..(stage + 1) * changed.len() / stages];
-            self.backend.say(&format!("repairing layers, stage {} of {stages}", stage + 1));
+        let mut walks = Walks::new(self.backend, &self.graph, samples);
+        // What is passed on is rounded as it will be.
+        self.keep_ranges(&mut made.recipe, picks);
+        for (stage, part) in stages.iter().enumerate() {
+            self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.
             let own = if stage == 0 || !changed.iter().any(pruned) {
                 None
@@ -119,7 +122,11 @@ impl Subject<'_> {
             let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();
             let missing: Vec<usize> = part.iter().zip(&kept).filter(|(_, kept)| kept.is_none()).map(|(i, _)| *i).collect();
             let fitted: Vec<&Weighted> = missing.iter().filter(fits).map(|i| &self.layers[*i]).collect();
-            let moments = self.source(&fitted).moments(own.as_ref(), samples)?;
+            let source = self.source(&fitted);
+            let moments = match &own {
+                None => source.moments(samples)?,
+                Some(own) => source.moments_of(own, &mut walks, samples)?,
+            };
             let known: BTreeMap<usize, (&Moments, &Moments)> =
                 fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (&**fit, &**held_out))).collect();
             let treat = |(i, (key, kept)): (&usize, (Option<String>, Option<Treated>))| {
@@ -139,6 +146,34 @@ impl Subject<'_> {
             }
         }
         self.finish(made, picks, Some(samples))
+    }
+
+    /// The layers that change, in parts that are repaired together: `least` parts where there are so many, and a layer that loses a part of itself is in an
+    /// earlier one than all that depend on it.
+    fn stages(&self, changed: &[usize], picks: &[Pick], least: usize) -> Vec<Vec<usize>> {
+        let most = changed.len().div_ceil(least.max(1));
+        let mut stages: Vec<Vec<usize>> = Vec::new();
+        let mut behind: BTreeSet<ValueId> = BTreeSet::new();
+        for i in changed {
+            let layer = &self.layers[*i];
+            let depends = least > 1 && behind.contains(&layer.x(&self.graph));
+            match stages.last_mut() {
+                Some(stage) if !depends && stage.len() < most => stage.push(*i),
+                _ => {
+                    stages.push(vec![*i]);
+                    behind.clear();
+                }
+            }
+            if picks[*i].density < 1.0 {
+                behind.extend(&self.graph.nodes[layer.node].outputs);
+                for node in &self.graph.nodes[layer.node..] {
+                    if node.inputs.iter().flatten().any(|id| behind.contains(id)) {
+                        behind.extend(&node.outputs);
+                    }
+                }
+            }
+        }
+        stages
     }
 
     /// A layer as it becomes where no layer changes what it is fed, kept for the models that it is a part of.

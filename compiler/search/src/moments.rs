@@ -12,6 +12,7 @@ use onnxc_passes::compress::weighted::Weighted;
 use rayon::prelude::*;
 
 use crate::taps::{BATCH, Tapped, floats};
+use crate::walk::Walk;
 use crate::{Backend, Result, Samples};
 
 /// Rows of a layer that are taken, as a multiple of the length of a row, and at least.
@@ -54,6 +55,20 @@ impl Kept {
     }
 }
 
+/// How far the samples have come in a model that is being made, and in the dense one, for the layers whose rows there are not kept.
+pub struct Walks<'a> {
+    own: Walk<'a>,
+    dense: Walk<'a>,
+}
+
+impl<'a> Walks<'a> {
+    /// At the models' inputs.
+    pub fn new(backend: &'a dyn Backend, dense: &'a Graph, samples: &'a Samples) -> Walks<'a> {
+        let walk = || Walk::new(backend, dense, samples);
+        Walks { own: walk(), dense: walk() }
+    }
+}
+
 /// A dense graph, some of its layers, and what is known of its rows.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
@@ -68,30 +83,61 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Moments of the rows that the layers multiply; with a graph that was made from the dense one (`own`) those that they multiply there, beside the dense ones.
+    /// Moments of the rows that the layers multiply in the dense model.
     ///
     /// # Errors
     /// As [`Tapped::run`].
-    pub fn moments(&self, own: Option<&Graph>, samples: &Samples) -> Result<Vec<Both>> {
+    pub fn moments(&self, samples: &Samples) -> Result<Vec<Both>> {
+        let part = |which: &[usize]| -> Result<Vec<Arc<Moments>>> {
+            Ok(self.dense_rows(samples, which)?.iter().map(|d| d.moments.clone()).collect())
+        };
+        Ok(part(&samples.fit())?.into_iter().zip(part(&samples.held_out())?).collect())
+    }
+
+    /// Moments of the rows that the layers multiply in a graph that was made from the dense one, beside the dense ones.
+    ///
+    /// # Errors
+    /// As [`Walk::run`].
+    pub fn moments_of(&self, own: &Graph, walks: &mut Walks, samples: &Samples) -> Result<Vec<Both>> {
         if self.layers.is_empty() {
             return Ok(Vec::new());
         }
-        let own = own.map(|g| self.tapped(g, self.layers)).transpose()?;
-        let part = |which: &[usize]| -> Result<Vec<Arc<Moments>>> {
-            let dense = self.dense_rows(samples, which)?;
-            match &own {
-                None => Ok(dense.iter().map(|d| d.moments.clone()).collect()),
-                Some(own) => self.paired(own, &dense, samples, which),
+        let parts = [samples.fit(), samples.held_out()].map(|which| (self.dense_rows(samples, &which), which));
+        let mut known = Vec::new();
+        for (dense, which) in parts {
+            known.push((dense?, which));
+        }
+        let has_rows = |n: usize| known.iter().all(|(dense, _)| dense[n].rows.is_some());
+        let missing: Vec<usize> = (0..self.layers.len()).filter(|n| !has_rows(*n)).collect();
+        let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
+        let mut way = walks.own.way(own, self.layers)?;
+        let mut beside = (!layers.is_empty()).then(|| walks.dense.way(self.dense, &layers)).transpose()?;
+        let mut found = Vec::new();
+        for (dense, which) in &known {
+            let mut sums: Vec<Moments> = self.layers.iter().map(|l| Moments::new(l.k(), true)).collect();
+            for (n, batch) in which.chunks(BATCH).enumerate() {
+                let x = walks.own.run(&mut way, batch)?;
+                let y = beside.as_mut().map(|way| walks.dense.run(way, batch)).transpose()?.unwrap_or_default();
+                let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
+                    let own = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
+                    match (&dense[l].rows, missing.binary_search(&l)) {
+                        (_, Ok(place)) => sums.add(&own, Some(&rows(layer, which, n, y.iter().map(|y| &y[place][..])))),
+                        (rows, Err(_)) => {
+                            let all = rows.as_ref().expect("internal: search: rows that are not missing are kept");
+                            let first = n * BATCH * rows_of_sample(layer, which) as usize * layer.k();
+                            sums.add(&own, Some(&all[first..first + own.len()]));
+                        }
+                    }
+                };
+                self.layers.par_iter().zip(&mut sums).enumerate().for_each(add);
             }
-        };
-        let (fit, held_out) = (part(&samples.fit())?, part(&samples.held_out())?);
-        Ok(fit.into_iter().zip(held_out).collect())
-    }
-
-    /// A graph that was made from the dense one, or that one, with the inputs of layers as its outputs.
-    fn tapped(&self, graph: &Graph, layers: &[&Weighted]) -> Result<Tapped> {
-        let values: Vec<_> = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
-        Tapped::new(self.backend, graph, &values)
+            sums.iter_mut().zip(dense).for_each(|(sums, dense)| sums.beside(&dense.moments));
+            found.push(sums.into_iter().map(Arc::new).collect::<Vec<_>>());
+        }
+        walks.own.arrive(way);
+        beside.into_iter().for_each(|way| walks.dense.arrive(way));
+        let held_out = found.pop().unwrap_or_default();
+        Ok(found.pop().unwrap_or_default().into_iter().zip(held_out).collect())
     }
 
     /// What the dense model feeds all layers on these samples.
@@ -122,7 +168,8 @@ impl Source<'_> {
             moments: Moments,
             rows: Option<Vec<f32>>,
         }
-        let tapped = self.tapped(self.dense, layers)?;
+        let operands: Vec<_> = layers.iter().map(|l| l.x(self.dense)).collect();
+        let tapped = Tapped::new(self.backend, self.dense, &operands)?;
         let new = |l: &&Weighted| {
             let bytes = rows_of_sample(l, which) * which.len() as u64 * l.k() as u64 * size_of::<f32>() as u64;
             let rows = self.kept.reserve(square_bytes(l) + bytes).then(Vec::new);
@@ -140,34 +187,6 @@ impl Source<'_> {
             });
         }
         Ok(sums.into_iter().map(|s| Arc::new(Dense { moments: Arc::new(s.moments), rows: s.rows })).collect())
-    }
-
-    /// Moments of what another model feeds the layers beside what the dense one does.
-    fn paired(&self, own: &Tapped, dense: &[Arc<Dense>], samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Moments>>> {
-        let missing: Vec<usize> = (0..dense.len()).filter(|n| dense[*n].rows.is_none()).collect();
-        let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
-        let other = (!layers.is_empty()).then(|| self.tapped(self.dense, &layers)).transpose()?;
-        let mut sums: Vec<Moments> = self.layers.iter().map(|l| Moments::new(l.k(), true)).collect();
-        for (n, batch) in which.chunks(BATCH).enumerate() {
-            let x = own.run_all(samples, batch)?;
-            let y = other.as_ref().map(|t| t.run_all(samples, batch)).transpose()?.unwrap_or_default();
-            let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
-                let own = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
-                match &dense[l].rows {
-                    Some(all) => {
-                        let first = n * BATCH * rows_of_sample(layer, which) as usize * layer.k();
-                        sums.add(&own, Some(&all[first..first + own.len()]));
-                    }
-                    None => {
-                        let place = missing.binary_search(&l).unwrap_or_default();
-                        sums.add(&own, Some(&rows(layer, which, n, y.iter().map(|y| &y[place][..]))));
-                    }
-                }
-            };
-            self.layers.par_iter().zip(&mut sums).enumerate().for_each(add);
-        }
-        sums.iter_mut().zip(dense).for_each(|(sums, dense)| sums.beside(&dense.moments));
-        Ok(sums.into_iter().map(Arc::new).collect())
     }
 }
 

@@ -32,8 +32,12 @@ use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
 const SMALL: f64 = 0.2;
 /// Held-out samples that a probe runs.
 const PROBED: usize = 64;
-/// Limits that bisection goes over, in equal ratios.
+/// Limits that are tried, in equal ratios.
 pub(crate) const GRID: usize = 127;
+/// The number of the one that is tried first, and the first step from there. Budgets that are like each other lead over the same numbers.
+const START: (usize, usize) = (64, 8);
+/// Limits so near to each other make models that are as good.
+const NEAR: usize = 2;
 /// Limits behind the first one that fails which are tried too: how many, and what their numbers are multiples of, so that other searches meet them.
 const AHEAD: (usize, usize) = (4, 4);
 /// Losses larger than what is permitted by this factor count as so much.
@@ -238,7 +242,7 @@ impl<'a> Search<'a> {
         let exact = |kind: &Pick| kind.form == Pick::DENSE.form;
         let fits = |l: &&Weighted| self.kinds.iter().any(|k| if exact(k) { rounded(l, k) } else { k.form.fits(l) });
         let fitted: Vec<&Weighted> = subject.layers.iter().filter(fits).collect();
-        let known: Vec<Both> = subject.source(&fitted).moments(None, subject.samples)?;
+        let known: Vec<Both> = subject.source(&fitted).moments(subject.samples)?;
         backend.say("errors of layers");
         let by_node: BTreeMap<usize, &Both> = fitted.iter().map(|l| l.node).zip(&known).collect();
         let curves: Vec<Curves> =
@@ -382,8 +386,8 @@ impl<'a> Search<'a> {
         if caps { Err(self.nearest(Some(&found))?) } else { Ok(found) }
     }
 
-    /// The cheapest model that is found to lose no more than it may and to keep something else, among limits of error from number `floor` on: by bisection, as
-    /// if models of larger limits never kept it again, and a few of these. A model that lost little by luck alone does not count ([`isotonic`]).
+    /// The cheapest model that is found to lose no more than it may and to keep something else, among limits of error from number `floor` on: by steps from the
+    /// middle that double, then by bisection, as if models of larger limits never kept it again, and a few of these. A model that lost little by luck alone does not count ([`isotonic`]).
     pub(crate) fn bisect(
         &self,
         floor: usize,
@@ -392,9 +396,10 @@ impl<'a> Search<'a> {
     ) -> Result<Option<Found>> {
         let mut kept: Vec<(usize, Found)> = Vec::new();
         let mut drops: BTreeMap<usize, f64> = BTreeMap::new();
-        let (mut made, all) = (0, GRID.ilog2() as usize + 1 + AHEAD.0);
+        // As many as there usually are.
+        let (mut made, all) = (0, GRID.ilog2() as usize + AHEAD.0);
         let mut attempt = |n: usize| -> Result<bool> {
-            self.subject.backend.count("models", made, all);
+            self.subject.backend.count("models", made, all.max(made + 1));
             made += 1;
             if drops.contains_key(&n) {
                 return Ok(kept.iter().any(|k| k.0 == n));
@@ -421,16 +426,22 @@ impl<'a> Search<'a> {
         if floor > 0 && !attempt(floor)? {
             high = floor;
         }
-        while high > low + 1 {
-            let middle = (low + high) / 2;
-            if attempt(middle)? { low = middle } else { high = middle }
+        let (mut next, mut step) = START;
+        while high > low + NEAR {
+            let n = if low < next && next < high { next } else { (low + high) / 2 };
+            if attempt(n)? {
+                (low, next) = (n, n + step);
+            } else {
+                (high, next) = (n, n.saturating_sub(step));
+            }
+            step *= 2;
         }
         // A few decisions more or less are chance: somewhat larger limits may keep the budget again.
         let (count, step) = AHEAD;
         for n in (1..=count).map(|i| (high / step + i) * step).filter(|n| *n <= GRID) {
             attempt(n)?;
         }
-        self.subject.backend.count("models", all, all);
+        self.subject.backend.count("models", made, made);
         let fit = isotonic::fit(&drops.values().copied().collect::<Vec<f64>>());
         let lucky: Vec<usize> =
             drops.keys().zip(fit).filter(|(_, drop)| *drop > self.goal.max_drop + 1e-9).map(|(n, _)| *n).collect();

@@ -7,6 +7,7 @@
 //! data held out is looked for at each density.
 
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 
 use super::moments::{Centred, Moments};
 use super::removal::{self, Removal};
@@ -174,7 +175,7 @@ impl Layer<'_> {
         let sweep = |columns: std::ops::Range<usize>| {
             removal::by_loss(inverse.as_ref(), target.subcols(columns.start, columns.len()), units, least)
         };
-        groups.map(sweep).collect()
+        groups.collect::<Vec<_>>().into_par_iter().map(sweep).collect()
     }
 
     /// The trained weights where something is kept.
@@ -220,13 +221,12 @@ impl Layer<'_> {
         &self,
         kept: Vec<Vec<u32>>,
         damping: f64,
-        group: impl Fn(&[usize], std::ops::Range<usize>) -> Mat<f64>,
-        shift: impl Fn(usize, &[usize], MatRef<'_, f64>) -> Vec<f64>,
+        group: impl Fn(&[usize], std::ops::Range<usize>) -> Mat<f64> + Sync,
+        shift: impl Fn(usize, &[usize], MatRef<'_, f64>) -> Vec<f64> + Sync,
     ) -> Pruned {
         let Matrix { n, k, .. } = *self.w;
         let mut weights = Matrix { n, k, values: vec![0.0; n * k] };
-        let (mut bias_shift, mut error, mut check_error) = (Vec::with_capacity(n), 0.0, 0.0);
-        for (g, units) in kept.iter().enumerate() {
+        let fit = |(g, units): (usize, &Vec<u32>)| {
             let columns = self.shape.outputs(g, n);
             let at = self.shape.positions(units);
             let fitted = group(&at, columns.clone());
@@ -237,8 +237,13 @@ impl Layer<'_> {
                 let second = linalg::gather(judge.second.as_ref(), &at);
                 judge.error(columns.start, &at, rounded.as_ref(), &wide, second.as_ref())
             };
-            error += measure(&self.fit);
-            check_error += self.check.as_ref().map_or(0.0, measure);
+            let errors = (measure(&self.fit), self.check.as_ref().map_or(0.0, measure));
+            (columns, at, rounded, shifts, errors)
+        };
+        // Sums are taken in order: the same bits whatever the number of threads.
+        let (mut bias_shift, mut error, mut check_error) = (Vec::with_capacity(n), 0.0, 0.0);
+        for (columns, at, rounded, shifts, errors) in kept.par_iter().enumerate().map(fit).collect::<Vec<_>>() {
+            (error, check_error) = (error + errors.0, check_error + errors.1);
             for (c, column) in columns.zip(rounded.col_iter()) {
                 at.iter().zip(column.iter()).for_each(|(&p, &value)| weights.values[c * k + p] = value as f32);
             }

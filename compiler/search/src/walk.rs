@@ -1,0 +1,173 @@
+//! A model that is run part by part: what it computes on the way to one layer is where the way to the next one begins.
+//!
+//! Layers that are repaired one after another each need what the model as it is so far feeds them. Everything before a layer stays as it is once that layer's
+//! turn has come, so that each part of the model runs once for each sample, not once for each layer behind it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use onnxc_codegen::JitModel;
+use onnxc_ir::{Graph, TensorType, ValueId};
+use onnxc_passes::compress::weighted::Weighted;
+use rayon::prelude::*;
+
+use crate::{Backend, Error, Result, Samples};
+
+/// Bytes that are kept of where a walk has come to; where more is alive, the next way begins with the model's inputs.
+const KEPT: u64 = 3 << 27;
+
+/// How far the samples have come.
+pub struct Walk<'a> {
+    backend: &'a dyn Backend,
+    dense: &'a Graph,
+    samples: &'a Samples,
+    reached: Reached,
+}
+
+/// Values that everything behind can be computed from.
+#[derive(Default)]
+struct Reached {
+    /// Values of the dense graph. Others have numbers that mean something else in another graph.
+    values: Vec<(ValueId, TensorType)>,
+    /// Their bytes for each sample.
+    of: HashMap<usize, Vec<Vec<u8>>>,
+}
+
+/// The part of a model from where a walk is to the operands of some layers.
+pub struct Way {
+    jit: JitModel,
+    /// Which of the values that were reached it begins with; `None`: the model's inputs.
+    begins: Option<Vec<usize>>,
+    /// The operands.
+    wanted: Vec<Place>,
+    /// What is reached at its end.
+    next: Option<(Reached, Vec<Place>)>,
+}
+
+/// Where the bytes of a value are.
+#[derive(Clone, Copy)]
+enum Place {
+    Output(usize),
+    Reached(usize),
+}
+
+impl<'a> Walk<'a> {
+    /// At the inputs of graphs that are made from a dense one.
+    pub fn new(backend: &'a dyn Backend, dense: &'a Graph, samples: &'a Samples) -> Walk<'a> {
+        Walk { backend, dense, samples, reached: Reached::default() }
+    }
+
+    /// The way to the operands of layers in a graph. It is as those of the ways before up to the first layer of each, or the walk begins anew.
+    ///
+    /// # Errors
+    /// When the part has no code.
+    pub fn way(&self, graph: &Graph, layers: &[&Weighted]) -> Result<Way> {
+        let wanted: Vec<ValueId> = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
+        let next = self.alive(graph, layers).filter(|next| self.fits(graph, next)).unwrap_or_default();
+        let all: BTreeSet<ValueId> = wanted.iter().chain(&next).copied().collect();
+        let known = |id: &ValueId| self.reached.values.iter().position(|(other, _)| other == id);
+        let (cut, begins) = match self.cut(graph, &all) {
+            Some((cut, begins)) => (cut, Some(begins)),
+            None => (Graph { outputs: all.iter().copied().collect(), ..graph.clone() }, None),
+        };
+        let place = |id: &ValueId| match known(id) {
+            Some(n) if begins.is_some() => Place::Reached(n),
+            _ => Place::Output(cut.outputs.iter().position(|o| o == id).expect("internal: search: what is wanted is an output")),
+        };
+        let values = next.iter().map(|id| (*id, graph.ty(*id).clone())).collect();
+        let places: Vec<Place> = next.iter().map(place).collect();
+        Ok(Way {
+            jit: self.backend.runner(&cut)?,
+            wanted: wanted.iter().map(place).collect(),
+            next: (!next.is_empty()).then(|| (Reached { values, of: HashMap::new() }, places)),
+            begins,
+        })
+    }
+
+    /// The operands that a way leads to, for several samples.
+    ///
+    /// # Errors
+    /// When the model answers with a status.
+    pub fn run(&self, way: &mut Way, which: &[usize]) -> Result<Vec<Vec<Vec<u8>>>> {
+        let one = |i: &usize| -> Result<Vec<Vec<u8>>> {
+            let inputs = match &way.begins {
+                None => self.samples.get(*i),
+                Some(begins) => begins.iter().map(|n| &self.reached.of[i][*n][..]).collect(),
+            };
+            let mut outputs = Vec::new();
+            way.jit.run(&inputs, &mut outputs, 1).map_err(|e| Error::Input(format!("sample {i}: {e}")))?;
+            Ok(outputs)
+        };
+        let outputs = which.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+        let bytes = |place: &Place, (i, outputs): (&usize, &Vec<Vec<u8>>)| match place {
+            Place::Output(n) => outputs[*n].clone(),
+            Place::Reached(n) => self.reached.of[i][*n].clone(),
+        };
+        let all = |places: &[Place], of: (&usize, &Vec<Vec<u8>>)| places.iter().map(|place| bytes(place, of)).collect();
+        if let Some((next, places)) = &mut way.next {
+            next.of.extend(which.iter().zip(&outputs).map(|(i, outputs)| (*i, all(places, (i, outputs)))));
+        }
+        Ok(which.iter().zip(&outputs).map(|of| all(&way.wanted, of)).collect())
+    }
+
+    /// At the end of a way that all samples have gone.
+    pub fn arrive(&mut self, way: Way) {
+        self.reached = way.next.map(|(reached, _)| reached).unwrap_or_default();
+    }
+
+    /// The part of a graph that computes these values from those that were reached, and which of them it needs; `None` if it needs others, or one of them is
+    /// not what it was.
+    fn cut(&self, graph: &Graph, outputs: &BTreeSet<ValueId>) -> Option<(Graph, Vec<usize>)> {
+        let reached = &self.reached.values;
+        if reached.is_empty() || reached.iter().any(|(id, ty)| graph.ty(*id) != ty) {
+            return None;
+        }
+        let is_reached = |id: &ValueId| reached.iter().any(|(other, _)| other == id);
+        let outputs: Vec<ValueId> = outputs.iter().copied().filter(|id| !is_reached(id)).collect();
+        let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
+        let mut nodes = Vec::new();
+        for node in graph.nodes.iter().rev().filter(|n| n.outputs.iter().any(|id| !is_reached(id))) {
+            if node.outputs.iter().any(|id| needed.contains(id) && !is_reached(id)) {
+                needed.extend(node.inputs.iter().flatten());
+                nodes.push(node.clone());
+            }
+        }
+        nodes.reverse();
+        let again = |id: &ValueId| nodes.iter().any(|n| n.outputs.contains(id));
+        let begins: Vec<usize> = (0..reached.len()).filter(|n| needed.contains(&reached[*n].0)).collect();
+        let inputs: Vec<ValueId> = begins.iter().map(|n| reached[*n].0).collect();
+        if outputs.is_empty() || inputs.iter().any(again) || graph.inputs.iter().any(|id| needed.contains(id) && !is_reached(id))
+        {
+            return None;
+        }
+        Some((Graph { nodes, inputs, outputs, ..graph.clone() }, begins))
+    }
+
+    /// The values of the dense graph from which the first of these layers and all that is behind it can be computed; `None` where others are between.
+    fn alive(&self, graph: &Graph, layers: &[&Weighted]) -> Option<Vec<ValueId>> {
+        let results: Vec<ValueId> = layers.iter().map(|l| self.dense.nodes[l.node].outputs[0]).collect();
+        let first = graph.nodes.iter().position(|n| results.contains(&n.outputs[0]))?;
+        let mut varying: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
+        for node in &graph.nodes[..first] {
+            if node.inputs.iter().flatten().any(|id| varying.contains(id)) {
+                varying.extend(&node.outputs);
+            }
+        }
+        let mut needed: BTreeSet<ValueId> =
+            graph.nodes[first..].iter().flat_map(|n| n.inputs.iter().flatten()).copied().collect();
+        let is_dense = |id: &ValueId| (id.0 as usize) < self.dense.values.len();
+        for node in graph.nodes[..first].iter().rev() {
+            // What another change may have put there is computed again from what is before it.
+            if node.outputs.iter().any(|id| needed.contains(id) && varying.contains(id) && !is_dense(id)) {
+                needed.extend(node.inputs.iter().flatten());
+            }
+        }
+        Some(needed.into_iter().filter(|id| varying.contains(id) && is_dense(id)).collect())
+    }
+
+    /// Is there memory for these values of all samples?
+    fn fits(&self, graph: &Graph, values: &[ValueId]) -> bool {
+        let bytes = |id: &ValueId| graph.ty(*id).const_shape().and(graph.ty(*id).least_bytes());
+        let sum = values.iter().map(bytes).sum::<Option<u64>>();
+        sum.is_some_and(|sum| sum.saturating_mul(self.samples.count as u64) <= KEPT)
+    }
+}
