@@ -7,7 +7,7 @@
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
-//! - [`assemble`]: the model that a choice makes, repaired layer after layer; `walk`: how it is run so that each part runs once.
+//! - [`assemble`]: the model that a choice makes, repaired layer after layer; [`walk`]: how it is run so that each part runs once.
 //! - [`price`]: what each candidate takes on the target.
 //! - [`choose`]: the model as an e-graph with all candidates, and what is extracted from it within a limit of error; [`budget`]: and within limits of time, memory and size.
 //! - [`search`]: the loop around all of this, `isotonic`: what of its models was luck; in `contract` what a choice is known to lose, and the model that is handed out.
@@ -36,7 +36,7 @@ pub mod recipe;
 pub mod samples;
 pub mod search;
 pub mod taps;
-mod walk;
+pub mod walk;
 pub mod work;
 
 use onnxc_codegen::JitModel;

@@ -65,9 +65,9 @@ impl<'a> Walk<'a> {
         let next = self.alive(graph, layers).filter(|next| self.fits(graph, next)).unwrap_or_default();
         let all: BTreeSet<ValueId> = wanted.iter().chain(&next).copied().collect();
         let known = |id: &ValueId| self.reached.values.iter().position(|(other, _)| other == id);
-        let (cut, begins) = match self.cut(graph, &all) {
+        let (cut, begins) = match self.onwards(graph, &all) {
             Some((cut, begins)) => (cut, Some(begins)),
-            None => (Graph { outputs: all.iter().copied().collect(), ..graph.clone() }, None),
+            None => (part(graph, &graph.inputs, all.iter().copied().collect()), None),
         };
         let place = |id: &ValueId| match known(id) {
             Some(n) if begins.is_some() => Place::Reached(n),
@@ -116,30 +116,22 @@ impl<'a> Walk<'a> {
 
     /// The part of a graph that computes these values from those that were reached, and which of them it needs; `None` if it needs others, or one of them is
     /// not what it was.
-    fn cut(&self, graph: &Graph, outputs: &BTreeSet<ValueId>) -> Option<(Graph, Vec<usize>)> {
+    fn onwards(&self, graph: &Graph, outputs: &BTreeSet<ValueId>) -> Option<(Graph, Vec<usize>)> {
         let reached = &self.reached.values;
         if reached.is_empty() || reached.iter().any(|(id, ty)| graph.ty(*id) != ty) {
             return None;
         }
-        let is_reached = |id: &ValueId| reached.iter().any(|(other, _)| other == id);
-        let outputs: Vec<ValueId> = outputs.iter().copied().filter(|id| !is_reached(id)).collect();
-        let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
-        let mut nodes = Vec::new();
-        for node in graph.nodes.iter().rev().filter(|n| n.outputs.iter().any(|id| !is_reached(id))) {
-            if node.outputs.iter().any(|id| needed.contains(id) && !is_reached(id)) {
-                needed.extend(node.inputs.iter().flatten());
-                nodes.push(node.clone());
-            }
-        }
-        nodes.reverse();
-        let again = |id: &ValueId| nodes.iter().any(|n| n.outputs.contains(id));
-        let begins: Vec<usize> = (0..reached.len()).filter(|n| needed.contains(&reached[*n].0)).collect();
-        let inputs: Vec<ValueId> = begins.iter().map(|n| reached[*n].0).collect();
-        if outputs.is_empty() || inputs.iter().any(again) || graph.inputs.iter().any(|id| needed.contains(id) && !is_reached(id))
-        {
+        let ids: Vec<ValueId> = reached.iter().map(|(id, _)| *id).collect();
+        let mut part = part(graph, &ids, outputs.iter().copied().filter(|id| !ids.contains(id)).collect());
+        let read = |id: &ValueId| part.nodes.iter().any(|n| n.inputs.contains(&Some(*id)));
+        let made = |id: &ValueId| part.nodes.iter().any(|n| n.outputs.contains(id));
+        let is_other = |id: &ValueId| !ids.contains(id) && (read(id) || part.outputs.contains(id));
+        if part.outputs.is_empty() || ids.iter().any(made) || graph.inputs.iter().any(is_other) {
             return None;
         }
-        Some((Graph { nodes, inputs, outputs, ..graph.clone() }, begins))
+        let begins: Vec<usize> = (0..ids.len()).filter(|n| read(&ids[*n])).collect();
+        part.inputs = begins.iter().map(|n| ids[*n]).collect();
+        Some((part, begins))
     }
 
     /// The values of the dense graph from which the first of these layers and all that is behind it can be computed; `None` where others are between.
@@ -170,4 +162,18 @@ impl<'a> Walk<'a> {
         let sum = values.iter().map(bytes).sum::<Option<u64>>();
         sum.is_some_and(|sum| sum.saturating_mul(self.samples.count as u64) <= KEPT)
     }
+}
+
+/// The part of a graph that computes some values from others.
+fn part(graph: &Graph, inputs: &[ValueId], outputs: Vec<ValueId>) -> Graph {
+    let mut needed: BTreeSet<ValueId> = outputs.iter().copied().collect();
+    let mut nodes = Vec::new();
+    for node in graph.nodes.iter().rev() {
+        if node.outputs.iter().any(|id| needed.contains(id) && !inputs.contains(id)) {
+            needed.extend(node.inputs.iter().flatten());
+            nodes.push(node.clone());
+        }
+    }
+    nodes.reverse();
+    Graph { nodes, outputs, ..graph.clone() }
 }
