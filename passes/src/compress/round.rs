@@ -74,25 +74,54 @@ const PENDING: usize = 64;
 /// Smallest scale that is tried, as a share of the one that clips nothing, and how many are, of rough ones fewer.
 const SEARCH: (f64, [usize; 2]) = (0.4, [60, 20]);
 
-/// Rounds the weights of a layer. Where `kept` names the positions that a mask has left to each group, the others stay zero.
-pub fn round(w: &Matrix, h: &Moments, grid: &Grid, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
+/// Rounds the weights of a layer for moments, and others that judge what was found if there are any: a sweep can fit few rows too well. Where `kept` names the
+/// positions that a mask has left to each group, the others stay zero.
+pub fn round(
+    w: &Matrix,
+    (h, check): (&Moments, Option<&Moments>),
+    grid: &Grid,
+    kept: Option<(&Shape, &[Vec<u32>])>,
+    how: Rounding,
+) -> Rounded {
     let pairs = grid.pairs.is_none() || grid.bits == 8 && grid.block.is_none();
     assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && pairs, "internal: compress: no such integers");
     let importance = importance(h);
     let scales = scales(w, &importance, grid, false);
     finish(
-        &Layer { w, block: grid.block, levels: Levels::of(grid), fed: Centred::imitating(w, h), importance, scales },
+        &Layer {
+            w,
+            block: grid.block,
+            levels: Levels::of(grid),
+            fed: Centred::imitating(w, h),
+            check: judge(w, check),
+            importance,
+            scales,
+        },
         kept,
         how,
     )
 }
 
 /// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
-pub fn round_to_table(w: &Matrix, h: &Moments, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
+pub fn round_to_table(
+    w: &Matrix,
+    (h, check): (&Moments, Option<&Moments>),
+    kept: Option<(&Shape, &[Vec<u32>])>,
+    how: Rounding,
+) -> Rounded {
     let importance = importance(h);
     let scales = scales(w, &importance, &WIDEST, false);
     let levels = Levels::Table(table(w, &scales, &importance));
-    finish(&Layer { w, block: None, levels, fed: Centred::imitating(w, h), importance, scales }, kept, how)
+    finish(
+        &Layer { w, block: None, levels, fed: Centred::imitating(w, h), check: judge(w, check), importance, scales },
+        kept,
+        how,
+    )
+}
+
+/// What judges the outputs of a layer.
+fn judge(w: &Matrix, check: Option<&Moments>) -> Option<Centred> {
+    check.map(|h| Centred::imitating(w, h))
 }
 
 /// The nearest integers for the weights of a layer when nothing is known of what they multiply: values and scales. Fewer scales are tried than otherwise.
@@ -152,7 +181,7 @@ fn finish(layer: &Layer, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> 
         }
     };
     let difference = layer.difference(&values, &scales);
-    let error: f64 = layer.errors(difference.as_ref()).iter().sum();
+    let error: f64 = errors(&layer.fed, difference.as_ref()).iter().sum();
     let bias_shift = layer.fed.mean_of(difference.as_ref()).iter().map(|m| -m as f32).collect();
     Rounded { values, scales, bias_shift, error: layer.fed.relative(error) }
 }
@@ -162,6 +191,7 @@ struct Layer<'a> {
     block: Option<usize>,
     levels: Levels,
     fed: Centred,
+    check: Option<Centred>,
     /// `[k]`.
     importance: Vec<f64>,
     scales: Vec<f32>,
@@ -326,7 +356,8 @@ impl Layer<'_> {
     /// Of each output the better one, with its scale: swept values with a scale fitted to them, or the nearest ones.
     fn better(&self, mut swept: Vec<i8>, nearest: Vec<i8>) -> (Vec<i8>, Vec<f32>) {
         let mut scales = if self.block.is_none() { self.fitted_scales(&swept) } else { self.scales.clone() };
-        let errors = |values: &[i8], scales: &[f32]| self.errors(self.difference(values, scales).as_ref());
+        let judge = self.check.as_ref().unwrap_or(&self.fed);
+        let errors = |values: &[i8], scales: &[f32]| errors(judge, self.difference(values, scales).as_ref());
         let (by_sweep, by_nearest) = (errors(&swept, &scales), errors(&nearest, &self.scales));
         let k = self.w.k;
         let per_output = scales.len() / self.w.n.max(1);
@@ -355,11 +386,11 @@ impl Layer<'_> {
         };
         Mat::from_fn(self.w.k, self.w.n, rounded)
     }
+}
 
-    /// Squared error of each output, the mean aside.
-    fn errors(&self, difference: MatRef<'_, f64>) -> Vec<f64> {
-        moments::dots(linalg::product(self.fed.second.as_ref(), difference).as_ref(), difference)
-    }
+/// Squared error of each output on some rows, the mean aside.
+fn errors(rows: &Centred, difference: MatRef<'_, f64>) -> Vec<f64> {
+    moments::dots(linalg::product(rows.second.as_ref(), difference).as_ref(), difference)
 }
 
 fn largest(grid: &Grid) -> f64 {

@@ -47,7 +47,7 @@ impl Numbers for Byte {
         &self,
         layer: &Weighted,
         weights: &Matrix,
-        moments: &Moments,
+        moments: (&Moments, Option<&Moments>),
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {

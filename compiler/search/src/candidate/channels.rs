@@ -115,7 +115,7 @@ fn treated(site: &Site, kept: &[u32], weights: &Matrix, known: Option<(&Moments,
     let (less, at) = (channels::narrowed(site.layer, kept.len()), channels::positions(site.layer, kept));
     let weights = channels::columns(weights, &at);
     let coded = match known {
-        Some((moments, method)) => site.numbers.fitted(&less, &weights, &moments.only(&at), None, method),
+        Some((moments, method)) => site.numbers.fitted(&less, &weights, (&moments.only(&at), None), None, method),
         None => site.numbers.rough(&less, &weights),
     };
     let density = kept.len() as f64 / site.layer.channels as f64;

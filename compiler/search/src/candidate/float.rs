@@ -38,7 +38,14 @@ impl Numbers for Float {
         4.0
     }
 
-    fn fitted(&self, layer: &Weighted, weights: &Matrix, _: &Moments, _: Option<(&Shape, &[Vec<u32>])>, _: Method) -> Coded {
+    fn fitted(
+        &self,
+        layer: &Weighted,
+        weights: &Matrix,
+        _: (&Moments, Option<&Moments>),
+        _: Option<(&Shape, &[Vec<u32>])>,
+        _: Method,
+    ) -> Coded {
         self.rough(layer, weights)
     }
 

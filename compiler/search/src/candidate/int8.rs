@@ -57,7 +57,7 @@ impl Numbers for Integers {
         &self,
         layer: &Weighted,
         weights: &Matrix,
-        moments: &Moments,
+        moments: (&Moments, Option<&Moments>),
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {

@@ -202,7 +202,7 @@ pub trait Numbers: Sync {
         &self,
         layer: &Weighted,
         weights: &Matrix,
-        moments: &Moments,
+        moments: (&Moments, Option<&Moments>),
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded;

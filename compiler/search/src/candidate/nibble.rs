@@ -45,7 +45,7 @@ impl Numbers for Nibble {
         &self,
         layer: &Weighted,
         weights: &Matrix,
-        moments: &Moments,
+        moments: (&Moments, Option<&Moments>),
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {

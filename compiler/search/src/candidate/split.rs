@@ -99,7 +99,7 @@ impl Form for Thin {
         }
         moments.push(last);
         let parts = layers.iter().zip(&chain.parts).zip(&moments);
-        let coded: Vec<Coded> = parts.map(|((layer, w), h)| site.numbers.fitted(layer, w, h, None, method)).collect();
+        let coded: Vec<Coded> = parts.map(|((layer, w), h)| site.numbers.fitted(layer, w, (h, None), None, method)).collect();
         // Only the last part has a bias: what others should be shifted by comes out of it as a constant.
         let mut shift = coded[0].shift.clone();
         for (weights, coded) in chain.parts.iter().zip(&coded).skip(1) {

@@ -1,8 +1,8 @@
 //! The whole matrix: only what its weights are changes.
 
 use onnxc_ir::graph::Node;
-use onnxc_passes::compress::Moments;
 use onnxc_passes::compress::weighted::Weighted;
+use onnxc_passes::compress::{Balance, Mask, Moments, Repair, prune};
 
 use super::{Applied, Curve, Form, Site, Treated};
 use crate::assemble::Method;
@@ -33,9 +33,28 @@ impl Form for Whole {
         None
     }
 
-    fn fitted(&self, site: &Site, _: f64, (moments, _): (&Moments, &Moments), method: Method) -> Treated {
-        let coded = site.numbers.fitted(site.layer, &site.matrix(), moments, None, method);
-        Treated::single(coded, &vec![0.0; site.layer.n], 0.0, 1.0)
+    fn fitted(&self, site: &Site, _: f64, known: (&Moments, &Moments), method: Method) -> Treated {
+        let judged = (known.0, Some(known.1));
+        if method.repair == Repair::None || known.0.cross.is_none() {
+            let coded = site.numbers.fitted(site.layer, &site.matrix(), judged, None, method);
+            return Treated::single(coded, &vec![0.0; site.layer.n], 0.0, 1.0);
+        }
+        // Layers before it pass on something else than those of the dense model: it makes up for that.
+        let Method { repair, damping, .. } = method;
+        let all = prune(
+            &site.matrix(),
+            known.0,
+            Some(known.1),
+            &site.shape(),
+            &[1.0],
+            Mask::Magnitude,
+            repair,
+            Balance::Equal,
+            damping,
+        );
+        let one = all.into_iter().next().expect("internal: search: one density, one result");
+        let coded = site.numbers.fitted(site.layer, &one.weights, judged, None, method);
+        Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error), 1.0)
     }
 
     fn rough(&self, site: &Site, _: f64) -> Treated {
