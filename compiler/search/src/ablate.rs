@@ -28,7 +28,7 @@ pub struct Variant {
 
 /// All of them, in order. Reordered filters are the last but one of the floats' and stand beside the line: their score is what masks of groups that like the
 /// same positions would give, but the model's filters stay where they are, so that no code gains from it.
-pub fn variants() -> [Variant; 8] {
+pub fn variants() -> [Variant; 9] {
     let bare = Method {
         mask: Mask::Magnitude,
         repair: Repair::None,
@@ -36,10 +36,11 @@ pub fn variants() -> [Variant; 8] {
         balance: Balance::Equal,
         reorder: false,
         rounding: Rounding::Nearest,
-        ..Method::default()
+        stages: 1,
     };
     let refit = Method { repair: Repair::Refit, ..bare };
-    let obs = Method { mask: Mask::Obs, ..refit };
+    let sequential = Method { stages: Method::default().stages, ..refit };
+    let obs = Method { mask: Mask::Obs, ..sequential };
     let validated = Method { damping: Damping::CrossValidated, ..obs };
     let free = Method { balance: Balance::Free, ..validated };
     let floats = |name, file, method| Variant { name, file, weights: Weights::F32, method };
@@ -47,6 +48,7 @@ pub fn variants() -> [Variant; 8] {
     [
         floats("magnitude without repair", "magnitude", bare),
         floats("+ refit", "refit", refit),
+        floats("+ each for what those before it pass on", "sequential", sequential),
         floats("+ OBS masks", "obs", obs),
         floats("+ cross-validated damping", "validated", validated),
         floats("+ filter reorder", "reorder", Method { reorder: true, ..validated }),
@@ -99,8 +101,8 @@ mod tests {
     #[test]
     fn the_last_methods_are_what_searches_use() {
         let all = variants();
-        assert_eq!(all[7].method, Method::default());
-        assert_eq!(Method { rounding: Rounding::Gptq, ..all[5].method }, Method::default());
+        assert_eq!(all[8].method, Method::default());
+        assert_eq!(Method { rounding: Rounding::Gptq, ..all[6].method }, Method::default());
         assert!(all.windows(2).all(|v| v[0].file != v[1].file && (v[0].method, v[0].weights) != (v[1].method, v[1].weights)));
     }
 }
