@@ -117,25 +117,28 @@ fn each_part_of_a_model_runs_once() {
         known: String::new(),
         kept: Default::default(),
     };
-    let ways: [(&[&str], usize, usize); 3] = [
-        // The first layer is before the second one; then come two that stand in the place of the second one; then the third.
-        (&["pruned"], 1, 1),
-        (&["pruned", "low_rank"], 2, 2),
-        (&["pruned", "low_rank", "pruned"], 3, 1),
-    ];
-    let mut walk = Walk::new(&host, &subject.graph, &samples);
-    for (forms, to, run) in ways {
-        let own = changed(&subject, forms);
-        let mut way = walk.way(&own.graph, &[&layers[to]]).expect("a way");
-        assert_eq!(host.layers.lock().unwrap().last(), Some(&run), "layers on the way to layer {to}");
-        let found = [walk.run(&mut way, &[0, 1]).expect("a run"), walk.run(&mut way, &[2]).expect("a run")].concat();
-        walk.arrive(way);
-        assert_eq!(found, operands(&host, &subject, &own.graph, &[&layers[to]]), "operands of layer {to}");
+    // What the first layers have become, the first one that changes next, the one that is asked for, and the layers on the way to it.
+    let one_by_one: [(&[&str], usize, usize, usize); 3] =
+        [(&["pruned"], 1, 1, 1), (&["pruned", "low_rank"], 2, 2, 2), (&["pruned", "low_rank", "pruned"], 3, 3, 1)];
+    // The second and the third layer change together.
+    let together: [(&[&str], usize, usize, usize); 2] = [(&["pruned"], 1, 2, 2), (&["pruned", "low_rank", "pruned"], 3, 3, 3)];
+    let begin = || Walk::new(&host, &subject.graph, &samples);
+    let mut walk = begin();
+    for ways in [&together[..], &one_by_one[..]] {
+        walk = begin();
+        for (forms, first, to, run) in ways {
+            let own = changed(&subject, forms);
+            let mut way = walk.way(&own.graph, &layers[*first], &[&layers[*to]]).expect("a way");
+            assert_eq!(host.layers.lock().unwrap().last(), Some(run), "layers on the way to layer {to}");
+            let found = [walk.run(&mut way, &[0, 1]).expect("a run"), walk.run(&mut way, &[2]).expect("a run")].concat();
+            walk.arrive(way);
+            assert_eq!(found, operands(&host, &subject, &own.graph, &[&layers[*to]]), "operands of layer {to}");
+        }
     }
     // The first layer has fewer filters now than when the walk passed it: it begins anew.
     let own = changed(&subject, &["pruned", "channels", "pruned"]);
     assert_eq!(own.graph.nodes.iter().filter(|n| n.op.name == "conv").count(), 4);
-    let mut way = walk.way(&own.graph, &[&layers[3]]).expect("a way");
+    let mut way = walk.way(&own.graph, &layers[3], &[&layers[3]]).expect("a way");
     let found = walk.run(&mut way, &[0, 1, 2]).expect("a run");
     assert_eq!(found, operands(&host, &subject, &own.graph, &[&layers[3]]));
 }

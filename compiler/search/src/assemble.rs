@@ -125,7 +125,7 @@ impl Subject<'_> {
             let source = self.source(&fitted);
             let moments = match &own {
                 None => source.moments(samples)?,
-                Some(own) => source.moments_of(own, &mut walks, samples)?,
+                Some(own) => source.moments_of(own, &mut walks, &self.layers[part[0]], samples)?,
             };
             let known: BTreeMap<usize, (&Moments, &Moments)> =
                 fitted.iter().zip(&moments).map(|(l, (fit, held_out))| (l.node, (&**fit, &**held_out))).collect();

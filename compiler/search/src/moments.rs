@@ -94,11 +94,12 @@ impl Source<'_> {
         Ok(part(&samples.fit())?.into_iter().zip(part(&samples.held_out())?).collect())
     }
 
-    /// Moments of the rows that the layers multiply in a graph that was made from the dense one, beside the dense ones.
+    /// Moments of the rows that the layers multiply in a graph that was made from the dense one, beside the dense ones. Nothing before the layer `first` changes
+    /// any more.
     ///
     /// # Errors
     /// As [`Walk::run`].
-    pub fn moments_of(&self, own: &Graph, walks: &mut Walks, samples: &Samples) -> Result<Vec<Both>> {
+    pub fn moments_of(&self, own: &Graph, walks: &mut Walks, first: &Weighted, samples: &Samples) -> Result<Vec<Both>> {
         if self.layers.is_empty() {
             return Ok(Vec::new());
         }
@@ -110,8 +111,8 @@ impl Source<'_> {
         let has_rows = |n: usize| known.iter().all(|(dense, _)| dense[n].rows.is_some());
         let missing: Vec<usize> = (0..self.layers.len()).filter(|n| !has_rows(*n)).collect();
         let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
-        let mut way = walks.own.way(own, self.layers)?;
-        let mut beside = (!layers.is_empty()).then(|| walks.dense.way(self.dense, &layers)).transpose()?;
+        let mut way = walks.own.way(own, first, self.layers)?;
+        let mut beside = (!layers.is_empty()).then(|| walks.dense.way(self.dense, first, &layers)).transpose()?;
         let mut found = Vec::new();
         for (dense, which) in &known {
             let mut sums: Vec<Moments> = self.layers.iter().map(|l| Moments::new(l.k(), true)).collect();

@@ -56,13 +56,13 @@ impl<'a> Walk<'a> {
         Walk { backend, dense, samples, reached: Reached::default() }
     }
 
-    /// The way to the operands of layers in a graph. It is as those of the ways before up to the first layer of each, or the walk begins anew.
+    /// The way to the operands of layers in a graph. What is before the layer `first` stays as it is in graphs of later ways.
     ///
     /// # Errors
     /// When the part has no code.
-    pub fn way(&self, graph: &Graph, layers: &[&Weighted]) -> Result<Way> {
+    pub fn way(&self, graph: &Graph, first: &Weighted, layers: &[&Weighted]) -> Result<Way> {
         let wanted: Vec<ValueId> = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
-        let next = self.alive(graph, layers).filter(|next| self.fits(graph, next)).unwrap_or_default();
+        let next = self.alive(graph, first).filter(|next| self.fits(graph, next)).unwrap_or_default();
         let all: BTreeSet<ValueId> = wanted.iter().chain(&next).copied().collect();
         let known = |id: &ValueId| self.reached.values.iter().position(|(other, _)| other == id);
         let (cut, begins) = match self.onwards(graph, &all) {
@@ -134,10 +134,10 @@ impl<'a> Walk<'a> {
         Some((part, begins))
     }
 
-    /// The values of the dense graph from which the first of these layers and all that is behind it can be computed; `None` where others are between.
-    fn alive(&self, graph: &Graph, layers: &[&Weighted]) -> Option<Vec<ValueId>> {
-        let results: Vec<ValueId> = layers.iter().map(|l| self.dense.nodes[l.node].outputs[0]).collect();
-        let first = graph.nodes.iter().position(|n| results.contains(&n.outputs[0]))?;
+    /// The values of the dense graph from which a layer and all that is behind it can be computed.
+    fn alive(&self, graph: &Graph, layer: &Weighted) -> Option<Vec<ValueId>> {
+        let result = self.dense.nodes[layer.node].outputs[0];
+        let first = graph.nodes.iter().position(|n| n.outputs[0] == result)?;
         let mut varying: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
         for node in &graph.nodes[..first] {
             if node.inputs.iter().flatten().any(|id| varying.contains(id)) {
