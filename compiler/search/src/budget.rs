@@ -282,8 +282,9 @@ impl Search<'_> {
                 }
             }
             if self.goal.max_drop.is_finite() {
+                let exact = || self.within(0.0, of, &[]).map(|chosen| self.make(0.0, &chosen)).transpose();
                 let found = self.bisect(0, |limit| Ok(self.within(limit, of, &[])), |_| Ok(true))?;
-                if let Some(found) = found {
+                if let Some(found) = found.map_or_else(exact, |found| Ok(Some(found)))? {
                     points.push(self.point(&format!("least {name} that keeps the drop"), &found)?);
                 }
             }
