@@ -2,8 +2,8 @@
 //!
 //! Layers are repaired for the operands that they will have: each stage measures what the compressed layers before it pass on, beside what the dense model
 //! passes on, and fits weights that give the dense results from these (sequential repair, as in AdaPrune, Hubara et al., 2021, and SparseGPT, Frantar and
-//! Alistarh, 2023, section 3). Layers that lose a part of themselves are repaired one by one: what they lose adds up quickly where those behind do not know of
-//! it. Those whose numbers alone change are taken together.
+//! Alistarh, 2023, section 3). Where some of them lose a part of themselves, layers are repaired one by one: what they lose adds up quickly where those behind
+//! do not know of it, and two that make up for the same loss without knowing of each other do so twice. Where numbers alone change they are taken together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,9 +102,10 @@ impl Subject<'_> {
     /// When a part of the model has no code, or does not run on the samples.
     pub fn assemble(&self, samples: &Samples, picks: &[Pick], method: Method) -> Result<Assembled> {
         let changed: Vec<usize> = (0..picks.len()).filter(|i| picks[*i] != Pick::DENSE).collect();
-        let pruned = |i: &usize| picks[*i].density < 1.0;
         let fits = |i: &&usize| self.layers[**i].groups == 1 && !samples.are_generated();
-        let stages = self.stages(&changed, picks, if samples.are_generated() { 1 } else { method.stages });
+        // Otherwise layers are fitted to what the dense model feeds them.
+        let partial = changed.iter().any(|i| picks[*i].density < 1.0);
+        let stages = self.stages(&changed, if samples.are_generated() { 1 } else { method.stages }, partial);
         let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
         let mut walks = Walks::new(self.backend, &self.graph, samples);
         // What is passed on is rounded as it will be.
@@ -112,7 +113,7 @@ impl Subject<'_> {
         for (stage, part) in stages.iter().enumerate() {
             self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.
-            let own = if stage == 0 || !changed.iter().any(pruned) {
+            let own = if stage == 0 || !partial {
                 None
             } else {
                 Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?)
@@ -148,9 +149,9 @@ impl Subject<'_> {
         self.finish(made, picks, Some(samples))
     }
 
-    /// The layers that change, in parts that are repaired together: `least` parts where there are so many, and a layer that loses a part of itself is in an
-    /// earlier one than all that depend on it.
-    fn stages(&self, changed: &[usize], picks: &[Pick], least: usize) -> Vec<Vec<usize>> {
+    /// The layers that change, in parts that are repaired together: `least` parts where there are so many, and if they are to go `one_by_one`, each in an earlier
+    /// one than all that depend on it.
+    fn stages(&self, changed: &[usize], least: usize, one_by_one: bool) -> Vec<Vec<usize>> {
         let most = changed.len().div_ceil(least.max(1));
         let mut stages: Vec<Vec<usize>> = Vec::new();
         let mut behind: BTreeSet<ValueId> = BTreeSet::new();
@@ -164,7 +165,7 @@ impl Subject<'_> {
                     behind.clear();
                 }
             }
-            if picks[*i].density < 1.0 {
+            if one_by_one {
                 behind.extend(&self.graph.nodes[layer.node].outputs);
                 for node in &self.graph.nodes[layer.node..] {
                     if node.inputs.iter().flatten().any(|id| behind.contains(id)) {

@@ -30,6 +30,8 @@ use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
+/// What a unit of relative error of a layer does to the answers at least: that a few samples do not show it does not make it free.
+const LEAST_EFFECT: f64 = 1e-2;
 /// Held-out samples that a probe runs.
 const PROBED: usize = 64;
 /// Limits that are tried, in equal ratios.
@@ -287,7 +289,7 @@ impl<'a> Search<'a> {
             // Each part rounds its weights and what it multiplies.
             numbers * kind.form.parts() as f64
                 + match curve {
-                    Some((_, curve)) => by_error[kind.form.name()] * curve.at(kind.density),
+                    Some((_, curve)) => by_error[kind.form.name()].max(LEAST_EFFECT) * curve.at(kind.density),
                     None if kind.form == Pick::DENSE.form => 0.0,
                     None => f64::INFINITY,
                 }
