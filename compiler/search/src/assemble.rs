@@ -113,11 +113,7 @@ impl Subject<'_> {
         for (stage, part) in stages.iter().enumerate() {
             self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.
-            let own = if stage == 0 || !partial {
-                None
-            } else {
-                Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?)
-            };
+            let own = if stage == 0 || !partial { None } else { Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?) };
             let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], method, samples));
             let keys: Vec<Option<String>> = part.iter().map(key).collect();
             let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();

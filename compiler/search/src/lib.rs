@@ -7,6 +7,7 @@
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
+//! - `effect`: what a layer's errors of any size do to the answers, from two that were measured.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer; [`walk`]: how it is run so that each part runs once.
 //! - [`price`]: what each candidate takes on the target.
 //! - [`choose`]: the model as an e-graph with all candidates, and what is extracted from it within a limit of error; [`budget`]: and within limits of time, memory and size.
@@ -23,6 +24,7 @@ pub mod budget;
 pub mod candidate;
 pub mod choose;
 mod contract;
+mod effect;
 pub mod explain;
 mod front;
 pub mod generated;

@@ -18,6 +18,7 @@ use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
 use crate::candidate::{self, Curve, Pick, Treated, kinds};
 use crate::choose::{Choices, Chosen};
+use crate::effect::Effect;
 use crate::labels::Labels;
 use crate::metric::{Judge, Metric, Score};
 use crate::moments::{Both, Kept};
@@ -30,8 +31,6 @@ use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
-/// What a unit of relative error of a layer does to the answers at least: that a few samples do not show it does not make it free.
-const LEAST_EFFECT: f64 = 1e-2;
 /// Held-out samples that a probe runs.
 const PROBED: usize = 64;
 /// Limits that are tried, in equal ratios.
@@ -265,7 +264,7 @@ impl<'a> Search<'a> {
     fn effects(&self, n: usize, curves: &Curves, known: Option<&Both>, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
         // Errors of one size are not of one kind: each form is measured by itself.
-        let mut by_error: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut by_error: BTreeMap<&str, Effect> = BTreeMap::new();
         for (of, curve) in curves {
             if !by_error.contains_key(of.form.name()) {
                 by_error.insert(of.form.name(), self.effect(n, curve, sample)?);
@@ -289,7 +288,7 @@ impl<'a> Search<'a> {
             // Each part rounds its weights and what it multiplies.
             numbers * kind.form.parts() as f64
                 + match curve {
-                    Some((_, curve)) => by_error[kind.form.name()].max(LEAST_EFFECT) * curve.at(kind.density),
+                    Some((_, curve)) => by_error[kind.form.name()].at(curve.at(kind.density)),
                     None if kind.form == Pick::DENSE.form => 0.0,
                     None => f64::INFINITY,
                 }
@@ -297,15 +296,20 @@ impl<'a> Search<'a> {
         Ok(self.kinds.iter().map(error).collect())
     }
 
-    /// The divergence of the answers for each unit of relative error of a layer in a form.
-    fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<f64> {
+    /// What errors of a layer in a form do to the answers: a usual one, and a large one, which does more than in proportion where the model recovers from small
+    /// ones; or a small one where the usual one makes them other answers altogether.
+    fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<Effect> {
         let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
             let treated = self.subject.site(&self.subject.layers[n], Weights::F32).rough(weights);
-            let divergence = self.probe(n, Weights::F32, treated, sample)?;
-            Ok((divergence, divergence / error.max(1e-12)))
+            Ok((*error, self.probe(n, Weights::F32, treated, sample)?))
         };
-        let (divergence, ratio) = effect(&curve.probes[0])?;
-        if divergence < SMALL { Ok(ratio) } else { Ok(effect(&curve.probes[1])?.1) }
+        let [usual, small, large] = &curve.probes;
+        let first = effect(usual)?;
+        if first.1 >= SMALL {
+            return Ok(Effect::of([effect(small)?]));
+        }
+        let second = if large.0 > first.0 && large.0.is_finite() { Some(effect(large)?) } else { None };
+        Ok(Effect::of([first].into_iter().chain(second)))
     }
 
     /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.

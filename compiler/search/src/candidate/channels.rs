@@ -12,9 +12,8 @@ use crate::search::Goal;
 
 /// Shares of channels that are tried.
 const DENSITIES: &[f64] = &[0.9, 0.8, 0.7, 0.6, 0.5, 0.35];
-/// The densities whose effects on the answers are measured, or the next ones that drop something: the second one where the first says that answers become other
-/// ones altogether.
-const PROBES: [usize; 2] = [4, 1];
+/// The densities whose effects on the answers are measured ([`Curve::probes`]), or the next ones that drop something.
+const PROBES: [usize; 3] = [4, 1, 5];
 /// Layers with fewer channels are left alone.
 const LEAST: usize = 16;
 

@@ -285,8 +285,9 @@ impl Treated {
 pub struct Curve {
     /// Densities with their relative errors.
     pub errors: Vec<(f64, f64)>,
-    /// Relative errors with weights that make them, whose effect on the answers can be measured: the second one is for layers for which the first is too much.
-    pub probes: [(f64, Matrix); 2],
+    /// Relative errors with weights that make them, whose effect on the answers can be measured: a usual one, a smaller one for layers for which that is too much,
+    /// and the largest one.
+    pub probes: [(f64, Matrix); 3],
 }
 
 impl Curve {

@@ -11,8 +11,8 @@ use crate::search::Goal;
 
 /// Shares of positions that are tried.
 const DENSITIES: &[f64] = &[0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11, 0.08];
-/// The densities whose effects on the answers are measured: the second one where the first says that answers become other ones altogether.
-const PROBES: [f64; 2] = [0.5, 0.8];
+/// The densities whose effects on the answers are measured ([`Curve::probes`]).
+const PROBES: [f64; 3] = [0.5, 0.8, 0.22];
 
 /// The form.
 pub struct Pruned;

@@ -73,8 +73,8 @@ impl Form for Thin {
     fn curve(&self, site: &Site, known: (&Moments, &Moments), _: Method) -> Option<Curve> {
         let densities = self.densities();
         let all = self.fit(site, densities, known)?;
-        // Effects on the answers are measured in the middle, and at the other end of what is tried.
-        let probes = [densities.len() / 2, 0];
+        // Effects on the answers are measured in the middle, and at both ends of what is tried.
+        let probes = [densities.len() / 2, 0, densities.len() - 1];
         Some(Curve {
             errors: densities.iter().zip(&all).map(|(d, chain)| (*d, chain.error)).collect(),
             probes: probes.map(|n| (all[n].error, all[n].product.clone())),
