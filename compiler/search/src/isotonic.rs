@@ -1,7 +1,7 @@
-//! A fit that never falls: what models lose, by their limits of error.
+//! A fit that never falls: what models lose, by how far they move the answers.
 //!
-//! Of a dozen models that were measured on a few hundred samples the best one was lucky. What models lose grows with their limits, so that a model which loses less
-//! than those of smaller limits gets the mean of all that are out of order: the least squares fit among sequences that do not fall (pool
+//! Of a dozen models that were measured on a few hundred samples the best one was lucky. What models lose grows with the divergence of their answers, which few samples
+//! tell better, so that a model which loses less than those that diverge less gets the mean of all that are out of order: the least squares fit among sequences that do not fall (pool
 //! adjacent violators; Ayer et al., "An Empirical Distribution Function for Sampling with Incomplete Information", 1955).
 
 /// The fit to values, each of the same weight.

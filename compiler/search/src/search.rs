@@ -393,7 +393,8 @@ impl<'a> Search<'a> {
     }
 
     /// The cheapest model that is found to lose no more than it may and to keep something else, among limits of error from number `floor` on: by steps from the
-    /// middle that double, then by bisection, as if models of larger limits never kept it again, and a few of these. A model that lost little by luck alone does not count ([`isotonic`]).
+    /// middle that double, then by bisection, as if models of larger limits never kept it again, and a few of these. A model that lost little by luck alone, when others whose answers moved no further
+    /// lost more, does not count ([`isotonic`]).
     pub(crate) fn bisect(
         &self,
         floor: usize,
@@ -401,13 +402,13 @@ impl<'a> Search<'a> {
         keeps: impl Fn(&Found) -> Result<bool>,
     ) -> Result<Option<Found>> {
         let mut kept: Vec<(usize, Found)> = Vec::new();
-        let mut drops: BTreeMap<usize, f64> = BTreeMap::new();
+        let mut measured: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         // As many as there usually are.
         let (mut made, all) = (0, GRID.ilog2() as usize + AHEAD.0);
         let mut attempt = |n: usize| -> Result<bool> {
             self.subject.backend.count("models", made, all.max(made + 1));
             made += 1;
-            if drops.contains_key(&n) {
+            if measured.contains_key(&n) {
                 return Ok(kept.iter().any(|k| k.0 == n));
             }
             let limit = self.limit(n);
@@ -421,7 +422,7 @@ impl<'a> Search<'a> {
                     .say(&format!("limit {limit:.1e}: drop {drop:.2} % of all samples (agreement {agreement:.2} %)"));
             }
             found.score = judged.unwrap_or(found.score);
-            drops.insert(n, found.score.drop().min(HOPELESS * self.goal.max_drop));
+            measured.insert(n, (found.score.divergence, found.score.drop().min(HOPELESS * self.goal.max_drop)));
             let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
             if keeps {
                 kept.push((n, found));
@@ -448,9 +449,12 @@ impl<'a> Search<'a> {
             attempt(n)?;
         }
         self.subject.backend.count("models", made, made);
-        let fit = isotonic::fit(&drops.values().copied().collect::<Vec<f64>>());
+        // How far answers move is known better than how many decisions change.
+        let mut by_divergence: Vec<(usize, (f64, f64))> = measured.into_iter().collect();
+        by_divergence.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
+        let fit = isotonic::fit(&by_divergence.iter().map(|m| m.1.1).collect::<Vec<f64>>());
         let lucky: Vec<usize> =
-            drops.keys().zip(fit).filter(|(_, drop)| *drop > self.goal.max_drop + 1e-9).map(|(n, _)| *n).collect();
+            by_divergence.iter().zip(fit).filter(|(_, drop)| *drop > self.goal.max_drop + 1e-9).map(|(m, _)| m.0).collect();
         let earned = kept.into_iter().filter(|(n, _)| !lucky.contains(n)).map(|(_, found)| found);
         let planned = earned.map(|found| Ok((self.planned_sum(&found)?, found))).collect::<Result<Vec<_>>>()?;
         Ok(planned.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, found)| found))
