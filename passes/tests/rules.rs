@@ -18,9 +18,11 @@ struct CountNodes;
 
 impl CostModel for CountNodes {
     fn cost(&self, op: &OpDef, _: &Attrs, inputs: &[Option<Operand>], outputs: &[TensorType]) -> f64 {
+        let elements: u64 = outputs.iter().filter_map(TensorType::const_shape).flatten().product();
         let apart = match op.name {
             "map" => -0.008,
-            "mul" | "add" => -0.005,
+            "mul" => -0.005,
+            "add" => -0.005 + 0.06 * elements as f64,
             // Its second operand is the constant shape.
             "reshape" => -0.015,
             // Two operators take its place.
@@ -29,12 +31,15 @@ impl CostModel for CountNodes {
             "quantize_linear" | "dequantize_linear" => 1.0,
             "concat" | "relu" | "clip" => outputs.iter().map(|ty| ty.dtype.bytes() as f64).sum(),
             "max" | "min" => -0.5,
+            // Few elements in the place of many.
+            "matmul" => 12.0,
+            "gelu" => 0.1 * elements as f64,
             // The work of the conversions around it is in it.
             "conv_integer" | "matmul_integer" => -0.5,
             _ => 0.0,
         };
         let width: f64 = outputs.iter().map(|ty| 0.005 * ty.dtype.bytes() as f64).sum();
-        1.0 + 0.01 * inputs.len() as f64 + apart + width
+        1.0 + 0.01 * inputs.len() as f64 + apart + width + 1e-4 * elements as f64
     }
 }
 
@@ -161,6 +166,7 @@ impl Random {
                 (0..count).flat_map(|_| one(self.next()).to_le_bytes()).collect()
             }
             DType::I64 => (0..count).flat_map(|_| ((self.next() * 50.0) as i64).to_le_bytes()).collect(),
+            DType::I32 => (0..count).flat_map(|_| ((self.next() * 2.5) as i32).to_le_bytes()).collect(),
             DType::U8 => (0..count).map(|_| ((self.next() + 2.0) * 64.0) as u8).collect(),
             DType::I8 => (0..count).map(|_| (self.next() * 64.0) as i8 as u8).collect(),
             other => panic!("cases have no {other} inputs"),

@@ -1,11 +1,12 @@
-//! Scales and shifts per channel fold into the weights of the convolution or matrix product before them.
+//! Scales and shifts per channel fold into the weights of the convolution or matrix product before them, scales into those behind them too.
 //!
 //! What   `batch_normalization(conv(x, w, b))` = `conv(x, w', b')`; `conv(x, w, b) * s` and `conv(x, w, b) + t` for constants per output channel;
-//!        `matmul(x, w) * s` for constants per column; other batch normalisations become `x*a + c`.
+//!        `matmul(x, w) * s` for constants per column; `conv(x * s, w, b)`, `matmul(x * s, w)` and `gemm(x * s, w, c)` for constants per input channel; other batch
+//!        normalisations become `x*a + c`.
 //! When   canonicalize phase: before fusion and before anything that looks at weights.
 //! Why    one pass over memory less, and weights that quantise as they are used.
 //! Class  reassociates: one more rounding per weight.
-//! Misses convolutions whose result others use too.
+//! Misses convolutions whose result others use too, products that others use too.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::tensor::Bytes;
@@ -19,6 +20,7 @@ pub fn rules() -> Vec<Rule> {
         rule("fold-mul-into-conv", &["mul"], fold_mul),
         rule("fold-add-into-conv", &["add"], fold_add),
         rule("fold-mul-into-matmul", &["mul"], fold_mul_matmul),
+        rule("fold-mul-into-weights", &["conv", "matmul", "gemm"], fold_input),
     ]
 }
 
@@ -158,6 +160,48 @@ fn fold_mul_matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     let w = cx.add_constant(w);
     cx.absorb(x);
     same_type(cx, m.id, |cx| cx.node_of("matmul", &[matmul.input(0)?, w], matmul.attrs.clone()))
+}
+
+/// Scales of what is multiplied, in the weights.
+fn fold_input(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    let product = m.input(0).filter(|x| cx.single_use(*x))?;
+    let weights = f32_tensor(cx, m.input(1)?)?;
+    let (shape, rank) = (weights.shape().to_vec(), cx.ty(product).rank());
+    let size = |d: usize| shape.get(d).map_or(1, |n| *n as usize);
+    let flag = |name: &str| m.attrs.int(name).unwrap_or(0) != 0;
+    let inner: usize = (2..shape.len()).map(size).product();
+    // The dimension of the operand that counts channels, how many there are, and the channel of each weight.
+    let (axis, count, channel): (usize, usize, Box<dyn Fn(usize) -> usize>) = match m.op.name {
+        "conv" if m.attrs.get("epilogue").is_none() && m.inputs.len() <= 3 => {
+            let groups = m.attrs.int("group").unwrap_or(1).max(1) as usize;
+            let (filters, channels) = ((size(0) / groups).max(1), size(1));
+            (1, groups * channels, Box::new(move |i| i / (channels * inner) / filters * channels + i / inner % channels))
+        }
+        "matmul" if shape.len() == 2 && m.inputs.len() == 2 => {
+            let columns = size(1);
+            (rank.checked_sub(1)?, size(0), Box::new(move |i| i / columns))
+        }
+        "gemm" if !flag("transA") && m.attrs.get("epilogue").is_none() => {
+            let (columns, by_rows) = (size(1), flag("transB"));
+            (1, size(usize::from(by_rows)), Box::new(move |i| if by_rows { i % columns } else { i / columns }))
+        }
+        _ => return None,
+    };
+    let mul = cx.find(product, "mul").into_iter().next()?;
+    let (x, factors) = per_channel(cx, &mul, |_, _| Some((axis, count)))?;
+    // Not where factors make more channels of one.
+    if cx.ty(x) != cx.ty(product) {
+        return None;
+    }
+    // Folding again would give the same weights.
+    if cx.find(m.id, m.op.name).iter().any(|done| done.input(0).is_some_and(|from| cx.same(from, x))) {
+        return None;
+    }
+    let w = scaled(f32_tensor(cx, m.input(1)?)?, |i| factors[channel(i)]);
+    let w = cx.add_constant(w);
+    cx.absorb(product);
+    let inputs: Vec<Option<Id>> = [Some(x), Some(w)].into_iter().chain(m.inputs.iter().skip(2).copied()).collect();
+    same_type(cx, m.id, |cx| cx.node(m.op.name, &inputs, m.attrs.clone()))
 }
 
 /// The class that `build` makes, if it has the type of `like` (a scalar of higher rank would have widened the shape).

@@ -2,7 +2,9 @@
 
 pub mod channels;
 pub mod conv_fold;
+pub mod extremes;
 pub mod identity;
+pub mod lookup;
 pub mod movement;
 pub mod pad_fold;
 pub mod quantized;
@@ -18,6 +20,8 @@ pub fn rules() -> Vec<Rule> {
         movement::rules(),
         conv_fold::rules(),
         channels::rules(),
+        lookup::rules(),
+        extremes::rules(),
         pad_fold::rules(),
         recognize::rules(),
         quantized::rules(),
