@@ -555,16 +555,29 @@ impl Emitter for Asm {
         Ok(())
     }
 
+    fn dot_words(&mut self, d: V, a: V, b: V) -> Result<(), Error> {
+        // Short weights: nothing saturates.
+        Ok(self.a.vpmaddubsw(y(d), y(a), y(b))?)
+    }
+
+    fn add_words(&mut self, d: V, a: V) -> Result<(), Error> {
+        Ok(self.a.vpaddw(y(d), y(d), y(a))?)
+    }
+
+    fn add_pairs(&mut self, acc: V, words: V) -> Result<(), Error> {
+        op3!(self, vpmaddwd, words, words, Opd::Const(0x0001_0001));
+        op3!(self, vpaddd, acc, acc, Opd::Reg(words));
+        Ok(())
+    }
+
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {
         if self.vnni && of != Dot::Signed {
             return Ok(self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?);
         }
         let t = self.alloc(Ty::I32)?;
         if self.whole_dot(of) {
-            // Pairs add up to words, which do not saturate, and pairs of these to double words.
-            self.a.vpmaddubsw(y(t), y(a[0]), y(b[0]))?;
-            op3!(self, vpmaddwd, t, t, Opd::Const(0x0001_0001));
-            op3!(self, vpaddd, acc, acc, Opd::Reg(t));
+            self.dot_words(t, a[0], b[0])?;
+            self.add_pairs(acc, t)?;
             self.free(t);
             return Ok(());
         }

@@ -397,10 +397,11 @@ fn desc(
         Isa::Clif128 => &[(4, 8), (8, 4)],
         Isa::Scalar => &[(4, 4), (8, 2)],
     };
-    // Three instructions for four products of each lane, so that tiles are as high as those of floats.
-    let short_tiles: &[(u32, u32)] = match vectors {
-        Isa::Avx2 => &[(6, 16), (12, 8)],
-        Isa::Clif128 if on.contains(SHORT_PAIRS) => &[(5, 8), (10, 4)],
+    // Three instructions for four products of each lane, so that tiles are as high as those of floats. Sums of several steps have a vector of B for each of
+    // these, and two vectors of words for each of columns.
+    let short_tiles: &[(u32, &[(u32, u32)])] = match vectors {
+        Isa::Avx2 => &[(1, &[(6, 16), (12, 8)]), (2, &[(4, 16), (12, 8)]), (4, &[(10, 8)])],
+        Isa::Clif128 if on.contains(SHORT_PAIRS) => &[(1, &[(5, 8), (10, 4)])],
         _ => &[],
     };
     TargetDesc {
@@ -410,7 +411,7 @@ fn desc(
         f32_tiles: tiles.to_vec(),
         table_tiles: tiles.iter().copied().filter(|tile| registers(*tile, lanes) < available(vectors)).collect(),
         i8_tiles: i8_tiles.to_vec(),
-        short_tiles: short_tiles.to_vec(),
+        short_tiles: short_tiles.iter().map(|(steps, tiles)| (*steps, tiles.to_vec())).collect(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         depthwise_columns: match vectors {
             Isa::Avx512 { vnni: true, .. } => 64,
@@ -449,6 +450,13 @@ mod tests {
                 assert!(describe(triple, &format!("+{f}"), 1).unwrap().has(f), "{triple} {f}");
             }
         }
+    }
+
+    #[test]
+    fn small_weights_have_tiles_for_the_most_steps() {
+        let steps = |cpu: &str, pair: i32| describe("x86_64-unknown-linux-gnu", cpu, 1).unwrap().desc.short_steps(pair);
+        assert_eq!([32, 33, 64, 65, 128, 129].map(|pair| steps("x86-64-v3", pair)), [4, 2, 2, 1, 1, 0]);
+        assert_eq!((steps("x86-64-v2", 0), steps("x86-64-v4", 0)), (1, 0));
     }
 
     #[test]

@@ -268,6 +268,22 @@ pub(crate) trait Emitter {
     fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
     /// Loads one group of 4 bytes into all lanes, prepared for `dot`.
     fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
+    /// `d` = words, each the sum of two neighbouring products of bytes of `a`, unsigned, by those of `b`, signed; `d` may be `a`. Where the target has tiles
+    /// that add up several steps in 16 bits, also the following.
+    fn dot_words(&mut self, d: V, a: V, b: V) -> Result<(), Error> {
+        let _ = (d, a, b);
+        Err(Error::Unsupported("sums of 16 bits".to_string()))
+    }
+    /// `d += a`, words.
+    fn add_words(&mut self, d: V, a: V) -> Result<(), Error> {
+        let _ = (d, a);
+        Err(Error::Unsupported("sums of 16 bits".to_string()))
+    }
+    /// `acc += sum of the two words` of `words`, for each lane. Changes `words`.
+    fn add_pairs(&mut self, acc: V, words: V) -> Result<(), Error> {
+        let _ = (acc, words);
+        Err(Error::Unsupported("sums of 16 bits".to_string()))
+    }
     /// `acc += sum of the 4 products`, exactly, for each lane.
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error>;
     /// The same with the groups of signed bytes at a place.

@@ -51,7 +51,7 @@ pub fn compile_probe(probe: Probe, target: &Target) -> Result<ProbeCode, Error> 
     let code = with_emitter(target, 3, |e, _| {
         ops = match probe {
             Probe::Fma => fma(e)?,
-            Probe::Dot => dot(e, best_dot(target))?,
+            Probe::Dot => dot(e, best_dot(target), target.desc.short_steps(0))?,
             Probe::Read | Probe::Copy => memory(e, probe == Probe::Copy)?,
         };
         Ok(())
@@ -91,20 +91,35 @@ fn best_dot(target: &Target) -> Dot {
     }
 }
 
-fn dot(e: &mut dyn Emitter, of: Dot) -> Result<u64, Error> {
+/// Of short weights the products of `together` steps are added in 16 bits first.
+fn dot(e: &mut dyn Emitter, of: Dot, together: u32) -> Result<u64, Error> {
+    let together = together.max(1);
     let parts = e.dot_parts(of);
     let (a, b) = (alloc_many(e, Ty::I32, parts)?, alloc_many(e, Ty::I32, parts)?);
     let at = Mem { base: e.arg(0)?, disp: 0 };
     e.dot_splat_a(&a, at, of)?;
     e.dot_load_b(&b, at, of)?;
-    let n = e.available().saturating_sub(e.dot_temps(of) + 1).clamp(1, 24);
+    let temps = if together == 1 { e.dot_temps(of) } else { 2 };
+    let n = e.available().saturating_sub(temps + 1).clamp(1, 24);
     let sums = alloc_many(e, Ty::I32, n)?;
     sums.iter().try_for_each(|s| e.copy(Ty::I32, *s, Opd::Const(0)))?;
     let open = e.repeat(ROUNDS)?;
-    sums.iter().try_for_each(|s| e.dot(*s, &a, &b, of))?;
+    if together == 1 {
+        sums.iter().try_for_each(|s| e.dot(*s, &a, &b, of))?;
+    } else {
+        let words = alloc_many(e, Ty::I32, 2)?;
+        for sum in &sums {
+            e.dot_words(words[0], a[0], b[0])?;
+            for _ in 1..together {
+                e.dot_words(words[1], a[0], b[0])?;
+                e.add_words(words[0], words[1])?;
+            }
+            e.add_pairs(*sum, words[0])?;
+        }
+    }
     e.end(open)?;
     store_all(e, &sums, DType::I32, 0)?;
-    Ok(2 * 4 * ROUNDS * sums.len() as u64 * u64::from(e.lanes()))
+    Ok(2 * 4 * ROUNDS * sums.len() as u64 * u64::from(together * e.lanes()))
 }
 
 fn memory(e: &mut dyn Emitter, copy: bool) -> Result<u64, Error> {

@@ -11,6 +11,9 @@ use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, P, Table, Ty, V, allo
 use crate::epilogue::{Prepared, Stored};
 use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
+use short::InA;
+
+mod short;
 
 /// Distance in bytes at which packed weights are prefetched.
 const PREFETCH: i64 = 4096;
@@ -66,9 +69,7 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
     if !careful {
         return t.rows(e, &program, (a, b, c), 0..rows, false);
     }
-    let parts = if t.int8 { e.dot_parts(t.dot) } else { 1 };
-    let others = (t.used as usize + 1) * parts + e.dot_temps(t.dot) + SPARE;
-    let at_once = e.available().saturating_sub(others) as i64 / t.used;
+    let at_once = e.available().saturating_sub(t.factors(e) + SPARE) as i64 / t.used;
     if at_once == 0 {
         return Err(Error::Registers("vectors"));
     }
@@ -83,7 +84,7 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
 fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
     let (int8, dot) = match (k.a_dtype, k.b_dtype) {
         (DType::F32, DType::F32 | DType::I8 | DType::U4) => (false, Dot::Signed),
-        (DType::U8, DType::I8) => (true, if k.short { Dot::Short } else { Dot::Unsigned }),
+        (DType::U8, DType::I8) => (true, if k.short > 0 { Dot::Short } else { Dot::Unsigned }),
         (DType::I8, DType::I8) => (true, Dot::Signed),
         (a, b) => return Err(Error::Unsupported(format!("tiles of {a} by {b}"))),
     };
@@ -245,12 +246,7 @@ impl Tile<'_> {
         if nest.iter().any(|l| l.0 == 0) && !self.k.list {
             return Ok(());
         }
-        let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
-        let parts = if self.int8 { e.dot_parts(self.dot) } else { 1 };
-        let b_regs = alloc_many(e, ty, self.used as usize * parts)?;
-        let temps = if self.int8 { e.dot_temps(self.dot) } else { 0 };
-        let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(acc.len() / self.used as usize);
-        let a_regs = alloc_many(e, ty, sets * parts)?;
+        let (a_regs, b_regs) = self.factor_registers(e, acc.len() / self.used as usize)?;
         if self.k.list {
             self.listed(e, acc, (a, b), (&a_regs, &b_regs), through_c)?;
         } else {
@@ -258,6 +254,19 @@ impl Tile<'_> {
         }
         b_regs.into_iter().chain(a_regs).for_each(|v| e.free(v));
         Ok(())
+    }
+
+    /// Registers for A and B.
+    fn factor_registers(&self, e: &mut dyn Emitter, rows: usize) -> Result<(Vec<V>, Vec<V>), Error> {
+        if self.together() > 1 {
+            return self.factors_together(e);
+        }
+        let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
+        let parts = if self.int8 { e.dot_parts(self.dot) } else { 1 };
+        let b = alloc_many(e, ty, self.used as usize * parts)?;
+        let temps = if self.int8 { e.dot_temps(self.dot) } else { 0 };
+        let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(rows);
+        Ok((alloc_many(e, ty, sets * parts)?, b))
     }
 
     /// The steps of a nest of loops.
@@ -297,21 +306,27 @@ impl Tile<'_> {
         // Other rows go through the list again.
         let (list, count) = if through_c { (e.copy_ptr(given)?, e.copy_ptr(count)?) } else { (given, count) };
         let ahead = if through_c { None } else { self.ahead(e, 1)? };
-        let step = |e: &mut dyn Emitter, u: i64| {
-            let place = e.displaced(a, Mem { base: list, disp: 4 * u })?;
-            self.step(e, acc, (place, 0), (b, self.b_at(u)), regs)?;
-            e.free_ptr(place);
+        let together = self.together();
+        let steps = |e: &mut dyn Emitter, from: i64, to: i64| {
+            let place = |e: &mut dyn Emitter, u: i64| e.displaced(a, Mem { base: list, disp: 4 * u });
+            let places = (from..to).map(|u| place(e, u)).collect::<Result<Vec<_>, _>>()?;
+            let all: Vec<InA> = places.iter().map(|p| (*p, 0)).collect();
+            self.several(e, acc, &all, (b, from), regs)?;
+            places.into_iter().for_each(|p| e.free_ptr(p));
             Ok::<_, Error>(())
         };
         let several = self.unroll();
-        for at_once in if self.k.has_table() { vec![several] } else { vec![several, 1] } {
+        let mut rounds = if self.k.has_table() { vec![several] } else { vec![several, together, 1] };
+        rounds.dedup();
+        for at_once in rounds {
             let open = e.while_at_least(count, at_once)?;
             if let Some((p, lines)) = ahead.filter(|_| at_once == several) {
                 let lines = lines * i64::from(several / UNROLL);
                 (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
                 e.advance(p, lines * LINE)?;
             }
-            (0..i64::from(at_once)).try_for_each(|u| step(e, u))?;
+            let (n, together) = (i64::from(at_once), i64::from(together));
+            (0..n).step_by(together as usize).try_for_each(|u| steps(e, u, n.min(u + together)))?;
             e.advance(list, 4 * i64::from(at_once))?;
             e.advance(b, self.b_bytes(i64::from(at_once)))?;
             e.end(open)?;
@@ -319,7 +334,7 @@ impl Tile<'_> {
         // The last word has fewer numbers.
         for u in 0..if self.k.has_table() { NUMBERS as i64 - 1 } else { 0 } {
             let open = e.if_some(count)?;
-            step(e, u)?;
+            steps(e, u, u + 1)?;
             e.end(open)?;
             e.advance(count, -1)?;
         }
@@ -359,9 +374,8 @@ impl Tile<'_> {
         };
         let rounds = count / unroll;
         let open = if rounds > 1 { Some(e.repeat(u64::from(rounds))?) } else { None };
-        for u in (0..unroll).map(i64::from) {
-            self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
-        }
+        let places = |n: u32| (0..i64::from(n)).map(|u| (a, u * step)).collect::<Vec<_>>();
+        self.several(e, acc, &places(unroll), (b, 0), regs)?;
         if let Some((p, lines)) = ahead {
             (0..lines).try_for_each(|n| e.prefetch(Mem { base: p, disp: n * LINE }, true))?;
             e.advance(p, lines * LINE)?;
@@ -371,9 +385,7 @@ impl Tile<'_> {
             e.end(open)?;
         }
         let rest = count % unroll;
-        for u in (0..rest).map(i64::from) {
-            self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
-        }
+        self.several(e, acc, &places(rest), (b, 0), regs)?;
         advance(e, rest)
     }
 
@@ -383,9 +395,8 @@ impl Tile<'_> {
         let count = e.copy_ptr(given)?;
         for at_once in [UNROLL, 1] {
             let open = e.while_at_least(count, at_once)?;
-            for u in 0..i64::from(at_once) {
-                self.step(e, acc, (a, u * step), (b, self.b_at(u)), regs)?;
-            }
+            let places: Vec<InA> = (0..i64::from(at_once)).map(|u| (a, u * step)).collect();
+            self.several(e, acc, &places, (b, 0), regs)?;
             e.advance(a, i64::from(at_once) * step)?;
             e.advance(b, self.b_bytes(i64::from(at_once)))?;
             e.end(open)?;
@@ -394,19 +405,29 @@ impl Tile<'_> {
         Ok(())
     }
 
+    /// Bytes of B that a vector of products reads.
+    fn vector(&self) -> i64 {
+        self.lanes * if self.k.b_dtype == DType::I8 && !self.int8 { 1 } else { 4 }
+    }
+
+    /// Brings near what follows the vectors of a step much later.
+    fn prefetch_b(&self, e: &mut dyn Emitter, b: P, b_at: i64) -> Result<(), Error> {
+        let lines = (b_at..b_at + self.nv * self.vector()).filter(|at| at % LINE == 0);
+        lines.into_iter().try_for_each(|at| e.prefetch(Mem { base: b, disp: at + PREFETCH }, false))
+    }
+
     fn step(
         &self,
         e: &mut dyn Emitter,
         acc: &[V],
-        (a, a_at): (P, i64),
+        (a, a_at): InA,
         (b, (b_at, nibble)): (P, (i64, u32)),
         (a_regs, b_regs): (&[V], &[V]),
     ) -> Result<(), Error> {
         let used = self.used as usize;
         let parts = b_regs.len() / used;
-        let vector = self.lanes * if self.k.b_dtype == DType::I8 && !self.int8 { 1 } else { 4 };
         for j in 0..used {
-            let at = Mem { base: b, disp: b_at + j as i64 * vector };
+            let at = Mem { base: b, disp: b_at + j as i64 * self.vector() };
             if self.int8 {
                 e.dot_load_b(&b_regs[j * parts..][..parts], at, self.dot)?;
             } else if let Some(table) = self.table {
@@ -420,8 +441,8 @@ impl Tile<'_> {
             }
         }
         // Words come once for all of their numbers.
-        for at in (b_at..b_at + self.nv * vector).filter(|at| at % LINE == 0 && nibble == 0) {
-            e.prefetch(Mem { base: b, disp: at + PREFETCH }, false)?;
+        if nibble == 0 {
+            self.prefetch_b(e, b, b_at)?;
         }
         let sets = a_regs.len() / parts;
         for i in 0..acc.len() / used {

@@ -5,9 +5,9 @@ mod support;
 use onnxc_ir::DType;
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
-use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
-use onnxc_ir::target::{SHORT_PAIR, TargetDesc};
+use onnxc_ir::target::{TargetDesc, short_room};
 use onnxc_targets::compile_kernel;
+use support::programs::{bend, gelu, identity, quantise, relu, requantise, scale_clip_add, scaled};
 use support::{Arg, Case, Random, machines};
 
 /// Types of B with A of f32.
@@ -18,101 +18,15 @@ fn tiles(t: &TargetDesc, b: DType) -> &[(u32, u32)] {
     if b == DType::U4 { &t.table_tiles } else { &t.f32_tiles }
 }
 
-/// The tiles of bytes, the type of A, and whether weights are short.
-fn bytes(t: &TargetDesc) -> Vec<((u32, u32), DType, bool)> {
-    let signs = t.i8_tiles.iter().flat_map(|tile| [(*tile, DType::U8, false), (*tile, DType::I8, false)]);
-    signs.chain(t.short_tiles.iter().map(|tile| (*tile, DType::U8, true))).collect()
+/// The tiles of bytes, the type of A, and how many steps short weights add up in 16 bits.
+fn bytes(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
+    let signs = t.i8_tiles.iter().flat_map(|tile| [(*tile, DType::U8, 0), (*tile, DType::I8, 0)]);
+    signs.chain(short(t)).collect()
 }
 
-/// The program that is only its operand.
-fn identity(dtype: DType) -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    p.arg(0, dtype);
-    p
-}
-
-fn relu() -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    let x = p.arg(0, DType::F32);
-    let zero = p.float(0.0, DType::F32);
-    p.bin(BinOp::Max, x, zero);
-    p
-}
-
-/// `clip(a0 * a1, -0.5, 0.5) + a2`.
-fn scale_clip_add() -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    let (x, s, r) = (p.arg(0, DType::F32), p.arg(1, DType::F32), p.arg(2, DType::F32));
-    let (lo, hi) = (p.float(-0.5, DType::F32), p.float(0.5, DType::F32));
-    let x = p.bin(BinOp::Mul, x, s);
-    let x = p.bin(BinOp::Max, x, lo);
-    let x = p.bin(BinOp::Min, x, hi);
-    p.bin(BinOp::Add, x, r);
-    p
-}
-
-/// GELU: long, needs many registers.
-fn gelu() -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    let x = p.arg(0, DType::F32);
-    let (half, root, one) = (p.float(0.5, DType::F32), p.float(0.5f64.sqrt(), DType::F32), p.float(1.0, DType::F32));
-    let y = p.bin(BinOp::Mul, x, root);
-    let y = p.un(UnOp::Erf, y);
-    let y = p.bin(BinOp::Add, y, one);
-    let y = p.bin(BinOp::Mul, y, x);
-    p.bin(BinOp::Mul, y, half);
-    p
-}
-
-/// i32 accumulator to a byte: `i8_or_u8(i32(clamp(round(f32(a0) * a1))) + 7)`, as lowerings write it.
-fn quantise(dtype: DType) -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    let (x, s) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
-    let (low, high) = dtype.int_range().unwrap();
-    let (lo, hi) = (p.float(low as f64 - 7.0, DType::F32), p.float(high as f64 - 7.0, DType::F32));
-    let x = p.cast(x, DType::F32);
-    let x = p.bin(BinOp::Mul, x, s);
-    let x = p.bin(BinOp::Min, x, hi);
-    let x = p.bin(BinOp::Max, x, lo);
-    let x = p.un(UnOp::Round, x);
-    let x = p.cast(x, DType::I32);
-    let zero_point = p.int(7, DType::I32);
-    let x = p.bin(BinOp::Add, x, zero_point);
-    p.cast(x, dtype);
-    p
-}
-
-/// [`quantise`] to u8, and `u8(max(i32(round(abs(f32(i32(byte) - 100) * 0.75))), 9))` of that.
-fn bend() -> ScalarProgram {
-    let mut p = quantise(DType::U8);
-    let x = p.cast(p.result(), DType::I32);
-    let hundred = p.int(100, DType::I32);
-    let x = p.bin(BinOp::Sub, x, hundred);
-    let x = p.cast(x, DType::F32);
-    let slope = p.float(0.75, DType::F32);
-    let x = p.bin(BinOp::Mul, x, slope);
-    let x = p.un(UnOp::Abs, x);
-    let x = p.un(UnOp::Round, x);
-    let (x, nine) = (p.cast(x, DType::I32), p.int(9, DType::I32));
-    let x = p.bin(BinOp::Max, x, nine);
-    p.cast(x, DType::U8);
-    p
-}
-
-/// i32 accumulator to u8: `clamp(round(f32(a0) * a1) + 7, 0, 255)`.
-fn requantise() -> ScalarProgram {
-    let mut p = ScalarProgram::default();
-    let (x, s) = (p.arg(0, DType::I32), p.arg(1, DType::F32));
-    let x = p.cast(x, DType::F32);
-    let x = p.bin(BinOp::Mul, x, s);
-    let x = p.un(UnOp::Round, x);
-    let x = p.cast(x, DType::I32);
-    let (zero_point, lo, hi) = (p.int(7, DType::I32), p.int(0, DType::I32), p.int(255, DType::I32));
-    let x = p.bin(BinOp::Add, x, zero_point);
-    let x = p.bin(BinOp::Max, x, lo);
-    let x = p.bin(BinOp::Min, x, hi);
-    p.cast(x, DType::U8);
-    p
+/// Those of them with short weights.
+fn short(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
+    t.short_tiles.iter().flat_map(|(steps, tiles)| tiles.iter().map(|tile| (*tile, DType::U8, *steps))).collect()
 }
 
 fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKernel {
@@ -121,7 +35,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
     TileKernel {
         a_dtype: a,
         b_dtype: b,
-        short: false,
+        short: 0,
         mr,
         nr,
         cols,
@@ -211,7 +125,10 @@ fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
     at
 }
 
-fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
+/// What changes the bytes of A and of B.
+type Fill<'f> = &'f dyn Fn(&TileKernel, &mut [u8], &mut [u8]);
+
+fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check {
     let k = &kernel;
     let int8 = k.a_dtype != DType::F32;
     let acc_type = if int8 { DType::I32 } else { DType::F32 };
@@ -238,17 +155,20 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random) -> Check {
     let reach: i64 = k.nest.iter().map(|l| (i64::from(l.0) - 1) * l.1).sum::<i64>() + i64::from(k.mr - 1) * k.a_row + 4;
     let mut image = Vec::new();
     let per_word = if int8 { 4 } else { 1 };
-    let a = place(&mut image, &random((reach as usize).div_ceil(4) * per_word, k.a_dtype));
+    let mut a = random((reach as usize).div_ceil(4) * per_word, k.a_dtype);
     let run = if k.list { steps.len() } else { k.nest.last().unwrap().0 as usize };
     let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
     let mut b = random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
-    if k.short {
+    if k.short > 0 {
+        let room = short_room(k.short);
         for pair in b.chunks_exact_mut(2) {
             let [first, second] = [pair[0], pair[1]].map(|x| i32::from(x as i8));
-            pair[1] = second.clamp(-SHORT_PAIR - first.min(0), SHORT_PAIR - first.max(0)) as u8;
+            let first = first.clamp(-room, room);
+            pair.copy_from_slice(&[first, second.clamp(-room - first.min(0), room - first.max(0))].map(|x| x as u8));
         }
     }
-    let b = place(&mut image, &b);
+    fill(k, &mut a, &mut b);
+    let (a, b) = (place(&mut image, &a), place(&mut image, &b));
     let c_bytes = (k.mr as usize - 1) * k.c_row as usize + k.cols as usize * k.c_dtype.bytes() as usize;
     let before = if k.accumulate { random(c_bytes / 4, acc_type) } else { vec![0x5A; c_bytes] };
     let c = place(&mut image, &before);
@@ -331,14 +251,18 @@ fn compare(machine: &str, name: &str, kernel: &TileKernel, c: std::ops::Range<us
     }
 }
 
-fn run(cases: &dyn Fn(&onnxc_ir::target::TargetDesc) -> Vec<(String, TileKernel)>) {
+fn run(cases: &dyn Fn(&TargetDesc) -> Vec<(String, TileKernel)>) {
+    run_filled(cases, &|_, _, _| {});
+}
+
+fn run_filled(cases: &dyn Fn(&TargetDesc) -> Vec<(String, TileKernel)>, fill: Fill) {
     for machine in machines() {
         let mut rng = Random(7);
         let mut kernels = Vec::new();
         let mut to_run = Vec::new();
         let mut wants = Vec::new();
         for (name, kernel) in cases(&machine.target.desc) {
-            let mut check = check(&name, kernel, &mut rng);
+            let mut check = check(&name, kernel, &mut rng, fill);
             let code = compile_kernel(&Kernel::Tile(check.kernel.clone()), &machine.target);
             check.case.code = support::bytes(code.unwrap_or_else(|e| panic!("{} {name}: {e}", machine.name)), &machine.target);
             to_run.push(check.case);
@@ -464,6 +388,53 @@ fn int8_is_exact_everywhere() {
     });
 }
 
+/// Every depth around those that go together, runs of each length inside of other loops, and epilogues for which there are fewer registers.
+#[test]
+fn short_weights_of_every_depth() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for ((mr, nr), a, short) in self::short(t) {
+            let tile = |rows, cols, depth| TileKernel { short, ..tile(a, DType::I8, rows, nr, cols, depth) };
+            for depth in (1..=21).chain([255]) {
+                all.push((format!("depth {depth}"), tile(mr, nr, depth)));
+            }
+            for run in 1..=9 {
+                let nest = vec![(2, 400), (3, 100), (run, 8)];
+                all.push((format!("runs of {run}"), TileKernel { nest, bias: true, ..tile(mr, nr, 1) }));
+            }
+            let operands = vec![EpilogueOperand { dtype: DType::F32, row: 0, per_column: true, values: Values::Any }];
+            for (rows, cols) in [(1, nr), (mr, nr), (mr, nr - 1), (mr, 1)] {
+                let long = TileKernel { epilogue: scaled(&gelu()), operands: operands.clone(), ..tile(rows, cols, 7) };
+                all.push(("long epilogue".to_string(), TileKernel { c_dtype: DType::F32, bias: true, ..long }));
+            }
+        }
+        all
+    });
+}
+
+/// Steps that all add up to as much as 16 bits hold, of either sign.
+#[test]
+fn the_largest_products_of_short_weights_add_up() {
+    run_filled(
+        &|t| {
+            let of = |((mr, nr), a, short)| {
+                [5, 8, 64].map(|depth| ("largest", TileKernel { short, ..tile(a, DType::I8, mr, nr, nr, depth) }))
+            };
+            short(t).into_iter().flat_map(of).map(|(name, kernel)| (name.to_string(), kernel)).collect()
+        },
+        &|kernel, a, b| {
+            a.fill(255);
+            let room = short_room(kernel.short);
+            for (n, pair) in b.chunks_exact_mut(2).enumerate() {
+                // Columns are of one sign, so that sums of all steps are.
+                let sign = if n / 2 % 2 == 0 { 1 } else { -1 };
+                let first = [0, room / 2, room.min(127)][n % 3];
+                pair.copy_from_slice(&[first, (room - first).min(127)].map(|x| (sign * x) as i8 as u8));
+            }
+        },
+    );
+}
+
 #[test]
 fn bytes_saturate_where_they_are_packed() {
     run(&|t| {
@@ -497,7 +468,7 @@ fn bytes_saturate_where_they_are_packed() {
 fn lists_leave_steps_out() {
     run(&|t| {
         let mut all = Vec::new();
-        let mut add = |a: DType, b: DType, (mr, nr): (u32, u32), short: bool| {
+        let mut add = |a: DType, b: DType, (mr, nr): (u32, u32), short: u32| {
             let listed = |base: TileKernel| TileKernel { list: true, short, ..base };
             for rows in 1..=mr {
                 for depth in [8, 23] {
@@ -530,7 +501,7 @@ fn lists_leave_steps_out() {
             }
         };
         for b in FLOATS {
-            tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile, false));
+            tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile, 0));
         }
         bytes(t).into_iter().for_each(|(tile, a, short)| add(a, DType::I8, tile, short));
         all

@@ -182,8 +182,7 @@ pub(crate) fn leaves_of<'a>(block: &'a [Stmt], f: &mut impl FnMut(&'a Stmt)) {
 fn kernel_name(kernel: &Kernel) -> String {
     match kernel {
         Kernel::Tile(k) => {
-            let short = if k.short { "_short" } else { "" };
-            format!("tile_{}_{}{short}_{}x{}", k.a_dtype, k.b_dtype, k.mr, k.cols)
+            format!("tile_{}_{}{}_{}x{}", k.a_dtype, k.b_dtype, k.short_name(), k.mr, k.cols)
         }
         Kernel::Depthwise(k) => format!("depthwise_{}_{}x{}", k.x_dtype, k.taps.len(), k.channels),
     }

@@ -50,7 +50,7 @@ fn matmul(target: &Target, scaled: bool) -> (Fun, Vec<u8>, Vec<u8>) {
         Kernel::Tile(TileKernel {
             a_dtype: DType::F32,
             b_dtype: DType::F32,
-            short: false,
+            short: 0,
             mr: rows,
             nr,
             cols,

@@ -34,8 +34,9 @@ pub struct TileKernel {
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
-    /// B has short weights ([`crate::target::SHORT_PAIR`]), and A is u8.
-    pub short: bool,
+    /// Steps of the innermost loop, any that follow each other, whose products add up within 16 bits, since B has short weights
+    /// ([`crate::target::short_room`]) and A is u8. 0: those of one do not.
+    pub short: u32,
     /// Rows of the tile.
     pub mr: u32,
     /// Columns of the packed panel (a multiple of the target's f32 lanes).
@@ -79,6 +80,15 @@ impl TileKernel {
     /// Is B kept in a narrower form than it is multiplied in?
     pub fn is_coded(&self) -> bool {
         !self.is_integer() && self.b_dtype != DType::F32
+    }
+
+    /// What is known of the weights, in the names of kernels: nothing, or how many steps add up within 16 bits.
+    pub fn short_name(&self) -> String {
+        match self.short {
+            0 => String::new(),
+            1 => "_short".to_string(),
+            steps => format!("_short{steps}"),
+        }
     }
 
     /// Does B have numbers of elements of a table?

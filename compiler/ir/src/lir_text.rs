@@ -86,7 +86,7 @@ impl fmt::Display for Short<'_> {
                     "tile_{}_{}{}_{}x{}/{} a_row={} c_row={} k=[{}]",
                     k.a_dtype,
                     k.b_dtype,
-                    if k.short { "_short" } else { "" },
+                    k.short_name(),
                     k.mr,
                     k.nr,
                     k.cols,

@@ -15,8 +15,9 @@ pub struct TargetDesc {
     pub table_tiles: Vec<(u32, u32)>,
     /// Tiles for int8.
     pub i8_tiles: Vec<(u32, u32)>,
-    /// Tiles for int8 with short weights ([`SHORT_PAIR`]); none where these are not faster.
-    pub short_tiles: Vec<(u32, u32)>,
+    /// Tiles for int8 with short weights ([`SHORT_PAIR`]), by the number of steps of k that they add up in 16 bits ([`short_room`]); none where these are
+    /// not faster.
+    pub short_tiles: Vec<(u32, Vec<(u32, u32)>)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
     pub i8_unsigned_a: bool,
     /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
@@ -43,9 +44,14 @@ pub struct TargetDesc {
 /// Learning Inference and Training", 2018, where all weights are of 7 bits for that). Weights of at most 64 in size are short, whichever they are beside.
 pub const SHORT_PAIR: i32 = 128;
 
-/// Are two weights beside each other short ([`SHORT_PAIR`])?
-pub fn short_pair(a: i32, b: i32) -> bool {
-    a.max(0) + b.max(0) <= SHORT_PAIR && a.min(0) + b.min(0) >= -SHORT_PAIR
+/// What two weights that are multiplied beside each other add up to at most where the products of so many steps add up within 16 bits.
+pub fn short_room(steps: u32) -> i32 {
+    SHORT_PAIR / steps.max(1) as i32
+}
+
+/// What two weights beside each other add up to in size, those of different signs aside.
+pub fn pair_size(a: i32, b: i32) -> i32 {
+    (a.max(0) + b.max(0)).max(-(a.min(0) + b.min(0)))
 }
 
 /// What a tile multiplies.
@@ -55,8 +61,8 @@ pub enum Factors {
     Floats,
     /// Bytes.
     Bytes,
-    /// Unsigned bytes with short weights.
-    ShortBytes,
+    /// Unsigned bytes with short weights; products of so many steps add up within 16 bits.
+    ShortBytes(u32),
 }
 
 impl TargetDesc {
@@ -70,8 +76,14 @@ impl TargetDesc {
         match factors {
             Factors::Floats => &self.f32_tiles,
             Factors::Bytes => &self.i8_tiles,
-            Factors::ShortBytes => &self.short_tiles,
+            Factors::ShortBytes(steps) => self.short_tiles.iter().find(|t| t.0 == steps).map_or(&[], |t| &t.1),
         }
+    }
+
+    /// The most steps that tiles add up in 16 bits where two weights beside each other add up to so much at most ([`pair_size`]); 0 where there are no such
+    /// tiles.
+    pub fn short_steps(&self, pair: i32) -> u32 {
+        self.short_tiles.iter().map(|t| t.0).filter(|steps| pair <= short_room(*steps)).max().unwrap_or(0)
     }
 }
 
@@ -96,8 +108,10 @@ pub struct Machine {
     pub fma: f64,
     /// A vector of dot products of 8-bit integers, in a tile.
     pub dot: f64,
-    /// The same with short weights.
+    /// The same with short weights, within 16 bits.
     pub short_dot: f64,
+    /// A vector of sums within 16 bits that is added to those of 32 bits.
+    pub short_sum: f64,
     /// An element of A that a tile spreads over a vector, beside its multiplications.
     pub splat: f64,
     /// A vector of B that a tile loads.
@@ -145,4 +159,19 @@ pub struct Machine {
     pub levels: [Level; 4],
     /// The part of moving memory that is seen although computation has the time to hide it.
     pub visible: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_all_steps_fit_in_words() {
+        let (most, least) = (i32::from(i16::MAX), i32::from(i16::MIN));
+        for steps in [1, 2, 4] {
+            let sum = 255 * short_room(steps) * steps as i32;
+            assert!(sum <= most && -sum >= least && 255 * (short_room(steps) + 1) * steps as i32 > most);
+        }
+        assert_eq!((pair_size(3, 4), pair_size(-3, -4), pair_size(-3, 4), pair_size(0, 0)), (7, 7, 4, 0));
+    }
 }

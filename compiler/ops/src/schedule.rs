@@ -196,7 +196,16 @@ fn tiles(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &Target
     let tiles = match x.dtype {
         DType::F32 => target.f32_tiles.clone(),
         // Which of them weights are for is known when these are.
-        t if t.is_int() && t.bits() == 8 => [&target.i8_tiles[..], &target.short_tiles].concat(),
+        t if t.is_int() && t.bits() == 8 => {
+            let short = target.short_tiles.iter().flat_map(|t| &t.1);
+            let mut tiles: Vec<(u32, u32)> = Vec::new();
+            for tile in target.i8_tiles.iter().chain(short) {
+                if !tiles.contains(tile) {
+                    tiles.push(*tile);
+                }
+            }
+            tiles
+        }
         _ => return None,
     };
     (SCHEDULED.contains(&op) && !depthwise).then_some(tiles)

@@ -121,6 +121,7 @@ fn constants() -> Vec<Constant> {
         fma,
         dot,
         short_dot,
+        short_sum,
         splat,
         panel,
         inner,

@@ -323,10 +323,9 @@ impl<'a> Walk<'a> {
         let product = 2 * rows * cols * steps * if int8 { 4 } else { 1 };
         let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
-        let types = match (k.is_coded(), k.short) {
-            (true, _) => format!("{} by {}", k.a_dtype, k.b_dtype),
-            (false, true) => format!("{} short", k.a_dtype),
-            (false, false) => k.a_dtype.to_string(),
+        let types = match k.is_coded() {
+            true => format!("{} by {}", k.a_dtype, k.b_dtype),
+            false => format!("{}{}", k.a_dtype, k.short_name().replace('_', " ")),
         };
         self.call(format!("tile {types} {}x{}", k.mr, k.nr), ops, times);
         // Each run of the innermost loop has words of its own.
@@ -336,8 +335,8 @@ impl<'a> Walk<'a> {
         let mut part = KernelWork {
             form: match (int8, k.short) {
                 (false, _) => Form::Products,
-                (true, false) => Form::Dots,
-                (true, true) => Form::ShortDots,
+                (true, 0) => Form::Dots,
+                (true, steps) => Form::ShortDots(steps),
             },
             calls: times,
             rows,

@@ -22,9 +22,12 @@ pub struct Steps {
     pub fma: f64,
     /// The same of products of 8-bit integers, four of each lane.
     pub dot: f64,
-    /// The same with short weights.
+    /// The same with short weights, within 16 bits.
     #[serde(default)]
     pub short_dot: f64,
+    /// Vectors of their sums that are added to those of 32 bits.
+    #[serde(default)]
+    pub short_sum: f64,
     /// Elements of A that tiles spread over a vector.
     pub splat: f64,
     /// Vectors of B that tiles load.
@@ -109,13 +112,16 @@ impl Steps {
         self.results += results;
         self.epilogue += results * if tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
         let depthwise = match p.form {
-            Form::Products | Form::Dots | Form::ShortDots => {
+            Form::Products | Form::Dots | Form::ShortDots(_) => {
                 // Vectors of a panel behind the columns that are written are left out.
                 let vectors = p.written.div_ceil(lanes) as f64;
                 let steps = calls * p.steps as f64;
                 let products = match p.form {
                     Form::Dots => &mut self.dot,
-                    Form::ShortDots => &mut self.short_dot,
+                    Form::ShortDots(together) => {
+                        self.short_sum += steps / p.inner as f64 * sums(p, together) * p.rows as f64 * vectors;
+                        &mut self.short_dot
+                    }
                     _ => &mut self.fma,
                 };
                 *products += steps * p.rows as f64 * vectors;
@@ -163,6 +169,13 @@ impl Steps {
     }
 }
 
+/// How often a run of the innermost loop adds sums of `together` steps within 16 bits to those of 32 bits. The last steps of a list come one by one.
+fn sums(p: &KernelWork, together: u32) -> f64 {
+    let together = u64::from(together.max(1));
+    let apart = if p.list { p.inner % together } else { u64::from(!p.inner.is_multiple_of(together)) };
+    (p.inner / together + apart) as f64
+}
+
 impl Machine {
     /// Cycles of a tile of so many rows and vectors, for so many steps of k.
     pub fn tile(&self, rows: f64, vectors: f64, steps: f64, int8: bool) -> f64 {
@@ -198,6 +211,7 @@ impl Machine {
             + s.fma * self.fma
             + s.dot * self.dot
             + s.short_dot * self.short_dot
+            + s.short_sum * self.short_sum
             + s.splat * self.splat
             + s.panel * self.panel
             + s.decoded[0] * self.decode[0]
@@ -315,5 +329,29 @@ mod tests {
         assert_eq!((s.vector_ops, s.vector_moves, s.scattered, s.plain, s.again), (20.0, 10.0, 7.0, 0.0, again));
         assert_eq!(Steps::of(&work, 16, true, false).plain, 307.0);
         assert_eq!(Steps::of(&work, 1, false, false).fma, 10.0 * 8.0 * 3.0 * 20.0);
+    }
+
+    #[test]
+    fn short_sums_are_those_of_steps_together() {
+        let part = |together, list, inner| KernelWork {
+            form: Form::ShortDots(together),
+            calls: 10,
+            rows: 3,
+            columns: 16,
+            written: 16,
+            steps: 2 * inner,
+            inner,
+            list,
+            coded: None,
+            epilogue: (0, 0),
+            again: Vec::new(),
+        };
+        let counted = |together, list, inner| {
+            let s = Steps::of(&Work { parts: vec![part(together, list, inner)], ..Work::default() }, 8, false, false);
+            assert_eq!((s.dot, s.short_dot), (0.0, (10 * 2 * inner * 3 * 2) as f64));
+            s.short_sum / (10 * 2 * 3 * 2) as f64
+        };
+        assert_eq!((counted(1, false, 7), counted(2, false, 7), counted(4, false, 7)), (7.0, 4.0, 2.0));
+        assert_eq!((counted(4, false, 8), counted(4, true, 7)), (2.0, 4.0));
     }
 }

@@ -75,8 +75,8 @@ pub enum Form {
     Products,
     /// Tiles of 8-bit integers.
     Dots,
-    /// The same with short weights.
-    ShortDots,
+    /// The same with short weights; products of so many steps add up within 16 bits.
+    ShortDots(u32),
     /// Depthwise rows of f32.
     Depthwise,
     /// Depthwise rows of bytes.

@@ -97,8 +97,8 @@ pub struct Product {
     pub open_k: Option<Dim>,
     /// Packed B: buffer, type that the tile has of it, start.
     pub b: (BufId, DType, i64),
-    /// B has short weights, and A is u8.
-    pub short: bool,
+    /// Steps whose products add up within 16 bits, as in [`TileKernel`].
+    pub short: u32,
     /// The 16 elements that B, if it is u4, has the numbers of.
     pub table: Option<BufId>,
     /// The steps of k that B has, if these are not all; the start of B and its steps in outer dimensions are panels then,

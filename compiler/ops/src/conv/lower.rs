@@ -255,7 +255,7 @@ impl Conv {
                 nest,
                 open_k: None,
                 b: (b, dtype, 0),
-                short: false,
+                short: 0,
                 table,
                 list,
                 c: (self.y.buf, self.y.dtype, self.y.view.offset),

@@ -294,7 +294,7 @@ impl Layer {
             nest,
             open_k: None,
             b: (b, DType::F32, 0),
-            short: false,
+            short: 0,
             table: None,
             list: None,
             c: (y.buf, y.dtype, first(y.view.offset, &y.view.strides)),

@@ -216,7 +216,7 @@ impl Product {
             nest: nest.to_vec(),
             open_k: self.k.open.clone(),
             b: (b, dtype, 0),
-            short: false,
+            short: 0,
             table,
             list,
             c: (self.y.arg.buf, self.y.arg.dtype, self.y.arg.view.offset),

@@ -104,8 +104,11 @@ fn samples() -> Vec<Sample> {
         case(pads().with("group", Attr::Int(2)), (u, &[1, 6, 5, 5]), (s, &[4, 3, 3, 3]), true, None),
         case(pads(), (u, &[1, 4, 5, 5]), (u, &[3, 4, 3, 3]), true, Some(Tensor::from_vec(&[3], vec![1u8, 200, 128]))),
         case(lists(&[("pads", &[2, 0])]), (u, &[2, 5, 11]), (s, &[7, 5, 3]), true, None),
+        case(pads(), (u, &[1, 16, 6, 5]), (s, &[19, 16, 3, 3]), true, None),
     ];
-    sample::and_sparse(all, &[2, 3, 4, 5, 6, 7], 1, (0, 1))
+    let all = sample::and_short(all, &[0, 1, 6, 8, 9], 1);
+    let short: Vec<usize> = (all.len() - 3..all.len()).collect();
+    sample::and_sparse(all, &[&[2, 3, 4, 5, 6, 7], &short[..]].concat(), 1, (0, 1))
 }
 
 /// Run-time data of a byte type over its whole range.

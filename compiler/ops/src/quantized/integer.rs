@@ -375,10 +375,13 @@ impl Integer {
         (target.0, program, operands)
     }
 
-    /// Are the weights so small by pairs that the target multiplies them by other instructions? Those of ones are where these are.
-    fn is_short(&self, cx: &LowerCx, x: &Bytes) -> bool {
-        let wanted = !cx.target.short_tiles.is_empty() && x.arg.dtype == DType::U8;
-        wanted && self.weights.are_short((self.kernel.iter().product(), self.x.view.shape[1] / self.group))
+    /// The steps that the target adds up in 16 bits, as far as the weights are small enough by pairs; 0: none. Those of ones are where these are.
+    fn short(&self, cx: &LowerCx, x: &Bytes) -> u32 {
+        if cx.target.short_tiles.is_empty() || x.arg.dtype != DType::U8 {
+            return 0;
+        }
+        let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
+        cx.target.short_steps(self.weights.largest_pair(elements))
     }
 
     /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap
@@ -403,8 +406,8 @@ impl Integer {
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let short = self.is_short(cx, x);
-        let factors = if short { Factors::ShortBytes } else { Factors::Bytes };
+        let short = self.short(cx, x);
+        let factors = if short > 0 { Factors::ShortBytes(short) } else { Factors::Bytes };
         let (mr, nr) = tile::scheduled(cx, factors, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;

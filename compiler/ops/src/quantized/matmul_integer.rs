@@ -107,5 +107,5 @@ fn samples() -> Vec<Sample> {
         case(byte_data(u, &[4, 7]), byte_data(u, &[7, 3]), sample::data(u, &[4]), sample::data(u, &[3])),
         case(byte_data(u, &[2, 3, 4]), byte_data(s, &[2, 4, 5]), None, None),
     ];
-    sample::and_sparse(all, &[0, 1, 2, 3], 1, (1, 0))
+    sample::and_sparse(sample::and_short(all, &[0], 1), &[0, 1, 2, 3, 7, 8, 9], 1, (1, 0))
 }

@@ -1,6 +1,6 @@
 //! Constant weights of bytes, read where they are.
 
-use onnxc_ir::target::short_pair;
+use onnxc_ir::target::pair_size;
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
@@ -52,14 +52,14 @@ impl Weights {
         self.value(self.tensor.bytes()[filter * self.strides.0 + i * self.strides.1])
     }
 
-    /// True when those of two neighbouring channels of a tap are short weights, in the order in which [`Weights::panels`] brings them together.
-    pub fn are_short(&self, (taps, channels): (u64, u64)) -> bool {
+    /// What two neighbouring channels of a tap add up to at most ([`pair_size`]), in the order in which [`Weights::panels`] brings them together.
+    pub fn largest_pair(&self, (taps, channels): (u64, u64)) -> i32 {
         let (taps, channels) = (taps as usize, channels as usize);
         let at = |filter: usize, tap: usize, channel: usize| {
             if channel < channels { self.get(filter, channel * taps + tap) } else { 0 }
         };
-        let pairs = |f: usize, tap: usize| (0..channels).step_by(2).map(move |c| (at(f, tap, c), at(f, tap, c + 1)));
-        (0..self.filters).all(|f| (0..taps).all(|tap| pairs(f, tap).all(|(a, b)| short_pair(a, b))))
+        let pairs = |f: usize, tap: usize| (0..channels).step_by(2).map(move |c| pair_size(at(f, tap, c), at(f, tap, c + 1)));
+        (0..self.filters).flat_map(|f| (0..taps).flat_map(move |tap| pairs(f, tap))).max().unwrap_or(0)
     }
 
     /// The sums of all filters.

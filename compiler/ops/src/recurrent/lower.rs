@@ -148,7 +148,7 @@ impl Layer<'_> {
             nest: vec![(k, a.k)],
             open_k: None,
             b: (b, DType::F32, 0),
-            short: false,
+            short: 0,
             table: None,
             list: None,
             c: (c.0, DType::F32, c.1),

@@ -83,7 +83,7 @@ impl Matrices {
             nest: vec![(padded, 1)],
             open_k: None,
             b: (packed, DType::I8, 0),
-            short: false,
+            short: 0,
             table: None,
             list: None,
             c: (c.0, DType::F32, c.1),

@@ -237,7 +237,7 @@ impl Winograd<'_> {
             nest: vec![(conv.channels, 1)],
             open_k: None,
             b: (self.weights.b, DType::F32, 0),
-            short: false,
+            short: 0,
             table: None,
             list: self.weights.list.clone(),
             c: (self.products, DType::F32, 0),
