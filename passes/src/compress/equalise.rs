@@ -1,66 +1,312 @@
-//! Cross-layer equalisation: the weights of a channel get the same range on both sides of it, so that one scale for a tensor loses less.
+//! Equalisation of channels: what a layer multiplies gets the same range in each channel, so that one scale for all of them loses less.
 //!
-//! Where what lies between two layers maps positive multiples to the same multiples (`relu`, `leaky_relu`, pooling, nothing at all), a channel can be
-//! divided by s in the first layer and multiplied by s in the second; ranges are equal for s = sqrt(r1 / r2) (Nagel et al., "Data-Free Quantization
-//! Through Weight Equalization and Bias Correction", 2019, §4.1). `relu6` is not such a map: its bound would have to become one per channel.
+//! What   `conv(x, w)` = `conv(x * f, w / f)` for a factor of each channel, a power of two: not a bit of the result changes. Where x is computed by a layer, or by
+//!        `relu`, `leaky_relu` or `max_pool` of one, the factors go into that layer's weights instead (Nagel et al., "Data-Free Quantization Through Weight
+//!        Equalization and Bias Correction", 2019, section 4.1); elsewhere they are a multiplication in the epilogue of what computes x.
+//! When   compress, before anything is measured; what did not become integers loses its factors again when the graph becomes canonical.
+//! Why    a channel that is a hundred times smaller than the largest one is left with two of 256 steps, although it may count as much.
+//! Class  exact.
+//! Paper  Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2023, section 4: what integers of activations
+//!        gain, integers of weights lose; here the exponent that shares it out is chosen for each value by the errors that both are expected to make.
+
+use onnxc_ir::graph::Node;
+use onnxc_ir::op::OpSet;
+use onnxc_ir::{Attrs, DType, Graph, Tensor, TensorType, ValueId};
 
 use super::Matrix;
+use super::weighted::{self, Weighted};
 
-/// Scales the outputs of `first` with its `bias` `[n]`, and the inputs of `second`, whose channels they are, at every tap. Returns the s by which each
-/// channel was divided; 1 for channels without weights on one side.
-pub fn equalise(first: &mut Matrix, bias: &mut [f32], second: &mut Matrix) -> Vec<f32> {
-    let channels = first.n;
-    assert!(
-        bias.len() == channels && (channels == 0 || second.k.is_multiple_of(channels)),
-        "internal: compress: layers that do not follow each other"
-    );
-    let largest = |values: &mut dyn Iterator<Item = &f32>| values.fold(0.0f32, |m, w| m.max(w.abs()));
-    let scale = |c: usize| {
-        let before = largest(&mut first.values[c * first.k..][..first.k].iter());
-        let after = largest(&mut second.values.iter().skip(c).step_by(channels));
-        let scale = (before / after).sqrt();
-        if scale.is_normal() && scale > 0.0 { scale } else { 1.0 }
-    };
-    let scales: Vec<f32> = (0..channels).map(scale).collect();
-    for (c, s) in scales.iter().enumerate() {
-        first.values[c * first.k..][..first.k].iter_mut().for_each(|w| *w /= s);
-        bias[c] /= s;
-        second.values.iter_mut().skip(c).step_by(channels).for_each(|w| *w *= s);
+/// What was seen of each channel of a value.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Channels {
+    /// Smallest values.
+    pub min: Vec<f32>,
+    /// Largest values.
+    pub max: Vec<f32>,
+    /// Mean squares about the means.
+    pub variance: Vec<f64>,
+}
+
+/// Shares of the differences between channels that are taken from them.
+const SHARES: [f64; 4] = [0.25, 0.5, 0.75, 1.0];
+/// Ranges of all channels reach as many times further up than down.
+const SKEWS: [f32; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
+/// Factors are 2 to the power of this at most.
+const MOST: f64 = 12.0;
+/// Errors that fall less than to this part are not worth a multiplication.
+const WORTH: f64 = 0.7;
+/// Steps of an activation's range, and of a weight's on each side.
+const STEPS: (f64, f64) = (255.0, 127.0);
+
+/// The dimension of a convolution's result that counts channels.
+const CHANNELS: usize = 1;
+
+/// The values whose channels can be equalised: those that layers alone read, as what they multiply. With the numbers of these layers.
+pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> {
+    let uses = graph.uses();
+    let mut found: Vec<(ValueId, Vec<usize>)> = Vec::new();
+    for (n, layer) in layers.iter().enumerate() {
+        let x = layer.x(graph);
+        match found.iter_mut().find(|f| f.0 == x) {
+            Some((_, readers)) => readers.push(n),
+            None => found.push((x, vec![n])),
+        }
     }
-    scales
+    found.retain(|(x, readers)| {
+        let count = |n: usize| layers[n].input_channels();
+        let alike = readers
+            .iter()
+            .all(|n| count(*n) == count(readers[0]) && layers[*n].input_axis(graph) == layers[readers[0]].input_axis(graph));
+        alike && uses[x.0 as usize].len() == readers.len() && !graph.outputs.contains(x)
+    });
+    found
+}
+
+/// Factors of channels, powers of two, with which integers of 8 bits of a value and of the weights of those layers that read it lose least; `None` where they gain
+/// little.
+pub fn factors(seen: &Channels, readers: &[(&Weighted, &Matrix)]) -> Option<Vec<f32>> {
+    let channels = seen.min.len();
+    let finite = seen.min.iter().chain(&seen.max).all(|x| x.is_finite());
+    if channels < 2 || !finite {
+        return None;
+    }
+    let now = expected(seen, readers, &vec![1.0; channels]);
+    let tried = SHARES.iter().flat_map(|share| SKEWS.map(|skew| even(seen, *share, skew)));
+    let priced = tried.map(|f| (expected(seen, readers, &f), f));
+    let best = priced.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 < WORTH * now).then_some(best.1)
+}
+
+/// Factors that take a share of the differences between channels from them.
+fn even(seen: &Channels, share: f64, skew: f32) -> Vec<f32> {
+    let reach: Vec<f64> = seen.min.iter().zip(&seen.max).map(|(low, high)| f64::from(high.max(-low * skew).max(0.0))).collect();
+    let most = reach.iter().fold(0.0f64, |m, r| m.max(*r));
+    // What is always zero may stay as it is.
+    let one = |r: &f64| if *r > 0.0 { ((most / r).log2() * share).round().min(MOST).exp2() as f32 } else { 1.0 };
+    reach.iter().map(one).collect()
+}
+
+/// The squared error of the results that rounding of the value and of the weights is expected to make, each over the variance of the results as if channels had
+/// nothing to do with each other.
+fn expected(seen: &Channels, readers: &[(&Weighted, &Matrix)], factors: &[f32]) -> f64 {
+    let scaled = |list: &[f32]| list.iter().zip(factors).map(|(x, f)| f64::from(x * f)).collect::<Vec<f64>>();
+    let low = scaled(&seen.min).into_iter().fold(0.0f64, f64::min);
+    let high = scaled(&seen.max).into_iter().fold(0.0f64, f64::max);
+    // The variance of what is spread evenly over a step is a twelfth of its square.
+    let of_step = |step: f64| step * step / 12.0;
+    let of_value = of_step((high - low) / STEPS.0);
+    let squares: Vec<f64> = factors.iter().map(|f| f64::from(*f).powi(2)).collect();
+    let of_reader = |(layer, matrix): &(&Weighted, &Matrix)| {
+        let (mut error, mut energy) = (0.0, 0.0);
+        for (n, row) in matrix.values.chunks_exact(matrix.k.max(1)).enumerate() {
+            let (mut largest, mut spread) = (0.0f64, 0.0);
+            for (k, w) in row.iter().enumerate() {
+                let c = layer.input_channel(n, k);
+                let (square, w) = (squares[c], f64::from(*w).powi(2));
+                largest = largest.max(w / square);
+                spread += seen.variance[c] * square;
+                error += of_value * w / square;
+                energy += w * seen.variance[c];
+            }
+            error += of_step(largest.sqrt() / STEPS.1) * spread;
+        }
+        if energy > 0.0 { error / energy } else { 0.0 }
+    };
+    readers.iter().map(of_reader).sum()
+}
+
+/// Multiplies the channels of a value by factors before the layers that read it, and divides these layers' weights by them. `false` if the graph has no such value:
+/// one that layers with constant weights alone read ([`values`]) and that has as many channels.
+#[must_use]
+pub fn equalise(graph: &mut Graph, ops: OpSet, x: ValueId, factors: &[f32]) -> bool {
+    let layers = weighted::layers(graph);
+    let Some((_, readers)) = values(graph, &layers).into_iter().find(|v| v.0 == x) else { return false };
+    if layers[readers[0]].input_channels() != factors.len() {
+        return false;
+    }
+    for layer in readers.iter().map(|n| &layers[*n]) {
+        let mut matrix = layer.matrix(graph);
+        for (i, w) in matrix.values.iter_mut().enumerate() {
+            *w /= factors[layer.input_channel(i / matrix.k, i % matrix.k)];
+        }
+        weighted::replace(graph, layer, Tensor::from_vec(&layer.shape(), layer.operand(&matrix.values)));
+    }
+    let axis = layers[readers[0]].input_axis(graph);
+    match producer(graph, &layers, x).filter(|_| axis == CHANNELS) {
+        Some(producer) => scale_outputs(graph, producer, factors),
+        None => multiply(graph, ops, x, axis, factors, &readers.iter().map(|n| layers[*n].node).collect::<Vec<usize>>()),
+    }
+    true
+}
+
+/// The convolution whose outputs are the channels of x, with nothing between that does not map multiples to the same multiples, and no other readers.
+fn producer<'l>(graph: &Graph, layers: &'l [Weighted], x: ValueId) -> Option<&'l Weighted> {
+    let uses = graph.uses();
+    let mut at = x;
+    loop {
+        let n = graph.nodes.iter().position(|node| node.outputs.contains(&at))?;
+        let node = &graph.nodes[n];
+        if let Some(layer) = layers.iter().find(|l| l.node == n) {
+            let bias = node.inputs.get(2).copied().flatten();
+            let constant = bias.is_none_or(|b| graph.constant(b).is_some_and(|t| t.len() == layer.n && t.dtype() == DType::F32));
+            return (constant && node.op.name == "conv").then_some(layer);
+        }
+        let homogeneous = matches!(node.op.name, "relu" | "leaky_relu" | "max_pool") && node.outputs.len() == 1;
+        let from = node.inputs.first().copied().flatten()?;
+        if !homogeneous || uses[from.0 as usize].len() != 1 || graph.outputs.contains(&from) {
+            return None;
+        }
+        at = from;
+    }
+}
+
+/// Multiplies the outputs of a convolution.
+fn scale_outputs(graph: &mut Graph, layer: &Weighted, factors: &[f32]) {
+    let mut matrix = layer.matrix(graph);
+    for (row, f) in matrix.values.chunks_exact_mut(layer.k()).zip(factors) {
+        row.iter_mut().for_each(|w| *w *= f);
+    }
+    weighted::replace(graph, layer, Tensor::from_vec(&layer.shape(), layer.operand(&matrix.values)));
+    let Some(bias) = graph.nodes[layer.node].inputs.get(2).copied().flatten() else { return };
+    let old = graph.constant(bias).expect("internal: compress: the bias is constant");
+    let values: Vec<f32> = old.to_vec::<f32>().iter().zip(factors).map(|(b, f)| b * f).collect();
+    let (shape, name) = (old.shape().to_vec(), graph.value(bias).name.clone());
+    graph.nodes[layer.node].inputs[2] = Some(graph.add_const(&name, Tensor::from_vec(&shape, values)));
+}
+
+/// Puts a multiplication in front of these readers of a value.
+fn multiply(graph: &mut Graph, ops: OpSet, x: ValueId, axis: usize, factors: &[f32], readers: &[usize]) {
+    let (name, ty) = (graph.value(x).name.clone(), graph.ty(x).clone());
+    let mut shape = vec![1u64; ty.shape.len()];
+    shape[axis] = factors.len() as u64;
+    let factors = graph.add_const(&format!("{name}.factors"), Tensor::from_vec(&shape, factors.to_vec()));
+    let y = graph.add_value(&format!("{name}.equalised"), TensorType::new(ty.dtype, ty.shape), None);
+    readers.iter().for_each(|n| graph.nodes[*n].inputs[0] = Some(y));
+    let first = *readers.iter().min().expect("internal: compress: a value has readers");
+    let op = ops.get("mul").expect("internal: compress: an operator of this name");
+    // It is work of whatever it ends up in.
+    let (inputs, origins) = (vec![Some(x), Some(factors)], Vec::new());
+    graph.nodes.insert(first, Node { op, inputs, outputs: vec![y], attrs: Attrs::default(), origins });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Random, apply};
+    use onnxc_ir::{interp, parse, verify};
+
+    use super::super::testing::Random;
     use super::*;
 
-    /// One tap seen twice by the second layer, `relu` between them.
-    fn both(first: &Matrix, bias: &[f32], second: &Matrix, rows: &[f32]) -> Vec<f64> {
-        let between = apply(first, bias, rows);
-        let taps = |row: &[f64]| [row, row].concat().iter().map(|x| x.max(0.0) as f32).collect::<Vec<f32>>();
-        let between: Vec<f32> = between.chunks_exact(first.n).flat_map(taps).collect();
-        apply(second, &vec![0.0; second.n], &between)
+    /// Values behind `relu`, behind something else, read by two layers, and read by what is no layer.
+    const TEXT: &str = "
+graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
+  %w1 = const f32[6,3,1,1] blob(0000000000000000)
+  %b1 = const f32[6] blob(0000000000000001)
+  %w2 = const f32[6,1,3,3] blob(0000000000000002)
+  %w3 = const f32[4,6,1,1] blob(0000000000000003)
+  %w4 = const f32[6,5] blob(0000000000000004)
+  %w5 = const f32[7,6] blob(0000000000000005)
+  %a = conv %x, %w1, %b1 : f32[1,6,5,4] @\"expand\"
+  %b = relu %a : f32[1,6,5,4] @\"relu\"
+  %c = conv %b, %w2, _ {group = 6, pads = ints[1, 1, 1, 1]} : f32[1,6,5,4] @\"deep\"
+  %d = hard_swish %c : f32[1,6,5,4] @\"act\"
+  %e = conv %d, %w3, _ : f32[1,4,5,4] @\"project\"
+  %v = exp %u : f32[2,6] @\"exp\"
+  %f = matmul %v, %w4 : f32[2,5] @\"matmul\"
+  %g = gemm %v, %w5, _ {transB = 1} : f32[2,7] @\"gemm\"
+  return %e, %f, %g
+}
+";
+
+    fn graph() -> Graph {
+        let shapes: [&[u64]; 6] = [&[6, 3, 1, 1], &[6], &[6, 1, 3, 3], &[4, 6, 1, 1], &[6, 5], &[7, 6]];
+        let blob = |n: u64| {
+            let shape = shapes[n as usize];
+            Some(Tensor::from_vec(shape, Random(n).matrix(1, shape.iter().product::<u64>() as usize).values))
+        };
+        parse::parse(TEXT, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn named(graph: &Graph, name: &str) -> ValueId {
+        (0..graph.values.len() as u32).map(ValueId).find(|id| graph.value(*id).name == name).expect("a value")
+    }
+
+    fn run(graph: &Graph) -> Vec<Tensor> {
+        let mut random = Random(9);
+        let inputs = [[1, 3, 5, 4].as_slice(), &[2, 6]]
+            .map(|shape| Tensor::from_vec(shape, random.matrix(1, shape.iter().product::<u64>() as usize).values));
+        interp::run(graph, &inputs).expect("values")
     }
 
     #[test]
-    fn the_function_stays_and_ranges_become_equal() {
-        let mut random = Random(1);
-        let (mut first, mut second) = (random.matrix(6, 10), random.matrix(4, 12));
-        (0..10).for_each(|p| first.values[20 + p] *= 50.0);
-        (0..10).for_each(|p| first.values[30 + p] = 0.0);
-        let mut bias: Vec<f32> = (0..6).map(|_| random.normal() as f32).collect();
-        let rows = random.matrix(30, 10).values;
-        let before = both(&first, &bias, &second, &rows);
-        let scales = equalise(&mut first, &mut bias, &mut second);
-        let after = both(&first, &bias, &second, &rows);
-        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + a.abs())));
-        assert_eq!(scales[3], 1.0);
-        let peak = |values: Vec<f32>| values.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        for c in (0..6).filter(|c| *c != 3) {
-            let one = peak(first.values[c * 10..][..10].to_vec());
-            let other = peak(second.values.iter().skip(c).step_by(6).copied().collect());
-            assert!((one / other - 1.0).abs() < 1e-5, "{one} {other}");
+    fn results_stay_the_same_bits() {
+        let before = graph();
+        let factors = [1.0, 8.0, 0.5, 64.0, 2.0, 1.0];
+        for (value, nodes) in [("b", 0), ("d", 1), ("v", 1)] {
+            let mut after = before.clone();
+            let id = named(&after, value);
+            assert!(equalise(&mut after, OpSet(onnxc_ops::ALL), id, &factors), "{value}");
+            after.make_names_unique();
+            verify::verify(&after).expect("a valid graph");
+            assert_eq!(
+                after.nodes.len(),
+                before.nodes.len() + nodes,
+                "{value}: factors are in the weights before where they can be"
+            );
+            assert_eq!(run(&before), run(&after), "{value}");
+            let layers = weighted::layers(&after);
+            assert_ne!(layers[0].matrix(&after) == layers[0].matrix(&before), nodes == 0, "{value}");
         }
+        for value in ["a", "c", "u", "e"] {
+            let mut after = before.clone();
+            assert!(
+                !equalise(&mut after, OpSet(onnxc_ops::ALL), named(&before, value), &factors),
+                "{value} is no operand of layers alone"
+            );
+        }
+        let mut after = before.clone();
+        assert!(!equalise(&mut after, OpSet(onnxc_ops::ALL), named(&before, "d"), &[2.0; 4]), "six channels");
+    }
+
+    /// The squared error of the layer's result with integers of its operand and weights, over the variance of the result.
+    fn lost(layer: &Weighted, matrix: &Matrix, rows: &[Vec<f32>], factors: &[f32]) -> f64 {
+        let scaled: Vec<Vec<f32>> = rows.iter().map(|r| r.iter().zip(factors).map(|(x, f)| x * f).collect()).collect();
+        let all = scaled.iter().flatten();
+        let (low, high) = all.fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
+        let step = (high - low) / 255.0;
+        let mut error = 0.0;
+        for w in matrix.values.chunks_exact(matrix.k) {
+            let w: Vec<f32> = w.iter().enumerate().map(|(k, w)| w / factors[layer.input_channel(0, k)]).collect();
+            let most = w.iter().fold(0f32, |m, w| m.max(w.abs())) / 127.0;
+            let coded: Vec<f32> = w.iter().map(|w| (w / most).round() * most).collect();
+            for row in &scaled {
+                let exact: f64 = row.iter().zip(&w).map(|(x, w)| f64::from(x * w)).sum();
+                let now: f64 = row.iter().zip(&coded).map(|(x, w)| f64::from((x / step).round() * step * w)).sum();
+                error += (now - exact).powi(2);
+            }
+        }
+        error
+    }
+
+    #[test]
+    fn channels_of_other_sizes_lose_less() {
+        let graph = graph();
+        let layer = weighted::layers(&graph).into_iter().find(|l| l.name == "project").expect("a layer");
+        let mut random = Random(5);
+        let sizes = [40.0, 0.3, 1.0, 0.1, 0.5, 2.0];
+        let rows: Vec<Vec<f32>> = (0..300).map(|_| sizes.iter().map(|s| (random.normal() * s) as f32).collect()).collect();
+        // Weights are larger where values are smaller, so that all channels count.
+        let matrix = Matrix { n: 4, k: 6, values: (0..24).map(|i| (random.normal() / sizes[i % 6]) as f32).collect() };
+        let channel = |c: usize| rows.iter().map(move |r| r[c]);
+        let seen = Channels {
+            min: (0..6).map(|c| channel(c).fold(0.0, f32::min)).collect(),
+            max: (0..6).map(|c| channel(c).fold(0.0, f32::max)).collect(),
+            variance: sizes.iter().map(|s| s * s).collect(),
+        };
+        let found = factors(&seen, &[(&layer, &matrix)]).expect("something to gain");
+        assert!(found.iter().all(|f| f.log2().fract() == 0.0), "powers of two: {found:?}");
+        let (before, after) = (lost(&layer, &matrix, &rows, &[1.0; 6]), lost(&layer, &matrix, &rows, &found));
+        assert!(after < 0.05 * before, "{before} {after}");
+        let alike = Channels { min: vec![-1.0; 6], max: vec![1.0; 6], variance: vec![0.1; 6] };
+        assert_eq!(factors(&alike, &[(&layer, &matrix)]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Compression: which layers there are ([`weighted`]), how their operands become integers ([`pairs`]), and the
+//! Compression: which layers there are ([`weighted`]), how their operands become integers ([`pairs`]) with channels of like ranges ([`equalise`]), and the
 //! numerics of compression without retraining: which weights of a layer to keep, and what the others must become to make up for it.
 //!
 //! Matrices and moments in, matrices out: no graph, no search, no clock, and the same bits for the same input whatever the number of threads.
@@ -11,7 +11,6 @@
 //! - [`round`]: weights as 8 or 4 bit integers; [`range`]: what range activations get.
 //! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel; [`split`]: the two nodes
 //!   that this makes.
-//! - [`equalise()`]: ranges of channels made equal on both sides.
 //! - [`codebook()`]: weights that share a few values.
 //!
 //! Convolutions with groups are one layer for each of their groups.
@@ -19,7 +18,7 @@
 mod assign;
 pub mod channels;
 mod codebook;
-mod equalise;
+pub mod equalise;
 mod linalg;
 mod low_rank;
 pub mod moments;
@@ -37,14 +36,13 @@ mod testing;
 pub mod weighted;
 
 pub use codebook::codebook;
-pub use equalise::equalise;
 pub use low_rank::{Factors, low_rank};
 pub use moments::{Moments, error};
 pub use narrow::{Blocks, Kernel, Narrowed, narrow};
 pub use order::order;
 pub use prune::{Balance, Damping, Mask, Pruned, Repair, prune};
 pub use range::{ActivationRange, Histogram, range};
-pub use round::{Grid, Rounded, Rounding, WeightRange, nearest, nearest_in_table, round, round_to_table};
+pub use round::{Grid, Pairs, Rounded, Rounding, WeightRange, nearest, nearest_in_table, round, round_to_table};
 pub use shape::Shape;
 
 /// Weights of a layer as a matrix: `n` outputs (filters) of `k` inputs each, `[n][k]`. k = tap * channels + channel (channels innermost), channels

@@ -6,13 +6,12 @@
 //! again in closed form, and an output for which rounding to nearest is better keeps that: the sweep is greedy, so it can be.
 //!
 //! Instead of all integers of a range the weights of a layer may become those of a table of 16, which k-means finds ([`super::codebook`]); the sweep goes
-//! over them in the same way. Or the integers of 8 bits are those that go in pairs ([`SHORT_PAIR`]): two neighbouring ones that add up to too much both give
+//! over them in the same way. Or the integers of 8 bits are those that go in pairs ([`Pairs`]): two neighbouring ones that add up to too much both give
 //! way, each by as much as the other one counts, and the sweep makes up for that too. Few pairs have to: the error is hardly above that of 8 bits.
 
 use std::ops::Range;
 
 use faer::{Mat, MatRef};
-use onnxc_ir::target::SHORT_PAIR;
 
 use super::moments::{self, Centred, Moments};
 use super::{Matrix, Shape, codebook, linalg, prune};
@@ -35,8 +34,24 @@ pub struct Grid {
     pub block: Option<usize>,
     /// How scales are found.
     pub range: WeightRange,
-    /// Two neighbouring ones of so many channels of a tap add up to no more than [`SHORT_PAIR`] in size, those of different signs aside; None: they may.
-    pub pairs: Option<usize>,
+    /// Two neighbouring ones add up to little; None: they need not.
+    pub pairs: Option<Pairs>,
+}
+
+/// Integers of which two neighbouring ones add up to little ([`onnxc_ir::target::pair_size`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pairs {
+    /// Channels of a tap.
+    pub channels: usize,
+    /// What two of them add up to at most.
+    pub room: i32,
+}
+
+impl Pairs {
+    /// The largest integer.
+    fn widest(self) -> f64 {
+        f64::from(self.room.min(127))
+    }
 }
 
 /// How integers are found.
@@ -201,8 +216,8 @@ struct Layer<'a> {
 enum Levels {
     /// All from the negative of this one to it.
     Range(f64),
-    /// Those of 8 bits that go in pairs; channels of a tap.
-    Pairs(usize),
+    /// Those of 8 bits that go in pairs.
+    Pairs(Pairs),
     /// These, which ascend.
     Table(Vec<i8>),
 }
@@ -225,15 +240,15 @@ impl Levels {
 
     /// The position in a pair with this one.
     fn other(&self, k: usize, p: usize) -> Option<usize> {
-        let Levels::Pairs(channels) = self else { return None };
+        let Levels::Pairs(Pairs { channels, .. }) = *self else { return None };
         let (tap, channel) = (p - p % channels, (p % channels) ^ 1);
-        (channel < *channels && tap + channel < k).then_some(tap + channel)
+        (channel < channels && tap + channel < k).then_some(tap + channel)
     }
 
     fn nearest(&self, x: f64, beside: Other) -> f64 {
         match self {
             Levels::Range(largest) => integer(x, *largest),
-            Levels::Pairs(_) => in_pair(x, beside),
+            Levels::Pairs(pairs) => in_pair(x, beside, *pairs),
             Levels::Table(table) => {
                 let after = table.partition_point(|v| f64::from(*v) < x);
                 let closest = table[after.saturating_sub(1)..(after + 1).min(table.len())].iter().map(|v| f64::from(*v));
@@ -266,9 +281,9 @@ impl Levels {
     }
 }
 
-/// The nearest integer of 8 bits beside another one.
-fn in_pair(x: f64, beside: Other) -> f64 {
-    let (widest, room) = (127.0, f64::from(SHORT_PAIR));
+/// The nearest integer beside another one.
+fn in_pair(x: f64, beside: Other, pairs: Pairs) -> f64 {
+    let (widest, room) = (pairs.widest(), f64::from(pairs.room));
     match beside {
         Other::None => integer(x, widest),
         Other::Rounded(other) => {
@@ -441,14 +456,16 @@ fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
     }
 }
 
-/// What the largest integer stands for if nothing is clipped: the largest weight, or what a pair needs of its room.
+/// What the largest integer of as many bits stands for if nothing is clipped: the largest weight, or what a pair needs of its room.
 fn peak(weights: &[f32], levels: &Levels) -> f64 {
     let size = |p: usize| f64::from(weights[p].abs());
+    let Levels::Pairs(pairs) = levels else { return (0..weights.len()).map(size).fold(0.0, f64::max) };
+    let (alone, together) = (127.0 / pairs.widest(), 127.0 / f64::from(pairs.room));
     let pair = |p: usize| {
         let other = levels.other(weights.len(), p).filter(|&o| weights[o] * weights[p] > 0.0);
-        other.map_or(0.0, |o| (size(p) + size(o)) * 127.0 / f64::from(SHORT_PAIR))
+        other.map_or(0.0, |o| (size(p) + size(o)) * together)
     };
-    (0..weights.len()).map(|p| size(p).max(pair(p))).fold(0.0, f64::max)
+    (0..weights.len()).map(|p| (size(p) * alone).max(pair(p))).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

@@ -110,6 +110,21 @@ impl Weighted {
         self.taps * self.channels
     }
 
+    /// Channels of the operand, those of all groups.
+    pub fn input_channels(&self) -> usize {
+        self.channels * self.groups
+    }
+
+    /// The channel of the operand that input `k` of output `n` is of.
+    pub fn input_channel(&self, n: usize, k: usize) -> usize {
+        n / (self.n / self.groups).max(1) * self.channels + k % self.channels
+    }
+
+    /// The dimension of the operand that counts channels.
+    pub fn input_axis(&self, graph: &Graph) -> usize {
+        if matches!(self.form, Form::Conv(_)) { 1 } else { graph.ty(self.x(graph)).rank() - 1 }
+    }
+
     /// Multiplications of one inference.
     pub fn macs(&self) -> u64 {
         self.rows * (self.n * self.k()) as u64
