@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnxc_ir::{Graph, ValueId};
+use onnxc_ir::{Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
 use crate::moments::{Kept, Source, Walks};
-use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
+use crate::recipe::{self, Activation, Arrays, Equalised, Layer, Recipe, Weights};
 use crate::taps;
 use crate::{Backend, Result, Samples, work};
 
@@ -56,8 +56,10 @@ impl Default for Method {
 pub struct Subject<'a> {
     /// The compiler.
     pub backend: &'a dyn Backend,
-    /// The canonical graph, with names of its own for all values.
+    /// The canonical graph, with names of its own for all values, some of them equalised.
     pub graph: Graph,
+    /// Which ones: their names, with the factors of their channels.
+    pub equalised: Vec<(String, Tensor)>,
     /// Its layers.
     pub layers: Vec<Weighted>,
     /// Calibration inputs.
@@ -106,14 +108,18 @@ impl Subject<'_> {
         // Otherwise layers are fitted to what the dense model feeds them.
         let partial = changed.iter().any(|i| picks[*i].density < 1.0);
         let stages = self.stages(&changed, if samples.are_generated() { 1 } else { method.stages }, partial);
-        let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
+        let mut made = self.untouched();
         let mut walks = Walks::new(self.backend, &self.graph, samples);
         // What is passed on is rounded as it will be.
         self.keep_ranges(&mut made.recipe, picks);
         for (stage, part) in stages.iter().enumerate() {
             self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.
-            let own = if stage == 0 || !partial { None } else { Some(recipe::apply(&self.graph, &made.recipe, &made.arrays)?) };
+            let own = if stage == 0 || !partial {
+                None
+            } else {
+                Some(recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?)
+            };
             let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], method, samples));
             let keys: Vec<Option<String>> = part.iter().map(key).collect();
             let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();
@@ -193,7 +199,7 @@ impl Subject<'_> {
     /// # Errors
     /// As [`recipe::apply`].
     pub fn with(&self, changes: Vec<Option<(Pick, Treated)>>) -> Result<Assembled> {
-        let mut made = Assembled { recipe: self.empty(), arrays: Vec::new(), graph: self.graph.clone() };
+        let mut made = self.untouched();
         let mut picks = vec![Pick::DENSE; changes.len()];
         for (i, (pick, treated)) in changes.into_iter().enumerate().filter_map(|(i, change)| Some((i, change?))) {
             picks[i] = pick;
@@ -213,7 +219,7 @@ impl Subject<'_> {
             .filter(|(_, p)| p.form.parts() > 1 && candidate::numbers(p.weights).integers())
             .collect();
         if !several.is_empty() {
-            let graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
+            let graph = recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?;
             let values: Vec<ValueId> =
                 several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
             let ranges = match samples {
@@ -223,7 +229,7 @@ impl Subject<'_> {
             made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range)));
         }
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
-        made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
+        made.graph = recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?;
         Ok(made)
     }
 
@@ -235,17 +241,22 @@ impl Subject<'_> {
         if pick.form.fits(layer) { Pick { weights, ..pick } } else { Pick::whole(weights) }
     }
 
-    fn empty(&self) -> Recipe {
-        let (model, about) = (self.sha256.clone(), BTreeMap::new());
-        Recipe {
+    /// The dense model.
+    fn untouched(&self) -> Assembled {
+        let name = |n: usize| format!("equalised_{n:04}");
+        let entry = |(n, (value, _)): (usize, &(String, Tensor))| Equalised { value: value.clone(), factors: name(n) };
+        let recipe = Recipe {
             version: recipe::VERSION,
-            model,
+            model: self.sha256.clone(),
             arrays: String::new(),
-            about,
+            about: BTreeMap::new(),
+            equalised: self.equalised.iter().enumerate().map(entry).collect(),
             layers: Vec::new(),
             activations: Vec::new(),
             report: None,
-        }
+        };
+        let arrays = self.equalised.iter().enumerate().map(|(n, (_, factors))| (name(n), factors.clone())).collect();
+        Assembled { recipe, arrays, graph: self.graph.clone() }
     }
 
     fn keep(&self, made: &mut Assembled, i: usize, pick: Pick, treated: Treated) {

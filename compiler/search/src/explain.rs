@@ -227,9 +227,7 @@ mod tests {
             baselines: vec![Baseline { name: "uniform".to_string(), model: Some(Uniform { density: 0.5, drop: 0.01, taken }) }],
             layers: vec![row("first", Some(next)), row("a line\nand another", None)],
         };
-        let (layers, activations) = (Vec::new(), Vec::new());
-        let (model, arrays, about) = (String::new(), String::new(), std::collections::BTreeMap::new());
-        let recipe = Recipe { version: VERSION, model, arrays, about, layers, activations, report: Some(report) };
+        let recipe = Recipe { version: VERSION, report: Some(report), ..Recipe::default() };
         let text = recipe.text().unwrap();
         assert_eq!(Recipe::parse(&text).unwrap(), recipe);
         assert_eq!(text.lines().filter(|l| l.contains("int8 pruned 0.3")).count(), 2, "{text}");

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{Graph, Tensor, ValueId};
+use onnxc_ir::{DType, Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{self, Range};
-use onnxc_passes::compress::{split, weighted};
+use onnxc_passes::compress::{equalise, split, weighted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub const VERSION: u32 = 1;
 
 /// A recipe.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// [`VERSION`].
@@ -32,6 +32,9 @@ pub struct Recipe {
     /// Where it comes from, for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub about: BTreeMap<String, String>,
+    /// Values whose channels are made alike first, which changes no result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub equalised: Vec<Equalised>,
     /// Layers that change.
     #[serde(rename = "layer", default)]
     pub layers: Vec<Layer>,
@@ -41,6 +44,16 @@ pub struct Recipe {
     /// What the search has told of it. Nothing depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+}
+
+/// A value whose channels are multiplied by factors, by which the weights of the layers that read it are divided ([`onnxc_passes::compress::equalise`]).
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Equalised {
+    /// Its name in the graph. What is multiplied is called the same with `.equalised` behind it, unless factors are in the weights before.
+    pub value: String,
+    /// The array of factors, one for each channel.
+    pub factors: String,
 }
 
 /// A layer that changes.
@@ -79,9 +92,13 @@ pub enum Weights {
     F32,
     /// 8-bit integers with a scale for each output; what they multiply is 8 bits wide too.
     Int8,
-    /// The same with integers of which two neighbouring ones add up to little enough that some targets multiply them faster
+    /// The same with integers of which two neighbouring ones add up to little enough that some targets multiply them faster: 128
     /// ([`onnxc_ir::target::SHORT_PAIR`]).
     Paired,
+    /// The same that add up to 64, so that the products of two steps add up within 16 bits.
+    Paired64,
+    /// The same that add up to 32, so that those of four steps do.
+    Paired32,
     /// 8-bit integers with a scale for each output; what they multiply stays float.
     Byte,
     /// The same with no more than 16 different values, of which four bits are kept.
@@ -171,8 +188,42 @@ pub fn named(graph: &Graph) -> Graph {
 /// When the recipe names a layer or a value that is not there, or arrays are missing or do not fit. All of them are told at once.
 pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
     let mut problems = Vec::new();
-    let dense = named(graph);
-    let (all, mut graph) = (weighted::layers(&dense), dense.clone());
+    let equalised = equalised(&named(graph), recipe, arrays, &mut problems);
+    changed(&equalised, recipe, arrays, problems)
+}
+
+/// The same for a graph in which the recipe's values are equalised already.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_to_equalised(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
+    changed(&named(graph), recipe, arrays, Vec::new())
+}
+
+/// The graph in which channels are alike.
+fn equalised(graph: &Graph, recipe: &Recipe, arrays: &Arrays, problems: &mut Vec<String>) -> Graph {
+    let mut graph = graph.clone();
+    for e in &recipe.equalised {
+        let id = (0..graph.values.len() as u32).map(ValueId).find(|id| graph.value(*id).name == e.value);
+        let array = arrays.iter().find(|a| a.0 == e.factors).map(|a| &a.1).filter(|t| t.dtype() == DType::F32);
+        let factors = array.map(Tensor::to_vec::<f32>).filter(|f| f.iter().all(|f| f.is_normal() && *f > 0.0));
+        match (id, factors) {
+            (None, _) => problems.push(format!("the model has no value {:?}", e.value)),
+            (_, None) => problems.push(format!("the array {} is missing or not of positive numbers", e.factors)),
+            (Some(id), Some(factors)) => {
+                if !equalise::equalise(&mut graph, OpSet(onnxc_ops::ALL), id, &factors) {
+                    let (value, count) = (&e.value, factors.len());
+                    problems.push(format!("value {value:?} cannot be equalised: layers with constant weights alone must read it, with {count} channels"));
+                }
+            }
+        }
+    }
+    graph.make_names_unique();
+    graph
+}
+
+fn changed(dense: &Graph, recipe: &Recipe, arrays: &Arrays, mut problems: Vec<String>) -> Result<Graph> {
+    let (all, mut graph) = (weighted::layers(dense), dense.clone());
     let ops = OpSet(onnxc_ops::ALL);
     let mut front = Vec::new();
     for layer in &recipe.layers {

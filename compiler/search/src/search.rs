@@ -27,7 +27,7 @@ use crate::price::{self, Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
 use crate::taps::{self, Tapped, floats};
-use crate::{Backend, Error, Result, Samples, isotonic, recipe, work};
+use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
@@ -59,8 +59,8 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
-    /// The target multiplies short weights faster ([`onnxc_ir::target::SHORT_PAIR`]).
-    pub short_integers: bool,
+    /// The most steps that the target adds up in 16 bits where it multiplies short weights faster ([`onnxc_ir::target::short_room`]); 0: it does not.
+    pub short_steps: u32,
     /// Weights alone may become integers.
     pub weight_only: bool,
     /// Positions may be dropped.
@@ -129,8 +129,8 @@ impl<'a> Search<'a> {
     ) -> Result<Search<'a>> {
         let goal = if samples.are_generated() { goal.by_weights_alone() } else { goal };
         let graph = recipe::named(graph);
-        let layers: Vec<Weighted> = weighted::layers(&graph).into_iter().filter(|l| l.rows > 0).collect();
-        if layers.is_empty() {
+        let countable = |graph: &Graph| weighted::layers(graph).into_iter().filter(|l| l.rows > 0).collect::<Vec<Weighted>>();
+        if countable(&graph).is_empty() {
             return Err(Error::Input(
                 "the model has no layer with constant weights of known extents: there is nothing to compress".to_string(),
             ));
@@ -139,14 +139,30 @@ impl<'a> Search<'a> {
         let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group}", goal.method);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
+        let factors: equalised::Factors = work::remember(store, &work::key("equalised", &[&known]), || {
+            backend.say("calibration: channels");
+            if goal.integers { equalised::factors(backend, &graph, samples) } else { Ok(Vec::new()) }
+        })?;
+        let (graph, equalised) = equalised::applied(graph, factors);
+        let layers = countable(&graph);
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
             backend.say("calibration: ranges");
             if goal.integers { ranges(backend, &graph, &layers, samples) } else { Ok(Vec::new()) }
         })?;
         let ranges = ranges.into_iter().map(|(id, range)| (ValueId(id), range)).collect();
         let sha256 = sha256.to_string();
-        let subject =
-            Subject { backend, graph, layers, samples, group, ranges, sha256, known: known.clone(), kept: Kept::default() };
+        let subject = Subject {
+            backend,
+            graph,
+            equalised,
+            layers,
+            samples,
+            group,
+            ranges,
+            sha256,
+            known: known.clone(),
+            kept: Kept::default(),
+        };
         let answers = Tapped::new(backend, &subject.graph, &subject.graph.outputs)?.run_all(samples, &samples.held_out())?;
         let outputs = Outputs::of(&subject.graph)?;
         let deciding = || answers.iter().map(|a| floats(&a[outputs.decides])).collect::<Vec<_>>();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::{DType, Graph, ValueId};
+use onnxc_passes::compress::equalise::Channels;
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::{ActivationRange, Histogram, range};
 use rayon::prelude::*;
@@ -63,6 +64,60 @@ pub fn ranges(backend: &dyn Backend, graph: &Graph, values: &[ValueId], samples:
     let all = histograms(backend, graph, values, samples, &samples.fit())?;
     let usable = all.into_iter().filter(|(_, h)| h.min.is_finite() && h.max.is_finite());
     Ok(usable.map(|(id, h)| (id, Range::of_pair(range(&h, ActivationRange::Mse, 256)))).collect())
+}
+
+/// What channels of values, whose dimension is given with each, are on the samples to compute with.
+///
+/// # Errors
+/// As [`Tapped::run`].
+pub fn channels(backend: &dyn Backend, graph: &Graph, values: &[(ValueId, usize)], samples: &Samples) -> Result<Vec<Channels>> {
+    let ids: Vec<ValueId> = values.iter().map(|v| v.0).collect();
+    let tapped = Tapped::new(backend, graph, &ids)?;
+    let extents = |(id, axis): &(ValueId, usize)| {
+        let shape: Vec<usize> = graph.ty(*id).shape.iter().map(|d| d.as_const().unwrap_or(1) as usize).collect();
+        (shape[*axis], shape[axis + 1..].iter().product())
+    };
+    let mut all: Vec<Sums> = values.iter().map(extents).map(|(channels, inner)| Sums::new(channels, inner)).collect();
+    for batch in samples.fit().chunks(BATCH) {
+        let outputs = tapped.run_all(samples, batch)?;
+        all.par_iter_mut().enumerate().for_each(|(n, sums)| outputs.iter().for_each(|o| sums.add(&floats(&o[n]))));
+    }
+    Ok(all.into_iter().map(Sums::channels).collect())
+}
+
+/// Of the channels of a value: smallest and largest elements, how many, their sums and those of their squares.
+struct Sums {
+    inner: usize,
+    each: Vec<(f32, f32, f64, f64, f64)>,
+}
+
+impl Sums {
+    fn new(channels: usize, inner: usize) -> Sums {
+        Sums { inner, each: vec![(f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.0, 0.0); channels] }
+    }
+
+    fn add(&mut self, x: &[f32]) {
+        let channels = self.each.len();
+        for (i, part) in x.chunks_exact(self.inner.max(1)).enumerate() {
+            let (low, high, count, sum, squares) = &mut self.each[i % channels];
+            *count += part.len() as f64;
+            for x in part {
+                (*low, *high) = (low.min(*x), high.max(*x));
+                *sum += f64::from(*x);
+                *squares += f64::from(*x).powi(2);
+            }
+        }
+    }
+
+    fn channels(self) -> Channels {
+        let variance =
+            |(_, _, count, sum, squares): &(f32, f32, f64, f64, f64)| (squares / count - (sum / count).powi(2)).max(0.0);
+        Channels {
+            min: self.each.iter().map(|e| e.0).collect(),
+            max: self.each.iter().map(|e| e.1).collect(),
+            variance: self.each.iter().map(variance).collect(),
+        }
+    }
 }
 
 /// Histograms of values over all elements and samples.

@@ -222,7 +222,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         caps,
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
-        short_integers: !target.short_tiles.is_empty(),
+        short_steps: target.short_steps(0),
         weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),
         low_rank: without(Technique::LowRank),

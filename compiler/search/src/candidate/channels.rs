@@ -184,9 +184,9 @@ mod tests {
         let layer = Layer { name, form, weights, density: 0.375, group, unit, ranks, error: 0.25, arrays: arrays_of };
         let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128 };
         let activations = if weights == Weights::Int8 { vec![activation] } else { Vec::new() };
-        let (model, version, about) = ("0".to_string(), crate::recipe::VERSION, Default::default());
+        let (model, version) = ("0".to_string(), crate::recipe::VERSION);
         let fingerprint = crate::recipe::fingerprint(&arrays);
-        (Recipe { version, model, arrays: fingerprint, about, layers: vec![layer], activations, report: None }, arrays)
+        (Recipe { version, model, arrays: fingerprint, layers: vec![layer], activations, ..Recipe::default() }, arrays)
     }
 
     fn run(graph: &Graph) -> Vec<f32> {

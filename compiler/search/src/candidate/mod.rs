@@ -33,7 +33,8 @@ pub static FORMS: &[&dyn Form] =
     &[&whole::Whole, &channels::Channels, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
 
 /// What weights can be; the first one is what the model has.
-pub static NUMBERS: &[&dyn Numbers] = &[&float::Float, &int8::ALL, &int8::PAIRED, &byte::Byte, &nibble::Nibble];
+pub static NUMBERS: &[&dyn Numbers] =
+    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_64, &int8::PAIRED_32, &byte::Byte, &nibble::Nibble];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -322,10 +322,9 @@ mod tests {
             version: crate::recipe::VERSION,
             model: "0".to_string(),
             arrays: crate::recipe::fingerprint(&arrays),
-            about: Default::default(),
             layers: vec![layer],
             activations,
-            report: None,
+            ..Recipe::default()
         };
         (recipe, arrays, matrices)
     }
