@@ -28,6 +28,7 @@ mod contract;
 mod effect;
 mod equalised;
 pub mod explain;
+mod extremes;
 mod front;
 pub mod generated;
 mod isotonic;

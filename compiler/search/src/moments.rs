@@ -11,12 +11,15 @@ use onnxc_passes::compress::Moments;
 use onnxc_passes::compress::weighted::Weighted;
 use rayon::prelude::*;
 
+use crate::extremes::{self, Places};
 use crate::taps::{BATCH, Tapped, floats};
 use crate::walk::Walk;
 use crate::{Backend, Result, Samples};
 
 /// Rows of a layer that are taken, as a multiple of the length of a row, and at least.
 const ROWS: (u64, u64) = (24, 8192);
+/// One of so many rows is any, where most are those of extremes.
+const EVENLY: u64 = 4;
 /// Bytes of moments and rows that are kept.
 const KEPT: u64 = 3 << 29;
 
@@ -39,11 +42,18 @@ struct Known {
     bytes: u64,
     /// By the layer's node and the samples.
     of: HashMap<(usize, Vec<usize>), Arc<Dense>>,
+    /// By the layer's node, for layers of which only extremes count.
+    largest: HashMap<usize, Arc<Places>>,
 }
 
 impl Kept {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a layer is largest, if that was looked for.
+    fn largest(&self, layer: &Weighted) -> Option<Arc<Places>> {
+        self.known().largest.get(&layer.node).cloned()
     }
 
     /// Takes a part of the memory, if there is so much.
@@ -120,9 +130,11 @@ impl Source<'_> {
                 let x = walks.own.run(&mut way, batch)?;
                 let y = beside.as_mut().map(|way| walks.dense.run(way, batch)).transpose()?.unwrap_or_default();
                 let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
-                    let own = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
+                    let own = self.rows(layer, which, n, x.iter().map(|x| &x[l][..]));
                     match (&dense[l].rows, missing.binary_search(&l)) {
-                        (_, Ok(place)) => sums.add(&own, Some(&rows(layer, which, n, y.iter().map(|y| &y[place][..])))),
+                        (_, Ok(place)) => {
+                            sums.add(&own, Some(&self.rows(layer, which, n, y.iter().map(|y| &y[place][..]))));
+                        }
                         (rows, Err(_)) => {
                             let all = rows.as_ref().expect("internal: search: rows that are not missing are kept");
                             let first = n * BATCH * rows_of_sample(layer, which) as usize * layer.k();
@@ -164,7 +176,39 @@ impl Source<'_> {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// Looks where layers of which only extremes count are largest.
+    fn find_largest(&self, layers: &[&Weighted], samples: &Samples, which: &[usize]) -> Result<()> {
+        for layer in layers.iter().filter(|l| extremes::are_all(self.dense, l)) {
+            let mut known = self.kept.largest(layer).map_or_else(Places::new, |places| (*places).clone());
+            let missing: Vec<usize> = which.iter().copied().filter(|i| !known.contains_key(i)).collect();
+            if !missing.is_empty() {
+                known.extend(extremes::places(self.backend, self.dense, layer, samples, &missing)?);
+                self.kept.known().largest.insert(layer.node, Arc::new(known));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a layer that are taken of batch `n` of these samples, whose operands are `x`.
+    fn rows<'x>(&self, layer: &Weighted, which: &[usize], n: usize, x: impl Iterator<Item = &'x [u8]>) -> Vec<f32> {
+        let (each, mut rows) = (rows_of_sample(layer, which), Vec::new());
+        let largest = self.kept.largest(layer);
+        for (i, x) in x.enumerate() {
+            let number = n * BATCH + i;
+            // Other positions for every sample, spread evenly.
+            let first = number as u64 * 7919;
+            let evenly = |count: u64, of: u64| (0..count).map(move |r| (first + r * of / count) % of);
+            let places = largest.as_ref().and_then(|l| l.get(&which[number])).map_or(&[][..], |places| &places[..]);
+            // Most of them where the layer's channels are largest, each as often as channels are.
+            let often = if places.is_empty() { 0 } else { each - each / EVENLY };
+            let there = evenly(often, places.len() as u64).map(|c| places[c as usize]);
+            layer.rows_of(&floats(x), evenly(each - often, layer.rows).chain(there), &mut rows);
+        }
+        rows
+    }
+
     fn computed(&self, layers: &[&Weighted], samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Dense>>> {
+        self.find_largest(layers, samples, which)?;
         struct Sums {
             moments: Moments,
             rows: Option<Vec<f32>>,
@@ -180,7 +224,7 @@ impl Source<'_> {
         for (n, batch) in which.chunks(BATCH).enumerate() {
             let x = tapped.run_all(samples, batch)?;
             layers.par_iter().zip(&mut sums).enumerate().for_each(|(l, (layer, sums))| {
-                let rows = rows(layer, which, n, x.iter().map(|x| &x[l][..]));
+                let rows = self.rows(layer, which, n, x.iter().map(|x| &x[l][..]));
                 sums.moments.add(&rows, None);
                 if let Some(all) = &mut sums.rows {
                     all.extend(rows);
@@ -199,16 +243,4 @@ fn square_bytes(layer: &Weighted) -> u64 {
 fn rows_of_sample(layer: &Weighted, which: &[usize]) -> u64 {
     let wanted = (ROWS.0 * layer.k() as u64).max(ROWS.1);
     (wanted / which.len() as u64).clamp(1, layer.rows)
-}
-
-/// The rows of a layer that are taken of batch `n` of these samples, whose operands are `x`.
-fn rows<'x>(layer: &Weighted, which: &[usize], n: usize, x: impl Iterator<Item = &'x [u8]>) -> Vec<f32> {
-    let (each, mut rows) = (rows_of_sample(layer, which), Vec::new());
-    for (i, x) in x.enumerate() {
-        // Other positions for every sample, spread evenly.
-        let first = (n * BATCH + i) as u64 * 7919;
-        let picked = (0..each).map(|r| (first + r * layer.rows / each) % layer.rows);
-        layer.rows_of(&floats(x), picked, &mut rows);
-    }
-    rows
 }
