@@ -116,7 +116,7 @@ fn kinds_of_layers() {
             samples: &samples,
             group: 32,
             ranges,
-            equalised: Vec::new(),
+            equalised: Default::default(),
             sha256: "0".to_string(),
             known: String::new(),
             kept: Default::default(),

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
 use crate::moments::{Kept, Source, Walks};
-use crate::recipe::{self, Activation, Arrays, Equalised, Layer, Recipe, Weights};
+use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
 use crate::taps;
 use crate::{Backend, Result, Samples, work};
 
@@ -56,10 +56,8 @@ impl Default for Method {
 pub struct Subject<'a> {
     /// The compiler.
     pub backend: &'a dyn Backend,
-    /// The canonical graph, with names of its own for all values, some of them equalised.
+    /// The canonical graph, with names of its own for all values.
     pub graph: Graph,
-    /// Which ones: their names, with the factors of their channels.
-    pub equalised: Vec<(String, Tensor)>,
     /// Its layers.
     pub layers: Vec<Weighted>,
     /// Calibration inputs.
@@ -68,6 +66,8 @@ pub struct Subject<'a> {
     pub group: usize,
     /// Integers for values that layers multiply.
     pub ranges: BTreeMap<ValueId, Range>,
+    /// What channels of some of these values are multiplied by before they become integers.
+    pub equalised: BTreeMap<ValueId, Vec<f32>>,
     /// SHA-256 of the model file.
     pub sha256: String,
     /// Key of the model, its samples, and what may be done: what layers become depends on nothing else but the choice.
@@ -111,14 +111,16 @@ impl Subject<'_> {
         let mut made = self.untouched();
         let mut walks = Walks::new(self.backend, &self.graph, samples);
         // What is passed on is rounded as it will be.
-        self.keep_ranges(&mut made.recipe, picks);
+        self.keep_ranges(&mut made, picks);
         for (stage, part) in stages.iter().enumerate() {
             self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.
             let own = if stage == 0 || !partial {
                 None
             } else {
-                Some(recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?)
+                let waiting = |i: &&usize| candidate::numbers(picks[**i].weights).integers();
+                let waiting = stages[stage..].iter().flatten().filter(waiting).map(|i| self.result(*i));
+                Some(recipe::apply_partly(&self.graph, &made.recipe, &made.arrays, &waiting.collect::<Vec<_>>())?)
             };
             let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], method, samples));
             let keys: Vec<Option<String>> = part.iter().map(key).collect();
@@ -211,7 +213,7 @@ impl Subject<'_> {
     /// Gives all that integers multiply a range; values that only the compressed model has get theirs from what they are on the samples to compute with,
     /// or any.
     fn finish(&self, mut made: Assembled, picks: &[Pick], samples: Option<&Samples>) -> Result<Assembled> {
-        self.keep_ranges(&mut made.recipe, picks);
+        self.keep_ranges(&mut made, picks);
         let several: Vec<(&Weighted, &Pick)> = self
             .layers
             .iter()
@@ -219,7 +221,7 @@ impl Subject<'_> {
             .filter(|(_, p)| p.form.parts() > 1 && candidate::numbers(p.weights).integers())
             .collect();
         if !several.is_empty() {
-            let graph = recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?;
+            let graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
             let values: Vec<ValueId> =
                 several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
             let ranges = match samples {
@@ -229,7 +231,7 @@ impl Subject<'_> {
             made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range)));
         }
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
-        made.graph = recipe::apply_to_equalised(&self.graph, &made.recipe, &made.arrays)?;
+        made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
         Ok(made)
     }
 
@@ -243,20 +245,12 @@ impl Subject<'_> {
 
     /// The dense model.
     fn untouched(&self) -> Assembled {
-        let name = |n: usize| format!("equalised_{n:04}");
-        let entry = |(n, (value, _)): (usize, &(String, Tensor))| Equalised { value: value.clone(), factors: name(n) };
-        let recipe = Recipe {
-            version: recipe::VERSION,
-            model: self.sha256.clone(),
-            arrays: String::new(),
-            about: BTreeMap::new(),
-            equalised: self.equalised.iter().enumerate().map(entry).collect(),
-            layers: Vec::new(),
-            activations: Vec::new(),
-            report: None,
-        };
-        let arrays = self.equalised.iter().enumerate().map(|(n, (_, factors))| (name(n), factors.clone())).collect();
-        Assembled { recipe, arrays, graph: self.graph.clone() }
+        let recipe = Recipe { version: recipe::VERSION, model: self.sha256.clone(), ..Recipe::default() };
+        Assembled { recipe, arrays: Vec::new(), graph: self.graph.clone() }
+    }
+
+    fn result(&self, i: usize) -> ValueId {
+        self.graph.nodes[self.layers[i].node].outputs[0]
     }
 
     fn keep(&self, made: &mut Assembled, i: usize, pick: Pick, treated: Treated) {
@@ -276,7 +270,7 @@ impl Subject<'_> {
     }
 
     /// What integers multiply becomes integers.
-    fn keep_ranges(&self, recipe: &mut Recipe, picks: &[Pick]) {
+    fn keep_ranges(&self, made: &mut Assembled, picks: &[Pick]) {
         let mut ids: Vec<ValueId> = Vec::new();
         for (layer, pick) in self.layers.iter().zip(picks) {
             if candidate::numbers(pick.weights).integers() {
@@ -285,13 +279,26 @@ impl Subject<'_> {
         }
         ids.sort_unstable();
         ids.dedup();
-        let known = ids.into_iter().filter_map(|id| Some((id, self.ranges.get(&id)?)));
-        recipe.activations = known.map(|(id, range)| activation(&self.graph, id, range)).collect();
+        made.recipe.activations.clear();
+        for (id, range) in ids.into_iter().filter_map(|id| Some((id, self.ranges.get(&id)?))) {
+            let factors = self.keep_factors(made, id);
+            made.recipe.activations.push(Activation { factors, ..activation(&self.graph, id, range) });
+        }
+    }
+
+    /// The array of what the channels of a value are multiplied by, if they are.
+    fn keep_factors(&self, made: &mut Assembled, id: ValueId) -> Option<String> {
+        let factors = self.equalised.get(&id)?;
+        let name = format!("equalised_{:04}", self.equalised.range(..id).count());
+        if made.arrays.iter().all(|a| a.0 != name) {
+            made.arrays.push((name.clone(), Tensor::from_vec(&[factors.len() as u64], factors.clone())));
+        }
+        Some(name)
     }
 }
 
 fn activation(graph: &Graph, id: ValueId, range: &Range) -> Activation {
-    Activation { value: graph.value(id).name.clone(), scale: range.scale, zero: range.zero }
+    Activation { value: graph.value(id).name.clone(), scale: range.scale, zero: range.zero, factors: None }
 }
 
 /// Three digits: what people read.

@@ -1,4 +1,6 @@
-//! Channels that are made alike before anything is measured, so that integers of 8 bits lose less of them.
+//! Channels that are made alike before they become integers of 8 bits, so that these lose less of them.
+
+use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
@@ -6,6 +8,7 @@ use onnxc_passes::compress::Matrix;
 use onnxc_passes::compress::equalise;
 use onnxc_passes::compress::weighted::{self, Weighted};
 
+use crate::recipe::Arrays;
 use crate::{Backend, Result, Samples, taps};
 
 /// Values of a graph, and factors of their channels with which integers lose less.
@@ -34,73 +37,237 @@ pub fn factors(backend: &dyn Backend, graph: &Graph, samples: &Samples) -> Resul
     Ok(found)
 }
 
-/// The graph with these values equalised, and their names with the factors as recipes have them.
-pub fn applied(mut graph: Graph, factors: Factors) -> (Graph, Vec<(String, Tensor)>) {
-    let mut named = Vec::new();
-    for (id, factors) in factors {
-        let name = graph.value(ValueId(id)).name.clone();
-        let fits = equalise::equalise(&mut graph, OpSet(onnxc_ops::ALL), ValueId(id), &factors);
-        assert!(fits, "internal: search: values that were found can be equalised");
-        named.push((name, Tensor::from_vec(&[factors.len() as u64], factors)));
+/// The graph with products of values and these factors, and which value has which product.
+pub fn products(
+    graph: &Graph,
+    layers: &[Weighted],
+    factors: &BTreeMap<ValueId, Vec<f32>>,
+) -> (Graph, BTreeMap<ValueId, ValueId>) {
+    let (mut with, mut products) = (graph.clone(), BTreeMap::new());
+    for (x, factors) in factors {
+        let Some(reader) = layers.iter().find(|l| l.x(graph) == *x) else { continue };
+        let (ops, name) = (OpSet(onnxc_ops::ALL), format!("{}.equalised", graph.value(*x).name));
+        let (y, node) = equalise::product(&mut with, ops, *x, reader.input_axis(graph), factors, &name);
+        with.nodes.push(node);
+        products.insert(*x, y);
     }
-    graph.make_names_unique();
-    (graph, named)
+    with.make_names_unique();
+    (with, products)
+}
+
+/// Multiplies a value of a dense graph by the factors in an array, in a graph that was made from it: for nodes with the first results, and for those with the others
+/// back again. What is to become integers; `None` if no node reads it.
+///
+/// # Errors
+/// When there is no such array, or it does not fit the value.
+pub fn put(
+    (graph, ops): (&mut Graph, OpSet),
+    (dense, x): (&Graph, ValueId),
+    (arrays, name): (&Arrays, &str),
+    readers: [&[ValueId]; 2],
+) -> std::result::Result<Option<ValueId>, String> {
+    let array = arrays.iter().find(|a| a.0 == name).map(|a| &a.1).filter(|t| t.dtype() == DType::F32);
+    let factors = array.map(Tensor::to_vec::<f32>).filter(|f| f.iter().all(|f| f.is_normal() && *f > 0.0));
+    let factors = factors.ok_or_else(|| format!("the array {name} is missing or not of positive numbers"))?;
+    let layers = weighted::layers(dense);
+    let known = equalise::values(dense, &layers).into_iter().find(|v| v.0 == x).map(|(_, readers)| &layers[readers[0]]);
+    let Some(layer) = known.filter(|l| l.input_channels() == factors.len()) else {
+        let (value, count) = (&graph.value(x).name, factors.len());
+        return Err(format!(
+            "value {value:?} cannot be equalised: layers with constant weights alone must read it, with {count} channels"
+        ));
+    };
+    Ok(equalise::multiply(graph, ops, (x, layer.input_axis(dense)), &factors, readers))
 }
 
 #[cfg(test)]
 mod tests {
-    use onnxc_ir::graph::Node;
-    use onnxc_ir::{Attrs, TensorType, interp};
+    use onnxc_codegen::JitModel;
+    use onnxc_ir::{interp, parse, text, verify};
+    use onnxc_passes::compress::Moments;
+    use onnxc_passes::compress::pairs::Range;
 
     use super::*;
-    use crate::recipe::{Equalised, Recipe, VERSION, apply};
+    use crate::assemble::{Assembled, Method, Subject};
+    use crate::candidate::{FORMS, Form, Pick};
+    use crate::recipe::{self, Activation, Recipe, VERSION, Weights, apply};
+    use crate::work::{Nowhere, Store};
+    use crate::{Cost, Error};
 
-    /// x [1, 3, 2, 2] -> sigmoid -> project (2).
-    fn graph() -> Graph {
-        let mut graph = Graph::new("test");
-        let ops = OpSet(onnxc_ops::ALL);
-        let x = graph.add_input("x", TensorType::fixed(DType::F32, &[1, 3, 2, 2]));
-        let w = graph.add_const("w", Tensor::from_vec(&[2, 3, 1, 1], vec![1.0f32, -2.0, 0.5, 0.25, 3.0, -1.5]));
-        let mut node = |op: &str, name: &str, inputs: Vec<Option<ValueId>>, channels: u64| {
-            let y = graph.add_value(name, TensorType::fixed(DType::F32, &[1, channels, 2, 2]), None);
-            let (op, origins) = (ops.get(op).expect("an operator"), vec![name.to_string()]);
-            graph.nodes.push(Node { op, inputs, outputs: vec![y], attrs: Attrs::default(), origins });
-            y
-        };
-        let y = node("sigmoid", "act", vec![Some(x)], 3);
-        let y = node("conv", "project", vec![Some(y), Some(w), None], 2);
-        graph.outputs = vec![y];
-        graph
+    const TEXT: &str = "
+graph @f(%x: f32[1,3,6,5]) {
+  %w1 = const f32[16,3,1,1] blob(0000000000000001)
+  %w2 = const f32[24,16,3,3] blob(0000000000000002)
+  %w3 = const f32[4,16,1,1] blob(0000000000000003)
+  %a = conv %x, %w1, _ : f32[1,16,6,5] @\"expand\"
+  %act = hard_swish %a : f32[1,16,6,5] @\"act\"
+  %y = conv %act, %w2, _ {pads = ints[1, 1, 1, 1]} : f32[1,24,6,5] @\"project\"
+  return %y
+}
+";
+
+    fn numbers_of(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
     }
 
-    fn recipe(entries: &[(&str, &str)]) -> Recipe {
-        let entry = |(value, factors): &(&str, &str)| Equalised { value: value.to_string(), factors: factors.to_string() };
-        Recipe { version: VERSION, equalised: entries.iter().map(entry).collect(), ..Recipe::default() }
+    /// With `shared` a second layer reads what the first one does.
+    fn graph(shared: bool) -> Graph {
+        let other = "  %z = conv %act, %w3, _ : f32[1,4,6,5] @\"other\"\n  return %y, %z\n";
+        let text = if shared { TEXT.replace("  return %y\n", other) } else { TEXT.to_string() };
+        let shapes: [&[u64]; 3] = [&[16, 3, 1, 1], &[24, 16, 3, 3], &[4, 16, 1, 1]];
+        let blob = |n: u64| {
+            let shape = shapes[n as usize - 1];
+            Some(Tensor::from_vec(shape, numbers_of(shape.iter().product::<u64>() as usize, n as usize)))
+        };
+        recipe::named(&parse::parse(&text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    fn named(graph: &Graph, name: &str) -> ValueId {
+        (0..graph.values.len() as u32).map(ValueId).find(|id| graph.value(*id).name == name).expect("a value")
+    }
+
+    fn factors_of_channels() -> Vec<f32> {
+        (0..16).map(|c| [1.0, 2.0, 0.5, 4.0][c % 4]).collect()
+    }
+
+    fn run(graph: &Graph) -> Vec<Vec<f32>> {
+        let x = Tensor::from_vec(&[1, 3, 6, 5], numbers_of(90, 9));
+        interp::run(graph, &[x]).expect("values").iter().map(Tensor::to_vec).collect()
+    }
+
+    /// How far numbers are apart, as a part of what they are: roots of sums of squares.
+    fn apart(want: &[f32], got: &[f32]) -> f32 {
+        let norm = |list: &mut dyn Iterator<Item = f32>| list.map(|x| x * x).sum::<f32>().sqrt();
+        norm(&mut want.iter().zip(got).map(|(a, b)| a - b)) / norm(&mut want.iter().copied())
+    }
+
+    struct NoCompiler;
+
+    impl Backend for NoCompiler {
+        fn runner(&self, _: &Graph) -> Result<JitModel> {
+            Err(Error::Internal("nothing is run here".to_string()))
+        }
+        fn cost(&self, _: &Graph) -> Result<Cost> {
+            Err(Error::Internal("nothing is priced here".to_string()))
+        }
+        fn measure(&self, _: &Graph, _: &[&[u8]]) -> Result<Option<f64>> {
+            Ok(None)
+        }
+        fn name(&self) -> String {
+            String::new()
+        }
+        fn target(&self) -> String {
+            String::new()
+        }
+        fn store(&self) -> &dyn Store {
+            &Nowhere
+        }
+        fn say(&self, _: &str) {}
+        fn count(&self, _: &str, _: usize, _: usize) {}
+    }
+
+    /// The model whose layer `project` is of a form with integers of 8 bits, of an operand that is multiplied by these factors first if there are any.
+    fn made(form: &'static dyn Form, graph: Graph, equalised: BTreeMap<ValueId, Vec<f32>>) -> Assembled {
+        let sample = Tensor::from_vec(&[1, 1, 3, 6, 5], numbers_of(90, 9));
+        let samples = Samples::new(&graph, &[("x".to_string(), sample)]).expect("samples");
+        let act = named(&graph, "act");
+        let (with, products) = products(&graph, &weighted::layers(&graph), &equalised);
+        let values = run(&Graph { outputs: vec![*products.get(&act).unwrap_or(&act)], ..with }).remove(0);
+        let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
+        let layers = weighted::layers(&graph);
+        let subject = Subject {
+            backend: &NoCompiler,
+            ranges: BTreeMap::from([(act, Range::of(low, high))]),
+            graph,
+            equalised,
+            samples: &samples,
+            group: 8,
+            sha256: "0".to_string(),
+            known: String::new(),
+            kept: Default::default(),
+            layers,
+        };
+        let project = subject.layers.iter().position(|l| l.name == "project").expect("a layer");
+        let (site, density) = (subject.site(&subject.layers[project], Weights::Int8), form.densities()[0]);
+        assert!(form.fits(site.layer), "{form:?}");
+        let moments = Moments::identity(site.layer.k());
+        let treated = form.fitted(&site, density, (&moments, &moments), Method::default());
+        let mut changes: Vec<_> = subject.layers.iter().map(|_| None).collect();
+        changes[project] = Some((Pick { form, density, weights: Weights::Int8 }, treated));
+        let mut made = subject.with(changes).expect("a graph");
+        // Nothing has measured what is between the parts of a layer: it stays floats.
+        made.recipe.activations.retain(|a| a.value == "act");
+        made.graph = apply(&subject.graph, &made.recipe, &made.arrays).expect("a graph");
+        made
     }
 
     #[test]
-    fn recipes_equalise_as_the_search_does() {
-        let factors = vec![1.0f32, 8.0, 2.0];
-        let tensor = Tensor::from_vec(&[3], factors.clone());
-        let made = apply(&graph(), &recipe(&[("act", "f")]), &vec![("f".to_string(), tensor.clone())]).unwrap();
-        let act = (0..).map(ValueId).find(|id| graph().value(*id).name == "act").expect("a value");
-        let (found, named) = applied(graph(), vec![(act.0, factors)]);
-        assert_eq!(named, [("act".to_string(), tensor)]);
-        let text = onnxc_ir::text::print;
-        assert_eq!(text(&made), text(&found));
-        assert!(text(&made).contains("%act.equalised"), "{}", text(&made));
-        let x = Tensor::from_vec(&[1, 3, 2, 2], (0..12).map(|i| i as f32 / 5.0 - 1.0).collect::<Vec<f32>>());
-        let run = |graph: &Graph| interp::run(graph, std::slice::from_ref(&x)).expect("values");
-        assert_eq!(run(&made), run(&graph()));
+    fn integers_of_all_forms_have_factors() {
+        for form in FORMS {
+            let graph = graph(false);
+            let factors = BTreeMap::from([(named(&graph, "act"), factors_of_channels())]);
+            let (plain, scaled) = (made(*form, graph.clone(), BTreeMap::new()), made(*form, graph.clone(), factors));
+            verify::verify(&scaled.graph).unwrap_or_else(|e| panic!("{form:?}: {e:?}"));
+            let off = apart(&run(&plain.graph)[0], &run(&scaled.graph)[0]);
+            assert!(off > 0.0 && off < 0.03, "{form:?}: {off}");
+            assert!(text::print(&scaled.graph).contains("%act.equalised.q"), "{form:?}: {}", text::print(&scaled.graph));
+            // The recipe makes the same of it.
+            let told = scaled.recipe.text().expect("text");
+            assert!(
+                told.contains("factors = \"equalised_0000\"") && !plain.recipe.text().expect("text").contains("factors"),
+                "{told}"
+            );
+            let again = apply(&graph, &Recipe::parse(&told).expect("a recipe"), &scaled.arrays).expect("a graph");
+            assert_eq!(text::print(&again), text::print(&scaled.graph), "{form:?}");
+        }
+    }
+
+    #[test]
+    fn floats_read_what_they_did() {
+        let (dense, form) = (graph(true), Pick::DENSE.form);
+        let made = made(form, dense.clone(), BTreeMap::from([(named(&dense, "act"), factors_of_channels())]));
+        let [want, got] = [&dense, &made.graph].map(run);
+        assert!(apart(&want[0], &got[0]) > 0.0 && apart(&want[0], &got[0]) < 0.05);
+        assert_eq!(want[1], got[1], "the other layer stays what it was");
+        let dense_result = dense.outputs[1];
+        let waiting = recipe::apply_partly(&dense, &made.recipe, &made.arrays, &[dense_result]).expect("a graph");
+        let got = run(&waiting);
+        assert!(apart(&want[1], &got[1]) > 0.0 && apart(&want[1], &got[1]) < 0.03, "it will be integers");
+        assert!(text::print(&waiting).contains("%act.restored"), "{}", text::print(&waiting));
+        // Where no layer of integers reads the value, it stays floats.
+        let floats = Recipe { layers: Vec::new(), ..made.recipe };
+        assert_eq!(run(&apply(&dense, &floats, &made.arrays).expect("a graph")), want);
+    }
+
+    #[test]
+    fn products_are_measured() {
+        let (graph, factors) = (graph(false), factors_of_channels());
+        let act = named(&graph, "act");
+        let (with, products) = super::products(&graph, &weighted::layers(&graph), &BTreeMap::from([(act, factors.clone())]));
+        let values = |id: ValueId| run(&Graph { outputs: vec![id], ..with.clone() }).remove(0);
+        let want: Vec<f32> = values(act).iter().enumerate().map(|(i, x)| x * factors[i / 30]).collect();
+        assert_eq!(values(products[&act]), want);
+    }
+
+    #[test]
+    fn recipes_without_factors_are_read() {
+        let text = "version = 1\nmodel = \"0\"\narrays = \"0\"\n[[activation]]\nvalue = \"act\"\nscale = 0.5\nzero = 3\n";
+        let activation = Activation { value: "act".to_string(), scale: 0.5, zero: 3, factors: None };
+        assert_eq!(Recipe::parse(text).expect("a recipe").activations, [activation]);
     }
 
     #[test]
     fn all_that_does_not_fit_is_told() {
         let array = |name: &str, values: Vec<f32>| (name.to_string(), Tensor::from_vec(&[values.len() as u64], values));
-        let arrays = vec![array("f", vec![1.0; 3]), array("two", vec![1.0; 2]), array("zero", vec![1.0, 0.0, 2.0])];
-        let entries = [("nobody", "f"), ("act", "nothing"), ("act", "zero"), ("act", "two"), ("project", "two"), ("x", "f")];
-        let why = apply(&graph(), &recipe(&entries), &arrays).unwrap_err().to_string();
-        for part in ["no value \"nobody\"", "array nothing", "array zero", "value \"act\"", "value \"project\"", "value \"x\""] {
+        let arrays = vec![array("f", vec![1.0; 16]), array("two", vec![1.0; 2]), array("zero", vec![1.0, 0.0, 2.0])];
+        let entries = [("nobody", "f"), ("act", "nothing"), ("act", "zero"), ("act", "two"), ("y", "two"), ("a", "f")];
+        let entry = |(value, factors): (&str, &str)| {
+            let (value, factors) = (value.to_string(), Some(factors.to_string()));
+            Activation { value, scale: 1.0, zero: 0, factors }
+        };
+        let recipe = Recipe { version: VERSION, activations: entries.map(entry).to_vec(), ..Recipe::default() };
+        let why = apply(&graph(true), &recipe, &arrays).unwrap_err().to_string();
+        for part in ["no value \"nobody\"", "array nothing", "array zero", "value \"act\"", "value \"y\"", "value \"a\""] {
             assert!(why.contains(part), "{part}: {why}");
         }
     }

@@ -7,7 +7,7 @@
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
-//! - `equalised`: channels of like ranges, before anything else.
+//! - `equalised`: channels of like ranges, where values become integers.
 //! - `effect`: what a layer's errors of any size do to the answers, from two that were measured.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer; [`walk`]: how it is run so that each part runs once.
 //! - [`price`]: what each candidate takes on the target.

@@ -6,15 +6,15 @@
 use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{DType, Graph, Tensor, ValueId};
+use onnxc_ir::{Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{self, Range};
-use onnxc_passes::compress::{equalise, split, weighted};
+use onnxc_passes::compress::{split, weighted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::candidate::{self, Applied};
 use crate::explain::Report;
-use crate::{Error, Result};
+use crate::{Error, Result, equalised};
 
 /// The version of the text that this crate reads and writes.
 pub const VERSION: u32 = 1;
@@ -32,9 +32,6 @@ pub struct Recipe {
     /// Where it comes from, for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub about: BTreeMap<String, String>,
-    /// Values whose channels are made alike first, which changes no result.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub equalised: Vec<Equalised>,
     /// Layers that change.
     #[serde(rename = "layer", default)]
     pub layers: Vec<Layer>,
@@ -44,16 +41,6 @@ pub struct Recipe {
     /// What the search has told of it. Nothing depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
-}
-
-/// A value whose channels are multiplied by factors, by which the weights of the layers that read it are divided ([`onnxc_passes::compress::equalise`]).
-#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
-#[serde(deny_unknown_fields)]
-pub struct Equalised {
-    /// Its name in the graph. What is multiplied is called the same with `.equalised` behind it, unless factors are in the weights before.
-    pub value: String,
-    /// The array of factors, one for each channel.
-    pub factors: String,
 }
 
 /// A layer that changes.
@@ -115,6 +102,10 @@ pub struct Activation {
     pub scale: f32,
     /// The integer of zero.
     pub zero: u8,
+    /// The array of what its channels are multiplied by before it becomes integers ([`onnxc_passes::compress::equalise`]); the weights of integers that read these are
+    /// divided by it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<String>,
 }
 
 /// Arrays by name.
@@ -187,45 +178,19 @@ pub fn named(graph: &Graph) -> Graph {
 /// # Errors
 /// When the recipe names a layer or a value that is not there, or arrays are missing or do not fit. All of them are told at once.
 pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
-    let mut problems = Vec::new();
-    let equalised = equalised(&named(graph), recipe, arrays, &mut problems);
-    changed(&equalised, recipe, arrays, problems)
+    apply_partly(graph, recipe, arrays, &[])
 }
 
-/// The same for a graph in which the recipe's values are equalised already.
+/// The same for a recipe that is not all there yet: nodes with the results `waiting` read what integers make of their operands already, but have no integers of
+/// their own.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn apply_to_equalised(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
-    changed(&named(graph), recipe, arrays, Vec::new())
-}
-
-/// The graph in which channels are alike.
-fn equalised(graph: &Graph, recipe: &Recipe, arrays: &Arrays, problems: &mut Vec<String>) -> Graph {
-    let mut graph = graph.clone();
-    for e in &recipe.equalised {
-        let id = (0..graph.values.len() as u32).map(ValueId).find(|id| graph.value(*id).name == e.value);
-        let array = arrays.iter().find(|a| a.0 == e.factors).map(|a| &a.1).filter(|t| t.dtype() == DType::F32);
-        let factors = array.map(Tensor::to_vec::<f32>).filter(|f| f.iter().all(|f| f.is_normal() && *f > 0.0));
-        match (id, factors) {
-            (None, _) => problems.push(format!("the model has no value {:?}", e.value)),
-            (_, None) => problems.push(format!("the array {} is missing or not of positive numbers", e.factors)),
-            (Some(id), Some(factors)) => {
-                if !equalise::equalise(&mut graph, OpSet(onnxc_ops::ALL), id, &factors) {
-                    let (value, count) = (&e.value, factors.len());
-                    problems.push(format!("value {value:?} cannot be equalised: layers with constant weights alone must read it, with {count} channels"));
-                }
-            }
-        }
-    }
-    graph.make_names_unique();
-    graph
-}
-
-fn changed(dense: &Graph, recipe: &Recipe, arrays: &Arrays, mut problems: Vec<String>) -> Result<Graph> {
-    let (all, mut graph) = (weighted::layers(dense), dense.clone());
+pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, waiting: &[ValueId]) -> Result<Graph> {
+    let (dense, mut problems) = (named(graph), Vec::new());
+    let (all, mut graph) = (weighted::layers(&dense), dense.clone());
     let ops = OpSet(onnxc_ops::ALL);
-    let mut front = Vec::new();
+    let (mut front, mut scaled) = (Vec::new(), Vec::new());
     for layer in &recipe.layers {
         let Some(found) = all.iter().find(|l| l.name == layer.name) else {
             problems.push(format!("the model has no layer {:?}", layer.name));
@@ -236,26 +201,18 @@ fn changed(dense: &Graph, recipe: &Recipe, arrays: &Arrays, mut problems: Vec<St
             problems.push(format!("layer {:?}: there is no form {:?}, but {}", layer.name, layer.form, known.join(", ")));
             continue;
         };
+        let from = graph.nodes.len();
         match form.apply(&mut Applied { graph: &mut graph, ops, arrays }, found, layer) {
             Ok(nodes) => front.extend(nodes),
             Err(why) => problems.push(format!("layer {:?}: {why}", layer.name)),
         }
-    }
-    split::settle(&mut graph, dense.nodes.len());
-    let mut ids: BTreeMap<String, ValueId> = BTreeMap::new();
-    for (i, value) in graph.values.iter().enumerate() {
-        ids.entry(value.name.clone()).or_insert(ValueId(i as u32));
-    }
-    let mut ranges = BTreeMap::new();
-    for a in &recipe.activations {
-        match ids.get(&a.value) {
-            Some(id) if a.scale.is_finite() && a.scale > 0.0 => {
-                ranges.insert(*id, Range { scale: a.scale, zero: a.zero });
-            }
-            Some(_) => problems.push(format!("activation {:?}: its scale must be a positive number", a.value)),
-            None => problems.push(format!("the model has no value {:?}", a.value)),
+        if candidate::numbers(layer.weights).integers() {
+            // What has taken the layer's place is behind all that was there, and it.
+            scaled.extend(graph.nodes[from..].iter().chain([&graph.nodes[found.node]]).map(|n| n.outputs[0]));
         }
     }
+    split::settle(&mut graph, dense.nodes.len());
+    let ranges = integers((&mut graph, ops), &dense, (recipe, arrays), [&scaled, waiting], &mut problems);
     if !problems.is_empty() {
         return Err(Error::Input(format!("the recipe does not fit the model: {}", problems.join("; "))));
     }
@@ -264,4 +221,38 @@ fn changed(dense: &Graph, recipe: &Recipe, arrays: &Arrays, mut problems: Vec<St
     graph.nodes = front;
     graph.make_names_unique();
     Ok(graph)
+}
+
+/// What becomes integers: values, or what their channels are multiplied to, which nodes with the first results read; those with the others read what it makes of
+/// the value.
+fn integers(
+    (graph, ops): (&mut Graph, OpSet),
+    dense: &Graph,
+    (recipe, arrays): (&Recipe, &Arrays),
+    readers: [&[ValueId]; 2],
+    problems: &mut Vec<String>,
+) -> BTreeMap<ValueId, Range> {
+    let mut ids: BTreeMap<String, ValueId> = BTreeMap::new();
+    for (i, value) in graph.values.iter().enumerate() {
+        ids.entry(value.name.clone()).or_insert(ValueId(i as u32));
+    }
+    let mut ranges = BTreeMap::new();
+    for a in &recipe.activations {
+        let Some(id) = ids.get(&a.value) else {
+            problems.push(format!("the model has no value {:?}", a.value));
+            continue;
+        };
+        if !a.scale.is_finite() || a.scale <= 0.0 {
+            problems.push(format!("activation {:?}: its scale must be a positive number", a.value));
+        }
+        let integers = match &a.factors {
+            None => Ok(Some(*id)),
+            Some(factors) => equalised::put((&mut *graph, ops), (dense, *id), (arrays, factors), readers),
+        };
+        match integers {
+            Ok(id) => ranges.extend(id.map(|id| (id, Range { scale: a.scale, zero: a.zero }))),
+            Err(why) => problems.push(why),
+        }
+    }
+    ranges
 }

@@ -143,22 +143,22 @@ impl<'a> Search<'a> {
             backend.say("calibration: channels");
             if goal.integers { equalised::factors(backend, &graph, samples) } else { Ok(Vec::new()) }
         })?;
-        let (graph, equalised) = equalised::applied(graph, factors);
         let layers = countable(&graph);
+        let equalised = factors.into_iter().map(|(id, factors)| (ValueId(id), factors)).collect();
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
             backend.say("calibration: ranges");
-            if goal.integers { ranges(backend, &graph, &layers, samples) } else { Ok(Vec::new()) }
+            if goal.integers { ranges(backend, &graph, &layers, &equalised, samples) } else { Ok(Vec::new()) }
         })?;
         let ranges = ranges.into_iter().map(|(id, range)| (ValueId(id), range)).collect();
         let sha256 = sha256.to_string();
         let subject = Subject {
             backend,
             graph,
-            equalised,
             layers,
             samples,
             group,
             ranges,
+            equalised,
             sha256,
             known: known.clone(),
             kept: Kept::default(),
@@ -480,10 +480,19 @@ impl<'a> Search<'a> {
 /// The curves of a layer, each with one of the kinds that it is of.
 type Curves = Vec<(Pick, Curve)>;
 
-/// Integers for everything that layers multiply.
-fn ranges(backend: &dyn Backend, graph: &Graph, layers: &[Weighted], samples: &Samples) -> Result<Vec<(u32, Range)>> {
+/// Integers for everything that layers multiply, or for what its channels are multiplied to before.
+fn ranges(
+    backend: &dyn Backend,
+    graph: &Graph,
+    layers: &[Weighted],
+    equalised: &BTreeMap<ValueId, Vec<f32>>,
+    samples: &Samples,
+) -> Result<Vec<(u32, Range)>> {
     let mut values: Vec<ValueId> = layers.iter().map(|l| l.x(graph)).collect();
     values.sort_unstable();
     values.dedup();
-    Ok(taps::ranges(backend, graph, &values, samples)?.into_iter().map(|(id, range)| (id.0, range)).collect())
+    let (graph, products) = equalised::products(graph, layers, equalised);
+    let measured: Vec<ValueId> = values.iter().map(|id| products.get(id).copied().unwrap_or(*id)).collect();
+    let found = taps::ranges(backend, &graph, &measured, samples)?;
+    Ok(values.iter().zip(&measured).filter_map(|(id, of)| Some((id.0, *found.get(of)?))).collect())
 }

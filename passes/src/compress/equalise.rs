@@ -1,20 +1,20 @@
-//! Equalisation of channels: what a layer multiplies gets the same range in each channel, so that one scale for all of them loses less.
+//! Equalisation of channels: what becomes integers gets the same range in each channel, so that one scale for all of them loses less.
 //!
-//! What   `conv(x, w)` = `conv(x * f, w / f)` for a factor of each channel, a power of two: not a bit of the result changes. Where x is computed by a layer, or by
-//!        `relu`, `leaky_relu` or `max_pool` of one, the factors go into that layer's weights instead (Nagel et al., "Data-Free Quantization Through Weight
-//!        Equalization and Bias Correction", 2019, section 4.1); elsewhere they are a multiplication in the epilogue of what computes x.
-//! When   compress, before anything is measured; what did not become integers loses its factors again when the graph becomes canonical.
+//! What   `conv(x, w)` = `conv(x * f, w / f)` for a factor of each channel, a power of two: not a bit of the result changes. Then `x * f` becomes integers, and the
+//!        weights of those layers that read these are integers of `w / f`. Layers that stay floats read x.
+//! When   compress, where a value becomes integers ([`super::pairs`]): factors are found before, and everything else is measured and fitted without them.
 //! Why    a channel that is a hundred times smaller than the largest one is left with two of 256 steps, although it may count as much.
 //! Class  exact.
-//! Paper  Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2023, section 4: what integers of activations
-//!        gain, integers of weights lose; here the exponent that shares it out is chosen for each value by the errors that both are expected to make.
+//! Paper  Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1; Xiao et al., "SmoothQuant: Accurate and Efficient
+//!        Post-Training Quantization for Large Language Models", 2023, section 4: what integers of activations gain, integers of weights lose; here the exponent that
+//!        shares it out is chosen for each value by the errors that both are expected to make.
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{Attrs, DType, Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attrs, Graph, Tensor, TensorType, ValueId};
 
-use super::Matrix;
-use super::weighted::{self, Weighted};
+use super::weighted::Weighted;
+use super::{Matrix, Moments};
 
 /// What was seen of each channel of a value.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,9 +37,6 @@ const MOST: f64 = 12.0;
 const WORTH: f64 = 0.7;
 /// Steps of an activation's range, and of a weight's on each side.
 const STEPS: (f64, f64) = (255.0, 127.0);
-
-/// The dimension of a convolution's result that counts channels.
-const CHANNELS: usize = 1;
 
 /// The values whose channels can be equalised: those that layers alone read, as what they multiply. With the numbers of these layers.
 pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> {
@@ -115,78 +112,63 @@ fn expected(seen: &Channels, readers: &[(&Weighted, &Matrix)], factors: &[f32]) 
     readers.iter().map(of_reader).sum()
 }
 
-/// Multiplies the channels of a value by factors before the layers that read it, and divides these layers' weights by them. `false` if the graph has no such value:
-/// one that layers with constant weights alone read ([`values`]) and that has as many channels.
+/// The weights of a layer, or of a part of one that reads the same operand, for an operand whose channels are multiplied by factors.
 #[must_use]
-pub fn equalise(graph: &mut Graph, ops: OpSet, x: ValueId, factors: &[f32]) -> bool {
-    let layers = weighted::layers(graph);
-    let Some((_, readers)) = values(graph, &layers).into_iter().find(|v| v.0 == x) else { return false };
-    if layers[readers[0]].input_channels() != factors.len() {
-        return false;
-    }
-    for layer in readers.iter().map(|n| &layers[*n]) {
-        let mut matrix = layer.matrix(graph);
-        for (i, w) in matrix.values.iter_mut().enumerate() {
-            *w /= factors[layer.input_channel(i / matrix.k, i % matrix.k)];
-        }
-        weighted::replace(graph, layer, Tensor::from_vec(&layer.shape(), layer.operand(&matrix.values)));
-    }
-    let axis = layers[readers[0]].input_axis(graph);
-    match producer(graph, &layers, x).filter(|_| axis == CHANNELS) {
-        Some(producer) => scale_outputs(graph, producer, factors),
-        None => multiply(graph, ops, x, axis, factors, &readers.iter().map(|n| layers[*n].node).collect::<Vec<usize>>()),
-    }
-    true
+pub fn divided(layer: &Weighted, weights: &Matrix, factors: &[f32]) -> Matrix {
+    let k = weights.k.max(1);
+    let one = |(i, w): (usize, &f32)| w / factors[layer.input_channel(i / k, i % k)];
+    Matrix { values: weights.values.iter().enumerate().map(one).collect(), ..*weights }
 }
 
-/// The convolution whose outputs are the channels of x, with nothing between that does not map multiples to the same multiples, and no other readers.
-fn producer<'l>(graph: &Graph, layers: &'l [Weighted], x: ValueId) -> Option<&'l Weighted> {
-    let uses = graph.uses();
-    let mut at = x;
-    loop {
-        let n = graph.nodes.iter().position(|node| node.outputs.contains(&at))?;
-        let node = &graph.nodes[n];
-        if let Some(layer) = layers.iter().find(|l| l.node == n) {
-            let bias = node.inputs.get(2).copied().flatten();
-            let constant = bias.is_none_or(|b| graph.constant(b).is_some_and(|t| t.len() == layer.n && t.dtype() == DType::F32));
-            return (constant && node.op.name == "conv").then_some(layer);
-        }
-        let homogeneous = matches!(node.op.name, "relu" | "leaky_relu" | "max_pool") && node.outputs.len() == 1;
-        let from = node.inputs.first().copied().flatten()?;
-        if !homogeneous || uses[from.0 as usize].len() != 1 || graph.outputs.contains(&from) {
-            return None;
-        }
-        at = from;
-    }
+/// What calibration knows of the rows that a layer of one group multiplies, when the channels of its operand are multiplied by factors.
+#[must_use]
+pub fn multiplied(layer: &Weighted, moments: &Moments, factors: &[f32]) -> Moments {
+    let of: Vec<f64> = (0..moments.k).map(|k| f64::from(factors[layer.input_channel(0, k)])).collect();
+    moments.scaled(&of)
 }
 
-/// Multiplies the outputs of a convolution.
-fn scale_outputs(graph: &mut Graph, layer: &Weighted, factors: &[f32]) {
-    let mut matrix = layer.matrix(graph);
-    for (row, f) in matrix.values.chunks_exact_mut(layer.k()).zip(factors) {
-        row.iter_mut().for_each(|w| *w *= f);
-    }
-    weighted::replace(graph, layer, Tensor::from_vec(&layer.shape(), layer.operand(&matrix.values)));
-    let Some(bias) = graph.nodes[layer.node].inputs.get(2).copied().flatten() else { return };
-    let old = graph.constant(bias).expect("internal: compress: the bias is constant");
-    let values: Vec<f32> = old.to_vec::<f32>().iter().zip(factors).map(|(b, f)| b * f).collect();
-    let (shape, name) = (old.shape().to_vec(), graph.value(bias).name.clone());
-    graph.nodes[layer.node].inputs[2] = Some(graph.add_const(&name, Tensor::from_vec(&shape, values)));
-}
-
-/// Puts a multiplication in front of these readers of a value.
-fn multiply(graph: &mut Graph, ops: OpSet, x: ValueId, axis: usize, factors: &[f32], readers: &[usize]) {
-    let (name, ty) = (graph.value(x).name.clone(), graph.ty(x).clone());
+/// A value times factors of its channels, whose dimension is `axis`, and the node that computes it, which is in no place yet.
+pub fn product(graph: &mut Graph, ops: OpSet, x: ValueId, axis: usize, factors: &[f32], name: &str) -> (ValueId, Node) {
+    let (of, ty) = (graph.value(x).name.clone(), graph.ty(x).clone());
     let mut shape = vec![1u64; ty.shape.len()];
     shape[axis] = factors.len() as u64;
-    let factors = graph.add_const(&format!("{name}.factors"), Tensor::from_vec(&shape, factors.to_vec()));
-    let y = graph.add_value(&format!("{name}.equalised"), TensorType::new(ty.dtype, ty.shape), None);
-    readers.iter().for_each(|n| graph.nodes[*n].inputs[0] = Some(y));
-    let first = *readers.iter().min().expect("internal: compress: a value has readers");
+    let factors = graph.add_const(&format!("{of}.factors"), Tensor::from_vec(&shape, factors.to_vec()));
+    let y = graph.add_value(name, TensorType::new(ty.dtype, ty.shape), None);
     let op = ops.get("mul").expect("internal: compress: an operator of this name");
-    // It is work of whatever it ends up in.
-    let (inputs, origins) = (vec![Some(x), Some(factors)], Vec::new());
-    graph.nodes.insert(first, Node { op, inputs, outputs: vec![y], attrs: Attrs::default(), origins });
+    let computed = graph.nodes.iter().find(|n| n.outputs.contains(&x));
+    let origins = computed.map(|n| n.origins.clone()).unwrap_or_default();
+    (y, Node { op, inputs: vec![Some(x), Some(factors)], outputs: vec![y], attrs: Attrs::default(), origins })
+}
+
+/// Puts a multiplication by factors of channels, whose dimension is `axis`, behind a value. Nodes with the first results, `scaled`, read the product; those with the
+/// others read the product divided by the factors again, so that they get what integers of it make of the value. The product; `None` if no node reads it.
+pub fn multiply(
+    graph: &mut Graph,
+    ops: OpSet,
+    (x, axis): (ValueId, usize),
+    factors: &[f32],
+    [scaled, restored]: [&[ValueId]; 2],
+) -> Option<ValueId> {
+    let among =
+        |node: &Node, results: &[ValueId]| node.inputs.contains(&Some(x)) && node.outputs.iter().any(|y| results.contains(y));
+    let first = graph.nodes.iter().position(|node| among(node, scaled) || among(node, restored))?;
+    let name = graph.value(x).name.clone();
+    let (y, node) = product(graph, ops, x, axis, factors, &format!("{name}.equalised"));
+    let mut nodes = vec![node];
+    let mut read = vec![(scaled, y)];
+    if graph.nodes.iter().any(|node| among(node, restored)) {
+        let inverse: Vec<f32> = factors.iter().map(|f| f.recip()).collect();
+        let (back, node) = product(graph, ops, y, axis, &inverse, &format!("{name}.restored"));
+        nodes.push(node);
+        read.push((restored, back));
+    }
+    for (results, value) in read {
+        for node in graph.nodes.iter_mut().filter(|node| among(node, results)) {
+            node.inputs.iter_mut().filter(|input| **input == Some(x)).for_each(|input| *input = Some(value));
+        }
+    }
+    graph.nodes.splice(first..first, nodes);
+    Some(y)
 }
 
 #[cfg(test)]
@@ -194,6 +176,7 @@ mod tests {
     use onnxc_ir::{interp, parse, verify};
 
     use super::super::testing::Random;
+    use super::super::weighted;
     use super::*;
 
     /// Values behind `relu`, behind something else, read by two layers, and read by what is no layer.
@@ -226,10 +209,6 @@ graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
         parse::parse(TEXT, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn named(graph: &Graph, name: &str) -> ValueId {
-        (0..graph.values.len() as u32).map(ValueId).find(|id| graph.value(*id).name == name).expect("a value")
-    }
-
     fn run(graph: &Graph) -> Vec<Tensor> {
         let mut random = Random(9);
         let inputs = [[1, 3, 5, 4].as_slice(), &[2, 6]]
@@ -239,32 +218,50 @@ graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
 
     #[test]
     fn results_stay_the_same_bits() {
-        let before = graph();
+        let (before, ops) = (graph(), OpSet(onnxc_ops::ALL));
+        let layers = weighted::layers(&before);
         let factors = [1.0, 8.0, 0.5, 64.0, 2.0, 1.0];
-        for (value, nodes) in [("b", 0), ("d", 1), ("v", 1)] {
-            let mut after = before.clone();
-            let id = named(&after, value);
-            assert!(equalise(&mut after, OpSet(onnxc_ops::ALL), id, &factors), "{value}");
-            after.make_names_unique();
-            verify::verify(&after).expect("a valid graph");
-            assert_eq!(
-                after.nodes.len(),
-                before.nodes.len() + nodes,
-                "{value}: factors are in the weights before where they can be"
-            );
-            assert_eq!(run(&before), run(&after), "{value}");
-            let layers = weighted::layers(&after);
-            assert_ne!(layers[0].matrix(&after) == layers[0].matrix(&before), nodes == 0, "{value}");
+        let can = values(&before, &layers);
+        let names: Vec<&str> = can.iter().map(|(x, _)| &before.value(*x).name[..]).collect();
+        assert_eq!(names, ["x", "b", "d", "v"], "what layers alone read");
+        for (x, readers) in can.into_iter().skip(1) {
+            let result = |n: &usize| before.nodes[layers[*n].node].outputs[0];
+            let axis = layers[readers[0]].input_axis(&before);
+            let results: Vec<ValueId> = readers.iter().map(result).collect();
+            // All of them read the product, or the first one only, or the others what is restored from it.
+            for (scaled, restored) in
+                [(&results[..], &results[..0]), (&results[..1], &results[..0]), (&results[..1], &results[1..])]
+            {
+                let mut after = before.clone();
+                for layer in readers.iter().map(|n| &layers[*n]).filter(|l| scaled.contains(&before.nodes[l.node].outputs[0])) {
+                    let weights = divided(layer, &layer.matrix(&before), &factors);
+                    weighted::replace(&mut after, layer, Tensor::from_vec(&layer.shape(), layer.operand(&weights.values)));
+                }
+                multiply(&mut after, ops, (x, axis), &factors, [scaled, restored]).expect("a product");
+                after.make_names_unique();
+                verify::verify(&after).expect("a valid graph");
+                assert_eq!(after.nodes.len(), before.nodes.len() + 1 + usize::from(!restored.is_empty()));
+                assert_eq!(run(&before), run(&after), "{}", before.value(x).name);
+            }
+            assert_eq!(multiply(&mut before.clone(), ops, (x, axis), &factors, [&[], &[]]), None, "nobody reads it");
         }
-        for value in ["a", "c", "u", "e"] {
-            let mut after = before.clone();
-            assert!(
-                !equalise(&mut after, OpSet(onnxc_ops::ALL), named(&before, value), &factors),
-                "{value} is no operand of layers alone"
-            );
-        }
-        let mut after = before.clone();
-        assert!(!equalise(&mut after, OpSet(onnxc_ops::ALL), named(&before, "d"), &[2.0; 4]), "six channels");
+    }
+
+    #[test]
+    fn moments_are_those_of_the_products() {
+        let (mut random, layer) =
+            (Random(3), weighted::layers(&graph()).into_iter().find(|l| l.name == "project").expect("a layer"));
+        let factors = [1.0, 8.0, 0.5, 64.0, 2.0, 1.0];
+        let (own, dense) = (random.matrix(20, 6).values, random.matrix(20, 6).values);
+        let of = |scale: &dyn Fn(usize) -> f32| {
+            let rows = |x: &[f32]| x.iter().enumerate().map(|(i, x)| x * scale(i % 6)).collect::<Vec<f32>>();
+            let (mut both, mut alone) = (Moments::new(6, true), Moments::new(6, false));
+            both.add(&rows(&own), Some(&rows(&dense)));
+            alone.add(&rows(&dense), None);
+            both.beside(&alone);
+            both
+        };
+        assert_eq!(multiplied(&layer, &of(&|_| 1.0), &factors), of(&|c| factors[c]));
     }
 
     /// The squared error of the layer's result with integers of its operand and weights, over the variance of the result.

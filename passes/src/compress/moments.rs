@@ -94,6 +94,24 @@ impl Moments {
         Moments { k: at.len(), rows: self.rows, second, cross: None, dense_sum: sum.clone(), sum, dense: None }
     }
 
+    /// Of the rows times factors of their positions, those of the dense model too.
+    pub(super) fn scaled(&self, factors: &[f64]) -> Moments {
+        let square = |moment: &Vec<f64>| {
+            let one = |(i, m): (usize, &f64)| m * factors[i / self.k] * factors[i % self.k];
+            moment.iter().enumerate().map(one).collect::<Vec<f64>>()
+        };
+        let row = |sum: &[f64]| sum.iter().zip(factors).map(|(s, f)| s * f).collect();
+        Moments {
+            k: self.k,
+            rows: self.rows,
+            second: square(&self.second),
+            cross: self.cross.as_ref().map(square),
+            sum: row(&self.sum),
+            dense_sum: row(&self.dense_sum),
+            dense: self.dense.as_ref().map(square),
+        }
+    }
+
     /// Of the fed rows times a matrix.
     pub(super) fn mapped(&self, map: MatRef<'_, f64>) -> Moments {
         let second = linalg::congruent(MatRef::from_column_major_slice(&self.second, self.k, self.k), map);

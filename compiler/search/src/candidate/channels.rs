@@ -5,7 +5,7 @@ use onnxc_ir::{DType, Tensor};
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{self, Balance, Matrix, Moments, Shape, channels, prune};
 
-use super::{Applied, Curve, Form, Site, Treated, numbers};
+use super::{Applied, Curve, Form, Part, Site, Treated, numbers};
 use crate::assemble::{Method, Subject};
 use crate::recipe::Layer;
 use crate::search::Goal;
@@ -113,9 +113,11 @@ fn dropped(site: &Site, densities: &[f64], known: (&Moments, &Moments), method: 
 fn treated(site: &Site, kept: &[u32], weights: &Matrix, known: Option<(&Moments, Method)>, shift: &[f32], error: f64) -> Treated {
     let (less, at) = (channels::narrowed(site.layer, kept.len()), channels::positions(site.layer, kept));
     let weights = channels::columns(weights, &at);
+    let factors = site.factors().map(|factors| kept.iter().map(|c| factors[*c as usize]).collect());
+    let part = Part { layer: &less, weights: &weights, factors, numbers: site.numbers };
     let coded = match known {
-        Some((moments, method)) => site.numbers.fitted(&less, &weights, (&moments.only(&at), None), None, method),
-        None => site.numbers.rough(&less, &weights),
+        Some((moments, method)) => part.fitted((&moments.only(&at), None), None, method),
+        None => part.rough(),
     };
     let density = kept.len() as f64 / site.layer.channels as f64;
     let mut treated = Treated::single(coded, shift, error, density);
@@ -182,7 +184,7 @@ mod tests {
         let (name, form, arrays_of) = ("project".to_string(), "channels".to_string(), "a".to_string());
         let (group, unit, ranks) = (None, None, vec![3]);
         let layer = Layer { name, form, weights, density: 0.375, group, unit, ranks, error: 0.25, arrays: arrays_of };
-        let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128 };
+        let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128, factors: None };
         let activations = if weights == Weights::Int8 { vec![activation] } else { Vec::new() };
         let (model, version) = ("0".to_string(), crate::recipe::VERSION);
         let fingerprint = crate::recipe::fingerprint(&arrays);

@@ -17,6 +17,7 @@ use crate::assemble::{Method, Subject};
 use crate::recipe::{Arrays, Layer, Weights};
 use crate::search::Goal;
 use crate::work::Store;
+use part::Part;
 
 mod byte;
 mod bytes;
@@ -24,6 +25,7 @@ mod channels;
 mod float;
 mod int8;
 mod nibble;
+mod part;
 mod pruned;
 mod split;
 mod whole;
@@ -83,15 +85,29 @@ pub struct Site<'a> {
     pub numbers: &'static dyn Numbers,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
     /// The weights of the layer as it is.
     pub fn matrix(&self) -> Matrix {
         self.layer.matrix(&self.subject.graph)
     }
 
+    /// What the channels of the operand are multiplied by before it becomes integers, if it does and they are.
+    pub fn factors(&self) -> Option<Vec<f32>> {
+        let x = self.layer.x(&self.subject.graph);
+        self.subject.equalised.get(&x).filter(|_| self.numbers.integers()).cloned()
+    }
+
+    /// Weights of the whole matrix.
+    fn part<'b>(&self, weights: &'b Matrix) -> Part<'b>
+    where
+        'a: 'b,
+    {
+        Part { layer: self.layer, weights, factors: self.factors(), numbers: self.numbers }
+    }
+
     /// The whole matrix with these weights, each type rounding them by themselves.
     pub fn rough(&self, weights: &Matrix) -> Treated {
-        Treated::single(self.numbers.rough(self.layer, weights), &vec![0.0; weights.n], 0.0, 1.0)
+        Treated::single(self.part(weights).rough(), &vec![0.0; weights.n], 0.0, 1.0)
     }
 
     /// Which positions of the weights are kept or dropped together.

@@ -53,7 +53,7 @@ impl Form for Pruned {
         let (shape, kept) = (site.shape(), &one.kept[..]);
         // Groups of filters in another order are none of the layer's.
         let kept = (!method.reorder).then_some((&shape, kept));
-        let coded = site.numbers.fitted(site.layer, &one.weights, (known.0, Some(known.1)), kept, method);
+        let coded = site.part(&one.weights).fitted((known.0, Some(known.1)), kept, method);
         Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error), density)
     }
 

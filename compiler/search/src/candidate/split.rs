@@ -7,7 +7,7 @@ use onnxc_passes::compress::split::Split;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments, error};
 
-use super::{Applied, Coded, Curve, Form, Site, Treated, numbers};
+use super::{Applied, Coded, Curve, Form, Part, Site, Treated, numbers};
 use crate::assemble::Method;
 use crate::recipe::Layer;
 use crate::search::Goal;
@@ -98,8 +98,11 @@ impl Form for Thin {
             last = between;
         }
         moments.push(last);
-        let parts = layers.iter().zip(&chain.parts).zip(&moments);
-        let coded: Vec<Coded> = parts.map(|((layer, w), h)| site.numbers.fitted(layer, w, (h, None), None, method)).collect();
+        // The first part alone multiplies what the layer does.
+        let factors = std::iter::once(site.factors()).chain(std::iter::repeat(None));
+        let parts = layers.iter().zip(&chain.parts).zip(factors);
+        let parts = parts.map(|((layer, weights), factors)| Part { layer, weights, factors, numbers: site.numbers });
+        let coded: Vec<Coded> = parts.zip(&moments).map(|(part, h)| part.fitted((h, None), None, method)).collect();
         // Only the last part has a bias: what others should be shifted by comes out of it as a constant.
         let mut shift = coded[0].shift.clone();
         for (weights, coded) in chain.parts.iter().zip(&coded).skip(1) {
@@ -314,7 +317,7 @@ mod tests {
             error: 0.25,
             arrays: "a".to_string(),
         };
-        let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128 };
+        let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128, factors: None };
         let between = PARTS[..form.1.len()].iter().map(|what| activation(&format!("y.{what}"), 0.2));
         let activations =
             if weights == Weights::Int8 { std::iter::once(activation("x", 0.01)).chain(between).collect() } else { Vec::new() };

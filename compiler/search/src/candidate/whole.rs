@@ -36,7 +36,7 @@ impl Form for Whole {
     fn fitted(&self, site: &Site, _: f64, known: (&Moments, &Moments), method: Method) -> Treated {
         let judged = (known.0, Some(known.1));
         if method.repair == Repair::None || known.0.cross.is_none() {
-            let coded = site.numbers.fitted(site.layer, &site.matrix(), judged, None, method);
+            let coded = site.part(&site.matrix()).fitted(judged, None, method);
             return Treated::single(coded, &vec![0.0; site.layer.n], 0.0, 1.0);
         }
         // Layers before it pass on something else than those of the dense model: it makes up for that.
@@ -53,7 +53,7 @@ impl Form for Whole {
             damping,
         );
         let one = all.into_iter().next().expect("internal: search: one density, one result");
-        let coded = site.numbers.fitted(site.layer, &one.weights, judged, None, method);
+        let coded = site.part(&one.weights).fitted(judged, None, method);
         Treated::single(coded, &one.bias_shift, one.check_error.unwrap_or(one.error), 1.0)
     }
 
