@@ -2,6 +2,7 @@
 //!
 //! What   `quantize(f(sum * w + b), s)` = `round(f'(sum * (w * g) + b * g))`, where `f'` is `f` for such sums and has the `1 / s`:
 //!        - products, sums and bounds pass a factor on to their operands until it meets constants;
+//!        - so they do with a constant operand of positive numbers that a whole is multiplied by (channels that compression has made alike): bounds of 0 let it pass;
 //!        - `x * clamp(x * c + d, low, high) / s` = `a * clamp(a + g * d / c, g * low / c, g * high / c)` with `a = g * x`, `g = sqrt(c / s)`: hard swish;
 //!        - `float(sum) * w + b` = `float(sum + round(b / w)) * w` for sums of integers, which begin with the constant.
 //! When   after fusion: programs are whole, and what reads their results is settled.
@@ -46,8 +47,8 @@ fn shorten(graph: &mut Graph, n: usize) -> Option<()> {
     for k in kept.iter().filter(|k| **k >= lead) {
         operands.push(match k.checked_sub(args).map(|m| short.made[m]) {
             None => (input(*k as u8)?, None),
-            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor, &|x| x)?)),
-            Some((of, Times::Short(factor))) => (input(of)?, Some(times(constant(of)?, factor, &float_sums::short)?)),
+            Some((of, Times::Factor(factor))) => (input(of)?, Some(times(constant(of)?, factor, &constant, &|x| x)?)),
+            Some((of, Times::Short(factor))) => (input(of)?, Some(times(constant(of)?, factor, &constant, &float_sums::short)?)),
             Some((of, Times::Reciprocal(by))) => (input(of)?, Some(steps(constant(of)?, constant(by)?)?)),
         });
     }
@@ -85,8 +86,14 @@ fn place(node: &Node) -> Option<(&'static str, usize, usize)> {
 }
 
 /// The elements of a constant times a factor, made `shorter`.
-fn times(t: &Tensor, factor: f64, shorter: &dyn Fn(f32) -> f32) -> Option<Tensor> {
-    let values: Vec<f32> = t.to_vec::<f32>().iter().map(|x| shorter((f64::from(*x) * factor) as f32)).collect();
+fn times(t: &Tensor, factor: Factor, constant: Constants, shorter: &dyn Fn(f32) -> f32) -> Option<Tensor> {
+    let of = t.to_vec::<f32>();
+    let each = match factor.each {
+        Some(k) => constant(k)?.to_vec::<f32>(),
+        None => vec![1.0; of.len()],
+    };
+    let one = |(x, f): (&f32, &f32)| shorter((f64::from(*x) * f64::from(*f) * factor.all) as f32);
+    let values: Vec<f32> = of.iter().zip(&each).map(one).collect();
     values.iter().all(|x| *x == 0.0 || sane(f64::from(*x))).then(|| Tensor::from_vec(t.shape(), values))
 }
 
@@ -105,12 +112,25 @@ fn sane(x: f64) -> bool {
     x.is_finite() && (1e-30..1e30).contains(&x.abs())
 }
 
+/// A number above 0, and a constant operand of such numbers.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Factor {
+    all: f64,
+    each: Option<u8>,
+}
+
+impl Factor {
+    fn of(all: f64) -> Factor {
+        Factor { all, each: None }
+    }
+}
+
 /// What a constant is multiplied with.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Times {
-    Factor(f64),
+    Factor(Factor),
     /// The same with 22 digits, so that sums can be floats by their bits.
-    Short(f64),
+    Short(Factor),
     /// One over another operand, rounded to an integer.
     Reciprocal(u8),
 }
@@ -138,7 +158,7 @@ fn shortened(program: &ScalarProgram, constant: Constants, sums: bool) -> Option
     let (out, made, nodes) = (ScalarProgram::default(), Vec::new(), vec![None; program.nodes.len()]);
     let mut at = Rewriting { program, constant, sums, out, made, whole: nodes };
     if let Some((quotient, x, scale)) = divided(program).or_else(whole) {
-        at.whole[quotient as usize] = at.times(x, 1.0 / scale);
+        at.whole[quotient as usize] = at.times(x, Factor::of(1.0 / scale));
     }
     let result = at.whole(program.result());
     let short = at.out.finish(result);
@@ -223,7 +243,7 @@ impl Rewriting<'_, '_> {
         if let Some(at) = self.whole[n as usize] {
             return at;
         }
-        if let Some(at) = self.started(n, 1.0) {
+        if let Some(at) = self.started(n, Factor::of(1.0)) {
             self.whole[n as usize] = Some(at);
             return at;
         }
@@ -240,7 +260,7 @@ impl Rewriting<'_, '_> {
     }
 
     /// The node times a factor above 0, by no more operations than the node has; `None` where that needs another one.
-    fn times(&mut self, n: NodeIx, factor: f64) -> Option<NodeIx> {
+    fn times(&mut self, n: NodeIx, factor: Factor) -> Option<NodeIx> {
         if self.program.dtype(n) != DType::F32 {
             return None;
         }
@@ -248,13 +268,19 @@ impl Rewriting<'_, '_> {
             return Some(at);
         }
         match self.op(n) {
-            ScalarOp::Const(bits) => self.float(f64::from_bits(bits) * factor),
-            ScalarOp::Arg(k) if (self.constant)(k).is_some() => Some(self.scaled(k, factor)),
+            ScalarOp::Const(bits) if factor.each.is_none() || f64::from_bits(bits) == 0.0 => {
+                self.float(f64::from_bits(bits) * factor.all)
+            }
+            ScalarOp::Arg(k) if self.takes(k, factor) => Some(self.scaled(k, factor)),
             ScalarOp::Bin(BinOp::Mul, a, b) => {
                 if let Some((x, by)) = [(a, b), (b, a)].into_iter().find_map(|(x, t)| Some((x, self.clamped(t, x)?))) {
-                    return self.hard_swish(x, &by, factor);
+                    return if factor.each.is_none() { self.hard_swish(x, &by, factor.all) } else { None };
                 }
-                [(a, b), (b, a)].into_iter().find_map(|(x, other)| {
+                let sides = [(a, b), (b, a)].into_iter();
+                if let Some(at) = sides.clone().find_map(|(x, by)| self.times(x, self.joined(factor, by)?)) {
+                    return Some(at);
+                }
+                sides.into_iter().find_map(|(x, other)| {
                     let x = self.times(x, factor)?;
                     let other = self.whole(other);
                     Some(self.out.bin(BinOp::Mul, other, x))
@@ -268,9 +294,23 @@ impl Rewriting<'_, '_> {
         }
     }
 
+    /// Both factors, where the second is a constant operand of numbers above 0 and the first has none yet.
+    fn joined(&self, factor: Factor, by: NodeIx) -> Option<Factor> {
+        let ScalarOp::Arg(k) = self.op(by) else { return None };
+        let numbers = (self.constant)(k).filter(|_| factor.each.is_none())?.to_vec::<f32>();
+        numbers.iter().all(|x| *x > 0.0 && sane(f64::from(*x))).then_some(Factor { each: Some(k), ..factor })
+    }
+
+    /// Is this a constant operand that can be multiplied by a factor, element by element?
+    fn takes(&self, k: u8, factor: Factor) -> bool {
+        let shape = |k: u8| (self.constant)(k).map(|t| t.shape().iter().copied().skip_while(|n| *n == 1).collect::<Vec<u64>>());
+        let own = shape(k);
+        own.is_some() && factor.each.is_none_or(|each| shape(each) == own)
+    }
+
     /// A constant operand times a factor.
-    fn scaled(&mut self, k: u8, factor: f64) -> NodeIx {
-        if factor == 1.0 { self.out.arg(k, DType::F32) } else { self.operand(k, Times::Factor(factor), DType::F32) }
+    fn scaled(&mut self, k: u8, factor: Factor) -> NodeIx {
+        if factor == Factor::of(1.0) { self.out.arg(k, DType::F32) } else { self.operand(k, Times::Factor(factor), DType::F32) }
     }
 
     fn operand(&mut self, k: u8, times: Times, dtype: DType) -> NodeIx {
@@ -282,7 +322,7 @@ impl Rewriting<'_, '_> {
     }
 
     /// `factor * (float(sum) * w + b)`, where the sum can begin with `b`.
-    fn started(&mut self, n: NodeIx, factor: f64) -> Option<NodeIx> {
+    fn started(&mut self, n: NodeIx, factor: Factor) -> Option<NodeIx> {
         let ScalarOp::Bin(BinOp::Add, a, b) = self.op(n) else { return None };
         if !self.sums || self.program.dtype(n) != DType::F32 {
             return None;
@@ -294,7 +334,7 @@ impl Rewriting<'_, '_> {
         let sum = |n: NodeIx| matches!(self.op(n), ScalarOp::Cast(sum) if self.op(sum) == ScalarOp::Arg(0) && self.program.dtype(sum) == DType::I32);
         let (product, offset) = operand(b).map(|k| (a, k)).or_else(|| Some((b, operand(a)?)))?;
         let ScalarOp::Bin(BinOp::Mul, x, y) = self.op(product) else { return None };
-        let scale = operand(y).filter(|_| sum(x)).or_else(|| operand(x).filter(|_| sum(y)))?;
+        let scale = operand(y).filter(|_| sum(x)).or_else(|| operand(x).filter(|_| sum(y))).filter(|k| self.takes(*k, factor))?;
         // The sum begins in one way only.
         let casts = self.program.nodes.iter().filter(|n| n.op.operands().any(|o| self.op(o) == ScalarOp::Arg(0))).count();
         let products = self.program.nodes.iter().filter(|n| n.op.operands().any(sum)).count();
@@ -307,7 +347,7 @@ impl Rewriting<'_, '_> {
         let sum = self.out.bin(BinOp::Add, sum, start);
         let real = self.out.cast(sum, DType::F32);
         let scale =
-            if factor == 1.0 { self.out.arg(scale, DType::F32) } else { self.operand(scale, Times::Short(factor), DType::F32) };
+            if factor == Factor::of(1.0) { self.out.arg(scale, DType::F32) } else { self.operand(scale, Times::Short(factor), DType::F32) };
         Some(self.out.bin(BinOp::Mul, real, scale))
     }
 
@@ -333,7 +373,7 @@ impl Rewriting<'_, '_> {
     /// `factor * x * clamped`.
     fn hard_swish(&mut self, x: NodeIx, by: &Clamped, factor: f64) -> Option<NodeIx> {
         let root = (by.factor * factor).sqrt();
-        let a = match self.times(x, root) {
+        let a = match self.times(x, Factor::of(root)) {
             Some(a) => a,
             None => {
                 let (x, root) = (self.whole(x), self.float(root)?);

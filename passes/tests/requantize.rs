@@ -22,16 +22,28 @@ fn graph(front: &str, last: u32, scale: f32) -> Graph {
         last + 9,
         last + 10
     );
+    let (factors, operand) = if front.contains("a3") {
+        (format!("  %f = const f32[1,{CHANNELS}] blob(0000000000000003)\n"), ", %f")
+    } else {
+        (String::new(), "")
+    };
     let text = format!(
         "graph @f(%x: i32[{SUMS},{CHANNELS}]) {{
   %w = const f32[{CHANNELS}] blob(0000000000000001)
   %b = const f32[{CHANNELS}] blob(0000000000000002)
-  %y = map %x, %w, %b {{program = program \"{front}; {end}\"}} : u8[{SUMS},{CHANNELS}] @\"layer\"
+{factors}  %y = map %x, %w, %b{operand} {{program = program \"{front}; {end}\"}} : u8[{SUMS},{CHANNELS}] @\"layer\"
   return %y
 }}"
     );
-    let values = |blob: u64| (0..CHANNELS).map(move |i| if blob == 1 { 1e-4 * (1 + i) as f32 } else { 0.3 * i as f32 - 1.0 });
-    let constant = |blob: u64| Some(Tensor::from_vec(&[CHANNELS], values(blob).collect::<Vec<f32>>()));
+    let value = |blob: u64, i: u64| match blob {
+        1 => 1e-4 * (1 + i) as f32,
+        2 => 0.3 * i as f32 - 1.0,
+        _ => [0.5, 1.0, 0.25, 2.0][i as usize % 4],
+    };
+    let constant = |blob: u64| {
+        let shape = if blob == 3 { vec![1, CHANNELS] } else { vec![CHANNELS] };
+        Some(Tensor::from_vec(&shape, (0..CHANNELS).map(|i| value(blob, i)).collect::<Vec<f32>>()))
+    };
     parse::parse(&text, OpSet(onnxc_ops::ALL), &constant).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -96,6 +108,20 @@ fn hard_swish_needs_no_factors_of_its_own() {
 fn hard_swish_of_what_is_no_constant_keeps_one() {
     let front = format!("i32 a0; f32 a1; f32 a2; f32 cast %0; f32 mul %3 %1; f32 sin %4; {SWISH}");
     check(&front, 14, 1);
+}
+
+#[test]
+fn factors_of_channels_pass_bounds_of_zero() {
+    check(&format!("{SUM}; f32 0.0; f32 max %5 %6; f32 a3; f32 mul %7 %8"), 9, 2);
+    check(&format!("{SUM}; f32 a3; f32 mul %5 %6"), 7, 2);
+}
+
+#[test]
+fn factors_of_channels_stay_where_they_cannot_pass() {
+    // The division is in the bounded sum then, or in the factors.
+    check(&format!("{SUM}; f32 6.0; f32 min %5 %6; f32 a3; f32 mul %7 %8"), 9, 1);
+    check("i32 a0; f32 a1; f32 a2; f32 cast %0; f32 sin %3; f32 a3; f32 mul %4 %5", 6, 1);
+    check(&format!("{SUM}; {SWISH}; f32 a3; f32 mul %14 %15"), 16, 2);
 }
 
 #[test]
