@@ -346,8 +346,11 @@ impl Rewriting<'_, '_> {
         let sum = self.out.arg(0, DType::I32);
         let sum = self.out.bin(BinOp::Add, sum, start);
         let real = self.out.cast(sum, DType::F32);
-        let scale =
-            if factor == Factor::of(1.0) { self.out.arg(scale, DType::F32) } else { self.operand(scale, Times::Short(factor), DType::F32) };
+        let scale = if factor == Factor::of(1.0) {
+            self.out.arg(scale, DType::F32)
+        } else {
+            self.operand(scale, Times::Short(factor), DType::F32)
+        };
         Some(self.out.bin(BinOp::Mul, real, scale))
     }
 

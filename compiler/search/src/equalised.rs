@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
 use onnxc_passes::compress::Matrix;
-use onnxc_passes::compress::equalise;
+use onnxc_passes::compress::equalise::{self, Reader};
 use onnxc_passes::compress::weighted::{self, Weighted};
 
 use crate::recipe::Arrays;
@@ -31,8 +31,12 @@ pub fn factors(backend: &dyn Backend, graph: &Graph, samples: &Samples) -> Resul
     let mut found = Vec::new();
     for ((x, readers), seen) in values.iter().zip(&seen) {
         let matrices: Vec<Matrix> = readers.iter().map(|n| layers[*n].matrix(graph)).collect();
-        let readers: Vec<(&Weighted, &Matrix)> = readers.iter().map(|n| &layers[*n]).zip(&matrices).collect();
-        found.extend(equalise::factors(seen, &readers).map(|factors| (x.0, factors)));
+        let mut reading = Vec::new();
+        for (layer, weights) in readers.iter().map(|n| &layers[*n]).zip(&matrices) {
+            // Layers of several groups are rounded without moments: nothing is known that could come off their biases.
+            reading.push(Reader { layer, weights, shifted: layer.groups == 1 && weighted::takes_shift(graph, layer) });
+        }
+        found.extend(equalise::factors(seen, &reading).map(|factors| (x.0, factors)));
     }
     Ok(found)
 }

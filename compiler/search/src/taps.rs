@@ -116,6 +116,7 @@ impl Sums {
             min: self.each.iter().map(|e| e.0).collect(),
             max: self.each.iter().map(|e| e.1).collect(),
             variance: self.each.iter().map(variance).collect(),
+            square: self.each.iter().map(|e| e.4 / e.2).collect(),
         }
     }
 }

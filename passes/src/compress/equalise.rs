@@ -25,6 +25,19 @@ pub struct Channels {
     pub max: Vec<f32>,
     /// Mean squares about the means.
     pub variance: Vec<f64>,
+    /// Mean squares.
+    pub square: Vec<f64>,
+}
+
+/// A layer that reads a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// The layer.
+    pub layer: &'a Weighted,
+    /// Its weights.
+    pub weights: &'a Matrix,
+    /// What rounded weights make of the means of channels comes off its bias.
+    pub shifted: bool,
 }
 
 /// Shares of the differences between channels that are taken from them.
@@ -61,7 +74,7 @@ pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> 
 
 /// Factors of channels, powers of two, with which integers of 8 bits of a value and of the weights of those layers that read it lose least; `None` where they gain
 /// little.
-pub fn factors(seen: &Channels, readers: &[(&Weighted, &Matrix)]) -> Option<Vec<f32>> {
+pub fn factors(seen: &Channels, readers: &[Reader]) -> Option<Vec<f32>> {
     let channels = seen.min.len();
     let finite = seen.min.iter().chain(&seen.max).all(|x| x.is_finite());
     if channels < 2 || !finite {
@@ -83,9 +96,9 @@ fn even(seen: &Channels, share: f64, skew: f32) -> Vec<f32> {
     reach.iter().map(one).collect()
 }
 
-/// The squared error of the results that rounding of the value and of the weights is expected to make, each over the variance of the results as if channels had
-/// nothing to do with each other.
-fn expected(seen: &Channels, readers: &[(&Weighted, &Matrix)], factors: &[f32]) -> f64 {
+/// The squared error of the results that rounding of the value and of the weights is expected to make, each over the squares of the results, about the means where
+/// biases make up for these, as if channels had nothing to do with each other.
+fn expected(seen: &Channels, readers: &[Reader], factors: &[f32]) -> f64 {
     let scaled = |list: &[f32]| list.iter().zip(factors).map(|(x, f)| f64::from(x * f)).collect::<Vec<f64>>();
     let low = scaled(&seen.min).into_iter().fold(0.0f64, f64::min);
     let high = scaled(&seen.max).into_iter().fold(0.0f64, f64::max);
@@ -93,7 +106,8 @@ fn expected(seen: &Channels, readers: &[(&Weighted, &Matrix)], factors: &[f32]) 
     let of_step = |step: f64| step * step / 12.0;
     let of_value = of_step((high - low) / STEPS.0);
     let squares: Vec<f64> = factors.iter().map(|f| f64::from(*f).powi(2)).collect();
-    let of_reader = |(layer, matrix): &(&Weighted, &Matrix)| {
+    let of_reader = |Reader { layer, weights: matrix, shifted }: &Reader| {
+        let size = if *shifted { &seen.variance } else { &seen.square };
         let (mut error, mut energy) = (0.0, 0.0);
         for (n, row) in matrix.values.chunks_exact(matrix.k.max(1)).enumerate() {
             let (mut largest, mut spread) = (0.0f64, 0.0);
@@ -101,9 +115,9 @@ fn expected(seen: &Channels, readers: &[(&Weighted, &Matrix)], factors: &[f32]) 
                 let c = layer.input_channel(n, k);
                 let (square, w) = (squares[c], f64::from(*w).powi(2));
                 largest = largest.max(w / square);
-                spread += seen.variance[c] * square;
+                spread += size[c] * square;
                 error += of_value * w / square;
-                energy += w * seen.variance[c];
+                energy += w * size[c];
             }
             error += of_step(largest.sqrt() / STEPS.1) * spread;
         }
@@ -298,12 +312,29 @@ graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
             min: (0..6).map(|c| channel(c).fold(0.0, f32::min)).collect(),
             max: (0..6).map(|c| channel(c).fold(0.0, f32::max)).collect(),
             variance: sizes.iter().map(|s| s * s).collect(),
+            square: sizes.iter().map(|s| s * s).collect(),
         };
-        let found = factors(&seen, &[(&layer, &matrix)]).expect("something to gain");
+        let reader = Reader { layer: &layer, weights: &matrix, shifted: true };
+        let found = factors(&seen, &[reader]).expect("something to gain");
         assert!(found.iter().all(|f| f.log2().fract() == 0.0), "powers of two: {found:?}");
         let (before, after) = (lost(&layer, &matrix, &rows, &[1.0; 6]), lost(&layer, &matrix, &rows, &found));
         assert!(after < 0.05 * before, "{before} {after}");
-        let alike = Channels { min: vec![-1.0; 6], max: vec![1.0; 6], variance: vec![0.1; 6] };
-        assert_eq!(factors(&alike, &[(&layer, &matrix)]), None);
+        let alike = Channels { min: vec![-1.0; 6], max: vec![1.0; 6], variance: vec![0.1; 6], square: vec![0.1; 6] };
+        assert_eq!(factors(&alike, &[reader]), None);
+    }
+
+    #[test]
+    fn means_that_biases_make_up_for_cost_nothing() {
+        let graph = graph();
+        let layer = weighted::layers(&graph).into_iter().find(|l| l.name == "project").expect("a layer");
+        let sizes = [40.0f32, 0.3, 1.0, 0.1, 0.5, 2.0];
+        let squares = |of: f64| sizes.iter().map(|s| (of * f64::from(*s)).powi(2)).collect();
+        let seen = Channels { min: vec![0.0; 6], max: sizes.to_vec(), variance: squares(0.01), square: squares(1.0) };
+        let weights = Matrix { n: 4, k: 6, values: vec![1.0; 24] };
+        let of = |shifted| {
+            let found = factors(&seen, &[Reader { layer: &layer, weights: &weights, shifted }]).expect("something to gain");
+            found.iter().map(|f| f.log2()).sum::<f32>()
+        };
+        assert!(of(false) < 0.8 * of(true), "{} {}", of(false), of(true));
     }
 }
