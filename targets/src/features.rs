@@ -85,6 +85,7 @@ pub(crate) static X86_64_CPUS: &[(&str, &[&str])] = &[
     ("skylake-avx512", V4),
     ("sapphirerapids", VNNI),
     ("znver4", VNNI),
+    ("znver5", VNNI),
 ];
 
 /// Features of AArch64.
