@@ -14,11 +14,11 @@ use crate::{Backend, Result, Samples, taps};
 /// Values of a graph, and factors of their channels with which integers lose less.
 pub type Factors = Vec<(u32, Vec<f32>)>;
 
-/// Factors for the values of a graph that gain by them.
+/// Factors for the values of a graph that gain by them. `largest` are the largest integers that weights may be limited to.
 ///
 /// # Errors
 /// As [`taps::Tapped::run`].
-pub fn factors(backend: &dyn Backend, graph: &Graph, samples: &Samples) -> Result<Factors> {
+pub fn factors(backend: &dyn Backend, graph: &Graph, samples: &Samples, largest: &[f64]) -> Result<Factors> {
     let layers = weighted::layers(graph);
     let known = |id: ValueId| graph.ty(id).dtype == DType::F32 && graph.ty(id).shape.iter().all(|d| d.as_const().is_some());
     let mut values = equalise::values(graph, &layers);
@@ -36,7 +36,7 @@ pub fn factors(backend: &dyn Backend, graph: &Graph, samples: &Samples) -> Resul
             // Layers of several groups are rounded without moments: nothing is known that could come off their biases.
             reading.push(Reader { layer, weights, shifted: layer.groups == 1 && weighted::takes_shift(graph, layer) });
         }
-        found.extend(equalise::factors(seen, &reading).map(|factors| (x.0, factors)));
+        found.extend(equalise::factors(seen, &reading, largest).map(|factors| (x.0, factors)));
     }
     Ok(found)
 }

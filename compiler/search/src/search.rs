@@ -136,12 +136,12 @@ impl<'a> Search<'a> {
             ));
         }
         let (integers, alone, pruning, low_rank) = (goal.integers, goal.weight_only, goal.pruning, goal.low_rank);
-        let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group}", goal.method);
+        let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group} {}", goal.method, goal.short_steps);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let factors: equalised::Factors = work::remember(store, &work::key("equalised", &[&known]), || {
             backend.say("calibration: channels");
-            if goal.integers { equalised::factors(backend, &graph, samples) } else { Ok(Vec::new()) }
+            if goal.integers { equalised::factors(backend, &graph, samples, &candidate::largest(&goal)) } else { Ok(Vec::new()) }
         })?;
         let layers = countable(&graph);
         let equalised = factors.into_iter().map(|(id, factors)| (ValueId(id), factors)).collect();

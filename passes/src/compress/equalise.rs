@@ -48,8 +48,8 @@ const SKEWS: [f32; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 const MOST: f64 = 12.0;
 /// Errors that fall less than to this part are not worth a multiplication.
 const WORTH: f64 = 0.7;
-/// Steps of an activation's range, and of a weight's on each side.
-const STEPS: (f64, f64) = (255.0, 127.0);
+/// Steps of an activation's range.
+const STEPS: f64 = 255.0;
 
 /// The values whose channels can be equalised: those that layers alone read, as what they multiply. With the numbers of these layers.
 pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> {
@@ -73,18 +73,21 @@ pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> 
 }
 
 /// Factors of channels, powers of two, with which integers of 8 bits of a value and of the weights of those layers that read it lose least; `None` where they gain
-/// little.
-pub fn factors(seen: &Channels, readers: &[Reader]) -> Option<Vec<f32>> {
+/// little. What weights may become are types of integers up to the `largest` ones, which all count the same.
+pub fn factors(seen: &Channels, readers: &[Reader], largest: &[f64]) -> Option<Vec<f32>> {
     let channels = seen.min.len();
     let finite = seen.min.iter().chain(&seen.max).all(|x| x.is_finite());
     if channels < 2 || !finite {
         return None;
     }
-    let now = expected(seen, readers, &vec![1.0; channels]);
+    let of = |factors: &[f32]| largest.iter().map(|most| expected(seen, readers, factors, *most)).collect::<Vec<f64>>();
+    let now = of(&vec![1.0; channels]);
+    // The part of the errors that is left, the mean of all types.
+    let left = |factors: &[f32]| of(factors).iter().zip(&now).map(|(e, now)| e / now).sum::<f64>() / now.len().max(1) as f64;
     let tried = SHARES.iter().flat_map(|share| SKEWS.map(|skew| even(seen, *share, skew)));
-    let priced = tried.map(|f| (expected(seen, readers, &f), f));
+    let priced = tried.map(|f| (left(&f), f));
     let best = priced.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 < WORTH * now).then_some(best.1)
+    (best.0 < WORTH).then_some(best.1)
 }
 
 /// Factors that take a share of the differences between channels from them.
@@ -97,14 +100,14 @@ fn even(seen: &Channels, share: f64, skew: f32) -> Vec<f32> {
 }
 
 /// The squared error of the results that rounding of the value and of the weights is expected to make, each over the squares of the results, about the means where
-/// biases make up for these, as if channels had nothing to do with each other.
-fn expected(seen: &Channels, readers: &[Reader], factors: &[f32]) -> f64 {
+/// biases make up for these, as if channels had nothing to do with each other. `most` is the largest integer of weights.
+fn expected(seen: &Channels, readers: &[Reader], factors: &[f32], most: f64) -> f64 {
     let scaled = |list: &[f32]| list.iter().zip(factors).map(|(x, f)| f64::from(x * f)).collect::<Vec<f64>>();
     let low = scaled(&seen.min).into_iter().fold(0.0f64, f64::min);
     let high = scaled(&seen.max).into_iter().fold(0.0f64, f64::max);
     // The variance of what is spread evenly over a step is a twelfth of its square.
     let of_step = |step: f64| step * step / 12.0;
-    let of_value = of_step((high - low) / STEPS.0);
+    let of_value = of_step((high - low) / STEPS);
     let squares: Vec<f64> = factors.iter().map(|f| f64::from(*f).powi(2)).collect();
     let of_reader = |Reader { layer, weights: matrix, shifted }: &Reader| {
         let size = if *shifted { &seen.variance } else { &seen.square };
@@ -119,7 +122,7 @@ fn expected(seen: &Channels, readers: &[Reader], factors: &[f32]) -> f64 {
                 error += of_value * w / square;
                 energy += w * size[c];
             }
-            error += of_step(largest.sqrt() / STEPS.1) * spread;
+            error += of_step(largest.sqrt() / most) * spread;
         }
         if energy > 0.0 { error / energy } else { 0.0 }
     };
@@ -315,12 +318,12 @@ graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
             square: sizes.iter().map(|s| s * s).collect(),
         };
         let reader = Reader { layer: &layer, weights: &matrix, shifted: true };
-        let found = factors(&seen, &[reader]).expect("something to gain");
+        let found = factors(&seen, &[reader], &[127.0]).expect("something to gain");
         assert!(found.iter().all(|f| f.log2().fract() == 0.0), "powers of two: {found:?}");
         let (before, after) = (lost(&layer, &matrix, &rows, &[1.0; 6]), lost(&layer, &matrix, &rows, &found));
         assert!(after < 0.05 * before, "{before} {after}");
         let alike = Channels { min: vec![-1.0; 6], max: vec![1.0; 6], variance: vec![0.1; 6], square: vec![0.1; 6] };
-        assert_eq!(factors(&alike, &[reader]), None);
+        assert_eq!(factors(&alike, &[reader], &[127.0]), None);
     }
 
     #[test]
@@ -331,10 +334,11 @@ graph @f(%x: f32[1,3,5,4], %u: f32[2,6]) {
         let squares = |of: f64| sizes.iter().map(|s| (of * f64::from(*s)).powi(2)).collect();
         let seen = Channels { min: vec![0.0; 6], max: sizes.to_vec(), variance: squares(0.01), square: squares(1.0) };
         let weights = Matrix { n: 4, k: 6, values: vec![1.0; 24] };
-        let of = |shifted| {
-            let found = factors(&seen, &[Reader { layer: &layer, weights: &weights, shifted }]).expect("something to gain");
-            found.iter().map(|f| f.log2()).sum::<f32>()
+        let of = |shifted, most| {
+            let found = factors(&seen, &[Reader { layer: &layer, weights: &weights, shifted }], &[most]);
+            found.into_iter().flatten().map(|f| f.log2()).sum::<f32>()
         };
-        assert!(of(false) < 0.8 * of(true), "{} {}", of(false), of(true));
+        assert!(of(false, 127.0) < 0.8 * of(true, 127.0));
+        assert!(of(false, 32.0) < of(false, 127.0), "shorter weights leave less to take over");
     }
 }

@@ -74,6 +74,11 @@ pub fn kinds(goal: &Goal) -> Vec<Pick> {
     NUMBERS.iter().filter(|n| n.wanted(goal)).flat_map(of_numbers).collect()
 }
 
+/// The largest weight of each type of integers that a search has for weights and what they multiply.
+pub fn largest(goal: &Goal) -> Vec<f64> {
+    int8::TYPES.iter().filter(|t| t.wanted(goal)).map(|t| t.largest()).collect()
+}
+
 /// A layer that is to become something with weights of a type.
 #[derive(Clone, Copy)]
 pub struct Site<'a> {
