@@ -265,6 +265,7 @@ impl Subject<'_> {
             unit: treated.ranks.is_empty().then_some(candidate::numbers(pick.weights).unit()),
             ranks: treated.ranks,
             error: rounded(treated.error),
+            factors: self.factors_name(layer.x(&self.graph)).filter(|_| candidate::numbers(pick.weights).integers()),
             arrays,
         });
     }
@@ -286,10 +287,14 @@ impl Subject<'_> {
         }
     }
 
+    /// What the array of a value's factors is called, if there is one.
+    fn factors_name(&self, id: ValueId) -> Option<String> {
+        self.equalised.contains_key(&id).then(|| format!("equalised_{:04}", self.equalised.range(..id).count()))
+    }
+
     /// The array of what the channels of a value are multiplied by, if they are.
     fn keep_factors(&self, made: &mut Assembled, id: ValueId) -> Option<String> {
-        let factors = self.equalised.get(&id)?;
-        let name = format!("equalised_{:04}", self.equalised.range(..id).count());
+        let (factors, name) = (self.equalised.get(&id)?, self.factors_name(id)?);
         if made.arrays.iter().all(|a| a.0 != name) {
             made.arrays.push((name.clone(), Tensor::from_vec(&[factors.len() as u64], factors.clone())));
         }

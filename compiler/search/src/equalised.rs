@@ -239,8 +239,12 @@ graph @f(%x: f32[1,3,6,5]) {
         assert!(apart(&want[1], &got[1]) > 0.0 && apart(&want[1], &got[1]) < 0.03, "it will be integers");
         assert!(text::print(&waiting).contains("%act.restored"), "{}", text::print(&waiting));
         // Where no layer of integers reads the value, it stays floats.
-        let floats = Recipe { layers: Vec::new(), ..made.recipe };
+        let floats = Recipe { layers: Vec::new(), ..made.recipe.clone() };
         assert_eq!(run(&apply(&dense, &floats, &made.arrays).expect("a graph")), want);
+        // Weights that are divided by factors need their products.
+        let torn = Recipe { activations: Vec::new(), ..made.recipe };
+        let why = apply(&dense, &torn, &made.arrays).unwrap_err().to_string();
+        assert!(why.contains("\"project\"") && why.contains("take the layer out too"), "{why}");
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub struct Layer {
     pub ranks: Vec<usize>,
     /// Relative error of its result on the data that it was made with.
     pub error: f64,
+    /// The array of what its integer weights are divided by: that of the activation that it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<String>,
     /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias. Where several layers take its place, they are
     /// `NAME.first.weights`, `NAME.second.weights` and so on.
     pub arrays: String,
@@ -201,6 +204,12 @@ pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, wait
             problems.push(format!("layer {:?}: there is no form {:?}, but {}", layer.name, layer.form, known.join(", ")));
             continue;
         };
+        if layer.factors.is_some() && recipe.activations.iter().all(|a| a.factors != layer.factors) {
+            let array = layer.factors.as_deref().unwrap_or_default();
+            let why =
+                format!("its weights are divided by {array}, and no activation is multiplied by it; take the layer out too");
+            problems.push(format!("layer {:?}: {why}", layer.name));
+        }
         let from = graph.nodes.len();
         match form.apply(&mut Applied { graph: &mut graph, ops, arrays }, found, layer) {
             Ok(nodes) => front.extend(nodes),

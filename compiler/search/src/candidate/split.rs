@@ -315,6 +315,7 @@ mod tests {
             unit: None,
             ranks: ranks_of(form),
             error: 0.25,
+            factors: None,
             arrays: "a".to_string(),
         };
         let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128, factors: None };
