@@ -237,7 +237,7 @@ fn switch_off(arch: &Arch, name: &str, on: &mut BTreeSet<&'static str>) {
 }
 
 /// What an instruction set does not tell of a core.
-pub(crate) mod core {
+pub(crate) mod cores {
     /// How cores go about vectors of 512 bits.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub enum Core {
@@ -441,7 +441,7 @@ fn desc(
             Isa::Scalar => 128 << 10,
             _ => 256 << 10,
         },
-        machine: crate::machine::of(vectors, core::of(cpu), on.contains(VECTORS_OF_RISCV)),
+        machine: crate::machine::of(vectors, cores::of(cpu), on.contains(VECTORS_OF_RISCV)),
         max_threads,
     }
 }
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn cores_of_the_same_instructions_are_told_apart() {
-        use core::Core;
+        use cores::Core;
         let (intel, amd) = (u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"Auth"));
         // A Sapphire Rapids, a Tiger Lake, a Zen 4, a Zen 5.
         let all = [
@@ -485,7 +485,7 @@ mod tests {
             (amd, 0xB00F21, Core::Zen5),
         ];
         for (vendor, eax, core) in all {
-            assert_eq!(core::known(vendor, core::family_and_model(eax)), core, "{eax:x}");
+            assert_eq!(cores::known(vendor, cores::family_and_model(eax)), core, "{eax:x}");
         }
         let fma = |cpu: &str| describe("x86_64-unknown-linux-gnu", cpu, 1).unwrap().desc.machine.fma;
         assert!(fma("sapphirerapids,-avx512bf16") < fma("znver4") && fma("znver5") < fma("znver4"));

@@ -8,7 +8,7 @@
 use onnxc_ir::target::{Level, Machine};
 
 use crate::cpu::Isa;
-use crate::cpu::core::Core;
+use crate::cpu::cores::Core;
 
 /// A core that multiplies and adds two vectors of 512 bits in a cycle.
 const AVX512_TWICE: Machine = Machine {
