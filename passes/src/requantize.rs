@@ -31,6 +31,8 @@ pub fn run(graph: &Graph) -> Graph {
     for n in 0..out.nodes.len() {
         shorten(&mut out, n);
     }
+    // Steps that share a constant have multiples of it each.
+    out.make_names_unique();
     out
 }
 

@@ -125,6 +125,18 @@ fn factors_of_channels_stay_where_they_cannot_pass() {
 }
 
 #[test]
+fn steps_may_share_constants() {
+    let mut before = graph(SUM, 5, 0.03);
+    let (node, y) = (before.nodes[0].clone(), before.outputs[0]);
+    let other = before.add_value("other", before.ty(y).clone(), None);
+    before.nodes.push(onnxc_ir::graph::Node { outputs: vec![other], ..node });
+    before.outputs.push(other);
+    let after = requantize::run(&before);
+    onnxc_ir::verify::verify(&after).unwrap_or_else(|e| panic!("{}", e.join("\n")));
+    assert_eq!(after.nodes[0].attrs, after.nodes[1].attrs);
+}
+
+#[test]
 fn quotients_of_no_constants_stay_exact() {
     let before = graph("i32 a0; f32 a1; f32 a2; f32 cast %0; f32 sin %3; f32 cos %4", 5, 0.03);
     assert_eq!(program(&requantize::run(&before)), program(&before));
