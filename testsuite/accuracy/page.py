@@ -53,7 +53,9 @@ def contract(b):
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
-    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, *coded, "-o", again)
+    # What may be stored decides which faster forms weights get.
+    limits = [f for flag, value in zip(b.a.flags, b.a.flags[1:]) if flag == "--max-size" for f in (flag, value)]
+    accuracy.call(onnxc, "compile", *common, "--recipe", recipe, *coded, *limits, "-o", again)
     accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", b.at("plain.a"))
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
     size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
