@@ -29,16 +29,7 @@ pub const PAIRED_64: Integers = Integers { weights: Weights::Paired64, steps: 2 
 /// The same for four.
 pub const PAIRED_32: Integers = Integers { weights: Weights::Paired32, steps: 4 };
 
-/// All of these.
-pub(super) const TYPES: [&Integers; 4] = [&ALL, &PAIRED, &PAIRED_64, &PAIRED_32];
-
 impl Integers {
-    /// The largest weight.
-    pub(super) fn largest(&self) -> f64 {
-        let all = f64::from(i8::MAX);
-        if self.steps > 0 { f64::from(short_room(self.steps)).min(all) } else { all }
-    }
-
     fn grid(&self, layer: &Weighted) -> Grid {
         let pairs = (self.steps > 0).then(|| Pairs { channels: layer.channels.max(1), room: short_room(self.steps) });
         Grid { bits: 8, block: None, range: WeightRange::Mse, pairs }
@@ -60,6 +51,11 @@ impl Numbers for Integers {
 
     fn integers(&self) -> bool {
         true
+    }
+
+    fn largest(&self) -> Option<f64> {
+        let all = f64::from(i8::MAX);
+        Some(if self.steps > 0 { f64::from(short_room(self.steps)).min(all) } else { all })
     }
 
     fn unit(&self) -> usize {

@@ -76,7 +76,7 @@ pub fn kinds(goal: &Goal) -> Vec<Pick> {
 
 /// The largest weight of each type of integers that a search has for weights and what they multiply.
 pub fn largest(goal: &Goal) -> Vec<f64> {
-    int8::TYPES.iter().filter(|t| t.wanted(goal)).map(|t| t.largest()).collect()
+    NUMBERS.iter().filter(|n| n.wanted(goal)).filter_map(|n| n.largest()).collect()
 }
 
 /// A layer that is to become something with weights of a type.
@@ -212,6 +212,11 @@ pub trait Numbers: Sync {
 
     /// Is what weights multiply made integers too?
     fn integers(&self) -> bool;
+
+    /// The largest weight, of integers that multiply integers.
+    fn largest(&self) -> Option<f64> {
+        None
+    }
 
     /// Channels that are kept or dropped together: what one step of a tile multiplies.
     fn unit(&self) -> usize;
