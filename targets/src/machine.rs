@@ -55,6 +55,8 @@ const ZEN5: Machine = Machine {
     plain: 0.586,
     enter: 8.84,
     step: 192.0,
+    barrier: 2000.0,
+    exchange: 20.0,
     cold_step: 796.0,
     visible: 0.306,
     tile: (0.4, 1.0),
