@@ -16,6 +16,7 @@ use onnxc_ir::{DType, Dim, Tensor};
 use super::ahead::Ahead;
 use super::coded::Table;
 use super::list::List;
+use super::nest::split;
 use super::{open, thin};
 use crate::schedule::{Order, Schedule};
 
@@ -324,7 +325,17 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             let loops = p.outer.iter().map(|o| o.n.bound).collect();
             let ahead = if group == 1 { Ahead::new(cx.target, p, loops) } else { Ahead::default() };
             let start = Point { ahead, ..Point::start(p) };
-            cx.for_(LoopKind::Parallel, panels.div_ceil(group), |cx, first| {
+            let groups = panels.div_ceil(group);
+            let parts = parts_of_rows(cx, p, groups, height);
+            if parts > 1 {
+                return cx.for_(LoopKind::Parallel, groups * parts, |cx, task| {
+                    let (part, first) = split(cx, task, groups);
+                    blocks_of_part(cx, p, height, &start, (&part, parts), &mut |cx, at, mr| {
+                        panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, mr, at, panel, panels));
+                    });
+                });
+            }
+            cx.for_(LoopKind::Parallel, groups, |cx, first| {
                 outer_loops(cx, p, 0, &start, false, &mut |cx, at| {
                     row_blocks(cx, p, height, at, &mut |cx, at, mr| {
                         panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, mr, at, panel, panels));
@@ -338,6 +349,30 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             });
         }),
     }
+}
+
+/// Parts of the rows that are tasks of their own where groups of panels alone leave threads idle: of three groups one of two threads has two.
+fn parts_of_rows(cx: &LowerCx, p: &Product, groups: u64, height: u64) -> u64 {
+    let threads = u64::from(cx.target.max_threads.max(1));
+    let only_rows = p.outer.iter().all(|o| o.n.is_one()) && cx.at_top_level();
+    let idle = |parts: u64| {
+        let tasks = groups * parts;
+        (tasks.next_multiple_of(threads) - tasks) as f64 / tasks as f64
+    };
+    let most = if only_rows && idle(1) > IDLE { threads.min(p.rows.bound.div_ceil(height)) } else { 1 };
+    (1..=most).find(|parts| idle(*parts) <= IDLE).unwrap_or(1)
+}
+
+/// The part of all threads' time that may be idle at the end of a layer: less than another division of the work costs.
+const IDLE: f64 = 0.05;
+
+/// The blocks of part `n` of so many parts of the rows.
+fn blocks_of_part(cx: &mut LowerCx, p: &Product, height: u64, start: &Point, (n, parts): (&Expr, u64), call: BlockCall) {
+    let (blocks, rest) = (p.rows.bound.div_ceil(height), p.rows.bound % height);
+    let each = blocks.div_ceil(parts) as i64;
+    let lo = Expr::Var(cx.let_(n.clone().times(each)));
+    let hi = Expr::bin(BinOp::Min, lo.clone().add(Expr::Int(each)), Expr::Int(blocks as i64));
+    cx.for_range(LoopKind::Serial, lo, hi, 1, |cx, n| one_block(cx, p, (height, rest), start, &n, call));
 }
 
 /// The panels of group `n` of `panels`.
@@ -445,29 +480,37 @@ pub(super) fn outer_loops(cx: &mut LowerCx, p: &Product, d: usize, at: &Point, p
     });
 }
 
-fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: &mut dyn FnMut(&mut LowerCx, &Point, u32)) {
+/// What is done with a block of rows: where it is, and its rows.
+type BlockCall<'f> = &'f mut dyn FnMut(&mut LowerCx, &Point, u32);
+
+/// Block `n` of rows of this height.
+fn block_at(p: &Product, at: &Point, n: &Expr, height: u64) -> Point {
+    let at = at.rows(&n.clone().times(height as i64), p);
+    Point { ahead: at.ahead.later(n, at.ahead.each), ..at }
+}
+
+/// Block `n` of a loop over all blocks, the last of which has `rest` rows if that is not 0.
+fn one_block(cx: &mut LowerCx, p: &Product, (height, rest): (u64, u64), at: &Point, n: &Expr, call: BlockCall) {
+    let at = block_at(p, at, n, height);
+    if rest == 0 {
+        return call(cx, &at, height as u32);
+    }
+    let [last, others] = [rest, height].map(|rows| cx.block(|cx| call(cx, &at, rows as u32)));
+    cx.push(Stmt::If(Expr::bin(BinOp::Eq, n.clone(), Expr::Int((p.rows.bound / height) as i64)), last, others));
+}
+
+fn row_blocks(cx: &mut LowerCx, p: &Product, height: u64, at: &Point, call: BlockCall) {
     let only_rows = p.outer.iter().all(|o| o.n.is_one()) && p.rows.bound > height;
-    let block = |n: &Expr, height: u64| {
-        let at = at.rows(&n.clone().times(height as i64), p);
-        Point { ahead: at.ahead.later(n, at.ahead.each), ..at }
-    };
     if only_rows && cx.at_top_level() && cx.target.max_threads > 1 {
         let height = shared(p.rows.bound, height, u64::from(cx.target.max_threads));
-        let (full, rest) = (p.rows.bound / height, p.rows.bound % height);
-        return cx.for_(LoopKind::Parallel, p.rows.bound.div_ceil(height), |cx, n| {
-            let at = block(&n, height);
-            if rest == 0 {
-                return call(cx, &at, height as u32);
-            }
-            let [last, others] = [rest, height].map(|rows| cx.block(|cx| call(cx, &at, rows as u32)));
-            cx.push(Stmt::If(Expr::bin(BinOp::Eq, n, Expr::Int(full as i64)), last, others));
-        });
+        let heights = (height, p.rows.bound % height);
+        return cx.for_(LoopKind::Parallel, p.rows.bound.div_ceil(height), |cx, n| one_block(cx, p, heights, at, &n, call));
     }
     let (full, rest) = (p.rows.bound / height, p.rows.bound % height);
     let kind = if only_rows && full > 1 && cx.at_top_level() { LoopKind::Parallel } else { LoopKind::Serial };
-    cx.for_(kind, full, |cx, n| call(cx, &block(&n, height), height as u32));
+    cx.for_(kind, full, |cx, n| call(cx, &block_at(p, at, &n, height), height as u32));
     if rest > 0 {
-        call(cx, &block(&Expr::Int(full as i64), height), rest as u32);
+        call(cx, &block_at(p, at, &Expr::Int(full as i64), height), rest as u32);
     }
 }
 
