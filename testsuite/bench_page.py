@@ -22,6 +22,8 @@ TITLES = {"ort": "ONNX Runtime", "ort-c": "ONNX Runtime (C)", "openvino": "OpenV
 PACKAGES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "ncnn": "ncnn", "MNN": "mnn", "tract": "tract"}
 # CPUs below this machine's own: the name and what OpenVINO is told to keep to.
 CAPS = {"haswell": ("Haswell (AVX2)", "AVX2"), "x86-64-v2": ("x86-64-v2 (SSE4.1)", "SSE41")}
+# Parts of the names of OpenVINO's primitives that are beyond a cap: MLAS takes what the machine has.
+BEYOND = {"haswell": ("mlas", "avx512"), "x86-64-v2": ("mlas", "avx512", "avx2")}
 # ONNX Runtime cannot be told, so that its answers count there, not its times.
 CAPPED = ["ort", "openvino"]
 OLDER = "resnet50 mobilenetv2 vgg16 bert6 efficientnet_b0 squeezenet11 shufflenetv2".split()
@@ -62,9 +64,20 @@ def models(data, only, quick, cpu):
 
 # ---- measuring
 
+def cap(cpu): return {"ONEDNN_MAX_CPU_ISA": CAPS[cpu][1]} if cpu in CAPS else {}
+
+
+def beyond(python, path, cpu):
+    """layers that OpenVINO runs with more instructions than the cap allows: {primitive: layers}"""
+    if cpu not in CAPS: return {}
+    r = subprocess.run([python, os.path.join(HERE, "zoo", "openvino_layers.py"), path], env=dict(os.environ, **cap(cpu)), capture_output=True, text=True)
+    if r.returncode: return {}
+    return {k: n for k, n in sorted(json.loads(r.stdout.splitlines()[-1]).items()) if any(part in k for part in BEYOND[cpu])}
+
+
 def peers_run(python, path, threads, engines, a):
     """one interleaved run of all engines: {engine: figures}"""
-    env = dict(os.environ, ONNXC_BENCH_CPU=a.cpu, **({"ONEDNN_MAX_CPU_ISA": CAPS[a.cpu][1]} if a.cpu in CAPS else {}))
+    env = dict(os.environ, ONNXC_BENCH_CPU=a.cpu, **cap(a.cpu))
     with tempfile.TemporaryDirectory() as t:
         out = os.path.join(t, "r.json")
         cmd = [python, os.path.join(HERE, "zoo", "bench_peers.py"), path, "--threads", str(threads), "--engines", ",".join(engines + ["cmd:" + OWN]), "--seconds", str(a.seconds), "--max-seconds", str(max(4, 10 * a.seconds)), "--json", out]
@@ -110,7 +123,7 @@ def measure(name, path, threads, python, a):
         except (OSError, ValueError): pass
     entry = {k: facts.get(k) for k in ("compile_s", "object_bytes", "arena_bytes", "shapes")}
     return dict(entry, model=name, threads=threads, cpu=a.cpu, native=native, run=run, own=run.get(own, {}), date=datetime.date.today().isoformat(),
-                commit=commit(), options=options(a))
+                commit=commit(), options=options(a), beyond=beyond(python, path, a.cpu))
 
 
 def options(a):
@@ -253,7 +266,8 @@ def page(state, entries, profiles, older=()):
 def older_sets(older):
     """the section of CPUs below this machine's own: [(cpu, command, entries)]"""
     lines = ["## Older instruction sets", "", "Compiled for older CPUs and run on the same machine, beside OpenVINO that keeps to the same instructions (`ONEDNN_MAX_CPU_ISA`).",
-             "Other engines take what the machine has, so that ONNX Runtime serves for the outputs only.", ""]
+             "Other engines take what the machine has, so that ONNX Runtime serves for the outputs only. OpenVINO's cap does not hold for all of its layers: those that run with more",
+             "than it allows are named (`gemm_mlas` are products by the kernels of ONNX Runtime, with all that the machine has).", ""]
     for cpu, command, entries in older:
         lines += [f"### {CAPS[cpu][0]}", "", f"`--cpu {cpu}`, OpenVINO with `ONEDNN_MAX_CPU_ISA={CAPS[cpu][1]}`; onnxc: {sources(entries)}; {max(e['date'] for e in entries)}; command: {commands(command, entries)}.", ""]
         behind = [f"{e['model']} {ratio(e):.2f} ({e['threads']} thread{'s' if e['threads'] > 1 else ''})" for e in entries if verdict(e) == "behind"]
@@ -265,7 +279,8 @@ def older_sets(older):
             said = f"OpenVINO fails: {failed.split(':')[-1].strip()}".replace("|", "/") if failed else verdict(e)
             cells = [e["model"], str(e["threads"]), time_of(e["own"]), time_of(e["run"].get(engine)), show(ratio(e), ".2f"), said, show(d, ".0e"), show(e["object_bytes"], ",d")]
             lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        past = {e["model"]: ", ".join(f"{n} {k}" for k, n in e["beyond"].items()) for e in entries if e.get("beyond")}
+        lines += ["", "Beyond the cap: " + "; ".join(f"{m}: {what}" for m, what in past.items()) + "."] * bool(past) + [""]
     return lines
 
 

@@ -3,8 +3,9 @@
 mod support;
 
 use onnxc_ir::op::OpSet;
-use onnxc_ir::plan::Plan;
+use onnxc_ir::plan::{Plan, Step};
 use onnxc_ir::target::{Machine, TargetDesc};
+use onnxc_ir::workload::Work;
 use onnxc_ir::{Tensor, parse};
 use onnxc_passes::{plan, threads};
 use support::machine;
@@ -18,20 +19,25 @@ fn cores(max_threads: u32) -> TargetDesc {
 
 /// The plan of a product of `rows` by `n` and what follows it.
 fn planned(rows: u64, n: u64, target: &TargetDesc) -> Plan {
+    let mut plan = divided(rows, (n, n), target);
+    assert!(plan.has_tasks(), "the lowering divides its loops");
+    threads::run(&mut plan, target);
+    plan
+}
+
+/// The plan of a product of `rows` by `k`, by `k` by `n`, and what follows it, with all tasks.
+fn divided(rows: u64, (k, n): (u64, u64), target: &TargetDesc) -> Plan {
     let text = format!(
-        "graph @f(%x: f32[{rows},{n}]) {{
-  %w = const f32[{n},{n}] blob(0000000000000001)
+        "graph @f(%x: f32[{rows},{k}]) {{
+  %w = const f32[{k},{n}] blob(0000000000000001)
   %p = matmul %x, %w : f32[{rows},{n}] @\"product\"
   %r = tanh %p : f32[{rows},{n}] @\"follows\"
   return %r
 }}"
     );
-    let weights = |_: u64| Some(Tensor::from_vec(&[n, n], vec![0.5f32; (n * n) as usize]));
+    let weights = |_: u64| Some(Tensor::from_vec(&[k, n], vec![0.5f32; (k * n) as usize]));
     let graph = parse::parse(&text, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let mut plan = plan::plan(&graph, target).unwrap_or_else(|e| panic!("{e:?}"));
-    assert!(plan.has_tasks(), "the lowering divides its loops");
-    threads::run(&mut plan, target);
-    plan
+    plan::plan(&graph, target).unwrap_or_else(|e| panic!("{e:?}"))
 }
 
 #[test]
@@ -43,6 +49,19 @@ fn large_products_are_divided_and_small_ones_are_not() {
     let free = cores(2);
     let machine = Machine { barrier: 0.0, exchange: 1e9, step: 0.0, ..free.machine };
     assert!(planned(32, 48, &TargetDesc { machine, ..free }).has_tasks());
+}
+
+#[test]
+fn panels_that_leave_threads_idle_have_rows_divided_too() {
+    let target = cores(2);
+    // Columns that stream: of an odd number of panels one of two threads had one more, of three twice as many.
+    for columns in [48, 80, 96, 160] {
+        let k = target.l2_bytes / (4 * columns);
+        let plan = divided(200, (k, columns), &target);
+        let Some(Step::Call { func, .. }) = plan.steps.first() else { panic!("a product") };
+        let tasks = Work::of(func, &[]).tasks;
+        assert!(tasks.is_multiple_of(2), "{tasks} tasks of {k} by {columns}");
+    }
 }
 
 #[test]
