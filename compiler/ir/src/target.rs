@@ -112,6 +112,8 @@ pub struct Machine {
     pub short_dot: f64,
     /// A vector of sums within 16 bits that is added to those of 32 bits.
     pub short_sum: f64,
+    /// Such a vector of a tile that has no other one in a row, beside that: each waits for an element of A of its own.
+    pub lone: f64,
     /// An element of A that a tile spreads over a vector, beside its multiplications.
     pub splat: f64,
     /// A vector of B that a tile loads.

@@ -120,6 +120,7 @@ fn constants() -> Vec<Constant> {
     }
     let mut all: Vec<Constant> = each!(
         fma,
+        lone,
         dot,
         short_dot,
         short_sum,

@@ -28,6 +28,9 @@ pub struct Steps {
     /// Vectors of their sums that are added to those of 32 bits.
     #[serde(default)]
     pub short_sum: f64,
+    /// Those of [`Steps::fma`] that are of tiles of one vector.
+    #[serde(default)]
+    pub lone: f64,
     /// Elements of A that tiles spread over a vector.
     pub splat: f64,
     /// Vectors of B that tiles load.
@@ -125,6 +128,9 @@ impl Steps {
                     _ => &mut self.fma,
                 };
                 *products += steps * p.rows as f64 * vectors;
+                if vectors == 1.0 && p.form == Form::Products {
+                    self.lone += steps * p.rows as f64;
+                }
                 self.splat += steps * p.rows as f64;
                 self.panel += steps * vectors;
                 if let Some(dtype) = p.coded {
@@ -212,6 +218,7 @@ impl Machine {
             + s.dot * self.dot
             + s.short_dot * self.short_dot
             + s.short_sum * self.short_sum
+            + s.lone * self.lone
             + s.splat * self.splat
             + s.panel * self.panel
             + s.decoded[0] * self.decode[0]
@@ -328,6 +335,8 @@ mod tests {
         );
         assert_eq!((s.vector_ops, s.vector_moves, s.scattered, s.plain, s.again), (20.0, 10.0, 7.0, 0.0, again));
         assert_eq!(Steps::of(&work, 16, true, false).plain, 307.0);
+        // 20 columns are one vector of 32 lanes, and of 16 two.
+        assert_eq!([16, 32].map(|lanes| Steps::of(&work, lanes, false, false).lone), [0.0, 240.0]);
         assert_eq!(Steps::of(&work, 1, false, false).fma, 10.0 * 8.0 * 3.0 * 20.0);
     }
 
