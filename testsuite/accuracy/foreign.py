@@ -101,7 +101,7 @@ def forms(layers):
 def searched_rows(task, rows):
     lines = []
     for t, r in rows.items():
-        groups = sorted({l["group"] for l in r["layers"] if l["form"] == "pruned"}); ran = "instructions" in r
+        groups = sorted({l["group"] for l in r["layers"] if l["form"].startswith("pruned")}); ran = "instructions" in r
         lines.append([task, NAMES[t], ", ".join(map(str, groups)) or "-", forms(r["layers"]), f"{r['score']:.2f} %", millions(r["macs"]) if "macs" in r else "-", millions(r["instructions"]) if ran else "-",
                       f"{gone(r['instructions']) / gone(r['macs']):.2f}" if ran else "-"])
     return lines

@@ -261,7 +261,7 @@ impl Subject<'_> {
             form: pick.form.name().to_string(),
             weights: pick.weights,
             density: rounded(treated.density),
-            group: treated.ranks.is_empty().then_some(self.group.min(layer.n)),
+            group: treated.ranks.is_empty().then_some(pick.form.group(self).min(layer.n)),
             unit: treated.ranks.is_empty().then_some(candidate::numbers(pick.weights).unit()),
             ranks: treated.ranks,
             error: rounded(treated.error),

@@ -65,6 +65,8 @@ pub struct Goal {
     pub weight_only: bool,
     /// Positions may be dropped.
     pub pruning: bool,
+    /// Half of the filters of a panel may have positions of their own.
+    pub half_panels: bool,
     /// Layers with little between them may take the place of one.
     pub low_rank: bool,
     /// How layers are repaired.
@@ -279,11 +281,11 @@ impl<'a> Search<'a> {
     /// The divergence of the answers for each kind that a layer can be. Its integers are those that it would have, if its moments are known.
     fn effects(&self, n: usize, curves: &Curves, known: Option<&Both>, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
-        // Errors of one size are not of one kind: each form is measured by itself.
+        // Errors of one size are not of one kind: each form is measured by itself, but for those that leave out the same.
         let mut by_error: BTreeMap<&str, Effect> = BTreeMap::new();
         for (of, curve) in curves {
-            if !by_error.contains_key(of.form.name()) {
-                by_error.insert(of.form.name(), self.effect(n, curve, sample)?);
+            if !by_error.contains_key(of.form.alike()) {
+                by_error.insert(of.form.alike(), self.effect(n, curve, sample)?);
             }
         }
         let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
@@ -304,7 +306,7 @@ impl<'a> Search<'a> {
             // Each part rounds its weights and what it multiplies.
             numbers * kind.form.parts() as f64
                 + match curve {
-                    Some((_, curve)) => by_error[kind.form.name()].at(curve.at(kind.density)),
+                    Some((_, curve)) => by_error[kind.form.alike()].at(curve.at(kind.density)),
                     None if kind.form == Pick::DENSE.form => 0.0,
                     None => f64::INFINITY,
                 }

@@ -61,3 +61,9 @@ pub struct Matrix {
 pub fn group(target: &onnxc_ir::target::TargetDesc) -> usize {
     (2 * target.lanes as usize).max(4)
 }
+
+/// Are halves of such panels worth a try on a target? A tile of one vector loads an element of A for each multiplication: of vectors of 16 lanes these take somewhat
+/// longer. Narrower vectors have panels that are no wider than such a half, and tiles of one vector that are much slower.
+pub fn half_panels(target: &onnxc_ir::target::TargetDesc) -> bool {
+    target.lanes >= 16
+}

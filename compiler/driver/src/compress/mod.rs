@@ -225,6 +225,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         short_steps: target.short_steps(0),
         weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),
+        half_panels: onnxc_passes::compress::half_panels(target),
         low_rank: without(Technique::LowRank),
         method: onnxc_search::assemble::Method::default(),
     }

@@ -8,7 +8,8 @@ use onnxc_ir::target::short_room;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Grid, Matrix, Moments, Pairs, Shape, WeightRange, nearest, round};
 
-use super::{Applied, Coded, Numbers, bytes};
+use super::pruned::HALVES;
+use super::{Applied, Coded, Form, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
@@ -43,6 +44,11 @@ impl Numbers for Integers {
 
     fn wanted(&self, goal: &Goal) -> bool {
         goal.integers && self.steps <= goal.short_steps
+    }
+
+    /// Tiles of bytes have panels of two vectors.
+    fn suits(&self, form: &dyn Form, _: &Goal) -> bool {
+        form.name() != HALVES.name()
     }
 
     fn fits(&self, _: &Weighted) -> bool {

@@ -31,8 +31,16 @@ mod split;
 mod whole;
 
 /// What can take the place of a layer's matrix; the first one is the matrix.
-pub static FORMS: &[&dyn Form] =
-    &[&whole::Whole, &channels::Channels, &pruned::Pruned, &split::LOW_RANK, &split::NARROW, &split::TUCKER, &split::SEPARATED];
+pub static FORMS: &[&dyn Form] = &[
+    &whole::Whole,
+    &channels::Channels,
+    &pruned::PANELS,
+    &pruned::HALVES,
+    &split::LOW_RANK,
+    &split::NARROW,
+    &split::TUCKER,
+    &split::SEPARATED,
+];
 
 /// What weights can be; the first one is what the model has.
 pub static NUMBERS: &[&dyn Numbers] =
@@ -149,6 +157,16 @@ pub trait Form: Sync {
     /// Do the filters of a panel share something, so that it is lost when other filters come between them?
     fn by_panels(&self) -> bool {
         false
+    }
+
+    /// Filters that share positions.
+    fn group(&self, subject: &Subject) -> usize {
+        subject.group
+    }
+
+    /// The form whose errors do to the answers what those of this one do.
+    fn alike(&self) -> &'static str {
+        self.name()
     }
 
     /// Does [`Form::curve`] depend on what weights are?

@@ -1,29 +1,44 @@
 //! A part of the positions, which all outputs of a panel share; what is left is fitted again.
+//!
+//! Panels are those of tiles of two vectors, or halves of them ([`HALVES`]) where tiles of one vector multiply nearly as fast: fewer filters that share
+//! positions lose less at the same density, and a multiplication takes somewhat longer. Prices and errors decide. What an error does to the answers is
+//! measured once for both: halves that came off better by chance would be chosen for it.
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{self, Balance, Damping, Mask, Matrix, Moments, Repair, prune};
+use onnxc_passes::compress::{self, Balance, Damping, Mask, Matrix, Moments, Repair, Shape, prune};
 
 use super::{Applied, Curve, Form, Site, Treated};
-use crate::assemble::Method;
+use crate::assemble::{Method, Subject};
 use crate::recipe::Layer;
 use crate::search::Goal;
 
 /// Shares of positions that are tried.
 const DENSITIES: &[f64] = &[0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11, 0.08];
+/// Filters from which on halves of panels are tried: more than the 16 of one of them.
+const LEAST_OF_HALVES: usize = 17;
 /// The densities whose effects on the answers are measured ([`Curve::probes`]).
 const PROBES: [f64; 3] = [0.5, 0.8, 0.22];
 
-/// The form.
-pub struct Pruned;
+/// Both forms.
+pub struct Pruned {
+    name: &'static str,
+    /// Parts of a panel, of which each has positions of its own.
+    parts: usize,
+}
+
+/// Panels of the target share positions.
+pub const PANELS: Pruned = Pruned { name: "pruned", parts: 1 };
+/// Halves of them do.
+pub const HALVES: Pruned = Pruned { name: "pruned_half", parts: 2 };
 
 impl Form for Pruned {
     fn name(&self) -> &'static str {
-        "pruned"
+        self.name
     }
 
     fn wanted(&self, goal: &Goal) -> bool {
-        goal.pruning
+        goal.pruning && (self.parts == 1 || goal.half_panels)
     }
 
     fn densities(&self) -> &'static [f64] {
@@ -31,15 +46,25 @@ impl Form for Pruned {
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
-        layer.groups == 1 && layer.k() >= 8 && layer.n >= 4
+        // What has no more filters than half a panel is the same in both forms.
+        layer.groups == 1 && layer.k() >= 8 && layer.n >= if self.parts == 1 { 4 } else { LEAST_OF_HALVES }
     }
 
     fn by_panels(&self) -> bool {
         true
     }
 
+    /// What is left out of half a panel does what is left out of a whole one does.
+    fn alike(&self) -> &'static str {
+        PANELS.name
+    }
+
+    fn group(&self, subject: &Subject) -> usize {
+        subject.group / self.parts
+    }
+
     fn curve(&self, site: &Site, known: (&Moments, &Moments), method: Method) -> Option<Curve> {
-        let all = dropped(site, DENSITIES, known, method);
+        let all = self.dropped(site, DENSITIES, known, method);
         let error = |p: &compress::Pruned| p.check_error.unwrap_or(p.error);
         let at = |d: f64| DENSITIES.iter().position(|x| *x == d).expect("internal: search: probes are some of the densities");
         Some(Curve {
@@ -49,8 +74,9 @@ impl Form for Pruned {
     }
 
     fn fitted(&self, site: &Site, density: f64, known: (&Moments, &Moments), method: Method) -> Treated {
-        let one = dropped(site, &[density], known, method).into_iter().next().expect("internal: search: one density, one result");
-        let (shape, kept) = (site.shape(), &one.kept[..]);
+        let one =
+            self.dropped(site, &[density], known, method).into_iter().next().expect("internal: search: one density, one result");
+        let (shape, kept) = (self.shape(site), &one.kept[..]);
         // Groups of filters in another order are none of the layer's.
         let kept = (!method.reorder).then_some((&shape, kept));
         let coded = site.part(&one.weights).fitted((known.0, Some(known.1)), kept, method);
@@ -61,13 +87,14 @@ impl Form for Pruned {
     fn rough(&self, site: &Site, density: f64) -> Treated {
         let flat = Moments::identity(site.layer.k());
         let (mask, repair, damping) = (Mask::Magnitude, Repair::None, Damping::Fixed(0.01));
-        let all = prune(&site.matrix(), &flat, None, &site.shape(), &[density], mask, repair, Balance::Free, damping);
+        let all = prune(&site.matrix(), &flat, None, &self.shape(site), &[density], mask, repair, Balance::Free, damping);
         site.rough(&all.into_iter().next().expect("internal: search: one density, one result").weights)
     }
 
     fn bytes(&self, site: &Site, density: f64) -> f64 {
         let weights = (site.layer.n * site.layer.k()) as f64;
-        let positions = site.layer.n.div_ceil(site.subject.group) as f64 * site.layer.k() as f64 / site.numbers.unit() as f64;
+        let positions =
+            site.layer.n.div_ceil(self.group(site.subject)) as f64 * site.layer.k() as f64 / site.numbers.unit() as f64;
         density * (weights * site.numbers.bytes() + 4.0 * positions)
     }
 
@@ -76,18 +103,25 @@ impl Form for Pruned {
     }
 }
 
-/// The layer at some densities.
-fn dropped(site: &Site, densities: &[f64], known: (&Moments, &Moments), method: Method) -> Vec<compress::Pruned> {
-    let Method { mask, repair, damping, balance, .. } = method;
-    let (matrix, shape) = (site.matrix(), site.shape());
-    let all = |matrix: &Matrix| prune(matrix, known.0, Some(known.1), &shape, densities, mask, repair, balance, damping);
-    if !method.reorder {
-        return all(&matrix);
+impl Pruned {
+    /// Which positions of the weights are kept or dropped together.
+    fn shape(&self, site: &Site) -> Shape {
+        Shape { group: self.group(site.subject), ..site.shape() }
     }
-    let order = compress::order(&matrix, known.0, &shape);
-    let row = |c: &u32| matrix.values[*c as usize * matrix.k..][..matrix.k].to_vec();
-    let moved = Matrix { values: order.iter().flat_map(row).collect(), ..matrix.clone() };
-    all(&moved).into_iter().map(|one| back(one, &order)).collect()
+
+    /// The layer at some densities.
+    fn dropped(&self, site: &Site, densities: &[f64], known: (&Moments, &Moments), method: Method) -> Vec<compress::Pruned> {
+        let Method { mask, repair, damping, balance, .. } = method;
+        let (matrix, shape) = (site.matrix(), self.shape(site));
+        let all = |matrix: &Matrix| prune(matrix, known.0, Some(known.1), &shape, densities, mask, repair, balance, damping);
+        if !method.reorder {
+            return all(&matrix);
+        }
+        let order = compress::order(&matrix, known.0, &shape);
+        let row = |c: &u32| matrix.values[*c as usize * matrix.k..][..matrix.k].to_vec();
+        let moved = Matrix { values: order.iter().flat_map(row).collect(), ..matrix.clone() };
+        all(&moved).into_iter().map(|one| back(one, &order)).collect()
+    }
 }
 
 /// A result for filters in another order, with the filters where they were.
