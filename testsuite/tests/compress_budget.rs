@@ -158,13 +158,23 @@ fn limits_of_size_and_memory_are_kept_with_the_least_loss() {
 fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     // The first search was for the least size, with other kinds of candidates.
     let made = &*MADE;
-    let search = |to: &str, work: &str| {
-        let (model, calib, work, to) = (made.text("small.nir"), made.text("calib.npz"), made.text(work), made.text(to));
-        let args = ["compile", &model, "--calib", &calib, "--work", &work, "--max-drop", "5%", "--no-baselines", "-o", &to];
-        onnxc(&args).expect_ok("compile --calib");
-        fs::read_to_string(Path::new(&to).with_extension("recipe")).expect("a recipe")
+    let search = |to: &str, drop: &str, kept: &[&str]| {
+        let (model, calib, to) = (made.text("small.nir"), made.text("calib.npz"), made.text(to));
+        let args = ["compile", &model, "--calib", &calib, "--max-drop", drop, "--no-baselines", "-o", &to];
+        onnxc(&[&args[..], kept].concat()).expect_ok("compile --calib");
+        let recipe = Path::new(&to).with_extension("recipe");
+        (fs::read_to_string(&recipe).expect("a recipe"), bytes(&recipe.with_extension("recipe.npz")))
     };
-    assert_eq!(search("after.a", "work"), search("anew.a", "work_of_its_own"));
+    let (work, own) = (made.text("work"), made.text("work_of_its_own"));
+    assert_eq!(search("after.a", "5%", &["--work", &work]), search("anew.a", "5%", &["--work", &own]));
+    // Another budget begins with moments, answers and models of the one before.
+    let again = search("again.a", "10%", &["--work", &own]);
+    assert_eq!(again, search("forgetful.a", "10%", &["--forget"]));
+    let kept = fs::read_dir(&own).expect("a folder").map(|file| file.expect("a file").file_name().to_string_lossy().to_string());
+    let kept: Vec<String> = kept.collect();
+    for what in ["moments", "answers", "parts", "model", "score", "layer"] {
+        assert!(kept.iter().any(|name| name.starts_with(&format!("{what}-"))), "{what} of {kept:?}");
+    }
 }
 
 #[test]

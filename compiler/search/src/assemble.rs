@@ -16,8 +16,11 @@ use rayon::prelude::*;
 use crate::candidate::{self, Pick, Site, Treated};
 use crate::moments::{Kept, Source, Walks};
 use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
-use crate::taps;
+use crate::taps::{self, Answers, Tapped};
 use crate::{Backend, Result, Samples, work};
+
+/// Bytes of answers that other searches find, at most.
+const ANSWERS: usize = 1 << 26;
 
 /// How layers are repaired; `--ablate` shows what each part is good for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,9 +96,25 @@ impl Subject<'_> {
         Site { subject: self, layer, numbers: candidate::numbers(weights) }
     }
 
+    /// What the dense model answers to these samples.
+    ///
+    /// # Errors
+    /// As [`taps::Tapped::run`].
+    pub(crate) fn answers(&self, which: &[usize]) -> Result<Answers> {
+        let (store, key) = (self.backend.store(), work::key("answers", &[&self.known, &format!("{which:?}")]));
+        if let Some(known) = store.get_arrays(&key).and_then(|arrays| work::answers_of(&arrays, which.len())) {
+            return Ok(known);
+        }
+        let answers = Tapped::new(self.backend, &self.graph, &self.graph.outputs)?.run_all(self.samples, which)?;
+        if answers.iter().flatten().map(Vec::len).sum::<usize>() <= ANSWERS {
+            store.put_arrays(&key, &work::arrays_of_answers(&answers));
+        }
+        Ok(answers)
+    }
+
     /// Where moments of these layers are from.
     pub(crate) fn source<'a>(&'a self, layers: &'a [&'a Weighted]) -> Source<'a> {
-        Source { backend: self.backend, dense: &self.graph, layers, kept: &self.kept }
+        Source { backend: self.backend, dense: &self.graph, all: &self.layers, layers, kept: &self.kept, known: &self.known }
     }
 
     /// Makes the model in which every layer is what `picks` says, computed from the samples that these do not hold out, or by weights alone if they are generated.
@@ -112,6 +131,10 @@ impl Subject<'_> {
         let mut walks = Walks::new(self.backend, &self.graph, samples);
         // What is passed on is rounded as it will be.
         self.keep_ranges(&mut made, picks);
+        if partial {
+            let later: Vec<&Weighted> = stages.iter().skip(1).flatten().filter(fits).map(|i| &self.layers[*i]).collect();
+            self.source(&later).prepare(samples)?;
+        }
         for (stage, part) in stages.iter().enumerate() {
             self.backend.say(&format!("repairing layers, stage {} of {}", stage + 1, stages.len()));
             // Without changes in front, operands are the dense model's, and layers become what they do in other models.

@@ -66,7 +66,7 @@ impl Search<'_> {
             while low < high {
                 let middle = (low + high) / 2;
                 let mut point = self.uniform(way, densities[middle])?;
-                let score = self.judged(&point.picks, point.method, &point.assembled.graph, drop)?;
+                let score = self.judged(&point.picks, point.method, &point.assembled.graph, None, drop)?;
                 match score.filter(|s| s.keeps(drop)) {
                     Some(score) => {
                         point.score = score;

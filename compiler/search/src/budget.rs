@@ -256,7 +256,7 @@ impl Search<'_> {
             let Some(chosen) = self.choice(limit)? else { continue };
             let mut found = self.make(limit, &chosen)?;
             if self.within_caps(&found)? {
-                found.score = self.folded(&found.picks, self.goal.method, &found.assembled.graph)?;
+                found.score = self.folded(&found.picks, self.goal.method, &found.assembled.graph, None)?;
                 return self.handed_out(found);
             }
             last = Some(found);

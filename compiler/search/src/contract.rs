@@ -14,11 +14,8 @@ use crate::outputs::Outputs;
 use crate::recipe::{self, Recipe};
 use crate::samples::Split;
 use crate::search::{Found, Search};
-use crate::taps::Tapped;
+use crate::taps::{Answers, Tapped};
 use crate::{Result, work};
-
-/// Outputs of samples.
-type Answers = Vec<Vec<Vec<u8>>>;
 
 impl Search<'_> {
     /// A model that is computed from a part of the samples, from the store if it was made before.
@@ -48,20 +45,27 @@ impl Search<'_> {
     }
 
     /// The score of a choice over all samples, each judged by the model that has not seen it; `None` if the half that is held out tells already that it loses
-    /// more than `drop`. `graph` is that of [`Split::HALF`].
-    pub(crate) fn judged(&self, picks: &[Pick], method: Method, graph: &Graph, drop: f64) -> Result<Option<Score>> {
+    /// more than `drop`. `graph` is that of [`Split::HALF`], `other` the model of the other half, if it was made.
+    pub(crate) fn judged(
+        &self,
+        picks: &[Pick],
+        method: Method,
+        graph: &Graph,
+        other: Option<Assembled>,
+        drop: f64,
+    ) -> Result<Option<Score>> {
         // A half that is somewhat over the budget may be within it together with the other one: another decision or two, and the wider bound of fewer samples.
         let doubt = 1.5 / self.subject.samples.held_out().len() as f64;
         if self.held_out(picks, method, graph)?.drop() > 1.4 * drop + doubt {
             return Ok(None);
         }
-        self.folded(picks, method, graph).map(Some)
+        self.folded(picks, method, graph, other).map(Some)
     }
 
-    /// The score of a choice over all samples, each judged by the model that has not seen it. `graph` is that of [`Split::HALF`].
-    pub(crate) fn folded(&self, picks: &[Pick], method: Method, graph: &Graph) -> Result<Score> {
+    /// The score of a choice over all samples, each judged by the model that has not seen it. As [`Search::judged`].
+    pub(crate) fn folded(&self, picks: &[Pick], method: Method, graph: &Graph, other: Option<Assembled>) -> Result<Score> {
         self.remembered("folded", picks, method, || {
-            let other = self.assembled(picks, method, Split::OTHER_HALF)?;
+            let other = other.map_or_else(|| self.assembled(picks, method, Split::OTHER_HALF), Ok)?;
             let mut answers = Answers::new();
             for (split, graph) in [(Split::HALF, graph), (Split::OTHER_HALF, &other.graph)] {
                 answers.extend(self.answers(graph, &self.subject.samples.split(split).held_out())?);
@@ -99,7 +103,7 @@ impl Search<'_> {
         if let Some(known) = self.judge_of_all.get() {
             return Ok(known);
         }
-        let answers = self.answers(&self.subject.graph, &self.all_samples())?;
+        let answers = self.subject.answers(&self.all_samples())?;
         let (graph, metric, which) = (&self.subject.graph, self.judge.metric(), self.all_samples());
         let labels = self.subject.samples.labels(metric, Outputs::of(graph)?.ty(graph))?;
         let judge =

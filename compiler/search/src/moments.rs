@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::extremes::{self, Places};
 use crate::taps::{BATCH, Tapped, floats};
 use crate::walk::Walk;
-use crate::{Backend, Result, Samples};
+use crate::{Backend, Result, Samples, work};
 
 /// Rows of a layer that are taken, as a multiple of the length of a row, and at least.
 const ROWS: (u64, u64) = (24, 8192);
@@ -22,6 +22,8 @@ const ROWS: (u64, u64) = (24, 8192);
 const EVENLY: u64 = 4;
 /// Bytes of moments and rows that are kept.
 const KEPT: u64 = 3 << 29;
+/// Bytes of a layer's moments that other searches find, at most: files are half as large.
+const STORED: u64 = 1 << 25;
 
 /// Moments of one layer: of samples to compute with, and of those held out.
 pub type Both = (Arc<Moments>, Arc<Moments>);
@@ -29,9 +31,15 @@ pub type Both = (Arc<Moments>, Arc<Moments>);
 /// What the dense model feeds a layer.
 struct Dense {
     moments: Arc<Moments>,
-    /// All rows, unless they would take too much memory.
-    rows: Option<Vec<f32>>,
+    /// All rows, unless they would take too much memory or nobody asks for them.
+    rows: Rows,
 }
+
+/// All rows of a layer; `None` where they would take too much memory.
+type Rows = Option<Arc<Vec<f32>>>;
+
+/// A layer's node, and samples.
+type Key = (usize, Vec<usize>);
 
 /// What is known of the dense model's rows.
 #[derive(Default)]
@@ -40,8 +48,8 @@ pub struct Kept(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     bytes: u64,
-    /// By the layer's node and the samples.
-    of: HashMap<(usize, Vec<usize>), Arc<Dense>>,
+    moments: HashMap<Key, Arc<Moments>>,
+    rows: HashMap<Key, Rows>,
     /// By the layer's node, for layers of which only extremes count.
     largest: HashMap<usize, Arc<Places>>,
 }
@@ -49,6 +57,13 @@ struct Known {
 impl Kept {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps moments that were asked for. Those that there is no memory for are read or computed anew each time.
+    fn keep_moments(&self, key: &Key, moments: &Arc<Moments>) {
+        if !self.known().moments.contains_key(key) && self.reserve(square_bytes(moments.k)) {
+            self.known().moments.insert(key.clone(), moments.clone());
+        }
     }
 
     /// Where a layer is largest, if that was looked for.
@@ -86,10 +101,14 @@ pub struct Source<'a> {
     pub backend: &'a dyn Backend,
     /// The graph.
     pub dense: &'a Graph,
-    /// Its layers that are asked for.
+    /// All layers of it.
+    pub all: &'a [Weighted],
+    /// Those that are asked for.
     pub layers: &'a [&'a Weighted],
     /// What was asked for before.
     pub kept: &'a Kept,
+    /// Key of the model and its samples.
+    pub known: &'a str,
 }
 
 impl Source<'_> {
@@ -99,7 +118,7 @@ impl Source<'_> {
     /// As [`Tapped::run`].
     pub fn moments(&self, samples: &Samples) -> Result<Vec<Both>> {
         let part = |which: &[usize]| -> Result<Vec<Arc<Moments>>> {
-            Ok(self.dense_rows(samples, which)?.iter().map(|d| d.moments.clone()).collect())
+            Ok(self.dense(samples, which, false)?.into_iter().map(|d| d.moments).collect())
         };
         Ok(part(&samples.fit())?.into_iter().zip(part(&samples.held_out())?).collect())
     }
@@ -113,22 +132,27 @@ impl Source<'_> {
         if self.layers.is_empty() {
             return Ok(Vec::new());
         }
-        let parts = [samples.fit(), samples.held_out()].map(|which| (self.dense_rows(samples, &which), which));
-        let mut known = Vec::new();
-        for (dense, which) in parts {
-            known.push((dense?, which));
-        }
-        let has_rows = |n: usize| known.iter().all(|(dense, _)| dense[n].rows.is_some());
+        let parts = [samples.fit(), samples.held_out()];
+        let parts: Vec<(Vec<Dense>, Vec<usize>)> =
+            parts.into_iter().map(|which| Ok((self.dense(samples, &which, true)?, which))).collect::<Result<_>>()?;
+        let has_rows = |n: usize| parts.iter().all(|(dense, _)| dense[n].rows.is_some());
         let missing: Vec<usize> = (0..self.layers.len()).filter(|n| !has_rows(*n)).collect();
         let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
         let mut way = walks.own.way(own, first, self.layers)?;
         let mut beside = (!layers.is_empty()).then(|| walks.dense.way(self.dense, first, &layers)).transpose()?;
-        let mut found = Vec::new();
-        for (dense, which) in &known {
-            let mut sums: Vec<Moments> = self.layers.iter().map(|l| Moments::new(l.k(), true)).collect();
-            for (n, batch) in which.chunks(BATCH).enumerate() {
+        let new = || self.layers.iter().map(|l| Moments::new(l.k(), true)).collect::<Vec<Moments>>();
+        let mut found: Vec<Vec<Moments>> = parts.iter().map(|_| new()).collect();
+        let batches = parts.iter().map(|(_, which)| which.len().div_ceil(BATCH)).max().unwrap_or(0);
+        for n in 0..batches {
+            let mut operands = Vec::new();
+            for (_, which) in &parts {
+                let batch = which.chunks(BATCH).nth(n).unwrap_or(&[]);
                 let x = walks.own.run(&mut way, batch)?;
-                let y = beside.as_mut().map(|way| walks.dense.run(way, batch)).transpose()?.unwrap_or_default();
+                operands.push((x, beside.as_mut().map(|way| walks.dense.run(way, batch)).transpose()?.unwrap_or_default()));
+            }
+            // Both parts at the same time: often a layer is alone in its turn.
+            parts.par_iter().zip(&operands).zip(&mut found).filter(|((_, (x, _)), _)| !x.is_empty()).for_each(|(of, sums)| {
+                let ((dense, which), (x, y)) = of;
                 let add = |(l, (layer, sums)): (usize, (&&Weighted, &mut Moments))| {
                     let own = self.rows(layer, which, n, x.iter().map(|x| &x[l][..]));
                     match (&dense[l].rows, missing.binary_search(&l)) {
@@ -142,38 +166,79 @@ impl Source<'_> {
                         }
                     }
                 };
-                self.layers.par_iter().zip(&mut sums).enumerate().for_each(add);
-            }
-            sums.iter_mut().zip(dense).for_each(|(sums, dense)| sums.beside(&dense.moments));
-            found.push(sums.into_iter().map(Arc::new).collect::<Vec<_>>());
+                self.layers.par_iter().zip(sums).enumerate().for_each(add);
+            });
         }
+        let beside_dense = |(sums, dense): (&mut Moments, &Dense)| sums.beside(&dense.moments);
+        found.iter_mut().zip(&parts).for_each(|(sums, (dense, _))| sums.iter_mut().zip(dense).for_each(beside_dense));
         walks.own.arrive(way);
         beside.into_iter().for_each(|way| walks.dense.arrive(way));
-        let held_out = found.pop().unwrap_or_default();
-        Ok(found.pop().unwrap_or_default().into_iter().zip(held_out).collect())
+        let mut found = found.into_iter().map(|sums| sums.into_iter().map(Arc::new));
+        Ok(found.next().into_iter().flatten().zip(found.next().into_iter().flatten()).collect())
     }
 
-    /// What the dense model feeds all layers on these samples.
-    fn dense_rows(&self, samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Dense>>> {
-        let key = |l: &Weighted| (l.node, which.to_vec());
-        let mut found: Vec<Option<Arc<Dense>>> = {
+    /// Gets to know all that [`Source::moments_of`] needs of the dense model: what runs once for all layers need not run once for each.
+    ///
+    /// # Errors
+    /// As [`Tapped::run`].
+    pub fn prepare(&self, samples: &Samples) -> Result<()> {
+        for which in [samples.fit(), samples.held_out()] {
+            self.dense(samples, &which, true)?;
+        }
+        Ok(())
+    }
+
+    /// What the dense model feeds all layers on these samples: moments, and the rows if they are wanted.
+    fn dense(&self, samples: &Samples, which: &[usize], wanted: bool) -> Result<Vec<Dense>> {
+        let keys: Vec<Key> = self.layers.iter().map(|l| (l.node, which.to_vec())).collect();
+        let mut moments: Vec<Option<Arc<Moments>>> =
+            self.layers.iter().zip(&keys).map(|(layer, key)| self.known_moments(layer, key)).collect();
+        let mut rows: Vec<Option<Rows>> = {
             let known = self.kept.known();
-            self.layers.iter().map(|l| known.of.get(&key(l)).cloned()).collect()
+            keys.iter().map(|key| known.rows.get(key).cloned()).collect()
         };
-        let missing: Vec<usize> = (0..found.len()).filter(|n| found[*n].is_none()).collect();
-        if !missing.is_empty() {
-            let layers: Vec<&Weighted> = missing.iter().map(|n| self.layers[*n]).collect();
-            for (n, dense) in missing.into_iter().zip(self.computed(&layers, samples, which)?) {
-                let layer = self.layers[n];
-                // Moments that there is no memory for are computed anew each time.
-                let known = dense.rows.is_some() || self.kept.reserve(square_bytes(layer));
-                if known {
-                    self.kept.known().of.insert(key(layer), dense.clone());
+        let is_missing = |n: &usize| moments[*n].is_none() || (wanted && rows[*n].is_none());
+        let missing: Vec<usize> = (0..keys.len()).filter(is_missing).collect();
+        let asked: Vec<Asked> = missing
+            .iter()
+            .map(|n| Asked { layer: self.layers[*n], moments: moments[*n].clone(), rows: rows[*n].clone() })
+            .collect();
+        if !asked.is_empty() {
+            for (n, dense) in missing.into_iter().zip(self.computed(asked, samples, which)?) {
+                if moments[n].is_none() {
+                    self.kept.keep_moments(&keys[n], &dense.moments);
+                    self.store_moments(self.layers[n], which, &dense.moments);
                 }
-                found[n] = Some(dense);
+                self.kept.known().rows.insert(keys[n].clone(), dense.rows.clone());
+                (moments[n], rows[n]) = (Some(dense.moments), Some(dense.rows));
             }
         }
-        Ok(found.into_iter().flatten().collect())
+        let both =
+            |(moments, rows): (Option<Arc<Moments>>, Option<Rows>)| Some(Dense { moments: moments?, rows: rows.flatten() });
+        Ok(moments.into_iter().zip(rows).filter_map(both).collect())
+    }
+
+    /// Moments that were computed before, by this search or another one.
+    fn known_moments(&self, layer: &Weighted, key: &Key) -> Option<Arc<Moments>> {
+        if let Some(moments) = self.kept.known().moments.get(key) {
+            return Some(moments.clone());
+        }
+        let arrays = self.backend.store().get_arrays(&self.name(layer, &key.1))?;
+        let moments = Arc::new(work::moments_of(&arrays, layer.k())?);
+        self.kept.keep_moments(key, &moments);
+        Some(moments)
+    }
+
+    /// Keeps moments for other searches.
+    fn store_moments(&self, layer: &Weighted, which: &[usize], moments: &Moments) {
+        if square_bytes(moments.k) <= STORED {
+            self.backend.store().put_arrays(&self.name(layer, which), &work::arrays_of_moments(moments));
+        }
+    }
+
+    /// What moments of a layer are stored by.
+    fn name(&self, layer: &Weighted, which: &[usize]) -> String {
+        work::key("moments", &[self.known, &layer.name, &format!("{} {which:?}", layer.node)])
     }
 
     /// Looks where layers of which only extremes count are largest.
@@ -207,36 +272,54 @@ impl Source<'_> {
         rows
     }
 
-    fn computed(&self, layers: &[&Weighted], samples: &Samples, which: &[usize]) -> Result<Vec<Arc<Dense>>> {
-        self.find_largest(layers, samples, which)?;
+    /// Runs the dense model for what is not known of some layers.
+    fn computed(&self, asked: Vec<Asked>, samples: &Samples, which: &[usize]) -> Result<Vec<Dense>> {
+        let layers: Vec<&Weighted> = asked.iter().map(|a| a.layer).collect();
+        self.find_largest(&layers, samples, which)?;
         struct Sums {
-            moments: Moments,
+            moments: Option<Moments>,
             rows: Option<Vec<f32>>,
         }
-        let operands: Vec<_> = layers.iter().map(|l| l.x(self.dense)).collect();
-        let tapped = Tapped::new(self.backend, self.dense, &operands)?;
-        let new = |l: &&Weighted| {
-            let bytes = rows_of_sample(l, which) * which.len() as u64 * l.k() as u64 * size_of::<f32>() as u64;
-            let rows = self.kept.reserve(square_bytes(l) + bytes).then(Vec::new);
-            Sums { moments: Moments::new(l.k(), false), rows }
+        // Always all of them: code that keeps a value may round it otherwise than code that need not, and what is known must not decide that.
+        let operands: Vec<_> = self.all.iter().map(|l| l.x(self.dense)).collect();
+        let place = |l: &Weighted| {
+            self.all.iter().position(|other| other.node == l.node).expect("internal: search: a layer of the model")
         };
-        let mut sums: Vec<Sums> = layers.iter().map(new).collect();
+        let places: Vec<usize> = layers.iter().map(|l| place(l)).collect();
+        let tapped = Tapped::new(self.backend, self.dense, &operands)?;
+        let new = |a: &Asked| {
+            let bytes = rows_of_sample(a.layer, which) * which.len() as u64 * a.layer.k() as u64 * size_of::<f32>() as u64;
+            let rows = (a.rows.is_none() && self.kept.reserve(bytes)).then(Vec::new);
+            Sums { moments: a.moments.is_none().then(|| Moments::new(a.layer.k(), false)), rows }
+        };
+        let mut sums: Vec<Sums> = asked.iter().map(new).collect();
         for (n, batch) in which.chunks(BATCH).enumerate() {
             let x = tapped.run_all(samples, batch)?;
             layers.par_iter().zip(&mut sums).enumerate().for_each(|(l, (layer, sums))| {
-                let rows = self.rows(layer, which, n, x.iter().map(|x| &x[l][..]));
-                sums.moments.add(&rows, None);
+                let rows = self.rows(layer, which, n, x.iter().map(|x| &x[places[l]][..]));
+                sums.moments.iter_mut().for_each(|moments| moments.add(&rows, None));
                 if let Some(all) = &mut sums.rows {
                     all.extend(rows);
                 }
             });
         }
-        Ok(sums.into_iter().map(|s| Arc::new(Dense { moments: Arc::new(s.moments), rows: s.rows })).collect())
+        let both = |(a, sums): (Asked, Sums)| {
+            let moments = a.moments.or_else(|| sums.moments.map(Arc::new))?;
+            Some(Dense { moments, rows: a.rows.unwrap_or_else(|| sums.rows.map(Arc::new)) })
+        };
+        Ok(asked.into_iter().zip(sums).filter_map(both).collect())
     }
 }
 
-fn square_bytes(layer: &Weighted) -> u64 {
-    (layer.k() * layer.k() * size_of::<f64>()) as u64
+/// A layer, and what is known of what the dense model feeds it.
+struct Asked<'a> {
+    layer: &'a Weighted,
+    moments: Option<Arc<Moments>>,
+    rows: Option<Rows>,
+}
+
+fn square_bytes(k: usize) -> u64 {
+    (k * k * size_of::<f64>()) as u64
 }
 
 /// Rows that are taken of each of these samples.

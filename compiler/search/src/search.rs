@@ -165,7 +165,7 @@ impl<'a> Search<'a> {
             known: known.clone(),
             kept: Kept::default(),
         };
-        let answers = Tapped::new(backend, &subject.graph, &subject.graph.outputs)?.run_all(samples, &samples.held_out())?;
+        let answers = subject.answers(&samples.held_out())?;
         let outputs = Outputs::of(&subject.graph)?;
         let deciding = || answers.iter().map(|a| floats(&a[outputs.decides])).collect::<Vec<_>>();
         let metric = goal.metric.unwrap_or_else(|| outputs::metric(outputs.ty(&subject.graph), &deciding()));
@@ -419,33 +419,17 @@ impl<'a> Search<'a> {
         choice: impl Fn(f64) -> Result<Option<Chosen>>,
         keeps: impl Fn(&Found) -> Result<bool>,
     ) -> Result<Option<Found>> {
-        let mut kept: Vec<(usize, Found)> = Vec::new();
-        let mut measured: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+        let (mut known, mut made) = (Known::default(), 0);
         // As many as there usually are.
-        let (mut made, all) = (0, GRID.ilog2() as usize + AHEAD.0);
+        let all = GRID.ilog2() as usize + AHEAD.0;
         let mut attempt = |n: usize| -> Result<bool> {
             self.subject.backend.count("models", made, all.max(made + 1));
             made += 1;
-            if measured.contains_key(&n) {
-                return Ok(kept.iter().any(|k| k.0 == n));
+            if known.measured.contains_key(&n) {
+                return Ok(known.kept.iter().any(|k| k.0 == n));
             }
-            let limit = self.limit(n);
-            let Some(chosen) = choice(limit)? else { return Ok(false) };
-            let mut found = self.make(limit, &chosen)?;
-            let judged = self.judged(&found.picks, self.goal.method, &found.assembled.graph, self.goal.max_drop)?;
-            if let Some(score) = &judged {
-                let (drop, agreement) = (100.0 * score.drop(), 100.0 * score.agreement);
-                self.subject
-                    .backend
-                    .say(&format!("limit {limit:.1e}: drop {drop:.2} % of all samples (agreement {agreement:.2} %)"));
-            }
-            found.score = judged.unwrap_or(found.score);
-            measured.insert(n, (found.score.divergence, found.score.drop().min(HOPELESS * self.goal.max_drop)));
-            let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
-            if keeps {
-                kept.push((n, found));
-            }
-            Ok(keeps)
+            let Some(chosen) = choice(self.limit(n))? else { return Ok(false) };
+            self.learn(&mut known, n, self.attempt(n, &chosen, false)?, &keeps)
         };
         let (mut low, mut high) = (floor, GRID + 1);
         if floor > 0 && !attempt(floor)? {
@@ -463,10 +447,19 @@ impl<'a> Search<'a> {
         }
         // A few decisions more or less are chance: somewhat larger limits may keep the budget again.
         let (count, step) = AHEAD;
-        for n in (1..=count).map(|i| (high / step + i) * step).filter(|n| *n <= GRID) {
-            attempt(n)?;
+        let ahead = (1..=count).map(|i| (high / step + i) * step).filter(|n| *n <= GRID && !known.measured.contains_key(n));
+        let chosen = ahead.map(|n| Ok((n, choice(self.limit(n))?))).collect::<Result<Vec<_>>>()?;
+        let chosen: Vec<(usize, Chosen)> = chosen.into_iter().filter_map(|(n, chosen)| Some((n, chosen?))).collect();
+        self.subject.backend.count("models", made, made + chosen.len());
+        // Where the next limit below was hopeless, one half tells so of this one too.
+        let hopeless =
+            |n: usize| known.measured.range(..n).next_back().is_some_and(|(_, m)| m.1 >= HOPELESS * self.goal.max_drop);
+        let likely: Vec<bool> = chosen.iter().map(|(n, _)| !hopeless(*n)).collect();
+        for (n, attempt) in self.attempts(&chosen, &likely)? {
+            self.learn(&mut known, n, attempt, &keeps)?;
         }
         self.subject.backend.count("models", made, made);
+        let Known { kept, measured } = known;
         // How far answers move is known better than how many decisions change.
         let mut by_divergence: Vec<(usize, (f64, f64))> = measured.into_iter().collect();
         by_divergence.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
@@ -477,6 +470,57 @@ impl<'a> Search<'a> {
         let planned = earned.map(|found| Ok((self.planned_sum(&found)?, found))).collect::<Result<Vec<_>>>()?;
         Ok(planned.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, found)| found))
     }
+
+    /// The model of limit `n`, and its score over all samples if the half that is held out does not tell already that it loses too much. Where both halves are
+    /// `likely` to be needed, models are computed from them at the same time.
+    fn attempt(&self, n: usize, chosen: &Chosen, likely: bool) -> Result<Attempt> {
+        let (limit, method) = (self.limit(n), self.goal.method);
+        let other = || likely.then(|| self.assembled(&self.picks(chosen), method, Split::OTHER_HALF)).transpose();
+        let (found, other) = rayon::join(|| self.make(limit, chosen), other);
+        let (found, other) = (found?, other?);
+        let judged = self.judged(&found.picks, method, &found.assembled.graph, other, self.goal.max_drop)?;
+        if let Some(score) = &judged {
+            let (drop, agreement) = (100.0 * score.drop(), 100.0 * score.agreement);
+            self.subject.backend.say(&format!("limit {limit:.1e}: drop {drop:.2} % of all samples (agreement {agreement:.2} %)"));
+        }
+        Ok(Attempt { found, judged })
+    }
+
+    /// The models of several limits, at the same time. Limits that lead to the same one come after it: then it is known.
+    fn attempts(&self, chosen: &[(usize, Chosen)], likely: &[bool]) -> Result<Vec<(usize, Attempt)>> {
+        let is_first = |i: usize| chosen[..i].iter().all(|(_, other)| other.picks != chosen[i].1.picks);
+        let one = |i: usize| self.attempt(chosen[i].0, &chosen[i].1, likely[i]);
+        let firsts: Vec<Option<Result<Attempt>>> =
+            (0..chosen.len()).into_par_iter().map(|i| is_first(i).then(|| one(i))).collect();
+        firsts.into_iter().enumerate().map(|(i, first)| Ok((chosen[i].0, first.unwrap_or_else(|| one(i))?))).collect()
+    }
+
+    /// What a model tells of limit `n`: whether it keeps the budget.
+    fn learn(&self, known: &mut Known, n: usize, attempt: Attempt, keeps: impl Fn(&Found) -> Result<bool>) -> Result<bool> {
+        let Attempt { mut found, judged } = attempt;
+        found.score = judged.unwrap_or(found.score);
+        known.measured.insert(n, (found.score.divergence, found.score.drop().min(HOPELESS * self.goal.max_drop)));
+        let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
+        if keeps {
+            known.kept.push((n, found));
+        }
+        Ok(keeps)
+    }
+}
+
+/// A model that was made for a limit, and its score over all samples unless it is hopeless.
+struct Attempt {
+    found: Found,
+    judged: Option<Score>,
+}
+
+/// What models have told, by the numbers of their limits.
+#[derive(Default)]
+struct Known {
+    /// Those that keep the budget.
+    kept: Vec<(usize, Found)>,
+    /// How far answers move, and what is lost.
+    measured: BTreeMap<usize, (f64, f64)>,
 }
 
 /// The curves of a layer, each with one of the kinds that it is of.

@@ -16,6 +16,9 @@ pub(crate) const BATCH: usize = 16;
 /// Bins of histograms.
 const BINS: usize = 2048;
 
+/// For each sample the bytes of each output.
+pub type Answers = Vec<Vec<Vec<u8>>>;
+
 /// A model whose outputs are some of its values.
 pub struct Tapped {
     jit: JitModel,

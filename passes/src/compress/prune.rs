@@ -86,7 +86,8 @@ pub fn prune(
     damping: Damping,
 ) -> Vec<Pruned> {
     assert_eq!(w.k, shape.channels * shape.taps, "internal: compress: a shape of another layer");
-    let layer = Layer { w, shape, fit: Centred::new(w, h), check: check.map(|h| Centred::new(w, h)) };
+    let (fit, judge) = rayon::join(|| Centred::new(w, h), || check.map(|h| Centred::new(w, h)));
+    let layer = Layer { w, shape, fit, check: judge };
     let removed = removed(&layer, densities, mask, balance, damping);
     let mut place = USUAL;
     let one = |kept: Vec<Vec<u32>>| match (repair, damping) {
@@ -170,8 +171,7 @@ impl Layer<'_> {
         let damping = absolute(second, if let Damping::Fixed(damping) = damping { damping } else { GRID[USUAL] });
         let factor = linalg::Cholesky::new(second, damping);
         let mut target = &self.fit.wanted + faer::Scale(damping) * &self.fit.weights;
-        factor.solve(target.as_mut());
-        let inverse = factor.inverse();
+        let ((), inverse) = rayon::join(|| factor.solve(target.as_mut()), || factor.inverse());
         let sweep = |columns: std::ops::Range<usize>| {
             removal::by_loss(inverse.as_ref(), target.subcols(columns.start, columns.len()), units, least)
         };

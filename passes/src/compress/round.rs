@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 
 use super::moments::{self, Centred, Moments};
 use super::{Matrix, Shape, codebook, linalg, prune};
@@ -100,21 +101,10 @@ pub fn round(
 ) -> Rounded {
     let pairs = grid.pairs.is_none() || grid.bits == 8 && grid.block.is_none();
     assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && pairs, "internal: compress: no such integers");
+    let (fed, check) = rayon::join(|| Centred::imitating(w, h), || judge(w, check));
     let importance = importance(h);
     let scales = scales(w, &importance, grid, false);
-    finish(
-        &Layer {
-            w,
-            block: grid.block,
-            levels: Levels::of(grid),
-            fed: Centred::imitating(w, h),
-            check: judge(w, check),
-            importance,
-            scales,
-        },
-        kept,
-        how,
-    )
+    finish(&Layer { w, block: grid.block, levels: Levels::of(grid), fed, check, importance, scales }, kept, how)
 }
 
 /// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
@@ -124,14 +114,11 @@ pub fn round_to_table(
     kept: Option<(&Shape, &[Vec<u32>])>,
     how: Rounding,
 ) -> Rounded {
+    let (fed, check) = rayon::join(|| Centred::imitating(w, h), || judge(w, check));
     let importance = importance(h);
     let scales = scales(w, &importance, &WIDEST, false);
     let levels = Levels::Table(table(w, &scales, &importance));
-    finish(
-        &Layer { w, block: None, levels, fed: Centred::imitating(w, h), check: judge(w, check), importance, scales },
-        kept,
-        how,
-    )
+    finish(&Layer { w, block: None, levels, fed, check, importance, scales }, kept, how)
 }
 
 /// What judges the outputs of a layer.
@@ -188,8 +175,11 @@ fn finish(layer: &Layer, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> 
             match kept {
                 None => layer.sweep(&all, 0..w.n, &mut swept),
                 Some((shape, kept)) => {
-                    let groups = kept.iter().enumerate();
-                    groups.for_each(|(g, units)| layer.sweep(&shape.positions(units), shape.outputs(g, w.n), &mut swept));
+                    let groups = swept.par_chunks_mut(shape.group.max(1) * w.k.max(1)).zip(kept).enumerate();
+                    let sweep = |(g, (values, units)): (usize, (&mut [i8], &Vec<u32>))| {
+                        layer.sweep(&shape.positions(units), shape.outputs(g, w.n), values);
+                    };
+                    groups.for_each(sweep);
                 }
             }
             layer.better(swept, nearest)
@@ -319,7 +309,7 @@ impl Layer<'_> {
         self.levels.of_all(self.w, &self.importance, |c, p| self.scales[self.scale_at(c, p)])
     }
 
-    /// Rounds the positions `at` of some outputs one after another.
+    /// Rounds the positions `at` of some outputs one after another; `values` are those of these outputs.
     fn sweep(&self, at: &[usize], outputs: Range<usize>, values: &mut [i8]) {
         let second = self.fed.second.as_ref();
         let mut at = at.to_vec();
@@ -338,12 +328,12 @@ impl Layer<'_> {
                     let scale = f64::from(self.scales[self.scale_at(c, at[i])]);
                     let weight = weights[(c - outputs.start, i)];
                     let beside = match others[i] {
-                        Some((_, p)) if p.1 < i => Other::Rounded(f64::from(values[c * self.w.k + p.0])),
+                        Some((_, p)) if p.1 < i => Other::Rounded(f64::from(values[(c - outputs.start) * self.w.k + p.0])),
                         Some((share, p)) => Other::Open(weights[(c - outputs.start, p.1)] / scale, share),
                         None => Other::None,
                     };
                     let rounded = self.levels.nearest(weight / scale, beside);
-                    values[c * self.w.k + at[i]] = rounded as i8;
+                    values[(c - outputs.start) * self.w.k + at[i]] = rounded as i8;
                     errors[(c - outputs.start, i - start)] = (weight - scale * rounded) / factor[(i, i)];
                 }
                 let error = errors.col_as_slice(i - start);

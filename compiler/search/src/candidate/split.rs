@@ -1,16 +1,18 @@
 //! A layer as two or three with little between them: low rank, a narrow convolution before it, both (Tucker's decomposition), or rows and columns of its
 //! kernel apart.
 
-use onnxc_ir::Tensor;
 use onnxc_ir::graph::Node;
+use onnxc_ir::{DType, Tensor};
 use onnxc_passes::compress::split::Split;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments, error};
+use rayon::prelude::*;
 
 use super::{Applied, Coded, Curve, Form, Part, Site, Treated, numbers};
 use crate::assemble::Method;
-use crate::recipe::Layer;
+use crate::recipe::{Arrays, Layer};
 use crate::search::Goal;
+use crate::work;
 
 /// Shares of multiplications that are tried: of one decomposition for all ranks, and of fits in turns, which take long for each.
 const DENSITIES: [&[f64]; 2] = [&[0.65, 0.5, 0.4, 0.3, 0.2], &[0.5, 0.35, 0.2]];
@@ -43,6 +45,16 @@ struct Chain {
     product: Matrix,
     /// Relative error on data held out.
     error: f64,
+}
+
+impl Chain {
+    /// All but the product, which follows.
+    fn arrays(&self) -> Arrays {
+        let array = |values: &Vec<f32>| Tensor::from_vec(&[values.len() as u64], values.clone());
+        let parts = PARTS.iter().zip(&self.parts).map(|(name, part)| (name.to_string(), array(&part.values)));
+        let rest = [("shift", array(&self.shift)), ("error", Tensor::from_vec(&[1], vec![self.error]))];
+        parts.chain(rest.map(|(name, tensor)| (name.to_string(), tensor))).collect()
+    }
 }
 
 impl Form for Thin {
@@ -201,18 +213,61 @@ impl Thin {
         self.layers(layer, ranks).iter().map(Weighted::macs).sum::<u64>() as f64 / layer.macs().max(1) as f64
     }
 
-    /// The weights of all parts at some densities.
+    /// The weights of all parts at some densities. Those of the model's first layer are kept: what it is fed never changes, so that models are made of the fits
+    /// that its curve has.
     fn fit(&self, site: &Site, densities: &[f64], known: (&Moments, &Moments)) -> Option<Vec<Chain>> {
-        let ranks: Vec<Vec<usize>> = densities.iter().map(|d| self.ranks(site, *d)).collect();
-        let mut best: Option<Vec<Chain>> = None;
-        for damping in DAMPINGS[self.in_turns()] {
-            let all = self.fit_damped(site, &ranks, known, *damping)?;
-            best = Some(match best {
-                None => all,
-                Some(best) => best.into_iter().zip(all).map(|(a, b)| if b.error < a.error { b } else { a }).collect(),
-            });
+        if site.subject.layers.first().is_none_or(|l| l.node != site.layer.node) || known.0.cross.is_some() {
+            return self.fit_anew(site, densities, known);
         }
-        best
+        let store = site.subject.backend.store();
+        let moments = [known.0, known.1].map(|h| work::fingerprint(work::arrays_of_moments(h).iter().map(|a| &a.1)));
+        let of = |d: &f64| {
+            work::key("parts", &[&site.subject.known, &site.layer.name, self.0, &moments[0], &moments[1], &d.to_string()])
+        };
+        let keys: Vec<String> = densities.iter().map(of).collect();
+        let kept = |(key, d): (&String, &f64)| self.chain(site.layer, &self.ranks(site, *d), &store.get_arrays(key)?);
+        if let Some(all) = keys.iter().zip(densities).map(kept).collect() {
+            return Some(all);
+        }
+        let all = self.fit_anew(site, densities, known)?;
+        keys.iter().zip(&all).for_each(|(key, chain)| store.put_arrays(key, &chain.arrays()));
+        Some(all)
+    }
+
+    /// The chain that was kept as arrays; `None` if they are others.
+    fn chain(&self, layer: &Weighted, ranks: &[usize], arrays: &Arrays) -> Option<Chain> {
+        let array = |name: &str, len: usize, dtype: DType| {
+            let found = arrays.iter().find(|a| a.0 == name).map(|a| &a.1)?;
+            (found.len() == len && found.dtype() == dtype).then_some(found)
+        };
+        let part = |(layer, name): (&Weighted, &str)| {
+            let values = array(name, layer.n * layer.k(), DType::F32)?.to_vec();
+            Some(Matrix { n: layer.n, k: layer.k(), values })
+        };
+        let parts = self.layers(layer, ranks).iter().zip(PARTS).map(part).collect::<Option<Vec<Matrix>>>()?;
+        let shift = array("shift", layer.n, DType::F32)?.to_vec();
+        let error = array("error", 1, DType::F64)?.to_vec()[0];
+        Some(Chain { product: self.product(layer, ranks, &parts), parts, shift, error })
+    }
+
+    /// The layer's weights that all parts make.
+    fn product(&self, layer: &Weighted, ranks: &[usize], parts: &[Matrix]) -> Matrix {
+        let mut product = parts[parts.len() - 1].clone();
+        for (i, split) in self.1.iter().enumerate().rev() {
+            let whole = self.layers(layer, &ranks[..i]).remove(i);
+            product = split.product(&whole, &parts[i], &product);
+        }
+        product
+    }
+
+    fn fit_anew(&self, site: &Site, densities: &[f64], known: (&Moments, &Moments)) -> Option<Vec<Chain>> {
+        let ranks: Vec<Vec<usize>> = densities.iter().map(|d| self.ranks(site, *d)).collect();
+        let damped = |damping: &f64| self.fit_damped(site, &ranks, known, *damping);
+        let all = DAMPINGS[self.in_turns()].par_iter().map(damped).collect::<Option<Vec<_>>>()?;
+        let better = |best: Vec<Chain>, all: Vec<Chain>| -> Vec<Chain> {
+            best.into_iter().zip(all).map(|(a, b)| if b.error < a.error { b } else { a }).collect()
+        };
+        all.into_iter().reduce(better)
     }
 
     fn fit_damped(
@@ -226,17 +281,15 @@ impl Thin {
         let pairs = split.fit(layer, &w, fit, &ranks.iter().map(|r| r[0]).collect::<Vec<usize>>(), damping)?;
         let finish = |(pair, ranks): (onnxc_passes::compress::split::Pair, &Vec<usize>)| {
             let (mut parts, mut shift) = (vec![pair.first, pair.second], pair.bias_shift);
-            let mut second = None;
             if let [_, next] = self.1 {
                 // The second part is fitted to what it is fed, and so is what takes its place.
                 let part = &split.parts(layer, ranks[0])[1];
                 let [_, fed] = split.moments(layer, fit, &parts[0]);
                 let pair = next.fit(part, &parts[1], &fed, &ranks[1..], damping)?.remove(0);
                 shift.iter_mut().zip(&pair.bias_shift).for_each(|(s, own)| *s += own);
-                second = Some(next.product(part, &pair.first, &pair.second));
                 parts.splice(1.., [pair.first, pair.second]);
             }
-            let product = split.product(layer, &parts[0], second.as_ref().unwrap_or(&parts[1]));
+            let product = self.product(layer, ranks, &parts);
             let error = error(&w, &product, &shift, held_out);
             Some(Chain { parts, shift, product, error })
         };
@@ -375,6 +428,23 @@ mod tests {
                 assert!(apart <= allowed * most, "{name} {weights:?}: {apart} of {most}");
                 assert!(weights == Weights::F32 || apart > 1e-5 * most, "{name}: integers are no floats");
             }
+        }
+    }
+
+    #[test]
+    fn chains_are_read_as_they_were_kept() {
+        for form in ALL {
+            let layer = layers(&graph()).remove(0);
+            let parts = recipe(&form, Weights::F32).2;
+            let product = form.product(&layer, &ranks_of(&form), &parts);
+            let chain = Chain { parts, shift: vec![0.25; 12], product, error: 0.125 };
+            let read = form.chain(&layer, &ranks_of(&form), &chain.arrays()).expect("a chain");
+            assert_eq!(
+                (&read.parts, &read.shift, &read.product, read.error),
+                (&chain.parts, &chain.shift, &chain.product, 0.125)
+            );
+            let others = vec![3; form.1.len()];
+            assert!(form.chain(&layer, &others, &chain.arrays()).is_none(), "other ranks");
         }
     }
 
