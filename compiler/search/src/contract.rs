@@ -89,8 +89,16 @@ impl Search<'_> {
     }
 
     fn remembered(&self, what: &str, picks: &[Pick], method: Method, compute: impl FnOnce() -> Result<Score>) -> Result<Score> {
-        let key = work::key("score", &[&self.known, &format!("{what} {} {method:?} {picks:?}", self.judged_by)]);
-        work::remember(self.subject.backend.store(), &key, compute)
+        work::remember(self.subject.backend.store(), &self.score_key(what, picks, method), compute)
+    }
+
+    /// Is the score of a choice over the samples that are held out known from before?
+    pub(crate) fn is_measured(&self, picks: &[Pick], method: Method) -> bool {
+        self.subject.backend.store().get(&self.score_key("half", picks, method)).is_some()
+    }
+
+    fn score_key(&self, what: &str, picks: &[Pick], method: Method) -> String {
+        work::key("score", &[&self.known, &format!("{what} {} {method:?} {picks:?}", self.judged_by)])
     }
 
     /// All samples, in the order in which halves hold them out.

@@ -475,7 +475,9 @@ impl<'a> Search<'a> {
     /// `likely` to be needed, models are computed from them at the same time.
     fn attempt(&self, n: usize, chosen: &Chosen, likely: bool) -> Result<Attempt> {
         let (limit, method) = (self.limit(n), self.goal.method);
-        let other = || likely.then(|| self.assembled(&self.picks(chosen), method, Split::OTHER_HALF)).transpose();
+        let picks = self.picks(chosen);
+        let both = likely && !self.is_measured(&picks, method);
+        let other = || both.then(|| self.assembled(&picks, method, Split::OTHER_HALF)).transpose();
         let (found, other) = rayon::join(|| self.make(limit, chosen), other);
         let (found, other) = (found?, other?);
         let judged = self.judged(&found.picks, method, &found.assembled.graph, other, self.goal.max_drop)?;
