@@ -172,7 +172,7 @@ fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     assert_eq!(again, search("forgetful.a", "10%", &["--forget"]));
     let kept = fs::read_dir(&own).expect("a folder").map(|file| file.expect("a file").file_name().to_string_lossy().to_string());
     let kept: Vec<String> = kept.collect();
-    for what in ["moments", "answers", "parts", "model", "score", "layer"] {
+    for what in ["moments", "answers", "model", "score", "layer"] {
         assert!(kept.iter().any(|name| name.starts_with(&format!("{what}-"))), "{what} of {kept:?}");
     }
 }
