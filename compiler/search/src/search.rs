@@ -10,7 +10,7 @@ use onnxc_passes::compress::Matrix;
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -451,15 +451,14 @@ impl<'a> Search<'a> {
         let chosen = ahead.map(|n| Ok((n, choice(self.limit(n))?))).collect::<Result<Vec<_>>>()?;
         let chosen: Vec<(usize, Chosen)> = chosen.into_iter().filter_map(|(n, chosen)| Some((n, chosen?))).collect();
         self.subject.backend.count("models", made, made + chosen.len());
-        // Where the next limit below was hopeless, one half tells so of this one too.
-        let hopeless =
-            |n: usize| known.measured.range(..n).next_back().is_some_and(|(_, m)| m.1 >= HOPELESS * self.goal.max_drop);
+        // Where one half of the samples told enough of the next limit below, it tells enough of this one too.
+        let hopeless = |n: usize| known.measured.range(..n).next_back().is_some_and(|(below, _)| known.hopeless.contains(below));
         let likely: Vec<bool> = chosen.iter().map(|(n, _)| !hopeless(*n)).collect();
         for (n, attempt) in self.attempts(&chosen, &likely)? {
             self.learn(&mut known, n, attempt, &keeps)?;
         }
         self.subject.backend.count("models", made, made);
-        let Known { kept, measured } = known;
+        let Known { kept, measured, .. } = known;
         // How far answers move is known better than how many decisions change.
         let mut by_divergence: Vec<(usize, (f64, f64))> = measured.into_iter().collect();
         by_divergence.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
@@ -500,6 +499,9 @@ impl<'a> Search<'a> {
     /// What a model tells of limit `n`: whether it keeps the budget.
     fn learn(&self, known: &mut Known, n: usize, attempt: Attempt, keeps: impl Fn(&Found) -> Result<bool>) -> Result<bool> {
         let Attempt { mut found, judged } = attempt;
+        if judged.is_none() {
+            known.hopeless.insert(n);
+        }
         found.score = judged.unwrap_or(found.score);
         known.measured.insert(n, (found.score.divergence, found.score.drop().min(HOPELESS * self.goal.max_drop)));
         let keeps = judged.is_some() && self.keeps(&found) && keeps(&found)?;
@@ -523,6 +525,8 @@ struct Known {
     kept: Vec<(usize, Found)>,
     /// How far answers move, and what is lost.
     measured: BTreeMap<usize, (f64, f64)>,
+    /// Those of which one half of the samples told that they lose too much.
+    hopeless: BTreeSet<usize>,
 }
 
 /// The curves of a layer, each with one of the kinds that it is of.

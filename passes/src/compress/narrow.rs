@@ -11,6 +11,7 @@
 //! 2009, §3.4, but to the layer's output): the second in closed form, P by conjugate gradients, because its normal equations are large.
 
 use faer::{Mat, MatRef};
+use rayon::prelude::*;
 
 use super::moments::{self, Centred, Moments};
 use super::{Matrix, linalg, prune};
@@ -84,7 +85,7 @@ pub fn narrow(w: &Matrix, h: &Moments, kernel: &Kernel, blocks: Blocks, widths: 
         (0..TURNS).for_each(|_| shared = fit.shared(shared.as_ref(), fit.second(shared.as_ref()).as_ref()));
         fit.assemble(h, shared.as_ref())
     };
-    Some(widths.iter().map(one).collect())
+    Some(widths.par_iter().map(one).collect())
 }
 
 impl Kernel {
