@@ -3,7 +3,8 @@
 use onnxc_ir::lir::Expr;
 use onnxc_ir::target::TargetDesc;
 
-use super::tile::{Product, balanced, k_group};
+use super::blocks::balanced;
+use super::tile::{Product, k_group};
 
 /// What each call of a kernel fetches of the next panel, for calls that all go over the same panel: memory brings it while one panel is multiplied by many
 /// rows, not while the first rows wait for it.

@@ -2,6 +2,7 @@
 
 mod ahead;
 pub(crate) mod axes;
+mod blocks;
 pub(crate) mod broadcast;
 pub(crate) mod coded;
 pub(crate) mod convolution;
