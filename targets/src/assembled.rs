@@ -248,6 +248,12 @@ impl Emitter for Asm {
         }
     }
 
+    fn own_arg(&mut self, n: usize) -> Result<P, Error> {
+        let given = self.arg(n)?;
+        // Those that come in memory stay there.
+        if n < ARGS.len() { self.copy_ptr(given) } else { Ok(given) }
+    }
+
     fn load_ptr(&mut self, at: Mem) -> Result<P, Error> {
         let from = self.at(at)?;
         let p = self.alloc_gpr()?;

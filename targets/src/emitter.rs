@@ -142,6 +142,11 @@ pub(crate) trait Emitter {
 
     /// Pointer argument `n` of the function, which the kernel may advance.
     fn arg(&mut self, n: usize) -> Result<P, Error>;
+    /// The same in a register of its own, where code that follows needs the argument again.
+    fn own_arg(&mut self, n: usize) -> Result<P, Error> {
+        let given = self.arg(n)?;
+        self.copy_ptr(given)
+    }
     /// A 64-bit value from memory.
     fn load_ptr(&mut self, at: Mem) -> Result<P, Error>;
     /// Another register with `base` and the i32 at a place added to it.

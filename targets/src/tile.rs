@@ -302,9 +302,9 @@ impl Tile<'_> {
     /// The steps of a list, as many as the argument behind it says.
     fn listed(&self, e: &mut dyn Emitter, acc: &[V], (a, b): (P, P), regs: (&[V], &[V]), through_c: bool) -> Result<(), Error> {
         let place = self.behind_operands() + usize::from(self.k.ahead > 0) + usize::from(self.k.has_table());
-        let (given, count) = (e.arg(place)?, e.arg(place + 1)?);
         // Other rows go through the list again.
-        let (list, count) = if through_c { (e.copy_ptr(given)?, e.copy_ptr(count)?) } else { (given, count) };
+        let (list, count) =
+            if through_c { (e.own_arg(place)?, e.own_arg(place + 1)?) } else { (e.arg(place)?, e.arg(place + 1)?) };
         let ahead = if through_c { None } else { self.ahead(e, 1)? };
         let together = self.together();
         let steps = |e: &mut dyn Emitter, from: i64, to: i64| {
@@ -391,8 +391,7 @@ impl Tile<'_> {
 
     /// The innermost loop of a nest whose count is the argument behind the pointers.
     fn open_inner(&self, e: &mut dyn Emitter, acc: &[V], (a, step): (P, i64), b: P, regs: (&[V], &[V])) -> Result<(), Error> {
-        let given = e.arg(self.behind_operands() + usize::from(self.k.ahead > 0))?;
-        let count = e.copy_ptr(given)?;
+        let count = e.own_arg(self.behind_operands() + usize::from(self.k.ahead > 0))?;
         for at_once in [UNROLL, 1] {
             let open = e.while_at_least(count, at_once)?;
             let places: Vec<InA> = (0..i64::from(at_once)).map(|u| (a, u * step)).collect();

@@ -7,7 +7,7 @@ use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::target::{TargetDesc, short_room};
 use onnxc_targets::compile_kernel;
-use support::programs::{bend, gelu, identity, quantise, relu, requantise, scale_clip_add, scaled};
+use support::programs::{bend, gelu, identity, quantise, relu, requantise, scale_clip_add, scaled, swish_to_bytes};
 use support::{Arg, Case, Random, machines};
 
 /// Types of B with A of f32.
@@ -291,6 +291,26 @@ fn every_row_count_and_column_tail() {
         }
         all
     });
+}
+
+/// What fills vector registers is emitted for a part of the rows at a time, which takes pointers: there must be enough of both.
+#[test]
+fn all_that_kernels_can_have_fits_in_registers() {
+    let per_column = |row| EpilogueOperand { dtype: DType::F32, row, per_column: true, values: Values::Any };
+    for machine in machines() {
+        let t = &machine.target.desc;
+        for (b, &(mr, nr)) in FLOATS.into_iter().flat_map(|b| tiles(t, b).iter().map(move |of| (b, of))) {
+            for (list, bias, ahead) in (0..8).map(|n| (n & 1 > 0, n & 2 > 0, n & 4)) {
+                let base = tile(DType::F32, b, mr, nr, nr, 24);
+                let with = TileKernel { list, bias, ahead, operands: vec![per_column(0), per_column(4 * 70)], ..base };
+                for (c_dtype, epilogue) in [(DType::F32, scale_clip_add()), (DType::U8, swish_to_bytes())] {
+                    let kernel = TileKernel { c_dtype, c_row: 60, epilogue, ..with.clone() };
+                    let code = compile_kernel(&Kernel::Tile(kernel.clone()), &machine.target);
+                    code.unwrap_or_else(|e| panic!("{}: {e}: {kernel:?}", machine.name));
+                }
+            }
+        }
+    }
 }
 
 /// Every length of a loop around those that are unrolled, and words that are filled in part inside of other loops.

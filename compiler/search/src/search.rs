@@ -39,6 +39,8 @@ pub(crate) const GRID: usize = 127;
 const START: (usize, usize) = (64, 8);
 /// Limits so near to each other make models that are as good.
 const NEAR: usize = 2;
+/// Bytes that models which are computed at the same time keep of samples, about: a search is to stay below 4 GB.
+const ALIVE: f64 = 1.3e9;
 /// Limits behind the first one that fails which are tried too: how many, and what their numbers are multiples of, so that other searches meet them.
 const AHEAD: (usize, usize) = (4, 4);
 /// Losses larger than what is permitted by this factor count as so much.
@@ -475,7 +477,7 @@ impl<'a> Search<'a> {
     fn attempt(&self, n: usize, chosen: &Chosen, likely: bool) -> Result<Attempt> {
         let (limit, method) = (self.limit(n), self.goal.method);
         let picks = self.picks(chosen);
-        let both = likely && !self.is_measured(&picks, method);
+        let both = likely && self.at_once() > 1 && !self.is_measured(&picks, method);
         let other = || both.then(|| self.assembled(&picks, method, Split::OTHER_HALF)).transpose();
         let (found, other) = rayon::join(|| self.make(limit, chosen), other);
         let (found, other) = (found?, other?);
@@ -491,9 +493,21 @@ impl<'a> Search<'a> {
     fn attempts(&self, chosen: &[(usize, Chosen)], likely: &[bool]) -> Result<Vec<(usize, Attempt)>> {
         let is_first = |i: usize| chosen[..i].iter().all(|(_, other)| other.picks != chosen[i].1.picks);
         let one = |i: usize| self.attempt(chosen[i].0, &chosen[i].1, likely[i]);
-        let firsts: Vec<Option<Result<Attempt>>> =
-            (0..chosen.len()).into_par_iter().map(|i| is_first(i).then(|| one(i))).collect();
+        let halves = if likely.contains(&true) { 2 } else { 1 };
+        let all: Vec<usize> = (0..chosen.len()).collect();
+        let mut firsts: Vec<Option<Result<Attempt>>> = Vec::new();
+        for some in all.chunks(self.at_once().div_ceil(halves)) {
+            firsts.par_extend(some.par_iter().map(|i| is_first(*i).then(|| one(*i))));
+        }
         firsts.into_iter().enumerate().map(|(i, first)| Ok((chosen[i].0, first.unwrap_or_else(|| one(i))?))).collect()
+    }
+
+    /// Models that may be computed at the same time: each keeps for all samples what is alive where it has come to.
+    fn at_once(&self) -> usize {
+        let samples = self.subject.samples.fit().len() + self.subject.samples.held_out().len();
+        let alive =
+            self.prices.table(Objective::Ram).of.iter().filter_map(|kinds| kinds.first()).fold(1.0, |a: f64, b| a.max(*b));
+        ((ALIVE / (alive * samples as f64)) as usize).max(1)
     }
 
     /// What a model tells of limit `n`: whether it keeps the budget.

@@ -103,3 +103,22 @@ pub fn requantise() -> ScalarProgram {
     p.cast(x, DType::U8);
     p
 }
+
+/// `u8(round(clamp(swish(a0 * a1 + a2) / 0.0065)) + 42)` of a float: long, and ends in bytes.
+pub fn swish_to_bytes() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (x, s, b) = (p.arg(0, DType::F32), p.arg(1, DType::F32), p.arg(2, DType::F32));
+    let x = p.bin(BinOp::Mul, x, s);
+    let x = p.bin(BinOp::Add, x, b);
+    let y = p.un(UnOp::Sigmoid, x);
+    let x = p.bin(BinOp::Mul, x, y);
+    let (scale, lo, hi) = (p.float(0.0065, DType::F32), p.float(-42.0, DType::F32), p.float(213.0, DType::F32));
+    let x = p.bin(BinOp::Div, x, scale);
+    let x = p.bin(BinOp::Min, x, hi);
+    let x = p.bin(BinOp::Max, x, lo);
+    let x = p.un(UnOp::Round, x);
+    let (x, zero_point) = (p.cast(x, DType::I32), p.int(42, DType::I32));
+    let x = p.bin(BinOp::Add, x, zero_point);
+    p.cast(x, DType::U8);
+    p
+}
