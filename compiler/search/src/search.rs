@@ -39,7 +39,7 @@ pub(crate) const GRID: usize = 127;
 const START: (usize, usize) = (64, 8);
 /// Limits so near to each other make models that are as good.
 const NEAR: usize = 2;
-/// Bytes that models which are computed at the same time keep of samples, about: a search is to stay below 4 GB.
+/// Bytes that models which are computed at the same time keep of samples, about. Rows and moments come on top.
 const ALIVE: f64 = 1.3e9;
 /// Limits behind the first one that fails which are tried too: how many, and what their numbers are multiples of, so that other searches meet them.
 const AHEAD: (usize, usize) = (4, 4);

@@ -73,11 +73,12 @@ pub fn remember<T: Serialize + DeserializeOwned, E>(
     Ok(result)
 }
 
-/// Answers as arrays: of each output the bytes of all samples behind each other.
+/// Answers as arrays: of each output, which has one size, the bytes of all samples behind each other.
 pub fn arrays_of_answers(answers: &Answers) -> Arrays {
     let outputs = answers.first().map_or(0, Vec::len);
     let all = |n: usize| answers.iter().flat_map(|a| a[n].iter().copied()).collect::<Vec<u8>>();
-    (0..outputs).map(|n| (n.to_string(), Tensor::from_vec(&[all(n).len() as u64], all(n)))).collect()
+    let array = |bytes: Vec<u8>| Tensor::from_vec(&[bytes.len() as u64], bytes);
+    (0..outputs).map(|n| (n.to_string(), array(all(n)))).collect()
 }
 
 /// The answers of so many samples, all of one size; `None` if the arrays are others.
