@@ -3,7 +3,7 @@
 //! What   a node gets the attributes `algorithm` and `schedule` of the fastest of its ways, which its lowering obeys.
 //! When   after fusion: shapes, epilogues and users are settled, and the layout can still give a way what it needs.
 //! Why    the fastest way depends on extents, and on the machine.
-//! Class  a schedule is exact; algorithms and lists have the class of the passes that offer them ([`crate::winograd`], [`crate::across`], [`crate::sparsity`]).
+//! Class  a schedule is exact; algorithms and lists have the class of the passes that offer them ([`crate::winograd`], [`crate::across`], [`crate::strassen`], [`crate::sparsity`]).
 //! Misses nodes of which nobody knows ways, and those that have an attribute already: a graph that is read back keeps its choices.
 //!
 //! Ways may need different amounts of weights. Where that makes a model larger than it may be, the layers that gain least for their bytes are done
@@ -18,7 +18,7 @@ use onnxc_ir::workload::{Work, latency};
 use onnxc_ops::schedule::Choice;
 
 use crate::layer::{Layer, OWN, layers};
-use crate::{Math, across, plan, sparsity, winograd, with_bodies};
+use crate::{Math, across, plan, sparsity, strassen, winograd, with_bodies};
 
 /// A way to compute a layer.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,6 +46,9 @@ pub fn analytical(
     let mut ways = listed.map(|layer| sparsity::ways(layer, target, math, around)).unwrap_or_default();
     if let (true, Some(layer)) = (ways.is_empty() && across::fits(graph, node, target, math), layer) {
         ways = across::ways(layer, target, math, around);
+    }
+    if let (true, Some(layer)) = (ways.is_empty() && strassen::fits(graph, node, math), layer) {
+        ways = strassen::ways(layer, target, math, around);
     }
     if ways.is_empty() && math.allows(winograd::CLASS) { winograd::ways(graph, node, target) } else { ways }
 }
@@ -99,7 +102,9 @@ fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Optio
 /// The graph with the choices that the model of costs makes.
 pub fn by_costs(graph: &Graph, target: &TargetDesc, growth: f64, math: Math) -> Graph {
     run(graph, growth, &|graph| {
-        let fits = |node: &Node| sparsity::fits(graph, node, math) || across::fits(graph, node, target, math);
+        let fits = |node: &Node| {
+            sparsity::fits(graph, node, math) || across::fits(graph, node, target, math) || strassen::fits(graph, node, math)
+        };
         let any = graph.nodes.iter().any(fits);
         let layers = if any { layers(graph) } else { graph.nodes.iter().map(|_| None).collect() };
         let ways =

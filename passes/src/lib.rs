@@ -19,6 +19,7 @@ pub mod plan;
 pub mod requantize;
 pub mod row_chain;
 pub mod sparsity;
+pub mod strassen;
 pub mod threads;
 pub mod winograd;
 

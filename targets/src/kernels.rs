@@ -36,7 +36,8 @@ fn n_args(kernel: &Kernel) -> usize {
     match kernel {
         Kernel::Tile(k) => {
             let own = 3 + usize::from(k.bias) + k.operands.len();
-            let pointers = own + usize::from(k.ahead > 0) + usize::from(k.has_table()) + usize::from(k.list);
+            let pointers =
+                own + usize::from(k.ahead > 0) + usize::from(k.has_table()) + usize::from(k.list) + usize::from(k.less.is_some());
             pointers + usize::from(k.open_k || k.list)
         }
         Kernel::Depthwise(k) => 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.outputs == 0),

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{NUMBERS, TileKernel};
+use onnxc_ir::kernel::{Less, NUMBERS, TileKernel};
+use onnxc_ir::scalar::BinOp;
 
 use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, P, Table, Ty, V, alloc_many};
 use crate::epilogue::{Prepared, Stored};
@@ -50,6 +51,8 @@ struct Tile<'k> {
     used: i64,
     /// The table that B has numbers of.
     table: Option<Table>,
+    /// Where differences of B are kept, where it is made of them.
+    kept: Option<P>,
 }
 
 /// Registers that `careful` code leaves to the epilogue.
@@ -65,8 +68,10 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
         let table = e.arg(t.behind_operands() + usize::from(k.ahead > 0))?;
         t.table = Some(e.load_table(table)?);
     }
+    let kept = k.less.map(|_| e.arg(t.behind_operands() + usize::from(k.ahead > 0))).transpose()?;
     let rows = i64::from(k.mr);
     if !careful {
+        t.kept = kept;
         return t.rows(e, &program, (a, b, c), 0..rows, false);
     }
     let at_once = e.available().saturating_sub(t.factors(e) + SPARE) as i64 / t.used;
@@ -74,7 +79,9 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
         return Err(Error::Registers("vectors"));
     }
     for first in (0..rows).step_by(at_once as usize) {
-        let (a, b) = (e.copy_ptr(a)?, e.copy_ptr(b)?);
+        // The first rows make differences, the others find them.
+        let (a, b) = (e.copy_ptr(a)?, e.copy_ptr(kept.filter(|_| first > 0).unwrap_or(b))?);
+        t.kept = kept.filter(|_| first == 0).map(|p| e.copy_ptr(p)).transpose()?;
         e.advance(a, first * k.a_row)?;
         t.rows(e, &program, (a, b, c), first..rows.min(first + at_once), true)?;
     }
@@ -92,8 +99,11 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
     if k.mr == 0 || k.cols == 0 || k.cols > k.nr || !k.nr.is_multiple_of(e.lanes()) {
         return Err(Error::Internal(format!("tile {}x{} with {} columns on {lanes} lanes", k.mr, k.nr, k.cols)));
     }
+    if k.less.is_some() && (k.b_dtype != DType::F32 || k.list || k.open_k) {
+        return Err(Error::Internal("differences of what is coded, listed or open".into()));
+    }
     let used = i64::from(k.cols.div_ceil(e.lanes()));
-    Ok(Tile { k, int8, dot, lanes, nv: i64::from(k.nr) / lanes, used, table: None })
+    Ok(Tile { k, int8, dot, lanes, nv: i64::from(k.nr) / lanes, used, table: None, kept: None })
 }
 
 /// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count, and numbers have none that is open.
@@ -146,8 +156,7 @@ impl Tile<'_> {
         self.init(e, &acc, c, rows.clone())?;
         self.fetch_for_epilogue(e, rows.clone())?;
         self.steps(e, &acc, (a, b), through_c)?;
-        e.free_ptr(a);
-        e.free_ptr(b);
+        [Some(a), Some(b), self.kept].into_iter().flatten().for_each(|p| e.free_ptr(p));
         if program.is_identity() && k.c_dtype == acc_dtype {
             return self.store_all(e, &acc, c, acc_dtype, rows);
         }
@@ -370,6 +379,7 @@ impl Tile<'_> {
         let unroll = self.unrolled(count);
         let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
             e.advance(a, i64::from(n) * step)?;
+            self.kept.map_or(Ok(()), |kept| e.advance(kept, self.b_bytes(i64::from(n))))?;
             e.advance(b, self.b_bytes(i64::from(n)))
         };
         let rounds = count / unroll;
@@ -436,7 +446,9 @@ impl Tile<'_> {
             } else {
                 // Panels are padded: half a vector can always be read.
                 let half = self.columns(j) as i64 * 2 <= self.lanes && self.lanes == 16;
-                e.load(b_regs[j], DType::F32, at, if half { Lanes::First(8) } else { Lanes::All })?;
+                let lanes = if half { Lanes::First(8) } else { Lanes::All };
+                e.load(b_regs[j], DType::F32, at, lanes)?;
+                self.difference(e, (b_regs[j], a_regs[j % a_regs.len()]), at, lanes)?;
             }
         }
         // Words come once for all of their numbers.
@@ -466,6 +478,17 @@ impl Tile<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes a difference of a vector of B, if there is one to be made, and keeps it.
+    fn difference(&self, e: &mut dyn Emitter, (v, temp): (V, V), at: Mem, lanes: Lanes) -> Result<(), Error> {
+        let (Some(less), Some(kept)) = (self.k.less, self.kept) else { return Ok(()) };
+        // B and what is kept advance together.
+        let kept = Mem { base: kept, ..at };
+        let other = if let Less::Apart(bytes) = less { Mem { disp: at.disp + bytes, ..at } } else { kept };
+        e.load(temp, DType::F32, other, lanes)?;
+        e.bin(BinOp::Sub, Ty::F32, v, Opd::Reg(v), Opd::Reg(temp))?;
+        e.store(v, DType::F32, kept, lanes)
     }
 
     /// Stores the accumulators as they are and gives their registers back.

@@ -3,7 +3,7 @@
 mod support;
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::target::{TargetDesc, short_room};
 use onnxc_targets::compile_kernel;
@@ -50,6 +50,7 @@ fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKern
         epilogue: identity(acc),
         operands: vec![],
         ahead: 0,
+        less: None,
     }
 }
 
@@ -128,7 +129,7 @@ fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
 /// What changes the bytes of A and of B.
 type Fill<'f> = &'f dyn Fn(&TileKernel, &mut [u8], &mut [u8]);
 
-fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check {
+fn check(name: &str, kernel: TileKernel, lanes: u32, rng: &mut Random, fill: Fill) -> Check {
     let k = &kernel;
     let int8 = k.a_dtype != DType::F32;
     let acc_type = if int8 { DType::I32 } else { DType::F32 };
@@ -158,7 +159,8 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check 
     let mut a = random((reach as usize).div_ceil(4) * per_word, k.a_dtype);
     let run = if k.list { steps.len() } else { k.nest.last().unwrap().0 as usize };
     let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
-    let mut b = random(B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
+    let several = if let Some(Less::Apart(_)) = k.less { 2 } else { 1 };
+    let mut b = random(several * B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
     if k.short > 0 {
         let room = short_room(k.short);
         for pair in b.chunks_exact_mut(2) {
@@ -188,6 +190,10 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check 
         // Nothing is there.
         args.push(Arg::Ptr(1 << 40));
     }
+    let kept = place(&mut image, &random(if k.less.is_some() { all * k.nr as usize } else { 0 }, DType::F32));
+    if k.less.is_some() {
+        args.push(Arg::Ptr(kept));
+    }
     let table = place(&mut image, &random(16, DType::I8));
     if k.has_table() {
         args.push(Arg::Ptr(table));
@@ -199,6 +205,21 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check 
     place(&mut image, &[]);
     let weights = B { kernel: k, at: b, table, run };
     let mut want = image.clone();
+    let factor = |step: usize, column: usize, q: usize| {
+        let own = weights.get(&image, step, column, q);
+        let Some(less) = k.less else { return own };
+        let from = if let Less::Apart(bytes) = less { b + bytes as usize } else { kept };
+        Scalar::F(own.f() - read(&image, from + 4 * (step * k.nr as usize + column), DType::F32).f())
+    };
+    if k.less.is_some() {
+        let rest = k.cols % lanes;
+        // Of the last vector half is enough, where that has all of its columns.
+        let last = if rest == 0 || lanes == 16 && 2 * rest <= lanes { rest.next_multiple_of(8) } else { lanes };
+        let columns = (k.cols - rest + last) as usize;
+        for (step, column) in (0..all).flat_map(|step| (0..columns).map(move |column| (step, column))) {
+            write(&mut want, kept + 4 * (step * k.nr as usize + column), DType::F32, factor(step, column, 0));
+        }
+    }
     let program = math::expand(&k.epilogue);
     for i in 0..k.mr as usize {
         for j in 0..k.cols as usize {
@@ -212,7 +233,7 @@ fn check(name: &str, kernel: TileKernel, rng: &mut Random, fill: Fill) -> Check 
             for (n, step) in steps.iter().enumerate() {
                 let (step, a_at) = (n, (a + i * k.a_row as usize) as i64 + offset(*step));
                 for q in 0..per_word {
-                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), weights.get(&image, step, j, q));
+                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), factor(step, j, q));
                     acc = match acc {
                         Scalar::I(s) => Scalar::I((s as i32).wrapping_add((x.i() * y.i()) as i32).into()),
                         Scalar::F(s) => Scalar::F(s + x.f() * y.f()),
@@ -262,7 +283,7 @@ fn run_filled(cases: &dyn Fn(&TargetDesc) -> Vec<(String, TileKernel)>, fill: Fi
         let mut to_run = Vec::new();
         let mut wants = Vec::new();
         for (name, kernel) in cases(&machine.target.desc) {
-            let mut check = check(&name, kernel, &mut rng, fill);
+            let mut check = check(&name, kernel, machine.target.desc.lanes, &mut rng, fill);
             let code = compile_kernel(&Kernel::Tile(check.kernel.clone()), &machine.target);
             check.case.code = support::bytes(code.unwrap_or_else(|e| panic!("{} {name}: {e}", machine.name)), &machine.target);
             to_run.push(check.case);
@@ -379,6 +400,27 @@ fn epilogues_bias_and_accumulation() {
                 for ahead in [1, 50] {
                     let scale = with(true, false, scale_clip_add(), residual.clone());
                     all.push((format!("{ahead} lines ahead"), TileKernel { ahead, ..scale }));
+                }
+            }
+        }
+        all
+    });
+}
+
+#[test]
+fn differences_of_panels_are_multiplied_and_kept() {
+    run(&|t| {
+        let mut all = Vec::new();
+        for &(mr, nr) in tiles(t, DType::F32) {
+            let sides = [(mr, nr), (1, nr), (mr, nr - 1), (2, 1), (mr.min(5), nr.div_ceil(2))];
+            for ((rows, cols), depth) in sides.into_iter().flat_map(|side| [1, 9, 14].map(|depth| (side, depth))) {
+                let base = tile(DType::F32, DType::F32, rows, nr, cols, depth);
+                for less in [Less::Apart(i64::from(depth * nr) * 4), Less::Kept] {
+                    let operands =
+                        vec![EpilogueOperand { dtype: DType::F32, row: 4 * 70, per_column: true, values: Values::Any }; 2];
+                    let plain = TileKernel { less: Some(less), ..base.clone() };
+                    let full = TileKernel { bias: true, ahead: 3, epilogue: scale_clip_add(), operands, ..plain.clone() };
+                    all.extend([("difference".to_string(), plain), ("with all".to_string(), full)]);
                 }
             }
         }

@@ -65,6 +65,7 @@ fn matmul(target: &Target, scaled: bool) -> (Fun, Vec<u8>, Vec<u8>) {
             epilogue,
             operands: vec![],
             ahead: 0,
+            less: None,
         })
     };
     let (m, n) = (i64::from(mr), i64::from(nr));

@@ -15,7 +15,7 @@ pub enum Kernel {
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.
 ///
 /// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand, then one where lines are fetched if
-/// `ahead` is not 0, then that of the table if B is numbers, then that of the list if `list`; no integers, unless `open_k` or `list`.
+/// `ahead` is not 0, then that of the table if B is numbers, then that of the list if `list`, or where differences are kept if `less`; no integers, unless `open_k` or `list`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
 /// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
 /// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
@@ -66,6 +66,17 @@ pub struct TileKernel {
     /// Lines of 64 bytes from the last pointer on that are brought near during the k loop, for tiles to come: a part of the next panel of B. The memory
     /// is not read, and need not be there. With a list so many for each four of its steps.
     pub ahead: u32,
+    /// What is taken from B before it is multiplied, of f32 that is neither coded nor of a list.
+    pub less: Option<Less>,
+}
+
+/// What a kernel takes from each element of B. The difference is kept at the pointer behind that of `ahead`, packed as B is, for tiles that multiply by it too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Less {
+    /// The element so many bytes further in B.
+    Apart(i64),
+    /// The element in whose place the difference is kept.
+    Kept,
 }
 
 /// Steps of k whose numbers share a word.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Less};
 use crate::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use crate::scalar::BinOp;
 
@@ -100,6 +100,11 @@ impl fmt::Display for Short<'_> {
                 }
                 if k.ahead > 0 {
                     write!(f, " ahead={}", k.ahead)?;
+                }
+                match k.less {
+                    Some(Less::Apart(bytes)) => write!(f, " less={bytes}")?,
+                    Some(Less::Kept) => write!(f, " less=kept")?,
+                    None => {}
                 }
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }

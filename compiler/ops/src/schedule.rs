@@ -2,7 +2,8 @@
 //!
 //! A schedule is a list of words: `14x32` is the tile of a product, rows by columns; `rows` computes all panels of columns for each block of rows,
 //! `panels` all blocks of rows for each panel, `panels=4` for each four panels; `block=56` is how many tiles Winograd's algorithm transforms at once;
-//! `sparse` leaves out what all columns of a panel multiply by zero; `across=2` computes two neighbouring outputs of a convolution as filters of one.
+//! `sparse` leaves out what all columns of a panel multiply by zero; `across=2` computes two neighbouring outputs of a convolution as filters of one;
+//! `strassen` multiplies matrices of floats in seven products of halves.
 //! What it does not name the lowering chooses, and so it does where the target has no such tile: a schedule is a permission, and never changes what
 //! is computed; but a zero that is left out does not make NaN of an infinity or of NaN, and one that is put in does.
 
@@ -17,6 +18,9 @@ use crate::winograd::{self, ALGORITHMS, DIRECT};
 
 /// The attribute.
 pub const ATTR: &str = "schedule";
+
+/// The word of products of halves.
+pub const STRASSEN: &str = "strassen";
 
 /// The order of the loops around a tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +44,8 @@ pub struct Schedule {
     pub sparse: bool,
     /// Neighbouring outputs of a convolution that are computed as filters of one.
     pub across: Option<u64>,
+    /// Seven products of halves instead of one.
+    pub strassen: bool,
 }
 
 impl Schedule {
@@ -65,7 +71,8 @@ impl fmt::Display for Schedule {
         let block = self.block.map(|n| format!("block={n}"));
         let sparse = self.sparse.then(|| "sparse".to_string());
         let across = self.across.map(|p| format!("across={p}"));
-        f.write_str(&[tile, order, block, sparse, across].into_iter().flatten().collect::<Vec<_>>().join(" "))
+        let strassen = self.strassen.then(|| STRASSEN.to_string());
+        f.write_str(&[tile, order, block, sparse, across, strassen].into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -79,6 +86,7 @@ impl FromStr for Schedule {
             let known = match word.split_once(['=', 'x']) {
                 None if word == "rows" => s.order.replace(Order::Rows).is_none(),
                 None if word == "panels" => s.order.replace(Order::Panels(1)).is_none(),
+                None if word == STRASSEN => !std::mem::replace(&mut s.strassen, true),
                 None if word == "sparse" => !std::mem::replace(&mut s.sparse, true),
                 Some(("panels", n)) => number(n).is_some_and(|n| s.order.replace(Order::Panels(n)).is_none()),
                 Some(("block", n)) => number(n).is_some_and(|n| s.block.replace(n).is_none()),
@@ -88,7 +96,7 @@ impl FromStr for Schedule {
             };
             if !known {
                 return Err(format!(
-                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, sparse, across=N, each kind once"
+                    "`{word}` in the schedule {text:?}: its words are MRxNR, rows, panels, panels=N, block=N, sparse, across=N, strassen, each kind once"
                 ));
             }
         }
@@ -237,6 +245,11 @@ pub fn candidates(
             add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), ..Schedule::default() });
         }
     }
+    let matrices = matches!(op, "matmul" | "gemm") || op == "conv" && w.shape.iter().skip(2).all(Dim::is_one);
+    if matrices && weights && bounded && w.dtype == DType::F32 {
+        let narrow = tiles.iter().filter(|t| t.1 <= 2 * target.lanes).map(|t| Some(*t));
+        narrow.for_each(|tile| add(direct.algorithm, Schedule { tile, strassen: true, ..Schedule::default() }));
+    }
     if transformed {
         for (name, _) in ALGORITHMS {
             tiles.iter().for_each(|tile| add(Some(name), Schedule { tile: Some(*tile), ..Schedule::default() }));
@@ -256,7 +269,17 @@ mod tests {
 
     #[test]
     fn texts_read_back() {
-        for text in ["", "14x32", "rows", "14x32 panels", "6x64 panels=4 block=56", "sparse", "across=2", "14x32 rows sparse"] {
+        for text in [
+            "",
+            "14x32",
+            "rows",
+            "14x32 panels",
+            "6x64 panels=4 block=56",
+            "sparse",
+            "across=2",
+            "14x32 rows sparse",
+            "14x32 strassen",
+        ] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
             let tiled = format!("winograd4 {text}");

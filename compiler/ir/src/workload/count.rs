@@ -8,7 +8,7 @@ use super::{Form, KernelWork, LoopWork, Ops, Touched, Work};
 use crate::DType;
 use crate::byte_table::Tabled;
 use crate::float_sums;
-use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, TileKernel};
+use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Less, TileKernel};
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
 use crate::math;
 use crate::scalar::{BinOp, ScalarOp, ScalarProgram, UnOp};
@@ -376,6 +376,11 @@ impl<'a> Walk<'a> {
         if let (true, Some(list)) = (k.list, args.next()) {
             self.touch(list, &[(4 * steps, 1)], false);
         }
+        let Some((less, kept)) = k.less.zip(args.next()) else { return };
+        let apart = |bytes: i64| (b.0, b.1.clone().add(Expr::Int(bytes / 4)));
+        let (buf, at) = if let Less::Apart(bytes) = less { apart(bytes) } else { (kept.0, kept.1.clone()) };
+        self.touch((buf, &at), &[(b_bytes, 1)], false);
+        self.touch(kept, &[(b_bytes, 1)], true);
     }
 
     fn depthwise(&mut self, k: &DepthwiseKernel, pointers: &[(BufId, Expr)], ints: &[Expr], times: u64) {

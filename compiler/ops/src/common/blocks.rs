@@ -16,7 +16,7 @@ fn block_at(p: &Product, at: &Point, n: &Expr, height: u64) -> Point {
 }
 
 /// Block `n` of a loop over all blocks, the last of which has `rest` rows if that is not 0.
-fn one_block(cx: &mut LowerCx, p: &Product, (height, rest): (u64, u64), at: &Point, n: &Expr, call: BlockCall) {
+pub(super) fn one_block(cx: &mut LowerCx, p: &Product, (height, rest): (u64, u64), at: &Point, n: &Expr, call: BlockCall) {
     let at = block_at(p, at, n, height);
     if rest == 0 {
         return call(cx, &at, height as u32);

@@ -1,7 +1,7 @@
 //! Epilogues: the scalar program that a kernel applies to its raw result, with further operands broadcast to it.
 
 use onnxc_ir::op::{EvalCx, OpError, OpResult};
-use onnxc_ir::scalar::ScalarProgram;
+use onnxc_ir::scalar::{ScalarOp, ScalarProgram};
 use onnxc_ir::{Attrs, DType, Tensor, scalar_eval};
 
 /// Type of the result behind the epilogue, if there is one.
@@ -16,6 +16,23 @@ pub(crate) fn program(attrs: &Attrs, raw: DType) -> ScalarProgram {
         identity.arg(0, raw);
         identity
     })
+}
+
+/// The program over what `first` makes of new arguments: its own argument 0 is that, and the others are `shift` places further.
+pub(crate) fn behind(program: &ScalarProgram, shift: u8, first: impl FnOnce(&mut ScalarProgram) -> u16) -> ScalarProgram {
+    let mut out = ScalarProgram::default();
+    let first = first(&mut out);
+    let mut map: Vec<u16> = Vec::new();
+    for node in &program.nodes {
+        let new = match node.op {
+            ScalarOp::Arg(0) => first,
+            ScalarOp::Arg(n) => out.push(ScalarOp::Arg(n + shift), node.dtype),
+            op => out.push(op.map_operands(|o| map[o as usize]), node.dtype),
+        };
+        map.push(new);
+    }
+    let result = map.last().copied().unwrap_or(first);
+    out.finish(result)
 }
 
 /// Applies the epilogue of a node with `own` operands of its own to its raw result.

@@ -38,6 +38,7 @@ pub struct List {
 }
 
 /// Where the tile of a panel finds its steps.
+#[derive(Clone)]
 pub(super) struct Steps {
     /// Element of B, and the one behind the panel.
     pub b: Expr,

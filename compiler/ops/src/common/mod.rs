@@ -19,6 +19,7 @@ pub(crate) mod panels;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod small_float;
+pub(crate) mod strassen;
 pub(crate) mod thin;
 pub(crate) mod tile;
 pub(crate) mod views;

@@ -86,6 +86,15 @@ pub(crate) fn and_sparse(
     all
 }
 
+/// Samples, and behind them some of them again in products of halves.
+pub(crate) fn and_strassen(mut all: Vec<Sample>, which: impl IntoIterator<Item = usize>) -> Vec<Sample> {
+    for i in which {
+        let attrs = all[i].attrs.clone().with(crate::schedule::ATTR, Attr::Str(crate::schedule::STRASSEN.to_string()));
+        all.push(Sample { attrs, ..all[i].clone() });
+    }
+    all
+}
+
 /// The largest of the bytes that [`and_coded`] has for weights.
 const LARGEST: f64 = 9.0;
 

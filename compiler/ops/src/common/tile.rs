@@ -5,7 +5,7 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, NUMBERS, TileKernel, Values};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Values};
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
@@ -16,7 +16,7 @@ use onnxc_ir::{DType, Dim, Tensor};
 use super::ahead::Ahead;
 use super::blocks::{balanced, blocks_of_part, parts_of_rows, row_blocks};
 use super::coded::Table;
-use super::list::List;
+use super::list::{List, Steps};
 use super::nest::split;
 use super::{open, thin};
 use crate::schedule::{Order, Schedule};
@@ -460,21 +460,17 @@ fn panel_call(cx: &mut LowerCx, p: &Product, mr: u32, at: &Point, panel: &Expr, 
         let whole = panel_elements(p.b.1, &p.nest, p.nr) as i64;
         let steps = p.list.as_ref().map(|list| list.of_panel(&at.b, panel));
         let b = steps.as_ref().map_or_else(|| at.b.clone().add(panel.clone().times(whole)), |s| s.b.clone());
-        let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, b.clone()), (p.c.0, at.c.clone().add(column.clone()))];
-        if let Some((bias, _)) = p.bias {
-            ptrs.push((bias, at.bias.clone().add(column.clone())));
-        }
-        for (o, e) in p.operands.iter().zip(&at.operands) {
-            ptrs.push((o.buf, if o.per_column { e.clone().add(column.clone()) } else { e.clone() }));
-        }
-        if let Some(at) = &at.ahead.at {
-            let next = steps.as_ref().map_or_else(|| b.add(Expr::Int(whole)), |s| s.next.clone());
-            ptrs.push((p.b.0, next.add(at.clone())));
-        }
-        ptrs.extend(p.table.map(|table| (table, Expr::Int(0))));
-        ptrs.extend(steps.iter().map(|s| s.offsets.clone()));
-        let kernel = TileKernel { ahead: at.ahead.lines, ..tile(p, mr, cols) };
-        cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, steps.into_iter().map(|s| s.count).collect()));
+        let next = steps.as_ref().map_or_else(|| b.clone().add(Expr::Int(whole)), |s| s.next.clone());
+        let beside = |o: &Operand, e: &Expr| if o.per_column { e.clone().add(column.clone()) } else { e.clone() };
+        let here = Point {
+            a: at.a.clone(),
+            b,
+            c: at.c.clone().add(column.clone()),
+            bias: at.bias.clone().add(column.clone()),
+            operands: p.operands.iter().zip(&at.operands).map(|(o, e)| beside(o, e)).collect(),
+            ahead: at.ahead.clone(),
+        };
+        tile_call(cx, p, (mr, cols), &here, More { next: Some((p.b.0, next)), steps, less: None });
     };
     if last_cols == p.nr || panels == 1 {
         return call(cx, last_cols);
@@ -484,6 +480,35 @@ fn panel_call(cx: &mut LowerCx, p: &Product, mr: u32, at: &Point, panel: &Expr, 
         return call(cx, p.nr);
     }
     cx.if_(is_last, |cx| call(cx, last_cols), |cx| call(cx, p.nr));
+}
+
+/// What a tile has beside its product.
+#[derive(Clone, Default)]
+pub(super) struct More {
+    /// Where lines that are fetched ahead are counted from.
+    pub next: Option<(BufId, Expr)>,
+    /// The steps of a list.
+    pub steps: Option<Steps>,
+    /// What is taken from B, and where the difference is kept.
+    pub less: Option<(Less, (BufId, Expr))>,
+}
+
+/// The tile at a point, `mr` rows by `cols` columns.
+pub(super) fn tile_call(cx: &mut LowerCx, p: &Product, (mr, cols): (u32, u32), at: &Point, more: More) {
+    let mut ptrs = vec![(p.a.0, at.a.clone()), (p.b.0, at.b.clone()), (p.c.0, at.c.clone())];
+    ptrs.extend(p.bias.map(|(bias, _)| (bias, at.bias.clone())));
+    ptrs.extend(p.operands.iter().zip(&at.operands).map(|(o, e)| (o.buf, e.clone())));
+    if let (Some(at), Some((buf, next))) = (&at.ahead.at, more.next) {
+        ptrs.push((buf, next.add(at.clone())));
+    }
+    ptrs.extend(p.table.map(|table| (table, Expr::Int(0))));
+    ptrs.extend(more.steps.iter().map(|s| s.offsets.clone()));
+    let less = more.less.map(|(less, kept)| {
+        ptrs.push(kept);
+        less
+    });
+    let kernel = TileKernel { ahead: at.ahead.lines, less, ..tile(p, mr, cols) };
+    cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, more.steps.into_iter().map(|s| s.count).collect()));
 }
 
 /// A nest of k over elements of a type, as its kernel has it: in steps and bytes.
@@ -524,6 +549,7 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
             })
             .collect(),
         ahead: 0,
+        less: None,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::common::depthwise::Depthwise;
 use crate::common::list::{self, Packed};
 use crate::common::nest::{self, ExprExt};
 use crate::common::panels::Panels;
+use crate::common::strassen;
 use crate::common::tile::{self, Dimension, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
 use crate::schedule::Schedule;
@@ -220,8 +221,17 @@ impl Conv {
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: a convolution has output dimensions");
         let nest = self.nest();
         let ((mr, nr), table) = tile::scheduled_coded(cx, self.w.constant.as_ref(), (&rows, self.filters), a_row, &nest);
+        let single = self.geometry.group == 1 && dims.iter().all(|d| d.0.is_one()) && self.kernel.iter().all(|k| *k == 1);
+        let fast = single && strassen::fits(cx, self.w.constant.as_ref(), &rows, &nest, self.filters);
+        let ((mr, nr), table) = if fast { (strassen::tile(cx, rows.bound, self.filters), None) } else { ((mr, nr), table) };
         let panels = self.filters.div_ceil(u64::from(nr)) as i64;
-        let Packed { buf: b, dtype, list, table } = self.packed(cx, nr, &nest, table)?;
+        let Packed { buf: b, dtype, list, table } = match &self.w.constant {
+            Some(tensor) if fast => {
+                let (rows, cols) = ((self.channels, 1), (self.filters, self.channels as i64));
+                strassen::packed(cx, tensor, 0, rows, cols, nr)
+            }
+            _ => self.packed(cx, nr, &nest, table)?,
+        };
         let spread: Vec<Vec<i64>> = self.operands.iter().map(|o| broadcast_strides(o, &self.y.view.shape)).collect();
         let operand = |(o, (s, row)): (&Arg, (&Vec<i64>, &i64))| Operand {
             buf: o.buf,
@@ -244,29 +254,31 @@ impl Conv {
             operands: spread.iter().map(|s| f * s[1]).collect(),
         });
         let bias = self.bias(cx);
-        tile::emit(
-            cx,
-            &Product {
-                outer,
-                rows,
-                cols: self.filters.into(),
-                a: (self.x.buf, DType::F32, self.x.view.offset),
-                a_row,
-                nest,
-                open_k: None,
-                b: (b, dtype, 0),
-                short: 0,
-                table,
-                list,
-                c: (self.y.buf, self.y.dtype, self.y.view.offset),
-                c_row,
-                bias,
-                epilogue: self.program.clone(),
-                operands,
-                nr,
-                mr,
-            },
-        );
+        let product = Product {
+            outer,
+            rows,
+            cols: self.filters.into(),
+            a: (self.x.buf, DType::F32, self.x.view.offset),
+            a_row,
+            nest,
+            open_k: None,
+            b: (b, dtype, 0),
+            short: 0,
+            table,
+            list,
+            c: (self.y.buf, self.y.dtype, self.y.view.offset),
+            c_row,
+            bias,
+            epilogue: self.program.clone(),
+            operands,
+            nr,
+            mr,
+        };
+        if fast {
+            strassen::emit(cx, &product)
+        } else {
+            tile::emit(cx, &product)
+        }
         Ok(())
     }
 

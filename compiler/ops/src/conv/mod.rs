@@ -310,7 +310,17 @@ fn plain_samples() -> Vec<Sample> {
     ];
     // With lists from 15 on.
     let all = sample::and_sparse(all, &[0, 1, 2, 4, 6, 7, 13], 1, (0, 1));
-    sample::and_coded(all, &[0, 1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 15, 16, 17, 20], 1)
+    let mut all = sample::and_coded(all, &[0, 1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 15, 16, 17, 20], 1);
+    // Halves of convolutions of 1 by 1, and of what is none.
+    let first = all.len();
+    all.extend([
+        case(plain(), vec![data(&[1, 16, 6, 5]), weights(&[40, 16, 1, 1]), weights(&[40])]),
+        case(plain(), vec![data(&[1, 64, 7, 9]), weights(&[96, 64, 1, 1]), None]),
+        case(plain().with("strides", ints(&[2, 2])), vec![data(&[1, 16, 6, 8]), weights(&[40, 16, 1, 1]), weights(&[40])]),
+        case(plain(), vec![data(&[1, 4, 5, 7]), weights(&[8, 4, 3, 3]), None]),
+    ]);
+    let last = all.len();
+    sample::and_strassen(all, first..last)
 }
 
 /// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.

@@ -144,7 +144,6 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
 
 /// The program behind `alpha * a0 + beta * a1`; its own arguments move up by one where there is an a1.
 fn affine(program: &ScalarProgram, dtype: DType, alpha: f32, beta: Option<f32>) -> ScalarProgram {
-    let mut out = ScalarProgram::default();
     let scaled = |out: &mut ScalarProgram, x: u16, factor: f32| match factor {
         1.0 => x,
         _ if dtype.is_float() => {
@@ -156,25 +155,14 @@ fn affine(program: &ScalarProgram, dtype: DType, alpha: f32, beta: Option<f32>) 
             out.bin(BinOp::Mul, x, f)
         }
     };
-    let acc = out.arg(0, dtype);
-    let mut sum = scaled(&mut out, acc, alpha);
-    if let Some(beta) = beta {
+    epilogue::behind(program, u8::from(beta.is_some()), |out| {
+        let acc = out.arg(0, dtype);
+        let sum = scaled(out, acc, alpha);
+        let Some(beta) = beta else { return sum };
         let c = out.arg(1, dtype);
-        let c = scaled(&mut out, c, beta);
-        sum = out.bin(BinOp::Add, sum, c);
-    }
-    let shift = u8::from(beta.is_some());
-    let mut map: Vec<u16> = Vec::new();
-    for node in &program.nodes {
-        let new = match node.op {
-            ScalarOp::Arg(0) => sum,
-            ScalarOp::Arg(n) => out.push(ScalarOp::Arg(n + shift), node.dtype),
-            op => out.push(op.map_operands(|o| map[o as usize]), node.dtype),
-        };
-        map.push(new);
-    }
-    let result = map.last().copied().unwrap_or(sum);
-    out.finish(result)
+        let c = scaled(out, c, beta);
+        out.bin(BinOp::Add, sum, c)
+    })
 }
 
 fn samples() -> Vec<Sample> {
@@ -201,5 +189,6 @@ fn samples() -> Vec<Sample> {
     let all = sample::and_sparse(all, &[0], 1, (1, 0));
     // With lists from 10 on.
     let all = sample::and_sparse(all, &[1, 3, 4, 9], 1, (0, 1));
-    sample::and_coded(all, &[0, 1, 2, 3, 4, 9, 10, 11, 14], 1)
+    let all = sample::and_coded(all, &[0, 1, 2, 3, 4, 9, 10, 11, 14], 1);
+    sample::and_strassen(all, [0, 2, 3, 9])
 }

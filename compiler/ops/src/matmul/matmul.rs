@@ -188,5 +188,22 @@ fn samples() -> Vec<Sample> {
     ];
     // With lists from 21 on.
     let all = sample::and_sparse(all, &[7, 8, 9, 10, 11, 13], 1, (1, 0));
-    sample::and_coded(all, &[7, 8, 9, 10, 11, 12, 13, 21, 22, 23, 24, 25], 1)
+    let mut all = sample::and_coded(all, &[7, 8, 9, 10, 11, 12, 13, 21, 22, 23, 24, 25], 1);
+    // Even and odd rows, a last panel with fewer columns, rows that are more than a chunk, a second half without the last block, panels that are fetched
+    // ahead, and what halves are not made of.
+    let first = all.len();
+    all.extend([
+        weights(&[40, 64], &[64, 192]),
+        weights(&[1, 29, 64], &[64, 90]),
+        weights(&[431, 16], &[16, 70]),
+        weights(&[3, 2], &[2, 2]),
+        weights(&[17, 300], &[300, 128]),
+        fused(&[1, 33, 20], &[20, 40], &[1, 33, 40]),
+        fused(&[26, 20], &[20, 76], &[76]),
+        fused(&[26, 20], &[20, 76], &[26, 1]),
+        weights(&[30, 21], &[21, 40]),
+        weights(&[1, 40], &[40, 130]),
+    ]);
+    let last = all.len();
+    sample::and_strassen(all, first..last)
 }

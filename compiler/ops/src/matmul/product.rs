@@ -12,6 +12,7 @@ use crate::common::coded::Table;
 use crate::common::list::{self, Packed};
 use crate::common::nest::{self, ExprExt, compute_type};
 use crate::common::panels::Panels;
+use crate::common::strassen;
 use crate::common::tile::{self, Operand, Outer, broadcast_strides};
 
 /// A stack of matrices in an operand: strides along the stack, rows and columns.
@@ -184,7 +185,15 @@ impl Product {
         } else {
             tile::scheduled_coded(cx, self.b.arg.constant.as_ref(), (&self.m, n), self.a.row, &nest)
         };
-        let (Packed { buf: b, dtype, list, table }, b_steps) = self.packed(cx, nr, table)?;
+        let fast = self.outer.is_empty() && strassen::fits(cx, self.b.arg.constant.as_ref(), &self.m, &nest, n) && !open;
+        let ((mr, nr), table) = if fast { (strassen::tile(cx, m, n), None) } else { ((mr, nr), table) };
+        let (Packed { buf: b, dtype, list, table }, b_steps) = match &self.b.arg.constant {
+            Some(tensor) if fast => {
+                let (rows, cols) = ((k, self.b.row), (n, self.b.col));
+                (strassen::packed(cx, tensor, self.b.arg.view.offset, rows, cols, nr), Vec::new())
+            }
+            _ => self.packed(cx, nr, table)?,
+        };
         let bias = self.bias.as_ref().map(|t| {
             // Padded by a panel: the last tile may load whole vectors.
             let mut bytes = t.bytes().to_vec();
@@ -227,7 +236,11 @@ impl Product {
             nr,
             mr,
         };
-        tile::emit(cx, &product);
+        if fast {
+            strassen::emit(cx, &product)
+        } else {
+            tile::emit(cx, &product)
+        }
         Ok(())
     }
 
