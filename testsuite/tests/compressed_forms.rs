@@ -9,8 +9,9 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, parse, text};
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_search::assemble::Subject;
-use onnxc_search::candidate::{FORMS, Form, NUMBERS, Pick};
+use onnxc_passes::compress::{Matrix, Moments};
+use onnxc_search::assemble::{Method, Subject};
+use onnxc_search::candidate::{self, FORMS, Form, NUMBERS, Pick};
 use onnxc_search::work::{Nowhere, Store};
 use onnxc_search::{Backend, Cost, Error, Result, Samples, recipe};
 
@@ -98,31 +99,63 @@ fn planned(subject: &Subject, form: &'static dyn Form, weights: recipe::Weights)
     Some(format!("{weights:?}, density {density}\n{}", text::print(&graph)))
 }
 
+/// Does something with a model that has a layer which can be of a form.
+fn with_subject<T>(form: &'static dyn Form, run: impl FnOnce(&Subject) -> T) -> T {
+    let alone = graph(TEXT);
+    let fits = form.fits(&weighted::layers(&alone)[0]);
+    let (graph, shape) = if fits { (alone, [4, 1, 32, 14, 14]) } else { (graph(CHAIN), [4, 1, 16, 14, 14]) };
+    let layers = weighted::layers(&graph);
+    let sample = Tensor::from_vec(&shape, vec![0f32; shape.iter().product::<u64>() as usize]);
+    let input = graph.value(graph.inputs[0]).name.clone();
+    let samples = Samples::new(&graph, &[(input, sample)]).expect("samples");
+    let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Range::of(-1.0, 1.0))]);
+    run(&Subject {
+        backend: &Planner,
+        graph,
+        layers,
+        samples: &samples,
+        group: 32,
+        ranges,
+        equalised: Default::default(),
+        sha256: "0".to_string(),
+        known: String::new(),
+        kept: Default::default(),
+    })
+}
+
 #[test]
 fn kinds_of_layers() {
     for form in FORMS {
-        let alone = graph(TEXT);
-        let fits = form.fits(&weighted::layers(&alone)[0]);
-        let (graph, shape) = if fits { (alone, [4, 1, 32, 14, 14]) } else { (graph(CHAIN), [4, 1, 16, 14, 14]) };
-        let layers = weighted::layers(&graph);
-        let sample = Tensor::from_vec(&shape, vec![0f32; shape.iter().product::<u64>() as usize]);
-        let input = graph.value(graph.inputs[0]).name.clone();
-        let samples = Samples::new(&graph, &[(input, sample)]).expect("samples");
-        let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Range::of(-1.0, 1.0))]);
-        let subject = Subject {
-            backend: &Planner,
-            graph,
-            layers,
-            samples: &samples,
-            group: 32,
-            ranges,
-            equalised: Default::default(),
-            sha256: "0".to_string(),
-            known: String::new(),
-            kept: Default::default(),
-        };
-        let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(&subject, *form, n.weights())).collect();
-        assert!(all.len() >= 2, "{} with floats and with integers", form.name());
-        insta::assert_snapshot!(form.name(), all.join("\n"));
+        with_subject(*form, |subject| {
+            let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(subject, *form, n.weights())).collect();
+            assert!(all.len() >= 2, "{} with floats and with integers", form.name());
+            insta::assert_snapshot!(form.name(), all.join("\n"));
+        });
+    }
+}
+
+/// What a form leaves out of an operand that is 1 on average must not move what is measured: the bias makes up for it, as in the models that are made.
+#[test]
+fn effects_are_measured_with_the_bias_that_belongs_to_them() {
+    for form in FORMS {
+        with_subject(*form, |subject| {
+            let layer = &subject.layers[layer(&subject.layers)];
+            let (site, k) = (subject.site(layer, recipe::Weights::F32), layer.k());
+            let rows: Vec<f32> = (0..400 * k as u64).map(|i| 0.5 + (i * 7919 % 10_007) as f32 / 10_007.0).collect();
+            let mut moments = Moments::new(k, false);
+            moments.add(&rows, None);
+            let Some(curve) = candidate::curve(&site, *form, (&moments, &moments), Method::default()) else { return };
+            let outputs = |weights: &Matrix| -> Vec<f64> {
+                let one = |row: &[f32]| row.iter().zip(&moments.sum).map(|(w, sum)| f64::from(*w) * sum / moments.rows).sum();
+                weights.values.chunks_exact(k).map(one).collect()
+            };
+            for probe in &curve.probes {
+                let treated = site.probed(probe);
+                let shift = treated.arrays.iter().find(|a| a.0 == "shift").expect("something for the bias").1.to_vec::<f32>();
+                for ((want, got), shift) in outputs(&site.matrix()).iter().zip(outputs(&probe.weights)).zip(shift) {
+                    assert!((want - got - f64::from(shift)).abs() < 1e-3, "{}: {want}, not {got} + {shift}", form.name());
+                }
+            }
+        });
     }
 }

@@ -6,7 +6,6 @@
 //! are assembled, repaired and measured on data that was held out, until the budget is used and kept.
 
 use onnxc_ir::{Graph, ValueId};
-use onnxc_passes::compress::Matrix;
 use onnxc_passes::compress::pairs::Range;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use rayon::prelude::*;
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
-use crate::candidate::{self, Curve, Pick, Treated, kinds};
+use crate::candidate::{self, Curve, Pick, Probe, Treated, kinds};
 use crate::choose::{Choices, Chosen};
 use crate::effect::Effect;
 use crate::labels::Labels;
@@ -319,16 +318,16 @@ impl<'a> Search<'a> {
     /// What errors of a layer in a form do to the answers: a usual one, and a large one, which does more than in proportion where the model recovers from small
     /// ones; or a small one where the usual one makes them other answers altogether.
     fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<Effect> {
-        let effect = |(error, weights): &(f64, Matrix)| -> Result<(f64, f64)> {
-            let treated = self.subject.site(&self.subject.layers[n], Weights::F32).rough(weights);
-            Ok((*error, self.probe(n, Weights::F32, treated, sample)?))
+        let effect = |probe: &Probe| -> Result<(f64, f64)> {
+            let treated = self.subject.site(&self.subject.layers[n], Weights::F32).probed(probe);
+            Ok((probe.error, self.probe(n, Weights::F32, treated, sample)?))
         };
         let [usual, small, large] = &curve.probes;
         let first = effect(usual)?;
         if first.1 >= SMALL {
             return Ok(Effect::of([effect(small)?]));
         }
-        let second = if large.0 > first.0 && large.0.is_finite() { Some(effect(large)?) } else { None };
+        let second = if large.error > first.0 && large.error.is_finite() { Some(effect(large)?) } else { None };
         Ok(Effect::of([first].into_iter().chain(second)))
     }
 

@@ -5,7 +5,7 @@ use onnxc_ir::{DType, Tensor};
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{self, Balance, Matrix, Moments, Shape, channels, prune};
 
-use super::{Applied, Curve, Form, Part, Site, Treated, numbers};
+use super::{Applied, Curve, Form, Part, Probe, Site, Treated, numbers};
 use crate::assemble::{Method, Subject};
 use crate::recipe::Layer;
 use crate::search::Goal;
@@ -55,7 +55,7 @@ impl Form for Channels {
             errors: DENSITIES.iter().zip(&all).map(at).collect(),
             probes: PROBES.map(|from| {
                 let n = (from..DENSITIES.len()).find(|n| less(DENSITIES[*n])).unwrap_or(from);
-                (error(&all[n]), all[n].weights.clone())
+                Probe::of(&all[n])
             }),
         })
     }

@@ -10,7 +10,7 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor};
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{Matrix, Moments, Shape};
+use onnxc_passes::compress::{self, Matrix, Moments, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::{Method, Subject};
@@ -120,7 +120,12 @@ impl<'a> Site<'a> {
 
     /// The whole matrix with these weights, each type rounding them by themselves.
     pub fn rough(&self, weights: &Matrix) -> Treated {
-        Treated::single(self.part(weights).rough(), &vec![0.0; weights.n], 0.0, 1.0)
+        self.probed(&Probe { error: 0.0, weights: weights.clone(), shift: vec![0.0; weights.n] })
+    }
+
+    /// The whole matrix with weights of which the effect on the answers is to be measured.
+    pub fn probed(&self, probe: &Probe) -> Treated {
+        Treated::single(self.part(&probe.weights).rough(), &probe.shift, probe.error, 1.0)
     }
 
     /// Which positions of the weights are kept or dropped together.
@@ -330,9 +335,26 @@ impl Treated {
 pub struct Curve {
     /// Densities with their relative errors.
     pub errors: Vec<(f64, f64)>,
-    /// Relative errors with weights that make them, whose effect on the answers can be measured: a usual one, a smaller one for layers for which that is too much,
-    /// and the largest one.
-    pub probes: [(f64, Matrix); 3],
+    /// A usual error, a smaller one for layers for which that is too much, and the largest one.
+    pub probes: [Probe; 3],
+}
+
+/// Weights whose effect on the answers can be measured.
+pub struct Probe {
+    /// The relative error that they make.
+    pub error: f64,
+    /// The whole matrix.
+    pub weights: Matrix,
+    /// Added to the bias: without it a constant would count that no model of the search has in its answers.
+    pub shift: Vec<f32>,
+}
+
+impl Probe {
+    /// Of a layer at one density.
+    fn of(pruned: &compress::Pruned) -> Probe {
+        let error = pruned.check_error.unwrap_or(pruned.error);
+        Probe { error, weights: pruned.weights.clone(), shift: pruned.bias_shift.clone() }
+    }
 }
 
 impl Curve {

@@ -8,7 +8,7 @@ use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{self, Balance, Damping, Mask, Matrix, Moments, Repair, Shape, prune};
 
-use super::{Applied, Curve, Form, Site, Treated};
+use super::{Applied, Curve, Form, Probe, Site, Treated};
 use crate::assemble::{Method, Subject};
 use crate::recipe::Layer;
 use crate::search::Goal;
@@ -69,7 +69,7 @@ impl Form for Pruned {
         let at = |d: f64| DENSITIES.iter().position(|x| *x == d).expect("internal: search: probes are some of the densities");
         Some(Curve {
             errors: DENSITIES.iter().zip(&all).map(|(d, p)| (*d, error(p))).collect(),
-            probes: PROBES.map(|d| (error(&all[at(d)]), all[at(d)].weights.clone())),
+            probes: PROBES.map(|d| Probe::of(&all[at(d)])),
         })
     }
 

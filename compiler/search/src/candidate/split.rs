@@ -8,7 +8,7 @@ use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments, error};
 use rayon::prelude::*;
 
-use super::{Applied, Coded, Curve, Form, Part, Site, Treated, numbers};
+use super::{Applied, Coded, Curve, Form, Part, Probe, Site, Treated, numbers};
 use crate::assemble::Method;
 use crate::recipe::{Arrays, Layer};
 use crate::search::Goal;
@@ -89,7 +89,7 @@ impl Form for Thin {
         let probes = [densities.len() / 2, 0, densities.len() - 1];
         Some(Curve {
             errors: densities.iter().zip(&all).map(|(d, chain)| (*d, chain.error)).collect(),
-            probes: probes.map(|n| (all[n].error, all[n].product.clone())),
+            probes: probes.map(|n| Probe { error: all[n].error, weights: all[n].product.clone(), shift: all[n].shift.clone() }),
         })
     }
 
