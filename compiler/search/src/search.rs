@@ -31,7 +31,7 @@ use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, work};
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
 /// Held-out samples that a probe runs.
-const PROBED: usize = 64;
+const PROBED: usize = 128;
 /// Limits that are tried, in equal ratios.
 pub(crate) const GRID: usize = 127;
 /// The number of the one that is tried first, and the first step from there. Budgets that are like each other lead over the same numbers.
