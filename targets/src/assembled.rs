@@ -46,6 +46,8 @@ pub(crate) struct Asm {
     k3_holds: Option<u32>,
     /// AVX2: the register with the tail mask.
     tail: Option<V>,
+    /// AVX-512: the register with the permutation of columns and packs.
+    transposition: Option<V>,
 }
 
 /// What `end` closes.
@@ -123,6 +125,7 @@ impl Asm {
             k1_holds: None,
             k3_holds: None,
             tail: None,
+            transposition: None,
         })
     }
 
@@ -356,26 +359,7 @@ impl Emitter for Asm {
     }
 
     fn set_tail(&mut self, count: P) -> Result<(), Error> {
-        if self.zmm {
-            self.a.mov(r11d, -1)?;
-            self.a.bzhi(r11d, r11d, gpr32(count))?;
-            self.a.kmovw(k2, r11d)?;
-            return Ok(());
-        }
-        let mut table = vec![0xFF; 32];
-        table.resize(64, 0);
-        let table = self.data(table);
-        let mask = match self.tail {
-            Some(v) => v,
-            None => self.alloc(Ty::Mask)?,
-        };
-        self.tail = Some(mask);
-        // Loads from 8 - count elements after the start.
-        self.a.lea(r11, table)?;
-        self.a.neg(gpr(count))?;
-        self.a.vmovups(y(mask), ymmword_ptr(r11 + gpr(count) * 4 + 32))?;
-        self.a.neg(gpr(count))?;
-        Ok(())
+        self.emit_set_tail(count)
     }
 
     fn load(&mut self, d: V, dtype: DType, at: Mem, lanes: Lanes) -> Result<(), Error> {
@@ -505,6 +489,14 @@ impl Emitter for Asm {
 
     fn interleave(&mut self, _: Ty, d: V, a: V, b: V, unit: u32, high: bool) -> Result<(), Error> {
         self.emit_interleave(d, a, b, unit, high)
+    }
+
+    fn hold_order(&mut self, others: usize) -> Result<(), Error> {
+        self.emit_hold_order(others)
+    }
+
+    fn drop_order(&mut self) {
+        self.transposition.take().into_iter().for_each(|v| self.free(v));
     }
 
     fn any_type(&self) -> bool {

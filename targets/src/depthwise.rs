@@ -432,20 +432,27 @@ impl Row<'_> {
         Ok(())
     }
 
+    /// Operand `n` of the epilogue of a sum.
+    fn operand(&self, e: &mut dyn Emitter, p: &Ptrs, n: usize, place: &Place) -> Result<Val, Error> {
+        let Place { output: (row, o), channel, lanes, .. } = *place;
+        let operand = &self.k.operands[n];
+        let column = if operand.per_column { channel * operand.dtype.bytes() as i64 } else { 0 };
+        let disp = row * self.k.rows.operands[n] + o * operand.row + column;
+        load_operand(e, operand.dtype, Mem { base: p.ops[n], disp }, operand.per_column, lanes)
+    }
+
     /// The results of some sums.
     fn results(&self, e: &mut dyn Emitter, p: &Ptrs, held: &Held, places: &[Place]) -> Result<Vec<Stored>, Error> {
         let mut read = vec![false; places.len()];
         let mut args = |e: &mut dyn Emitter, k: usize, n: u8, _: DType| -> Result<Val, Error> {
-            let Place { sum, output: (row, o), channel, lanes } = places[k];
+            let Place { sum, channel, .. } = places[k];
             if n == 0 {
                 read[k] = true;
                 return Ok(Val::Own(sum));
             }
-            let operand = &self.k.operands[n as usize - 1];
-            let column = if operand.per_column { channel * operand.dtype.bytes() as i64 } else { 0 };
-            let disp = row * self.k.rows.operands[n as usize - 1] + o * operand.row + column;
-            let at = Mem { base: p.ops[n as usize - 1], disp };
-            load_operand(e, operand.dtype, at, operand.per_column, lanes)
+            let n = n as usize - 1;
+            let vector = (channel / i64::from(e.lanes())) as usize;
+            held.operand(n, vector).map_or_else(|| self.operand(e, p, n, &places[k]), Ok)
         };
         let mut evals: Vec<Eval> =
             places.iter().map(|_| Eval::of_epilogue(&self.prepared.program, &self.k.operands, held, e.has_lesser())).collect();

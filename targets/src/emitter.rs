@@ -265,6 +265,13 @@ pub(crate) trait Emitter {
         let _ = (d, rows, channels, order);
         Err(Error::Unsupported("columns of bytes".to_string()))
     }
+    /// Keeps in a register what `load_columns` and `store_bytes` arrange lanes by, if that leaves `others`.
+    fn hold_order(&mut self, others: usize) -> Result<(), Error> {
+        let _ = others;
+        Ok(())
+    }
+    /// Gives that register back.
+    fn drop_order(&mut self) {}
     /// Registers that one operand of `dot` takes.
     fn dot_parts(&self, of: Dot) -> usize;
     /// Registers that `dot` needs for itself.

@@ -245,10 +245,10 @@ impl<'p> Eval<'p> {
         };
         self.forgo(source);
         let (v, own) = self.take_reg(e, real, args)?;
-        let d = e.alloc(Ty::I32)?;
+        let d = if own && e.any_type() { v } else { e.alloc(Ty::I32)? };
         let is_number = self.known[real as usize] >= limits::Known::Number;
         e.un(if is_number { VUn::NumberToNearest } else { VUn::ToNearest }, Ty::F32, d, v)?;
-        if own {
+        if own && d != v {
             e.free(v);
         }
         self.vals[n as usize] = Some(Val::Own(d));

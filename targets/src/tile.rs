@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::program::{Eval, Held, Together, Val, lane_type, load_operand};
 use short::InA;
 
+mod halves;
 mod short;
 
 /// Distance in bytes at which packed weights are prefetched.
@@ -35,7 +36,7 @@ type Place = (Option<V>, i64, i64);
 struct Epilogue<'t> {
     prepared: &'t Prepared,
     together: &'t Together,
-    held: &'t Held,
+    held: Held,
     acc_dtype: DType,
 }
 
@@ -70,20 +71,19 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
     }
     let kept = k.less.map(|_| e.arg(t.behind_operands() + usize::from(k.ahead > 0))).transpose()?;
     let rows = i64::from(k.mr);
-    if !careful {
-        t.kept = kept;
-        return t.rows(e, &program, (a, b, c), 0..rows, false);
-    }
-    let at_once = e.available().saturating_sub(t.factors(e) + SPARE) as i64 / t.used;
-    if at_once == 0 {
-        return Err(Error::Registers("vectors"));
-    }
+    let at_once = if careful { t.careful_rows(e)? } else { t.rows_at_once(&program) };
     for first in (0..rows).step_by(at_once as usize) {
+        let end = rows.min(first + at_once);
+        let part = end < rows || first > 0;
         // The first rows make differences, the others find them.
-        let (a, b) = (e.copy_ptr(a)?, e.copy_ptr(kept.filter(|_| first > 0).unwrap_or(b))?);
-        t.kept = kept.filter(|_| first == 0).map(|p| e.copy_ptr(p)).transpose()?;
+        let b = kept.filter(|_| first > 0).unwrap_or(b);
+        let (a, b) = if part { (e.copy_ptr(a)?, e.copy_ptr(b)?) } else { (a, b) };
+        t.kept = match kept.filter(|_| first == 0) {
+            Some(p) if part => Some(e.copy_ptr(p)?),
+            p => p,
+        };
         e.advance(a, first * k.a_row)?;
-        t.rows(e, &program, (a, b, c), first..rows.min(first + at_once), true)?;
+        t.rows(e, &program, (a, b, c), first..end, careful)?;
     }
     Ok(())
 }
@@ -112,6 +112,14 @@ fn k_is_wrong(k: &TileKernel) -> bool {
 }
 
 impl Tile<'_> {
+    /// Rows of careful code that are computed at the same time.
+    fn careful_rows(&self, e: &dyn Emitter) -> Result<i64, Error> {
+        match e.available().saturating_sub(self.factors(e) + SPARE) as i64 / self.used {
+            0 => Err(Error::Registers("vectors")),
+            rows => Ok(rows),
+        }
+    }
+
     /// Number of the argument behind those of the epilogue.
     fn behind_operands(&self) -> usize {
         3 + usize::from(self.k.bias) + self.k.operands.len()
@@ -165,17 +173,24 @@ impl Tile<'_> {
             return self.epilogue_loop(e, prepared, (c, acc_dtype), rows, through_c);
         }
         let ops = self.operand_pointers(e)?;
-        let epilogue = Epilogue {
+        let mut epilogue = Epilogue {
             prepared,
             together: &Together::new(program, &k.operands, e.has_lesser()),
-            held: &Held::default(),
+            held: Held::default(),
             acc_dtype,
         };
         let places: Vec<Place> =
             rows.clone().flat_map(|i| (0..self.used).map(move |j| (i, j))).zip(acc).map(|((i, j), v)| (Some(v), i, j)).collect();
         // Three vectors of a row are better stored by themselves than with one of the next row.
         let together = if self.used == 3 { prepared.together().min(3) } else { prepared.together() };
-        places.chunks(together).try_for_each(|some| self.finish(e, &epilogue, (c, &ops), some))
+        for first in (0..places.len()).step_by(together) {
+            self.hold(e, &mut epilogue, &ops, &places[first..])?;
+            let some = &places[first..places.len().min(first + together)];
+            self.finish(e, &epilogue, (c, &ops), some)?;
+        }
+        e.drop_order();
+        epilogue.held.free(e);
+        Ok(())
     }
 
     /// Brings near what the epilogue will read of each row, while the products go on.
@@ -522,7 +537,7 @@ impl Tile<'_> {
         let used = self.used as usize;
         let most = if careful { 1 } else { together.width(AT_ONCE.max(used), e.available(), false) };
         let held = if careful { Held::default() } else { Held::load(e, program, together.registers(most))? };
-        let epilogue = Epilogue { prepared, together: &together, held: &held, acc_dtype };
+        let epilogue = Epilogue { prepared, together: &together, held, acc_dtype };
         let c = e.copy_ptr(c)?;
         e.advance(c, rows.start * self.k.c_row)?;
         let mut ops = Vec::new();
@@ -546,7 +561,7 @@ impl Tile<'_> {
             some_rows(e, (rows.end - rows.start) % at_once)?;
         }
         ops.into_iter().chain([c]).for_each(|p| e.free_ptr(p));
-        held.free(e);
+        epilogue.held.free(e);
         Ok(())
     }
 
@@ -578,7 +593,7 @@ impl Tile<'_> {
         (c, ops): (P, &[P]),
         places: &[Place],
     ) -> Result<Vec<Stored>, Error> {
-        let Epilogue { prepared: Prepared { program, .. }, together, held, acc_dtype } = *epilogue;
+        let Epilogue { prepared: Prepared { program, .. }, together, ref held, acc_dtype } = *epilogue;
         let mut read_acc = vec![false; places.len()];
         let mut args = |e: &mut dyn Emitter, k: usize, n: u8, dtype: DType| -> Result<Val, Error> {
             let (acc, i, j) = places[k];
@@ -589,11 +604,9 @@ impl Tile<'_> {
                     None => load_operand(e, acc_dtype, self.c_at(c, i, j, self.k.c_row), true, self.lanes_of(j)),
                 };
             }
-            let operand = &self.k.operands[n as usize - 1];
-            debug_assert_eq!(dtype, operand.dtype, "internal: targets: operand type");
-            let column = if operand.per_column { j * self.lanes * operand.dtype.bytes() as i64 } else { 0 };
-            let at = Mem { base: ops[n as usize - 1], disp: i * operand.row + column };
-            load_operand(e, operand.dtype, at, operand.per_column, self.lanes_of(j))
+            let n = n as usize - 1;
+            debug_assert_eq!(dtype, self.k.operands[n].dtype, "internal: targets: operand type");
+            held.operand(n, j as usize).map_or_else(|| self.operand(e, ops, n, (i, j)), Ok)
         };
         let mut evals: Vec<Eval> =
             places.iter().map(|_| Eval::of_epilogue(program, &self.k.operands, held, e.has_lesser())).collect();

@@ -3,6 +3,7 @@
 use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 
+use super::packs::transposition;
 use super::{Asm, x, y, z};
 use crate::emitter::{Emitter, Lanes, Mem, Order, Ty, V};
 use crate::error::Error;
@@ -10,18 +11,34 @@ use crate::error::Error;
 impl Asm {
     /// A row of 64 bytes, its groups of four so arranged that pairing them within 128 bits twice brings neighbouring channels into one register.
     fn load_transposed(&mut self, d: V, at: Mem, channels: u32) -> Result<(), Error> {
-        let order: Vec<u8> = (0..16u32).flat_map(|i| (i % 4 * 4 + i / 4).to_le_bytes()).collect();
-        let order = self.data(order);
         if channels == 64 {
-            let at = self.at(at)?;
-            self.a.vmovdqu32(z(d), zmmword_ptr(order))?;
-            return Ok(self.a.vpermd(z(d), z(d), zmmword_ptr(at))?);
+            let from = self.at(at)?;
+            let by = self.transposition.map_or_else(|| self.load_transposition(d), Ok)?;
+            return Ok(self.a.vpermd(z(d), z(by), zmmword_ptr(from))?);
         }
-        let by = self.alloc(Ty::I32)?;
-        self.a.vmovdqu32(z(by), zmmword_ptr(order))?;
+        let new = if self.transposition.is_none() { Some(self.alloc(Ty::I32)?) } else { None };
+        let by = new.or(self.transposition).unwrap_or(d);
+        if new.is_some() {
+            self.load_transposition(by)?;
+        }
         self.emit_load(d, DType::I32, at, Lanes::First(channels / 4))?;
         self.a.vpermd(z(d), z(by), z(d))?;
-        self.free(by);
+        new.into_iter().for_each(|v| self.free(v));
+        Ok(())
+    }
+
+    fn load_transposition(&mut self, d: V) -> Result<V, Error> {
+        let order = self.data(transposition());
+        self.a.vmovdqu32(z(d), zmmword_ptr(order))?;
+        Ok(d)
+    }
+
+    /// Keeps the permutation of columns and packs in a register.
+    pub(super) fn emit_hold_order(&mut self, others: usize) -> Result<(), Error> {
+        if self.zmm && self.transposition.is_none() && self.available() > others {
+            let v = self.alloc(Ty::I32)?;
+            self.transposition = Some(self.load_transposition(v)?);
+        }
         Ok(())
     }
 

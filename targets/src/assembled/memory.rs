@@ -4,8 +4,8 @@ use iced_x86::code_asm::*;
 use onnxc_ir::DType;
 use onnxc_ir::scalar::BinOp;
 
-use super::{Asm, op_imm, x, y, z};
-use crate::emitter::{Emitter, Lanes, Mem, Opd, Ty, V};
+use super::{Asm, gpr, gpr32, op_imm, x, y, z};
+use crate::emitter::{Emitter, Lanes, Mem, Opd, P, Ty, V};
 use crate::error::Error;
 
 impl Asm {
@@ -18,6 +18,29 @@ impl Asm {
             self.k3_holds = Some(n);
         }
         Ok(k3)
+    }
+
+    pub(super) fn emit_set_tail(&mut self, count: P) -> Result<(), Error> {
+        if self.zmm {
+            self.a.mov(r11d, -1)?;
+            self.a.bzhi(r11d, r11d, gpr32(count))?;
+            self.a.kmovw(k2, r11d)?;
+            return Ok(());
+        }
+        let mut table = vec![0xFF; 32];
+        table.resize(64, 0);
+        let table = self.data(table);
+        let mask = match self.tail {
+            Some(v) => v,
+            None => self.alloc(Ty::Mask)?,
+        };
+        self.tail = Some(mask);
+        // Loads from 8 - count elements after the start.
+        self.a.lea(r11, table)?;
+        self.a.neg(gpr(count))?;
+        self.a.vmovups(y(mask), ymmword_ptr(r11 + gpr(count) * 4 + 32))?;
+        self.a.neg(gpr(count))?;
+        Ok(())
     }
 
     /// A vector of ones in these lanes, and the register to free if it is a new one.

@@ -11,6 +11,12 @@ use super::{Asm, op3, x, y, z};
 use crate::emitter::{Bytes, Emitter, Lanes, Mem, Opd, Order, Ty, V};
 use crate::error::Error;
 
+/// The permutation of 16 lanes that takes rows of four for columns: from the order of packs to the natural one, and from that to the order in which pairs of
+/// bytes and words are made.
+pub(super) fn transposition() -> Vec<u8> {
+    (0..16u32).flat_map(|i| (i % 4 * 4 + i / 4).to_le_bytes()).collect()
+}
+
 impl Asm {
     pub(super) fn emit_store_bytes(&mut self, v: &[V], at: &[(Mem, Lanes)], how: &Bytes, order: Order) -> Result<(), Error> {
         v.iter().for_each(|v| self.writes(*v));
@@ -98,7 +104,11 @@ impl Asm {
     fn gather_quarters(&mut self, v: V) -> Result<(), Error> {
         let parts = self.lanes() / 4;
         let order: Vec<u8> = (0..4).flat_map(|q| (0..parts).flat_map(move |k| (4 * k + q).to_le_bytes())).collect();
+        debug_assert!(!self.zmm || order == transposition(), "internal: targets: quarters of 512 bits");
         let order = self.data(order);
+        if let Some(by) = self.transposition {
+            return Ok(self.a.vpermd(z(v), z(by), z(v))?);
+        }
         let by = self.alloc(Ty::I32)?;
         if self.zmm {
             self.a.vmovdqu32(z(by), zmmword_ptr(order))?;
@@ -119,6 +129,7 @@ impl Asm {
         while left > 0 {
             let to = self.at(at)?;
             let stored = match (quarter, self.zmm) {
+                (0 | 2, true) if self.masked_at_once(quarter, left) => self.store_masked(v, quarter, left, to).map(|()| left)?,
                 (0, true) if left == 64 => self.a.vmovdqu32(zmmword_ptr(to), z(v)).map(|()| 64)?,
                 (0, _) if left >= 32 => self.a.vmovups(ymmword_ptr(to), any_ymm(v)).map(|()| 32)?,
                 (2, true) if left >= 32 => self.a.vextracti64x4(ymmword_ptr(to), z(v), 1).map(|()| 32)?,
@@ -133,6 +144,21 @@ impl Asm {
             at.disp += i64::from(stored);
         }
         Ok(())
+    }
+
+    /// Is one store under a mask better than several ones? For all but the first one bytes have to be brought down to the lowest ones of a register.
+    fn masked_at_once(&self, quarter: u32, count: u32) -> bool {
+        count == 24 || count == 48 && quarter == 0
+    }
+
+    /// A multiple of four bytes from one half on.
+    fn store_masked(&mut self, v: V, quarter: u32, count: u32, to: AsmMemoryOperand) -> Result<(), Error> {
+        self.lane_mask(Lanes::First(count / 4))?;
+        Ok(match quarter {
+            0 if count > 32 => self.a.vmovdqu32(zmmword_ptr(to).k3(), z(v))?,
+            0 => self.a.vmovdqu32(ymmword_ptr(to).k3(), any_ymm(v))?,
+            _ => self.a.vextracti32x8(ymmword_ptr(to).k3(), z(v), 1)?,
+        })
     }
 
     fn store_16(&mut self, v: V, quarter: u32, to: AsmMemoryOperand) -> Result<(), Error> {

@@ -96,23 +96,36 @@ impl Window {
         }
         let operand = e.dot_parts(Dot::Unsigned);
         let x = alloc_many(e, Ty::I32, self.columns * quarters * operand)?;
-        let w = if row.careful { Vec::new() } else { alloc_many(e, Ty::I32, x.len())? };
-        for (n, v) in w.chunks(operand).enumerate() {
-            e.dot_load_b(v, self.weight(start, (0, n / quarters, 0), n % quarters, lanes), Dot::Unsigned)?;
-        }
-        let outputs = |rows| Outputs { window: self, row, x: &x, w: &w, parts: &parts, operand, channels, order, rows };
         let count = row.k.rows.count;
         let pairs = if self.copies > 1 && self.rows.get(1) == Some(&row.k.rows.x) { count / 2 } else { 0 };
+        let w = if row.careful { Vec::new() } else { self.weights(e, start, (0, x.len()), quarters)? };
+        let mut outputs =
+            Outputs { window: self, row, x, w, parts: &parts, operand, channels, order, rows: 1, held: Resident::default() };
+        if !row.careful {
+            outputs.hold(e, start, pairs > 0)?;
+        }
         if pairs > 0 {
-            outputs(2).along(e, start, pairs)?;
+            outputs.rows = 2;
+            outputs.along(e, start, pairs)?;
         }
         if count > 2 * pairs {
             row.move_by(e, start, 0, 2 * i64::from(pairs))?;
-            outputs(1).along(e, start, count - 2 * pairs)?;
+            outputs.rows = 1;
+            outputs.along(e, start, count - 2 * pairs)?;
             row.move_by(e, start, 0, -2 * i64::from(pairs))?;
         }
-        x.into_iter().chain(w).for_each(|v| e.free(v));
+        outputs.free(e);
         Ok(())
+    }
+
+    /// Weights of outputs of a row in as many registers.
+    fn weights(&self, e: &mut dyn Emitter, p: &Ptrs, (row, registers): (usize, usize), quarters: usize) -> Result<Vec<V>, Error> {
+        let (lanes, operand) = (e.lanes(), e.dot_parts(Dot::Unsigned));
+        let w = alloc_many(e, Ty::I32, registers)?;
+        for (n, v) in w.chunks(operand).enumerate() {
+            e.dot_load_b(v, self.weight(p, (row, n / quarters, 0), n % quarters, lanes), Dot::Unsigned)?;
+        }
+        Ok(w)
     }
 
     /// Where the weights of an output's row, a column, a group of its rows and a vector of channels are.
@@ -127,9 +140,9 @@ struct Outputs<'a> {
     window: &'a Window,
     row: &'a Row<'a>,
     /// Columns of x, each in as many registers as there are parts of the channels; column c is in place c modulo their number.
-    x: &'a [V],
+    x: Vec<V>,
     /// Weights of the first row likewise; none when they stay in memory.
-    w: &'a [V],
+    w: Vec<V>,
     parts: &'a [Lanes],
     /// Registers that one operand of a dot product takes.
     operand: usize,
@@ -137,9 +150,56 @@ struct Outputs<'a> {
     order: Order,
     /// Rows of outputs that are computed from the same columns.
     rows: usize,
+    held: Resident,
 }
 
+/// What there is room for in registers beside the columns and their weights.
+#[derive(Default)]
+struct Resident {
+    operands: Held,
+    bias: Vec<V>,
+    /// Weights of the second row.
+    below: Vec<V>,
+}
+
+/// Registers that rows of a column are brought together in.
+const ROWS: usize = 6;
+
 impl Outputs<'_> {
+    /// Puts in registers what there is room for, what saves most loads first.
+    fn hold(&mut self, e: &mut dyn Emitter, p: &Ptrs, pairs: bool) -> Result<(), Error> {
+        let (k, quarters, lanes) = (self.row.k, self.parts.len(), i64::from(e.lanes()));
+        let operands = k.operands.iter().zip(&k.rows.operands).enumerate().filter(|(_, (o, row))| o.row == 0 && **row == 0);
+        let wanted: Vec<(usize, usize)> = operands.map(|(n, (o, _))| (n, if o.per_column { quarters } else { 1 })).collect();
+        // Sums that wait to be stored together with others, and what is computed meanwhile.
+        let together = self.row.prepared.together().max(quarters);
+        let waiting = together - quarters;
+        let others =
+            (waiting + ROWS.saturating_sub(quarters)).max(together.saturating_add(self.row.together.beside(wanted.len())));
+        if self.order == Order::Natural {
+            e.hold_order(others)?;
+        }
+        self.held.operands.load_operands(e, &wanted, others, &mut |e, n, q| {
+            let place = Place { sum: V(0), output: (0, 0), channel: q as i64 * lanes, lanes: self.parts[q] };
+            self.row.operand(e, p, n, &place)
+        })?;
+        if p.bias.is_some() && e.available().saturating_sub(others) >= quarters {
+            self.held.bias = alloc_many(e, Ty::I32, quarters)?;
+            self.begin(e, p, &self.held.bias)?;
+        }
+        if pairs && e.available().saturating_sub(others) >= self.w.len() {
+            self.held.below = self.window.weights(e, p, (1, self.w.len()), quarters)?;
+        }
+        Ok(())
+    }
+
+    /// Gives all registers back.
+    fn free(self, e: &mut dyn Emitter) {
+        self.held.operands.free(e);
+        e.drop_order();
+        [self.x, self.w, self.held.bias, self.held.below].into_iter().flatten().for_each(|v| e.free(v));
+    }
+
     /// Goes along as many rows, or pairs of rows.
     fn along(&self, e: &mut dyn Emitter, start: &Ptrs, times: u32) -> Result<(), Error> {
         let (w, row) = (self.window, self.row);
@@ -152,14 +212,14 @@ impl Outputs<'_> {
                 let fresh = if i == 0 { o * w.stride + shared } else { 0 };
                 self.load(e, p, fresh..o * w.stride + w.columns)?;
                 for below in 0..self.rows {
+                    sums.extend(self.output(e, p, (below, o))?);
                     // As many as are stored together: few channels leave room for several outputs.
                     if sums.len() + self.parts.len() > row.prepared.together() {
-                        row.finish(e, p, &Held::default(), self.order, &std::mem::take(&mut sums))?;
+                        row.finish(e, p, &self.held.operands, self.order, &std::mem::take(&mut sums))?;
                     }
-                    sums.extend(self.output(e, p, (below, o))?);
                 }
             }
-            row.finish(e, p, &Held::default(), self.order, &sums)
+            row.finish(e, p, &self.held.operands, self.order, &sums)
         })
     }
 
@@ -179,21 +239,30 @@ impl Outputs<'_> {
         Ok(())
     }
 
+    /// Sums before the first product.
+    fn begin(&self, e: &mut dyn Emitter, p: &Ptrs, sums: &[V]) -> Result<(), Error> {
+        let lanes = i64::from(e.lanes());
+        for (q, v) in sums.iter().enumerate() {
+            match (p.bias, self.held.bias.get(q)) {
+                (Some(_), Some(bias)) if bias != v => e.copy(Ty::I32, *v, Opd::Reg(*bias))?,
+                (Some(base), _) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * lanes }, self.parts[q])?,
+                (None, _) => e.copy(Ty::I32, *v, Opd::Const(0))?,
+            }
+        }
+        Ok(())
+    }
+
     /// The sums of an output.
     fn output(&self, e: &mut dyn Emitter, p: &Ptrs, (below, o): (usize, usize)) -> Result<Vec<Place>, Error> {
         let (quarters, lanes) = (self.parts.len(), e.lanes());
         let acc = alloc_many(e, Ty::I32, quarters)?;
-        for (q, v) in acc.iter().enumerate() {
-            match p.bias {
-                Some(base) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * i64::from(lanes) }, self.parts[q])?,
-                None => e.copy(Ty::I32, *v, Opd::Const(0))?,
-            }
-        }
+        self.begin(e, p, &acc)?;
+        let weights = if below == 0 { &self.w } else { &self.held.below };
         for c in 0..self.window.columns {
             let x = self.place(o * self.window.stride + c);
             for (q, v) in acc.iter().enumerate() {
                 let x = &x[q * self.operand..][..self.operand];
-                match self.w.chunks(self.operand).nth(c * quarters + q).filter(|_| below == 0) {
+                match weights.chunks(self.operand).nth(c * quarters + q) {
                     Some(w) => e.dot(*v, x, w, Dot::Unsigned)?,
                     None => e.dot_memory(*v, x, self.window.weight(p, (below, c, 0), q, lanes), Dot::Unsigned)?,
                 }

@@ -42,6 +42,11 @@ impl Together {
         width * self.live + TEMPORARY
     }
 
+    /// Registers of one evaluation beside its operand 0, when so many other operands wait in registers.
+    pub fn beside(&self, held: usize) -> usize {
+        if self.possible { (self.live + 1).saturating_sub(held).max(2) } else { usize::MAX }
+    }
+
     /// How many of `n` evaluations go together when so many registers are free: as many as have room, in parts of equal size. `given`: operand 0 has a
     /// register already.
     pub fn width(&self, n: usize, free: usize, given: bool) -> usize {
@@ -109,6 +114,7 @@ mod tests {
         assert_eq!(together.width(6, 3 + 2 * 5, false), 3, "two parts of equal size");
         assert_eq!(together.width(6, 4, false), 1);
         assert_eq!(together.width(6, 9, true), 6);
+        assert_eq!([0, 1, 4].map(|held| together.beside(held)), [3, 2, 2]);
     }
 
     #[test]
@@ -116,6 +122,7 @@ mod tests {
         let mut p = ScalarProgram::default();
         let x = p.arg(0, DType::F32);
         p.un(UnOp::Sin, x);
-        assert_eq!(Together::new(&onnxc_ir::math::expand(&p), &[], false).width(4, 100, true), 1);
+        let together = Together::new(&onnxc_ir::math::expand(&p), &[], false);
+        assert_eq!((together.width(4, 100, true), together.beside(4)), (1, usize::MAX));
     }
 }
