@@ -17,7 +17,7 @@ use super::ahead::Ahead;
 use super::blocks::{balanced, blocks_of_part, parts_of_rows, row_blocks};
 use super::coded::Table;
 use super::list::{List, Steps};
-use super::nest::split;
+use super::nest::{ExprExt, split};
 use super::{open, thin};
 use crate::schedule::{Order, Schedule};
 
@@ -330,7 +330,10 @@ pub fn emit(cx: &mut LowerCx, p: &Product) {
             let parts = parts_of_rows(cx, p, groups, height);
             if parts > 1 {
                 return cx.for_(LoopKind::Parallel, groups * parts, |cx, task| {
-                    let (part, first) = split(cx, task, groups);
+                    // Threads have whole groups, and share one where they meet: the part that is smaller goes to the one in front, which has no group of
+                    // fewer columns.
+                    let (first, part) = split(cx, task, parts);
+                    let part = Expr::Int(parts as i64 - 1).minus(part);
                     blocks_of_part(cx, p, height, &start, (&part, parts), &mut |cx, at, mr| {
                         panels_of_group(cx, &first, group, panels, &mut |cx, panel| panel_call(cx, p, mr, at, panel, panels));
                     });
