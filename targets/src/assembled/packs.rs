@@ -154,11 +154,12 @@ impl Asm {
     /// A multiple of four bytes from one half on.
     fn store_masked(&mut self, v: V, quarter: u32, count: u32, to: AsmMemoryOperand) -> Result<(), Error> {
         self.lane_mask(Lanes::First(count / 4))?;
-        Ok(match quarter {
+        match quarter {
             0 if count > 32 => self.a.vmovdqu32(zmmword_ptr(to).k3(), z(v))?,
             0 => self.a.vmovdqu32(ymmword_ptr(to).k3(), any_ymm(v))?,
             _ => self.a.vextracti32x8(ymmword_ptr(to).k3(), z(v), 1)?,
-        })
+        }
+        Ok(())
     }
 
     fn store_16(&mut self, v: V, quarter: u32, to: AsmMemoryOperand) -> Result<(), Error> {
