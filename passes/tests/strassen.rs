@@ -16,10 +16,15 @@ fn product(samples: u64, rows: u64, k: u64, columns: u64) -> Graph {
   %w = const f32[{k},{columns}] blob(0000000000000001)
   %y = matmul %x, %w : f32[{samples},{rows},{columns}] @\"layer\"
   %o = tanh %y : f32[{samples},{rows},{columns}] @\"follows\"
-  return %o
+  %v = const f32[{columns},4] blob(0000000000000002)
+  %z = matmul %o, %v : f32[{samples},{rows},4] @\"last\"
+  return %z
 }}"
     );
-    let blob = |_: u64| Some(Tensor::from_vec(&[k, columns], vec![0.5f32; (k * columns) as usize]));
+    let blob = |n: u64| {
+        let shape = if n == 1 { [k, columns] } else { [columns, 4] };
+        Some(Tensor::from_vec(&shape, vec![0.5f32; (shape[0] * shape[1]) as usize]))
+    };
     parse::parse(&text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -47,4 +52,17 @@ fn what_is_small_odd_strict_or_of_several_samples_is_not() {
     ] {
         assert_eq!(chosen(&product(samples, rows, k, columns), math), "", "{samples} x {rows} x {k} x {columns}");
     }
+}
+
+#[test]
+fn sums_that_are_answers_are_direct() {
+    let blob = |_: u64| Some(Tensor::from_vec(&[384, 1536], vec![0.5f32; 384 * 1536]));
+    let text = "graph @f(%x: f32[1,128,384]) {
+  %w = const f32[384,1536] blob(0000000000000001)
+  %y = matmul %x, %w : f32[1,128,1536] @\"layer\"
+  %o = softmax %y {axis = int -1} : f32[1,128,1536] @\"last\"
+  return %o
+}";
+    let graph = parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(chosen(&graph, Math::Fast), "");
 }

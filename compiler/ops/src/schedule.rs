@@ -20,7 +20,7 @@ use crate::winograd::{self, ALGORITHMS, DIRECT};
 pub const ATTR: &str = "schedule";
 
 /// The word of products of halves.
-pub const STRASSEN: &str = "strassen";
+pub(crate) const STRASSEN: &str = "strassen";
 
 /// The order of the loops around a tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +134,11 @@ impl Choice {
         Choice { algorithm, schedule: attrs.str(ATTR).map(str::to_string) }
     }
 
+    /// Does it multiply in halves?
+    pub fn is_strassen(&self) -> bool {
+        self.schedule.as_ref().is_some_and(|text| text.split_whitespace().any(|word| word == STRASSEN))
+    }
+
     /// Gives a node this choice instead of what it has.
     pub fn apply(&self, attrs: &mut Attrs) {
         let values = [(winograd::ATTR, self.algorithm), (ATTR, self.schedule.as_deref())];
@@ -197,6 +202,14 @@ pub fn across(filters: u64, lanes: u32) -> impl Iterator<Item = Choice> {
     [2, 4, 8].into_iter().filter(fits).map(move |p| Choice { algorithm: None, schedule: Some(schedule(p).to_string()) })
 }
 
+/// The ways to multiply matrices of floats in halves: in tiles of up to two vectors, the lowering's own first.
+pub fn strassen(target: &TargetDesc) -> Vec<Choice> {
+    let tiles = target.f32_tiles.iter().filter(|t| t.1 <= 2 * target.lanes).map(|t| Some(*t));
+    let schedule = |tile| Schedule { tile, strassen: true, ..Schedule::default() };
+    let choice = |tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) };
+    std::iter::once(None).chain(tiles).map(choice).collect()
+}
+
 /// The tiles of a node that obeys a schedule.
 fn tiles(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &TargetDesc) -> Option<Vec<(u32, u32)>> {
     let x = inputs.first()?.as_ref()?;
@@ -244,11 +257,6 @@ pub fn candidates(
         for order in PANELS.iter().map(|n| Order::Panels(*n)).chain([Order::Rows]) {
             add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), ..Schedule::default() });
         }
-    }
-    let matrices = matches!(op, "matmul" | "gemm") || op == "conv" && w.shape.iter().skip(2).all(Dim::is_one);
-    if matrices && weights && bounded && w.dtype == DType::F32 {
-        let narrow = tiles.iter().filter(|t| t.1 <= 2 * target.lanes).map(|t| Some(*t));
-        narrow.for_each(|tile| add(direct.algorithm, Schedule { tile, strassen: true, ..Schedule::default() }));
     }
     if transformed {
         for (name, _) in ALGORITHMS {

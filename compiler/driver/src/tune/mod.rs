@@ -15,7 +15,7 @@ use onnxc_ir::{Attr, Graph};
 use onnxc_ops::schedule::{self, Choice};
 use onnxc_passes::choose::{self, Way};
 use onnxc_passes::layer::{Layer, layers};
-use onnxc_passes::{plan, sparsity, winograd};
+use onnxc_passes::{plan, sparsity, strassen, winograd};
 use onnxc_targets::Target;
 
 use crate::cli::{Freedom, Math, Tuning};
@@ -67,7 +67,9 @@ fn ways(graph: &Graph, layer: &Layer, times: &Times, target: &Target) -> Vec<Way
         let time = *ns as f64 * if usual.as_ref() == Some(choice) { 1.0 - NOISE } else { 1.0 };
         Way { choice: choice.clone(), time, bytes: winograd::bytes(graph, layer.node(), choice).unwrap_or(0) }
     };
-    times.iter().map(way).collect()
+    // The same layer may have been measured in a model that permits more.
+    let halves = strassen::permits(graph, layer.node(), onnxc_passes::Math::Fast);
+    times.iter().filter(|(choice, _)| halves || !choice.is_strassen()).map(way).collect()
 }
 
 fn candidates(layer: &Layer, target: &Target, math: onnxc_passes::Math) -> Vec<Choice> {
@@ -75,6 +77,9 @@ fn candidates(layer: &Layer, target: &Target, math: onnxc_passes::Math) -> Vec<C
     let mut list = schedule::candidates(node.op.name, &node.attrs, &inputs, (layer.is_constant(1), bounded), &target.desc);
     if sparsity::fits(layer.graph(), node, math) {
         list.extend(sparsity::choices(layer, &target.desc, math));
+    }
+    if strassen::permits(layer.graph(), node, math) {
+        list.extend(schedule::strassen(&target.desc));
     }
     list
 }

@@ -186,7 +186,7 @@ pub(crate) fn emit(cx: &mut LowerCx, p: &Product) {
     let (rows, k, cols) = (p.rows.bound.div_ceil(2), p.nest[0].0 / 2, p.cols.bound / 2);
     let panels = cols.div_ceil(u64::from(p.nr));
     let half = Product { rows: rows.into(), ..p.clone() };
-    let height = balanced(&half);
+    let height = height(&half, p.mr);
     let blocks = rows.div_ceil(height);
     let parts = parts_of_rows(cx, &half, panels, height);
     let chunk = blocks.div_ceil(blocks.div_ceil(BLOCKS).max(parts));
@@ -198,6 +198,13 @@ pub(crate) fn emit(cx: &mut LowerCx, p: &Product) {
     let s = Strassen { p, rows: [rows, p.rows.bound - rows], k, cols, panels, height, left, right, sums, chunk };
     s.sums_of_rows(cx);
     s.all_panels(cx, parts);
+}
+
+/// Rows of a block: those of a tile that is nearly as high as it may be and leaves no other behind, since each height has six kernels; else about the same for all.
+fn height(half: &Product, mr: u32) -> u64 {
+    let (rows, most) = (half.rows.bound, u64::from(mr));
+    let whole = (most.div_ceil(4) * 3..=most).rev().find(|height| rows.is_multiple_of(*height));
+    whole.unwrap_or_else(|| balanced(half))
 }
 
 /// So many elements and some more, where what is as far apart as that would meet in a set of the first-level cache.
@@ -262,8 +269,8 @@ impl Strassen<'_> {
             });
         }
         cx.for_(LoopKind::Parallel, self.panels * chunks, |cx, task| {
-            let (n, panel) = split(cx, task, self.panels);
-            let panel = Expr::Var(cx.let_(panel));
+            // Threads have whole panels, and share one where they meet.
+            let (panel, n) = split(cx, task, chunks);
             let blocks = chunk(cx, &n);
             self.panel(cx, &panel, &blocks);
         });
