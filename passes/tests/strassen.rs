@@ -60,7 +60,7 @@ fn sums_that_are_answers_are_direct() {
     let text = "graph @f(%x: f32[1,128,384]) {
   %w = const f32[384,1536] blob(0000000000000001)
   %y = matmul %x, %w : f32[1,128,1536] @\"layer\"
-  %o = softmax %y {axis = int -1} : f32[1,128,1536] @\"last\"
+  %o = softmax %y {axis = -1} : f32[1,128,1536] @\"last\"
   return %o
 }";
     let graph = parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"));
