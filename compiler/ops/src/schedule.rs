@@ -14,6 +14,7 @@ use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Attr, Attrs, DType, Dim, TensorType};
 
+use crate::common::strassen::is_narrow;
 use crate::winograd::{self, ALGORITHMS, DIRECT};
 
 /// The attribute.
@@ -204,7 +205,7 @@ pub fn across(filters: u64, lanes: u32) -> impl Iterator<Item = Choice> {
 
 /// The ways to multiply matrices of floats in halves: in tiles of up to two vectors, the lowering's own first.
 pub fn strassen(target: &TargetDesc) -> Vec<Choice> {
-    let tiles = target.f32_tiles.iter().filter(|t| t.1 <= 2 * target.lanes).map(|t| Some(*t));
+    let tiles = target.f32_tiles.iter().copied().filter(|tile| is_narrow(*tile, target)).map(Some);
     let schedule = |tile| Schedule { tile, strassen: true, ..Schedule::default() };
     let choice = |tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) };
     std::iter::once(None).chain(tiles).map(choice).collect()

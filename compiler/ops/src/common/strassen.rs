@@ -21,7 +21,7 @@ use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
-use onnxc_ir::target::Factors;
+use onnxc_ir::target::{Factors, TargetDesc};
 use onnxc_ir::{DType, Tensor};
 
 use super::ahead::Ahead;
@@ -40,12 +40,14 @@ pub(crate) fn fits(cx: &LowerCx, weights: Option<&Tensor>, rows: &Extent, nest: 
     Schedule::of(cx.attrs).strassen && cx.at_top_level() && known && even(cols) && matches!(nest, [(k, 1)] if even(*k))
 }
 
-/// Vectors of a tile: beside a panel of B there are two sums and a difference in the first-level cache.
-const VECTORS: u32 = 2;
+/// Is a tile narrow enough? Beside a panel of B there are two sums and a difference in the first-level cache.
+pub(crate) fn is_narrow(tile: (u32, u32), target: &TargetDesc) -> bool {
+    tile.1 <= 2 * target.lanes
+}
 
 /// The tile of the products of halves.
 pub(crate) fn tile(cx: &LowerCx, rows: u64, cols: u64) -> (u32, u32) {
-    let narrow = |tile: &(u32, u32)| tile.1 <= VECTORS * cx.target.lanes;
+    let narrow = |tile: &(u32, u32)| is_narrow(*tile, cx.target);
     let tiles = &cx.target.f32_tiles;
     let wanted = Schedule::of(cx.attrs).tile_among(tiles);
     let allowed = |tile: &(u32, u32)| narrow(tile) || !tiles.iter().any(narrow);
