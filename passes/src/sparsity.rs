@@ -62,8 +62,8 @@ pub fn pattern(w: &Tensor) -> Option<u64> {
 
 /// Of each element, whether it is zero: 128 of unsigned bytes, from which kernels take as much.
 fn zeros(w: &Tensor) -> impl Iterator<Item = bool> {
-    let middle = if w.dtype() == DType::U8 { 128 } else { 0 };
-    w.bytes().chunks_exact(w.dtype().bytes() as usize).map(move |element| element.iter().all(|b| *b == middle))
+    let dtype = w.dtype();
+    w.bytes().chunks_exact(dtype.bytes() as usize).map(move |e| if dtype == DType::U8 { e == [128] } else { dtype.all_zero(e) })
 }
 
 /// Are enough of some elements zero? Trained floats never are; bytes are without being left out, where they are small, of those beside operands of `floats`

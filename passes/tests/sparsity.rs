@@ -33,7 +33,22 @@ fn graph(text: &str, w: &Tensor) -> Graph {
     parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// A product of matrices by the same weights, of which the rows are channels and positions.
+fn matmul(w: &Tensor) -> Graph {
+    let text = "graph @f(%x: f32[49,576]) {
+  %w = const f32[576,64] blob(0000000000000001)
+  %y = matmul %x, %w : f32[49,64] @\"layer\"
+  return %y
+}";
+    let (from, k) = (w.to_vec::<f32>(), 576);
+    graph(text, &Tensor::from_vec(&[576, 64], (0..k * 64).map(|i| from[i % 64 * k + i / 64]).collect::<Vec<f32>>()))
+}
+
 fn conv(left: impl Fn(u64, u64, u64) -> bool) -> Graph {
+    conv_by(&Tensor::from_vec(&SHAPE, weights(left).into_iter().map(f32::from).collect()))
+}
+
+fn conv_by(w: &Tensor) -> Graph {
     let text = "graph @f(%x: f32[1,64,28,28], %z: f32[65536]) {
   %w = const f32[64,64,3,3] blob(0000000000000001)
   %b = const f32[65536] blob(0000000000000002)
@@ -41,7 +56,17 @@ fn conv(left: impl Fn(u64, u64, u64) -> bool) -> Graph {
   %o = add %z, %b : f32[65536] @\"sum\"
   return %y, %o
 }";
-    graph(text, &Tensor::from_vec(&SHAPE, weights(left).into_iter().map(f32::from).collect()))
+    graph(text, w)
+}
+
+/// Weights of either sign times a mask, which makes zeros of either sign, and the same with the zeros that have no sign.
+fn masked(left: impl Fn(u64, u64, u64) -> bool) -> [Tensor; 2] {
+    let signed = |(i, w): (usize, i8)| f32::from(w) * if i % 2 == 0 { 0.5 } else { -0.5 };
+    let trained: Vec<f32> = weights(|_, _, _| true).into_iter().enumerate().map(signed).collect();
+    let mask = weights(left).into_iter().map(|w| if w == 0 { 0.0 } else { 1.0 });
+    let masked: Vec<f32> = trained.into_iter().zip(mask).map(|(w, m)| w * m).collect();
+    let plain = masked.iter().map(|w| w + 0.0).collect();
+    [Tensor::from_vec(&SHAPE, masked), Tensor::from_vec(&SHAPE, plain)]
 }
 
 fn conv_integer(left: impl Fn(u64, u64, u64) -> bool) -> Graph {
@@ -103,6 +128,22 @@ fn kernels_that_are_whole_are_left_out_of_winograd_s_products() {
     let (choice, plan) = chosen(&conv(half), Math::Fast);
     assert!(choice.starts_with("winograd") && choice.ends_with("14x32 sparse"), "{choice}");
     assert!(lists(&plan) > 0);
+}
+
+#[test]
+fn zeros_behind_a_mask_are_zeros_of_either_sign() {
+    let half = |f: u64, c: u64, _| (c + f / 32).is_multiple_of(2);
+    for (left, choice) in [(&grouped as &dyn Fn(u64, u64, u64) -> bool, "14x32 sparse"), (&half, "winograd2 14x32 sparse")] {
+        let [signed, plain] = masked(left);
+        assert!(signed.bytes() != plain.bytes() && pattern(&signed).is_some());
+        assert_eq!(pattern(&signed), pattern(&plain));
+        let both = [&signed, &plain].map(|w| chosen(&conv_by(w), Math::Fast));
+        assert!(both.iter().all(|(found, plan)| found == choice && lists(plan) > 0), "{} and {}", both[0].0, both[1].0);
+        assert_eq!(both[0].1.weights_bytes, both[1].1.weights_bytes);
+        let both = [&signed, &plain].map(|w| chosen(&matmul(w), Math::Fast));
+        assert!(both.iter().all(|(found, plan)| found.ends_with("sparse") && lists(plan) > 0), "{} and {}", both[0].0, both[1].0);
+        assert_eq!((&both[0].0, both[0].1.weights_bytes), (&both[1].0, both[1].1.weights_bytes));
+    }
 }
 
 #[test]

@@ -124,6 +124,24 @@ impl DType {
         }
     }
 
+    /// Has it two zeros, of which one has the bit of the sign and no other?
+    fn has_signed_zeros(self) -> bool {
+        matches!(self, F32 | F64 | F16 | BF16 | F8E4M3FN | F8E5M2)
+    }
+
+    /// Are all of these elements zero, of either sign? Weights that were multiplied by a mask have both zeros. For types whose elements are whole bytes.
+    pub fn all_zero(self, elements: &[u8]) -> bool {
+        match self {
+            // Weights: the bits but the sign's, so that a vector has many of them.
+            F32 => elements.as_chunks::<4>().0.iter().all(|e| u32::from_le_bytes(*e) << 1 == 0),
+            _ if self.has_signed_zeros() => {
+                let zero = |e: &[u8]| e.split_last().is_none_or(|(last, rest)| last << 1 == 0 && rest.iter().all(|b| *b == 0));
+                elements.chunks(self.bytes() as usize).all(zero)
+            }
+            _ => elements.iter().all(|b| *b == 0),
+        }
+    }
+
     /// The name in text IR: `f32`, `i64`, `bool`, ...
     pub fn name(self) -> &'static str {
         match self {
@@ -165,5 +183,27 @@ impl DType {
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_have_two_zeros() {
+        let floats = |values: [f32; 3]| values.map(f32::to_le_bytes).concat();
+        assert!(F32.all_zero(&floats([0.0, -0.0, 0.0])));
+        // The smallest number, not a number, and one whose last byte alone is not zero.
+        for other in [f32::from_bits(1), f32::NAN, 2.0] {
+            assert!(!F32.all_zero(&floats([0.0, -0.0, other])), "{other}");
+        }
+        let halves = [half::f16::NEG_ZERO, half::f16::from_bits(0x8001)].map(half::f16::to_le_bytes);
+        assert!(F16.all_zero(&halves[0]) && !F16.all_zero(&halves.concat()));
+        assert!(F64.all_zero(&(-0f64).to_le_bytes()) && !F64.all_zero(&(-1f64).to_le_bytes()));
+        // 0x80 is a number of integers, and none at all where there is one zero.
+        assert!(F8E5M2.all_zero(&[0x80, 0]));
+        assert!([I8, U8, F8E4M3FNUZ, F8E8M0].into_iter().all(|t| !t.all_zero(&[0, 0x80])));
+        assert!(DType::ALL.into_iter().all(|t| t.all_zero(&[])));
     }
 }

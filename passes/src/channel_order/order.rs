@@ -48,7 +48,7 @@ fn weights(graph: &Graph, node: &Node) -> Option<usize> {
 fn zeros(dtype: DType, bytes: &[u8]) -> f64 {
     let elements = bytes.chunks_exact(dtype.bytes().max(1) as usize);
     let all = elements.len().max(1);
-    elements.filter(|e| e.iter().all(|b| *b == 0)).count() as f64 / all as f64
+    elements.filter(|e| dtype.all_zero(e)).count() as f64 / all as f64
 }
 
 /// Channels of a value: the first one and behind the last one.

@@ -4,7 +4,8 @@
 //! groups of four channels for 8-bit integers. Any zeros that the columns of a panel share are turned into time; the kernel pays one index for `nr` times
 //! the height of the tile multiplications. Ma et al., "PCONV", 2020, and Guan et al., "CoCoPIE", 2021, have patterns of such positions in groups of filters.
 //!
-//! A weight of zero gives zero with every number but infinities and NaN, which a list does not see.
+//! A weight of zero gives zero with every number but infinities and NaN, which a list does not see. Weights that were multiplied by a mask have zeros of
+//! either sign, and so have their products; sums begin with 0, or a bias, and a zero that is added to them changes none but a zero, of which the sign at most.
 
 use onnxc_ir::blob::{Blob, Packing};
 use onnxc_ir::kernel::NUMBERS;
@@ -116,7 +117,7 @@ fn pack_listed(cx: &mut LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i6
     let places = offsets(nest, if how.group == 1 { DType::F32 } else { dtype });
     let (mut starts, mut words, mut list, mut all) = (vec![0i64], vec![0i64], Vec::new(), 0);
     for part in 0..how.parts() {
-        let steps = kept(&how.part(tensor, part), how.step_bytes());
+        let steps = kept(&how.part(tensor, part), how);
         all += how.panel_steps();
         list.extend(steps.iter().filter_map(|step| places.get(*step).copied().flatten()).flat_map(i32::to_le_bytes));
         starts.push(starts[part] + steps.len() as i64);
@@ -150,8 +151,8 @@ fn offsets(nest: &[(u64, i64)], dtype: DType) -> Vec<Option<i32>> {
 }
 
 /// The steps of a packed panel that are not zero.
-fn kept(panel: &[u8], step: usize) -> Vec<usize> {
-    panel.chunks(step).enumerate().filter(|(_, s)| s.iter().any(|b| *b != 0)).map(|(n, _)| n).collect()
+fn kept(panel: &[u8], how: &Panels) -> Vec<usize> {
+    panel.chunks(how.step_bytes()).enumerate().filter(|(_, step)| !how.dtype.all_zero(step)).map(|(n, _)| n).collect()
 }
 
 /// [`Panels`] without the steps that are zero.
@@ -184,7 +185,7 @@ impl Packing for Kept {
 
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
         let (all, step) = (self.panels.part(from, part), self.panels.step_bytes());
-        let left: Vec<u8> = kept(&all, step).into_iter().flat_map(|n| &all[n * step..(n + 1) * step]).copied().collect();
+        let left: Vec<u8> = kept(&all, &self.panels).into_iter().flat_map(|n| &all[n * step..(n + 1) * step]).copied().collect();
         match &self.numbers {
             Some((table, _)) => coded::listed(table, &left, self.panels.nr as usize),
             None => left,

@@ -68,7 +68,7 @@ pub(crate) fn lists(pairs: &[(&str, &[i64])]) -> Attrs {
 
 /// Samples, and behind them some of them again with weights that are mostly zero, of which a schedule permits to leave them out. Weights are operand
 /// `weights`, which has filters and channels along these axes; what is left is shared by each 16 filters and four channels, some of those have no kernel, and some
-/// filters have nothing.
+/// filters have nothing. Zeros of floats have the sign of what was there, as behind a mask.
 pub(crate) fn and_sparse(
     mut all: Vec<Sample>,
     which: &[usize],
@@ -137,6 +137,7 @@ pub(crate) fn and_short(mut all: Vec<Sample>, which: &[usize], weights: usize) -
 fn thinned(w: &Tensor, filters: usize, channels: usize) -> Tensor {
     // Kernels take 128 from unsigned bytes.
     let zero = if w.dtype() == DType::U8 { 128 } else { 0 };
+    let sign = if w.dtype() == DType::F32 { 0x80 } else { 0 };
     let size = w.dtype().bytes() as usize;
     let (mut bytes, mut n) = (w.bytes().to_vec(), 0);
     for_coords(w.shape(), |at| {
@@ -144,7 +145,10 @@ fn thinned(w: &Tensor, filters: usize, channels: usize) -> Tensor {
         let axes = (0..at.len()).filter(|d| *d != filters);
         let place = axes.fold(0, |sum, d| 5 * sum + if d == channels { at[d] / 4 } else { at[d] });
         if block == 2 || (place + block) % 3 != 1 || (at[channels] / 4 + block) % 3 == 2 {
-            bytes[n * size..(n + 1) * size].fill(zero);
+            let element = &mut bytes[n * size..(n + 1) * size];
+            let last = zero | element[size - 1] & sign;
+            element.fill(zero);
+            element[size - 1] = last;
         }
         n += 1;
     });

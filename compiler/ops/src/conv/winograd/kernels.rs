@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use onnxc_ir::Tensor;
 use onnxc_ir::blob::Packing;
+use onnxc_ir::{DType, Tensor};
 
 use super::points::{Points, TAPS};
 
@@ -25,7 +25,7 @@ pub(super) struct Kernels {
 /// The channels of each panel, without those whose kernels are zero in all filters of the panel if these are to be left out.
 pub(super) fn channels_left(weights: &Tensor, (filters, channels): (usize, usize), nr: usize, sparse: bool) -> Vec<Vec<usize>> {
     let kernels = weights.bytes().as_chunks::<{ 4 * TAPS * TAPS }>().0;
-    let zero = |f: usize, c: usize| kernels[f * channels + c].iter().all(|byte| *byte == 0);
+    let zero = |f: usize, c: usize| DType::F32.all_zero(&kernels[f * channels + c]);
     let left = |first: usize, c: &usize| !sparse || (first..filters.min(first + nr)).any(|f| !zero(f, *c));
     (0..filters).step_by(nr).map(|first| (0..channels).filter(|c| left(first, c)).collect()).collect()
 }
