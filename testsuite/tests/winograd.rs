@@ -45,7 +45,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// Far below what whole models are allowed, 1e-3 of the largest output.
+/// Far below what whole models are allowed, 1e-3 of the largest output. Tiles of six by six lose a digit more.
 #[test]
 fn the_error_is_small_for_many_channels() {
     for (algorithm, _) in ALGORITHMS {
@@ -55,7 +55,8 @@ fn the_error_is_small_for_many_channels() {
         for cpu in ["x86-64", "x86-64-v3", "native"] {
             let got = floats(&compiled(&graph, &x, cpu, 1));
             let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-            assert!(worst <= 1e-5 * largest, "{algorithm} on {cpu}: {worst} of {largest}");
+            let allowed = if *algorithm == "winograd6" { 3e-5 } else { 1e-5 };
+            assert!(worst <= allowed * largest, "{algorithm} on {cpu}: {worst} of {largest}");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::conv::lower::Conv;
 use crate::schedule::Schedule;
 
 /// Channels that a transform keeps in the first-level cache between its two directions.
-const CHANNELS: u64 = 64;
+const CHANNELS: u64 = 16;
 /// Most operations of the epilogues of a tile that are computed together with the transform.
 const MOST_NODES: usize = 200;
 /// Accumulators of targets with registers for a transform beside what functions in an epilogue need.

@@ -1,4 +1,4 @@
-//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3) and F(4x4, 3x3), as the attribute `algorithm` asks for.
+//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), as the attribute `algorithm` asks for.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call, other types) is
 //! computed directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, [`cost`] what that takes, `emit` the loops.
@@ -13,7 +13,7 @@ use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::{Attrs, DType, TensorType};
 
 use super::Geometry;
-use points::{FOUR, Points, TAPS, TWO};
+use points::{FOUR, Points, SIX, TAPS, TWO};
 
 pub(super) use emit::emit;
 
@@ -24,7 +24,7 @@ pub const ATTR: &str = "algorithm";
 pub const DIRECT: &str = "direct";
 
 /// The algorithms: their names in the attribute, and their points.
-pub static ALGORITHMS: &[(&str, &Points)] = &[("winograd2", &TWO), ("winograd4", &FOUR)];
+pub static ALGORITHMS: &[(&str, &Points)] = &[("winograd2", &TWO), ("winograd4", &FOUR), ("winograd6", &SIX)];
 
 /// The points that the attributes of a convolution ask for.
 pub fn points(attrs: &Attrs) -> Option<&'static Points> {

@@ -6,7 +6,7 @@
 //!
 //! Lavin and Gray use 1 and 2 for m = 4. Points whose products are near 1 lose less (Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving
 //! the Accuracy of Winograd Convolution for Deep Neural Networks", 2020): with 3/4 and 3/2 the error is less than a third, and every coefficient of the
-//! transforms is exact in f32, so that no rounding of coefficients adds to it.
+//! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for m = 6 are the best of sixteenths up to 5/2 that are exact too.
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
@@ -27,6 +27,8 @@ pub struct Points {
 pub static TWO: Points = Points { m: 2, pairs: &[1.0] };
 /// F(4x4, 3x3).
 pub static FOUR: Points = Points { m: 4, pairs: &[0.75, 1.5] };
+/// F(6x6, 3x3).
+pub static SIX: Points = Points { m: 6, pairs: &[0.5, 1.0, 2.125] };
 
 /// Coefficients of `product of (x - b^2)` over the pairs but number `without`, the lowest power first.
 fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
