@@ -20,6 +20,7 @@ pub mod requantize;
 pub mod row_chain;
 pub mod sparsity;
 pub mod strassen;
+mod streams;
 pub mod threads;
 pub mod winograd;
 
@@ -82,6 +83,8 @@ pub fn run(phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome)
 pub fn run_within(math: Math, phase: Phase, graph: &Graph, target: &TargetDesc) -> (Graph, Outcome) {
     let ops = OpSet(onnxc_ops::ALL);
     let inner = with_bodies(graph, &|body| run_within(math, phase, body, target).0);
+    let narrow = if phase == Phase::Canonicalize { streams::narrow(inner.as_ref().unwrap_or(graph)) } else { None };
+    let inner = narrow.or(inner);
     let rules: Vec<Rule> = phase.rules().into_iter().filter(|r| math.allows(r.class)).collect();
     let graph = inner.as_ref().unwrap_or(graph);
     let stage = |graph: &Graph, rules: &[Rule]| {

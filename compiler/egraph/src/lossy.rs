@@ -42,6 +42,8 @@ pub struct Priced {
     pub error: f64,
     /// What it takes of each resource; in which order and units is the caller's business.
     pub takes: Box<[f64]>,
+    /// The layer and the rule that this was measured of; none for what costs nothing.
+    pub of: Option<(usize, usize)>,
 }
 
 /// What was measured of a layer as a rule makes it.
@@ -122,7 +124,7 @@ fn add(
             (0, None) => Form::Exact(canonical(egraph, &layer.node)),
             _ => Form::Lossy(Lossy { layer: number, rule, operands: operands.into() }),
         };
-        priced.push(Priced { form, error, takes });
+        priced.push(Priced { form, error, takes, of: Some((number, rule)) });
     }
     join(&mut egraph[class].data.priced, priced);
     parts

@@ -106,7 +106,7 @@ fn problem(model: &Model) -> Option<Problem> {
 }
 
 fn solve(problem: &Problem, limit: f64) -> Option<Extracted> {
-    problem.cheapest(limit, |takes| Some(takes[0]))
+    problem.cheapest(limit, |priced| Some(priced.takes[0]))
 }
 
 /// The least price of all choices within a limit.
@@ -291,7 +291,7 @@ fn what_has_no_price_is_not_on_offer() {
     let problem = Problem::new(&egraph, &ids, &Choice([(ids[0], free)].into())).unwrap();
     assert_eq!(solve(&problem, 1.0).unwrap().price, 0.0);
     // Nor is what the caller has no price for.
-    assert_eq!(problem.cheapest(1.0, |takes| (takes[0] < 1.0).then_some(takes[0])).unwrap().price, 0.0);
+    assert_eq!(problem.cheapest(1.0, |priced| (priced.takes[0] < 1.0).then_some(priced.takes[0])).unwrap().price, 0.0);
     let none = Problem::new(&egraph, &ids, &Choice::default()).unwrap().cheapest(1.0, |_| None);
     assert_eq!(none, None);
 }

@@ -93,7 +93,7 @@ pub struct Assembled {
 impl Subject<'_> {
     /// A layer that is to become something with weights of a type.
     pub fn site<'a>(&'a self, layer: &'a Weighted, weights: Weights) -> Site<'a> {
-        Site { subject: self, layer, numbers: candidate::numbers(weights) }
+        Site { subject: self, layer, numbers: candidate::numbers(weights), order: None, some_of: None }
     }
 
     /// What the dense model answers to these samples.
@@ -134,6 +134,8 @@ impl Subject<'_> {
         let mut walks = Walks::new(self.backend, &self.graph, samples);
         // What is passed on is rounded as it will be.
         self.keep_ranges(&mut made, picks);
+        let orders = self.orders(samples, |i| picks[i].form.reads_less())?;
+        let some = self.some_outputs(picks, &orders);
         if partial {
             let later: Vec<&Weighted> = stages.iter().skip(1).flatten().filter(fits).map(|i| &self.layers[*i]).collect();
             self.source(&later).prepare(samples)?;
@@ -148,7 +150,7 @@ impl Subject<'_> {
                 let waiting = stages[stage..].iter().flatten().filter(waiting).map(|i| self.result(*i));
                 Some(recipe::apply_partly(&self.graph, &made.recipe, &made.arrays, &waiting.collect::<Vec<_>>())?)
             };
-            let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], method, samples));
+            let key = |i: &usize| own.is_none().then(|| self.key(*i, picks[*i], some.get(i), method, samples));
             let keys: Vec<Option<String>> = part.iter().map(key).collect();
             let kept: Vec<Option<Treated>> = keys.iter().map(|key| Treated::kept(self.backend.store(), key.as_ref()?)).collect();
             let missing: Vec<usize> = part.iter().zip(&kept).filter(|(_, kept)| kept.is_none()).map(|(i, _)| *i).collect();
@@ -163,8 +165,9 @@ impl Subject<'_> {
             let treat = |(i, (key, kept)): (&usize, (Option<String>, Option<Treated>))| {
                 let (layer, pick) = (&self.layers[*i], picks[*i]);
                 kept.unwrap_or_else(|| {
-                    let treated =
-                        candidate::treat(&self.site(layer, pick.weights), pick, known.get(&layer.node).copied(), method);
+                    let (known, outputs) = (known.get(&layer.node).copied(), some.get(i).map(|outputs| &outputs[..]));
+                    let site = self.site(layer, pick.weights).in_order(&orders);
+                    let treated = candidate::treat_some(&site, pick, outputs, known, method);
                     if let Some(key) = &key {
                         treated.keep(self.backend.store(), key);
                     }
@@ -209,7 +212,7 @@ impl Subject<'_> {
 
     /// A layer as it becomes where no layer changes what it is fed, kept for the models that it is a part of.
     pub fn treated(&self, i: usize, pick: Pick, known: (&Moments, &Moments), method: Method) -> Treated {
-        let (store, key) = (self.backend.store(), self.key(i, pick, method, self.samples));
+        let (store, key) = (self.backend.store(), self.key(i, pick, None, method, self.samples));
         Treated::kept(store, &key).unwrap_or_else(|| {
             let treated = candidate::treat(&self.site(&self.layers[i], pick.weights), pick, Some(known), method);
             treated.keep(store, &key);
@@ -217,9 +220,10 @@ impl Subject<'_> {
         })
     }
 
-    /// What a layer becomes is kept by this.
-    fn key(&self, i: usize, pick: Pick, method: Method, samples: &Samples) -> String {
-        work::key("layer", &[&self.known, &format!("{} {} {method:?} {pick:?}", samples.split_name(), self.layers[i].name)])
+    /// What a layer becomes is kept by this; `some` are its outputs where not all are computed.
+    fn key(&self, i: usize, pick: Pick, some: Option<&Vec<u32>>, method: Method, samples: &Samples) -> String {
+        let what = format!("{} {} {method:?} {pick:?} {some:?}", samples.split_name(), self.layers[i].name);
+        work::key("layer", &[&self.known, &what])
     }
 
     /// The model with some of its layers changed, layer by layer. What is between layers that take the place of one has no range of its own.

@@ -39,7 +39,7 @@ struct Dense {
 type Rows = Option<Arc<Vec<f32>>>;
 
 /// A layer's node, and samples.
-type Key = (usize, Vec<usize>);
+pub(crate) type Key = (usize, Vec<usize>);
 
 /// What is known of the dense model's rows.
 #[derive(Default)]
@@ -52,6 +52,8 @@ struct Known {
     rows: HashMap<Key, Rows>,
     /// By the layer's node, for layers of which only extremes count.
     largest: HashMap<usize, Arc<Places>>,
+    /// In which order the channels go that several layers read, by the first of these.
+    orders: HashMap<Key, Arc<Vec<u32>>>,
 }
 
 impl Kept {
@@ -69,6 +71,16 @@ impl Kept {
     /// Where a layer is largest, if that was looked for.
     fn largest(&self, layer: &Weighted) -> Option<Arc<Places>> {
         self.known().largest.get(&layer.node).cloned()
+    }
+
+    /// The order of channels that was kept.
+    pub(crate) fn order(&self, key: &Key) -> Option<Arc<Vec<u32>>> {
+        self.known().orders.get(key).cloned()
+    }
+
+    /// Keeps an order of channels.
+    pub(crate) fn keep_order(&self, key: Key, order: Vec<u32>) -> Arc<Vec<u32>> {
+        self.known().orders.entry(key).or_insert_with(|| Arc::new(order)).clone()
     }
 
     /// Takes a part of the memory, if there is so much.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
-use crate::candidate::{self, Curve, Pick, Probe, Treated, kinds};
+use crate::candidate::{self, Curve, Form, Pick, Treated, kinds};
 use crate::choose::{Choices, Chosen};
 use crate::effect::Effect;
 use crate::labels::Labels;
@@ -25,6 +25,7 @@ use crate::outputs::{self, Outputs};
 use crate::price::{self, Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
+use crate::streams::Orders;
 use crate::taps::{self, Tapped, floats};
 use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, work};
 
@@ -70,6 +71,8 @@ pub struct Goal {
     pub half_panels: bool,
     /// Layers with little between them may take the place of one.
     pub low_rank: bool,
+    /// Layers that read the same channels may lose some of them together.
+    pub streams: bool,
     /// How layers are repaired.
     pub method: Method,
 }
@@ -140,13 +143,18 @@ impl<'a> Search<'a> {
         }
         let (integers, alone, pruning, low_rank) = (goal.integers, goal.weight_only, goal.pruning, goal.low_rank);
         let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group} {}", goal.method, goal.short_steps);
+        let options = format!("{options} {}", goal.streams);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let factors: equalised::Factors = work::remember(store, &work::key("equalised", &[&known]), || {
             backend.say("calibration: channels");
             if goal.integers { equalised::factors(backend, &graph, samples, &candidate::largest(&goal)) } else { Ok(Vec::new()) }
         })?;
-        let layers = countable(&graph);
+        let mut layers = countable(&graph);
+        for layer in layers.iter_mut().filter(|l| !goal.streams && !l.together.is_empty()) {
+            layer.before.clear();
+            layer.together.clear();
+        }
         let equalised = factors.into_iter().map(|(id, factors)| (ValueId(id), factors)).collect();
         let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
             backend.say("calibration: ranges");
@@ -265,8 +273,13 @@ impl<'a> Search<'a> {
         let known: Vec<Both> = subject.source(&fitted).moments(subject.samples)?;
         backend.say("errors of layers");
         let by_node: BTreeMap<usize, &Both> = fitted.iter().map(|l| l.node).zip(&known).collect();
-        let curves: Vec<Curves> =
-            subject.layers.par_iter().map(|l| by_node.get(&l.node).map(|m| self.curves(l, m)).unwrap_or_default()).collect();
+        let orders = if self.kinds.iter().any(|k| k.form.reads_less()) {
+            subject.orders(subject.samples, |n| by_node.contains_key(&subject.layers[n].node))?
+        } else {
+            Orders::new()
+        };
+        let of = |l: &Weighted| by_node.get(&l.node).map(|m| self.curves(l, m, &orders)).unwrap_or_default();
+        let curves: Vec<Curves> = subject.layers.par_iter().map(of).collect();
         let check = subject.samples.held_out();
         let sample = &check[..check.len().min(PROBED)];
         let (done, all) = (AtomicUsize::new(0), subject.layers.len());
@@ -276,7 +289,9 @@ impl<'a> Search<'a> {
             backend.count("effect of layers on the answers", done.fetch_add(1, Ordering::Relaxed) + 1, all);
             effects
         };
-        curves.par_iter().enumerate().map(effects).collect()
+        let mut errors = curves.par_iter().enumerate().map(effects).collect::<Result<Vec<Vec<f64>>>>()?;
+        self.add_streams(&mut errors, &curves, sample)?;
+        Ok(errors)
     }
 
     /// The divergence of the answers for each kind that a layer can be. Its integers are those that it would have, if its moments are known.
@@ -284,9 +299,11 @@ impl<'a> Search<'a> {
         let layer = &self.subject.layers[n];
         // Errors of one size are not of one kind: each form is measured by itself, but for those that leave out the same.
         let mut by_error: BTreeMap<&str, Effect> = BTreeMap::new();
-        for (of, curve) in curves {
+        // What layers do together is measured of all of them at once.
+        let together = |form: &dyn Form| form.reads_less() && !layer.together.is_empty();
+        for (of, curve) in curves.iter().filter(|(of, _)| !together(of.form)) {
             if !by_error.contains_key(of.form.alike()) {
-                by_error.insert(of.form.alike(), self.effect(n, curve, sample)?);
+                by_error.insert(of.form.alike(), self.effect(&[(n, curve)], sample)?);
             }
         }
         let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
@@ -296,7 +313,7 @@ impl<'a> Search<'a> {
                     Some((fit, held_out)) => self.subject.treated(n, *kind, (fit, held_out), self.goal.method),
                     None => self.subject.site(layer, kind.weights).rough(&layer.matrix(&self.subject.graph)),
                 };
-                by_numbers.insert(kind.weights, self.probe(n, kind.weights, treated, sample)?);
+                by_numbers.insert(kind.weights, self.probe(vec![(n, Pick::whole(kind.weights), treated)], sample)?);
             }
         }
         let error = |kind: &Pick| -> f64 {
@@ -307,6 +324,8 @@ impl<'a> Search<'a> {
             // Each part rounds its weights and what it multiplies.
             numbers * kind.form.parts() as f64
                 + match curve {
+                    Some((_, curve)) if together(kind.form) && curve.at(kind.density).is_finite() => 0.0,
+                    Some(_) if together(kind.form) => f64::INFINITY,
                     Some((_, curve)) => by_error[kind.form.alike()].at(curve.at(kind.density)),
                     None if kind.form == Pick::DENSE.form => 0.0,
                     None => f64::INFINITY,
@@ -315,40 +334,45 @@ impl<'a> Search<'a> {
         Ok(self.kinds.iter().map(error).collect())
     }
 
-    /// What errors of a layer in a form do to the answers: a usual one, and a large one, which does more than in proportion where the model recovers from small
-    /// ones; or a small one where the usual one makes them other answers altogether.
-    fn effect(&self, n: usize, curve: &Curve, sample: &[usize]) -> Result<Effect> {
-        let effect = |probe: &Probe| -> Result<(f64, f64)> {
-            let treated = self.subject.site(&self.subject.layers[n], Weights::F32).probed(probe);
-            Ok((probe.error, self.probe(n, Weights::F32, treated, sample)?))
+    /// What errors of a layer in a form, or of several ones together, do to the answers: a usual one, and a large one, which does more than in proportion where the
+    /// model recovers from small ones; or a small one where the usual one makes them other answers altogether.
+    pub(crate) fn effect(&self, curves: &[(usize, &Curve)], sample: &[usize]) -> Result<Effect> {
+        let effect = |size: usize| -> Result<(f64, f64)> {
+            let treated = |(n, curve): &(usize, &Curve)| {
+                let site = self.subject.site(&self.subject.layers[*n], Weights::F32);
+                (*n, Pick::DENSE, site.probed(&curve.probes[size]))
+            };
+            let error = curves.iter().map(|(_, curve)| curve.probes[size].error).sum();
+            Ok((error, self.probe(curves.iter().map(treated).collect(), sample)?))
         };
-        let [usual, small, large] = &curve.probes;
+        let [usual, small, large] = [0, 1, 2];
         let first = effect(usual)?;
         if first.1 >= SMALL {
             return Ok(Effect::of([effect(small)?]));
         }
-        let second = if large.error > first.0 && large.error.is_finite() { Some(effect(large)?) } else { None };
+        let most: f64 = curves.iter().map(|(_, curve)| curve.probes[large].error).sum();
+        let second = if most > first.0 && most.is_finite() { Some(effect(large)?) } else { None };
         Ok(Effect::of([first].into_iter().chain(second)))
     }
 
     /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
-    fn curves(&self, layer: &Weighted, (fit, held_out): &Both) -> Curves {
+    fn curves(&self, layer: &Weighted, (fit, held_out): &Both, orders: &Orders) -> Curves {
         let mut kinds: Curves = Vec::new();
         for kind in &self.kinds {
             if kinds.iter().any(|(of, _)| Curve::serves(of, kind)) || !kind.form.fits(layer) {
                 continue;
             }
-            let site = self.subject.site(layer, kind.weights);
+            let site = self.subject.site(layer, kind.weights).in_order(orders);
             let curve = candidate::curve(&site, kind.form, (fit, held_out), self.goal.method);
             kinds.extend(curve.map(|curve| (*kind, curve)));
         }
         kinds
     }
 
-    /// The divergence of the answers with one layer changed to this, whose weights are of a type.
-    fn probe(&self, layer: usize, weights: Weights, treated: Treated, sample: &[usize]) -> Result<f64> {
+    /// The divergence of the answers with some layers, by number, changed to these.
+    fn probe(&self, layers: Vec<(usize, Pick, Treated)>, sample: &[usize]) -> Result<f64> {
         let mut changes: Vec<Option<(Pick, Treated)>> = self.subject.layers.iter().map(|_| None).collect();
-        changes[layer] = Some((Pick::whole(weights), treated));
+        layers.into_iter().for_each(|(n, pick, treated)| changes[n] = Some((pick, treated)));
         let made = self.subject.with(changes)?;
         Ok(self.score(&made.graph, sample)?.divergence)
     }
@@ -543,7 +567,7 @@ struct Known {
 }
 
 /// The curves of a layer, each with one of the kinds that it is of.
-type Curves = Vec<(Pick, Curve)>;
+pub(crate) type Curves = Vec<(Pick, Curve)>;
 
 /// Integers for everything that layers multiply, or for what its channels are multiplied to before.
 fn ranges(

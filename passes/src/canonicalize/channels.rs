@@ -7,7 +7,7 @@
 //!        (form `channels`), and what models themselves do.
 //! Why    a layer that reads a part of its channels makes those before it smaller: their filters, depthwise kernels, activations, and weights.
 //! Class  exact: every element that is left is computed as before.
-//! Misses results that others read too, grouped convolutions that are not depthwise, concatenations, normalisations over channels.
+//! Misses results that others read too (where all of them choose the same channels: [`crate::streams`]), grouped convolutions that are not depthwise, concatenations, normalisations over channels.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, Graph, Tensor, ValueId};

@@ -40,7 +40,7 @@ pub use low_rank::{Factors, low_rank};
 pub use moments::{Moments, error};
 pub use narrow::{Blocks, Kernel, Narrowed, narrow};
 pub use order::order;
-pub use prune::{Balance, Damping, Mask, Pruned, Repair, prune};
+pub use prune::{Balance, Damping, Mask, Pruned, Repair, keep, prune, together};
 pub use range::{ActivationRange, Histogram, range};
 pub use round::{Grid, Pairs, Rounded, Rounding, WeightRange, nearest, nearest_in_table, round, round_to_table};
 pub use shape::Shape;

@@ -85,22 +85,45 @@ pub fn prune(
     balance: Balance,
     damping: Damping,
 ) -> Vec<Pruned> {
-    assert_eq!(w.k, shape.channels * shape.taps, "internal: compress: a shape of another layer");
-    let (fit, judge) = rayon::join(|| Centred::new(w, h), || check.map(|h| Centred::new(w, h)));
-    let layer = Layer { w, shape, fit, check: judge };
+    let layer = Layer::new(w, (h, check), shape);
     let removed = removed(&layer, densities, mask, balance, damping);
-    let mut place = USUAL;
-    let one = |kept: Vec<Vec<u32>>| match (repair, damping) {
-        (Repair::None, _) => layer.masked(kept),
-        (Repair::Refit, Damping::Fixed(damping)) => layer.refitted(kept, damping),
-        (Repair::Refit, Damping::CrossValidated) if check.is_none() => layer.refitted(kept, GRID[USUAL]),
-        (Repair::Refit, Damping::CrossValidated) => {
-            let (best, at) = layer.cross_validated(&kept, place);
-            place = at;
-            best
-        }
+    layer.with_each(removed, repair, damping)
+}
+
+/// A layer with some of its units, the same for all of its groups, for each of some lists of them.
+pub fn keep(
+    w: &Matrix,
+    known: (&Moments, Option<&Moments>),
+    shape: &Shape,
+    kept: &[Vec<u32>],
+    repair: Repair,
+    damping: Damping,
+) -> Vec<Pruned> {
+    let layer = Layer::new(w, known, shape);
+    let groups = shape.groups(w.n);
+    layer.with_each(kept.iter().map(|kept| vec![kept.clone(); groups]).collect(), repair, damping)
+}
+
+/// The channels that several layers read, in the order in which they go from all of them: by the sum of what that costs after repair, each loss as a part of the
+/// variance of its layer's result. The last one stays.
+pub fn together(layers: &[(&Matrix, &Moments)], channels: usize) -> Vec<u32> {
+    let member = |(w, h): &(&Matrix, &Moments)| {
+        let fit = Centred::new(w, h);
+        let (inverse, target) = damped(&fit, absolute(fit.second.as_ref(), GRID[USUAL]));
+        // Where nothing is known of a result, nothing is lost of it.
+        let worth = Some(fit.relative(1.0)).filter(|worth| worth.is_finite()).unwrap_or(0.0);
+        let units = Shape::structured(w.n, channels, w.k / channels.max(1)).units();
+        removal::Member { inverse, target, units, worth }
     };
-    removed.into_iter().map(one).collect()
+    removal::together(&layers.par_iter().map(member).collect::<Vec<_>>(), 1).order
+}
+
+/// The inverse of the damped second moment, and the weights that fit best without a mask.
+fn damped(fit: &Centred, damping: f64) -> (Mat<f64>, Mat<f64>) {
+    let factor = linalg::Cholesky::new(fit.second.as_ref(), damping);
+    let mut target = &fit.wanted + faer::Scale(damping) * &fit.weights;
+    let ((), inverse) = rayon::join(|| factor.solve(target.as_mut()), || factor.inverse());
+    (inverse, target)
 }
 
 /// Kept units of each group for each density.
@@ -153,7 +176,29 @@ struct Layer<'a> {
     check: Option<Centred>,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    fn new(w: &'a Matrix, (h, check): (&Moments, Option<&Moments>), shape: &'a Shape) -> Layer<'a> {
+        assert_eq!(w.k, shape.channels * shape.taps, "internal: compress: a shape of another layer");
+        let (fit, check) = rayon::join(|| Centred::new(w, h), || check.map(|h| Centred::new(w, h)));
+        Layer { w, shape, fit, check }
+    }
+
+    /// The layer with each of these lists of kept units of its groups.
+    fn with_each(&self, kept: Vec<Vec<Vec<u32>>>, repair: Repair, damping: Damping) -> Vec<Pruned> {
+        let mut place = USUAL;
+        let one = |kept: Vec<Vec<u32>>| match (repair, damping) {
+            (Repair::None, _) => self.masked(kept),
+            (Repair::Refit, Damping::Fixed(damping)) => self.refitted(kept, damping),
+            (Repair::Refit, Damping::CrossValidated) if self.check.is_none() => self.refitted(kept, GRID[USUAL]),
+            (Repair::Refit, Damping::CrossValidated) => {
+                let (best, at) = self.cross_validated(&kept, place);
+                place = at;
+                best
+            }
+        };
+        kept.into_iter().map(one).collect()
+    }
+
     /// The order in which units leave each group, until `least` are left.
     fn removals(&self, units: &[Vec<usize>], least: usize, mask: Mask, damping: Damping) -> Vec<Removal> {
         let groups = (0..self.shape.groups(self.w.n)).map(|g| self.shape.outputs(g, self.w.n));
@@ -169,9 +214,7 @@ impl Layer<'_> {
             return groups.map(magnitude).collect();
         }
         let damping = absolute(second, if let Damping::Fixed(damping) = damping { damping } else { GRID[USUAL] });
-        let factor = linalg::Cholesky::new(second, damping);
-        let mut target = &self.fit.wanted + faer::Scale(damping) * &self.fit.weights;
-        let ((), inverse) = rayon::join(|| factor.solve(target.as_mut()), || factor.inverse());
+        let (inverse, target) = damped(&self.fit, damping);
         let sweep = |columns: std::ops::Range<usize>| {
             removal::by_loss(inverse.as_ref(), target.subcols(columns.start, columns.len()), units, least)
         };

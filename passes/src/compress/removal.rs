@@ -12,6 +12,7 @@
 
 use faer::Mat;
 use faer::MatRef;
+use rayon::prelude::*;
 
 use super::linalg;
 
@@ -57,6 +58,37 @@ pub(super) fn by_loss(inverse: MatRef<'_, f64>, target: MatRef<'_, f64>, units: 
         removal.order.push(unit.name);
         removal.loss.push(unit.loss);
         sweep.remove(i);
+    }
+    removal
+}
+
+/// A layer whose units go together with those of others.
+pub(super) struct Member {
+    /// These as [`by_loss`] has them.
+    pub(super) inverse: Mat<f64>,
+    pub(super) target: Mat<f64>,
+    pub(super) units: Vec<Vec<usize>>,
+    /// What a loss of this layer is worth.
+    pub(super) worth: f64,
+}
+
+/// The same for several layers with as many units, each of which goes from all of them at once: the one with the smallest sum of losses first.
+pub(super) fn together(members: &[Member], keep: usize) -> Removal {
+    let count = members.iter().map(|m| m.units.len()).min().unwrap_or(0);
+    let sweep = |m: &Member| Sweep::new(m.inverse.as_ref(), m.target.as_ref(), &m.units);
+    let mut sweeps: Vec<Sweep> = members.par_iter().map(sweep).collect();
+    let (mut removal, mut gone) = (Removal::default(), vec![false; count]);
+    while removal.order.len() + keep < count {
+        let mut losses = vec![0.0; count];
+        for (sweep, member) in sweeps.iter().zip(members) {
+            sweep.units.iter().filter(|u| !u.gone).for_each(|u| losses[u.name as usize] += member.worth * u.loss);
+        }
+        let left = (0..count).filter(|unit| !gone[*unit]);
+        let Some(unit) = left.min_by(|a, b| losses[*a].total_cmp(&losses[*b])) else { break };
+        removal.order.push(unit as u32);
+        removal.loss.push(losses[unit]);
+        gone[unit] = true;
+        sweeps.par_iter_mut().for_each(|sweep| sweep.remove_named(unit as u32));
     }
     removal
 }
@@ -124,13 +156,18 @@ impl Sweep {
             // Rows move, so the unit does too.
             let name = self.units[i].name;
             self.settle();
-            let place = self.units.iter().position(|u| u.name == name);
-            return place.into_iter().for_each(|i| self.remove(i));
+            return self.remove_named(name);
         }
         (start..start + len).for_each(|p| self.eliminate(p));
         self.units[i].gone = true;
         self.update_blocks(len);
         self.price();
+    }
+
+    /// Drops the unit with this number in the shape.
+    fn remove_named(&mut self, name: u32) {
+        let place = self.units.iter().position(|u| u.name == name);
+        place.into_iter().for_each(|i| self.remove(i));
     }
 
     /// Drops one position: its update becomes pending, and the weights of the others make up for it.

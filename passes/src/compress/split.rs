@@ -82,7 +82,8 @@ impl Split {
                 Form::Conv(w) => (w.kernel.iter().product(), (w.batch * w.y.iter().product::<usize>()) as u64),
                 Form::Columns | Form::Rows => (1, layer.rows),
             };
-            Weighted { node: layer.node, name: layer.name.clone(), n, channels, taps, groups: 1, rows, before: Vec::new(), form }
+            let (node, name, groups) = (layer.node, layer.name.clone(), 1);
+            Weighted { node, name, n, channels, taps, groups, rows, before: Vec::new(), together: Vec::new(), form }
         };
         let Form::Conv(window) = &layer.form else {
             return [part(rank, channels, layer.form.clone()), part(n, rank, layer.form.clone())];

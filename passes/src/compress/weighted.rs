@@ -3,11 +3,14 @@
 //! Compression sees every such layer as `y = x W`: rows of x are the windows of a convolution (im2col) or the rows of a matrix, and W has a column for
 //! each output. What methods make of W goes back to the operand in its own layout.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use onnxc_ir::graph::Node;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
 
 use super::Matrix;
 use crate::canonicalize::channels::reach;
+use crate::streams::Streams;
 
 /// A node that multiplies by constant weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +31,8 @@ pub struct Weighted {
     pub rows: u64,
     /// Nodes that do less if this one reads fewer channels, those that compute them included; none where others need the channels too.
     pub before: Vec<usize>,
+    /// The nodes of the layers that have to read the same channels if those before are to do less, this one among them; none where it reads them alone.
+    pub together: Vec<usize>,
     pub(super) form: Form,
 }
 
@@ -57,7 +62,32 @@ pub(super) struct Window {
 
 /// The layers of a graph in its order. Weights of other types than f32 are left out.
 pub fn layers(graph: &Graph) -> Vec<Weighted> {
-    graph.nodes.iter().enumerate().filter_map(|(n, node)| Weighted::of(graph, n, node)).collect()
+    let mut layers: Vec<Weighted> = graph.nodes.iter().enumerate().filter_map(|(n, node)| Weighted::of(graph, n, node)).collect();
+    find_streams(graph, &mut layers);
+    layers
+}
+
+/// Tells layers what is before them where a value is read more than once.
+fn find_streams(graph: &Graph, layers: &mut [Weighted]) {
+    let can = |l: &&Weighted| l.groups == 1 && l.rows > 0;
+    let axes: BTreeMap<usize, usize> = layers.iter().filter(can).map(|l| (l.node, l.input_axis(graph))).collect();
+    let streams = Streams::new(graph);
+    let reads = |node: usize, operand: usize, axis: usize| operand == 0 && axes.get(&node) == Some(&axis);
+    let mut seen: BTreeSet<usize> = layers.iter().filter(|l| !l.before.is_empty()).map(|l| l.node).collect();
+    for n in 0..layers.len() {
+        let layer = &layers[n];
+        if !can(&layer) || seen.contains(&layer.node) {
+            continue;
+        }
+        let Some(stream) = streams.find((layer.x(graph), axes[&layer.node]), reads) else { continue };
+        let before: Vec<usize> = stream.nodes.into_keys().collect();
+        let readers: Vec<usize> = stream.readers.into_iter().collect();
+        for reader in layers.iter_mut().filter(|l| readers.contains(&l.node)) {
+            reader.before.clone_from(&before);
+            reader.together = if readers.len() > 1 { readers.clone() } else { Vec::new() };
+            seen.insert(reader.node);
+        }
+    }
 }
 
 impl Weighted {
@@ -102,7 +132,24 @@ impl Weighted {
         let name = node.origins.join(" ");
         let axis = if matches!(form, Form::Conv(_)) { 1 } else { x.len() - 1 };
         let before = if groups == 1 { reach(graph, operand(0)?, axis).unwrap_or_default() } else { Vec::new() };
-        (n > 0 && channels > 0).then_some(Weighted { node: number, name, n, channels, taps, groups, rows, before, form })
+        let together = Vec::new();
+        (n > 0 && channels > 0).then_some(Weighted {
+            node: number,
+            name,
+            n,
+            channels,
+            taps,
+            groups,
+            rows,
+            before,
+            together,
+            form,
+        })
+    }
+
+    /// The layer with so many outputs.
+    pub fn with_outputs(&self, n: usize) -> Weighted {
+        Weighted { n, ..self.clone() }
     }
 
     /// Inputs of each output.

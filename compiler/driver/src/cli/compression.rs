@@ -46,6 +46,10 @@ pub struct Budget {
     /// What compression may not do (repeatable).
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "recipe")]
     pub without: Vec<Technique>,
+    /// Layers that read the same channels, of a residual sum or around squeeze and excitation, may lose some of them together. It makes some models smaller and the
+    /// choice for others worse.
+    #[arg(long, conflicts_with = "recipe")]
+    pub streams: bool,
 }
 
 impl Budget {
@@ -66,6 +70,7 @@ impl Budget {
             (self.forget, "--forget"),
             (self.no_baselines, "--no-baselines"),
             (!self.without.is_empty(), "--without"),
+            (self.streams, "--streams"),
         ];
         flags.into_iter().find_map(|(given, name)| given.then_some(name))
     }

@@ -227,6 +227,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         pruning: without(Technique::Pruning),
         half_panels: onnxc_passes::compress::half_panels(target),
         low_rank: without(Technique::LowRank),
+        streams: budget.streams,
         method: onnxc_search::assemble::Method::default(),
     }
 }

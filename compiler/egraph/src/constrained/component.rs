@@ -113,6 +113,18 @@ impl Component {
         }
     }
 
+    /// The least sum of prices and weighted errors, or less.
+    pub(super) fn least(&self, offers: &[Vec<Offer>], weight: f64) -> f64 {
+        let structure = |structure: &Structure| structure.iter().map(|part| part.least(offers, weight)).sum::<f64>();
+        match self {
+            Component::Nested(nested) => nested.least(offers, weight),
+            Component::Small(structures) => structures.iter().map(structure).fold(f64::INFINITY, f64::min),
+            Component::Large(members) => {
+                members.entries.iter().map(|class| knapsack::least_of(offers[*class].iter().copied(), weight)).sum()
+            }
+        }
+    }
+
     /// What the knapsack chooses from at these prices.
     pub(super) fn item(&self, classes: &Classes, offers: &[Vec<Offer>], limit: f64) -> Item<'_> {
         let members = match self {

@@ -186,8 +186,12 @@ impl Part {
 
 /// The least price and weighted error of some forms of a class; infinite when none is on offer.
 pub(super) fn least(offers: &[Offer], forms: &[usize], weight: f64) -> f64 {
-    let offers = forms.iter().map(|form| offers[*form]).filter(|o| o.error.is_finite());
-    offers.map(|o| o.price + weight * o.error).fold(f64::INFINITY, f64::min)
+    least_of(forms.iter().map(|form| offers[*form]), weight)
+}
+
+/// The same of these forms.
+pub(super) fn least_of(offers: impl Iterator<Item = Offer>, weight: f64) -> f64 {
+    offers.filter(|o| o.error.is_finite()).map(|o| o.price + weight * o.error).fold(f64::INFINITY, f64::min)
 }
 
 #[cfg(test)]

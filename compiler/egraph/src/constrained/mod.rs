@@ -82,15 +82,25 @@ impl Problem {
         found.into_iter().flat_map(|c| &self.classes.forms[c]).map(|candidate| &candidate.priced)
     }
 
-    /// The cheapest choice whose errors sum up to `limit` at most; `None` when there is none. `price` makes a price, not negative, of what a form takes; forms for
-    /// which it has none are not on offer.
-    pub fn cheapest(&self, limit: f64, price: impl Fn(&[f64]) -> Option<f64>) -> Option<Extracted> {
+    /// What forms cost; those for which `price` has none are not on offer.
+    fn offers(&self, price: impl Fn(&Priced) -> Option<f64>) -> Vec<Vec<Offer>> {
         let offer = |c: &Candidate| {
-            let takes = &c.priced.takes;
-            let price = if takes.is_empty() { Some(0.0) } else { price(takes) };
+            let price = if c.priced.takes.is_empty() { Some(0.0) } else { price(&c.priced) };
             price.map_or(Offer { price: 0.0, error: f64::INFINITY }, |price| Offer { price, error: c.priced.error })
         };
-        let offers: Vec<Vec<Offer>> = self.classes.forms.iter().map(|forms| forms.iter().map(offer).collect()).collect();
+        self.classes.forms.iter().map(|forms| forms.iter().map(offer).collect()).collect()
+    }
+
+    /// The least sum of prices and of errors times `weight`, or less; infinite when there is no choice. `price` as in [`Problem::cheapest`].
+    pub fn least(&self, weight: f64, price: impl Fn(&Priced) -> Option<f64>) -> f64 {
+        let offers = self.offers(price);
+        self.components.iter().map(|c| c.least(&offers, weight)).sum()
+    }
+
+    /// The cheapest choice whose errors sum up to `limit` at most; `None` when there is none. `price` makes a price, not negative, of what a form takes; forms for
+    /// which it has none are not on offer.
+    pub fn cheapest(&self, limit: f64, price: impl Fn(&Priced) -> Option<f64>) -> Option<Extracted> {
+        let offers = self.offers(price);
         let items: Vec<_> = self.components.iter().map(|c| c.item(&self.classes, &offers, limit)).collect();
         let mut chosen = knapsack::choose(&offers, &items, limit)?;
         chosen.sort_unstable();
@@ -135,7 +145,7 @@ impl Classes {
 fn forms(egraph: &Graph, id: Id, free: Option<&ENode>) -> Vec<Priced> {
     let priced = lossy::forms(egraph, id);
     let exact = free.map(|node| Form::Exact(node.clone())).filter(|form| priced.iter().all(|p| p.form != *form));
-    let exact = exact.map(|form| Priced { form, error: 0.0, takes: Box::default() });
+    let exact = exact.map(|form| Priced { form, error: 0.0, takes: Box::default(), of: None });
     exact.into_iter().chain(priced).collect()
 }
 

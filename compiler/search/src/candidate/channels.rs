@@ -1,4 +1,5 @@
-//! A part of the channels, for all outputs at once; what is left is fitted again. The layers before compute no others.
+//! A part of the channels, for all outputs at once; what is left is fitted again. The layers before compute no others. Where several layers read them, all read the
+//! same ones (`crate::streams`).
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::{DType, Tensor};
@@ -39,6 +40,10 @@ impl Form for Channels {
 
     fn left(&self, subject: &Subject, layer: &Weighted, density: f64) -> f64 {
         many(subject, layer, density) as f64 / layer.channels as f64
+    }
+
+    fn reads_less(&self) -> bool {
+        true
     }
 
     fn by_numbers(&self) -> bool {
@@ -104,9 +109,19 @@ fn many(subject: &Subject, layer: &Weighted, density: f64) -> usize {
 fn dropped(site: &Site, densities: &[f64], known: (&Moments, &Moments), method: Method) -> Vec<compress::Pruned> {
     let Weighted { n, channels, taps, .. } = *site.layer;
     let shape = Shape::structured(n, channels, taps);
-    let densities: Vec<f64> = densities.iter().map(|d| many(site.subject, site.layer, *d) as f64 / channels as f64).collect();
     let Method { mask, repair, damping, .. } = method;
+    if let Some(order) = site.order {
+        let kept: Vec<Vec<u32>> = densities.iter().map(|density| left(site.subject, site.layer, *density, order)).collect();
+        return compress::keep(&site.matrix(), (known.0, Some(known.1)), &shape, &kept, repair, damping);
+    }
+    let densities: Vec<f64> = densities.iter().map(|d| many(site.subject, site.layer, *d) as f64 / channels as f64).collect();
     prune(&site.matrix(), known.0, Some(known.1), &shape, &densities, mask, repair, Balance::Equal, damping)
+}
+
+/// The channels that a density leaves, ascending: those that go last.
+pub fn left(subject: &Subject, layer: &Weighted, density: f64, order: &[u32]) -> Vec<u32> {
+    let gone = &order[..(layer.channels - many(subject, layer, density)).min(order.len())];
+    (0..layer.channels as u32).filter(|c| !gone.contains(c)).collect()
 }
 
 /// The layer with some of its channels, its weights rounded for moments if there are any.

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::assemble::{Method, Subject};
 use crate::recipe::{Arrays, Layer, Weights};
 use crate::search::Goal;
+use crate::streams::Orders;
 use crate::work::Store;
 use part::Part;
 
 mod byte;
 mod bytes;
-mod channels;
+pub(crate) mod channels;
 mod float;
 mod int8;
 mod nibble;
@@ -96,12 +97,25 @@ pub struct Site<'a> {
     pub layer: &'a Weighted,
     /// What weights will be.
     pub numbers: &'static dyn Numbers,
+    /// The order in which its channels go, if other layers read them too ([`Weighted::together`]).
+    pub order: Option<&'a [u32]>,
+    /// The layer of which it is some outputs, if others are not computed, and which.
+    pub some_of: Option<(&'a Weighted, &'a [u32])>,
 }
 
 impl<'a> Site<'a> {
+    /// The same where the channels that are read go in an order that several layers share.
+    #[must_use]
+    pub fn in_order(self, orders: &'a Orders) -> Site<'a> {
+        Site { order: orders.get(&self.layer.node).map(|order| &order[..]), ..self }
+    }
+
     /// The weights of the layer as it is.
     pub fn matrix(&self) -> Matrix {
-        self.layer.matrix(&self.subject.graph)
+        let Some((whole, outputs)) = self.some_of else { return self.layer.matrix(&self.subject.graph) };
+        let Matrix { k, values, .. } = whole.matrix(&self.subject.graph);
+        let values = outputs.iter().flat_map(|n| values[*n as usize * k..][..k].to_vec()).collect();
+        Matrix { n: outputs.len(), k, values }
     }
 
     /// What the channels of the operand are multiplied by before it becomes integers, if it does and they are.
@@ -145,6 +159,11 @@ pub trait Form: Sync {
 
     /// The shares of multiplications that are tried.
     fn densities(&self) -> &'static [f64];
+
+    /// Does it leave out channels, so that layers before need not compute them? Layers that read the same channels are of it together.
+    fn reads_less(&self) -> bool {
+        false
+    }
 
     /// Layers, one behind the other, that it makes of one.
     fn parts(&self) -> usize {
@@ -320,6 +339,21 @@ impl Treated {
         }
     }
 
+    /// Some outputs of a layer that stays one matrix, with zeros for all others.
+    fn among(self, whole: &Weighted, outputs: &[u32]) -> Treated {
+        let spread = |(what, tensor): (String, Tensor)| match &what[..] {
+            "weights" => (what, among(&tensor, whole.axis(), whole.n, outputs)),
+            // Zeros of any scale.
+            "scales" => {
+                let mut scales = vec![1f32; whole.n];
+                outputs.iter().zip(tensor.to_vec::<f32>()).for_each(|(n, scale)| scales[*n as usize] = scale);
+                (what, Tensor::from_vec(&[whole.n as u64], scales))
+            }
+            _ => (what, among(&tensor, 0, whole.n, outputs)),
+        };
+        Treated { arrays: self.arrays.into_iter().map(spread).collect(), ..self }
+    }
+
     /// A layer that is still one matrix: its weights, and what is added to its bias before they are rounded.
     fn single(coded: Coded, shift: &[f32], error: f64, density: f64) -> Treated {
         let shift: Vec<f32> = shift.iter().zip(&coded.shift).map(|(a, b)| a + b).collect();
@@ -329,6 +363,21 @@ impl Treated {
         }
         Treated { arrays, error: error + coded.error, density, ranks: Vec::new() }
     }
+}
+
+/// A tensor with so many places along a dimension, of which these have what another tensor has, and the others zeros.
+fn among(some: &Tensor, axis: usize, all: usize, places: &[u32]) -> Tensor {
+    let mut shape = some.shape().to_vec();
+    let inner = shape[axis + 1..].iter().product::<u64>() as usize * some.dtype().bytes() as usize;
+    shape[axis] = all as u64;
+    let mut bytes = vec![0; shape.iter().product::<u64>() as usize * some.dtype().bytes() as usize];
+    let rows = some.bytes().chunks_exact((places.len() * inner).max(1));
+    for (to, from) in bytes.chunks_exact_mut((all * inner).max(1)).zip(rows) {
+        for (place, from) in places.iter().zip(from.chunks_exact(inner.max(1))) {
+            to[*place as usize * inner..][..inner].copy_from_slice(from);
+        }
+    }
+    Tensor::from_bytes(some.dtype(), shape, onnxc_ir::tensor::Bytes::new(bytes)).expect("internal: search: bytes of a shape")
 }
 
 /// Errors of a layer in one form.
@@ -376,8 +425,23 @@ pub fn treat(site: &Site, pick: Pick, known: Option<(&Moments, &Moments)>, metho
     let Some((moments, check)) = known else {
         return whole::Whole.rough(site, 1.0);
     };
-    let moved = weighted::takes_shift(&site.subject.graph, site.layer);
+    let moved = weighted::takes_shift(&site.subject.graph, site.some_of.map_or(site.layer, |(whole, _)| whole));
     pick.form.fitted(site, pick.density, (&centred(moments, moved), &centred(check, moved)), method)
+}
+
+/// The same where only some of its outputs are computed, if these are given: panels of filters are made of them.
+pub fn treat_some(
+    site: &Site,
+    pick: Pick,
+    outputs: Option<&[u32]>,
+    known: Option<(&Moments, &Moments)>,
+    method: Method,
+) -> Treated {
+    let Some(outputs) = outputs.filter(|_| pick.form.by_panels() && known.is_some()) else {
+        return treat(site, pick, known, method);
+    };
+    let less = site.layer.with_outputs(outputs.len());
+    treat(&Site { layer: &less, some_of: Some((site.layer, outputs)), ..*site }, pick, known, method).among(site.layer, outputs)
 }
 
 /// The errors of a layer in a form, from moments and moments held out.
@@ -387,7 +451,7 @@ pub fn curve(site: &Site, form: &dyn Form, (moments, check): (&Moments, &Moments
 }
 
 /// Moments for a layer that can be shifted, or without sums for one that cannot.
-fn centred(moments: &Moments, moved: bool) -> Moments {
+pub(crate) fn centred(moments: &Moments, moved: bool) -> Moments {
     let mut moments = moments.clone();
     if !moved {
         moments.sum.fill(0.0);

@@ -207,3 +207,29 @@ fn moments_that_are_not_numbers_are_no_panic() {
     assert_eq!(p.kept.iter().map(Vec::len).collect::<Vec<_>>(), [12, 12, 12]);
     assert_eq!(p.error, f64::INFINITY);
 }
+
+/// Of 8 channels, layer A multiplies the first four at 3 taps and layer B those from 2 to 5: both can do without the last two, and then each without some of its own.
+#[test]
+fn several_layers_lose_channels_that_none_needs_first() {
+    let mut random = Random(13);
+    let layer = |random: &mut Random, taps: usize, needs: std::ops::Range<usize>| {
+        let mut w = random.matrix(10, 8 * taps);
+        w.values.iter_mut().enumerate().filter(|(i, _)| !needs.contains(&(i % 8))).for_each(|(_, w)| *w = 0.0);
+        let h = moments(8 * taps, &Inputs::new(random, 40, 8 * taps).rows(random, 600));
+        (w, h)
+    };
+    let (a, b) = (layer(&mut random, 3, 0..4), layer(&mut random, 1, 2..6));
+    let order = |layers: &[&(Matrix, Moments)]| together(&layers.iter().map(|l| (&l.0, &l.1)).collect::<Vec<_>>(), 8);
+    let both = order(&[&a, &b]);
+    assert_eq!(both.len(), 7);
+    let first = |order: &[u32], n: usize| order[..n].iter().copied().collect::<std::collections::BTreeSet<u32>>();
+    assert_eq!(first(&both, 2), [6, 7].into());
+    assert_eq!(first(&order(&[&a]), 4), [4, 5, 6, 7].into());
+    // A layer by itself loses what `prune` drops.
+    let shape = Shape::structured(10, 8, 3);
+    let alone =
+        prune(&a.0, &a.1, None, &shape, &[0.25], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2)).remove(0);
+    let same = keep(&a.0, (&a.1, None), &shape, &alone.kept, Repair::Refit, Damping::Fixed(1e-2)).remove(0);
+    assert_eq!(first(&order(&[&a]), 6), (0..8).filter(|c| !alone.kept[0].contains(c)).collect());
+    assert_eq!(same, alone);
+}
