@@ -32,6 +32,8 @@ pub const GROWTH: f64 = 1.5;
 const ROUGH: usize = 4;
 const LEAST_GAIN: f64 = 0.08;
 const LEAST_CYCLES: f64 = 1e6;
+/// Vectors of sums that the largest tile of a target has in registers, from which on the transforms of such tiles have room too.
+const ROOMY: u32 = 24;
 
 /// A convolution that is computed in tiles.
 #[derive(Clone, PartialEq, Debug)]
@@ -72,7 +74,8 @@ pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc) -> Vec<Way> {
         way(Choice::algorithm(name), if points.m > ROUGH { time * (1.0 + LEAST_GAIN) + LEAST_CYCLES } else { time })
     };
     let direct = way(Choice::default(), cost::direct(target, shape));
-    std::iter::once(direct).chain(winograd::ALGORITHMS.iter().map(tiled)).collect()
+    let known = winograd::ALGORITHMS.iter().filter(|(_, points)| points.m <= ROUGH || target.accumulators() >= ROOMY);
+    std::iter::once(direct).chain(known.map(tiled)).collect()
 }
 
 /// Bytes of the weights of a convolution that Winograd's algorithm can compute, as a choice keeps them.
