@@ -6,7 +6,7 @@
 //!
 //! Lavin and Gray use 1 and 2 for m = 4. Points whose products are near 1 lose less (Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving
 //! the Accuracy of Winograd Convolution for Deep Neural Networks", 2020): with 3/4 and 3/2 the error is less than a third, and every coefficient of the
-//! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for m = 6 are the best of sixteenths up to 5/2 that are exact too.
+//! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for m = 6 are the best of eighths from 3/8 to 19/8, exact too.
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
