@@ -28,6 +28,7 @@ pub fn compile_kernel(kernel: &Kernel, target: &Target) -> Result<KernelCode, Er
     with_emitter(target, n_args(kernel), |e, careful| match kernel {
         Kernel::Tile(k) => crate::tile::emit(e, k, careful),
         Kernel::Depthwise(k) => crate::depthwise::emit(e, k, careful),
+        Kernel::Fetch(k) => crate::fetch::emit(e, k),
     })
 }
 
@@ -41,6 +42,7 @@ fn n_args(kernel: &Kernel) -> usize {
             pointers + usize::from(k.open_k || k.list)
         }
         Kernel::Depthwise(k) => 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.outputs == 0),
+        Kernel::Fetch(_) => 1,
     }
 }
 

@@ -12,6 +12,7 @@ mod emitter;
 mod epilogue;
 mod error;
 mod features;
+mod fetch;
 mod kernels;
 mod limits;
 mod machine;

@@ -185,5 +185,6 @@ fn kernel_name(kernel: &Kernel) -> String {
             format!("tile_{}_{}{}_{}x{}", k.a_dtype, k.b_dtype, k.short_name(), k.mr, k.cols)
         }
         Kernel::Depthwise(k) => format!("depthwise_{}_{}x{}", k.x_dtype, k.taps.len(), k.channels),
+        Kernel::Fetch(k) => format!("fetch_{}x{}", k.nest[0].0, k.nest[1].0),
     }
 }

@@ -10,6 +10,17 @@ pub enum Kernel {
     Tile(TileKernel),
     /// Rows of depthwise convolution outputs.
     Depthwise(DepthwiseKernel),
+    /// Lines of the caches that will soon be needed.
+    Fetch(FetchKernel),
+}
+
+/// Brings lines of 64 bytes near the core, those at all sums of steps of a nest, for what reads or writes them soon.
+///
+/// Argument: a pointer. The memory is not read, and need not be there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FetchKernel {
+    /// (count, step in bytes): loops, the inner one second.
+    pub nest: [(u32, i64); 2],
 }
 
 /// `C[mr, nr] = epilogue(init + sum over steps of A[mr, k] * B[k, nr])`.

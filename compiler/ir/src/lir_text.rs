@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kernel::{Kernel, Less};
+use crate::kernel::{FetchKernel, Kernel, Less};
 use crate::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use crate::scalar::BinOp;
 
@@ -107,6 +107,9 @@ impl fmt::Display for Short<'_> {
                     None => {}
                 }
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
+            }
+            Kernel::Fetch(FetchKernel { nest: [(rounds, step), (lines, apart)] }) => {
+                write!(f, "fetch [{rounds}*{step}, {lines}*{apart}]")
             }
             Kernel::Depthwise(k) => {
                 write!(f, "depthwise_{}_{}x{} x_step={} y_step={}", k.x_dtype, k.taps.len(), k.channels, k.x_step, k.y_step)?;

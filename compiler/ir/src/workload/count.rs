@@ -132,6 +132,8 @@ impl<'a> Walk<'a> {
                 match kernel {
                     Kernel::Tile(k) => self.tile(k, pointers, ints, times),
                     Kernel::Depthwise(k) => self.depthwise(k, pointers, ints, times),
+                    // Neither arithmetic nor bytes: what is fetched counts where it is used.
+                    Kernel::Fetch(_) => {}
                 }
             }
         }

@@ -2,11 +2,11 @@
 
 use onnxc_ir::lir::{Expr, LoopKind};
 use onnxc_ir::lower::LowerCx;
-use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, Tolerance};
+use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{DType, Tensor, TensorType};
 
-use super::params::round_clamp;
+use super::params::{range_with_zero, round_clamp};
 use crate::common::nest::{self, ExprExt, dense_last, int, origin, over, select};
 use crate::common::sample;
 
@@ -36,8 +36,7 @@ fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
 
 fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     let x = cx.input(0).to_vec::<f32>();
-    let low = x.iter().fold(0f32, |a, b| a.min(*b));
-    let high = x.iter().fold(0f32, |a, b| a.max(*b));
+    let (low, high) = range_with_zero(&x);
     let scale = if high == low { 1.0 } else { (high - low) / 255.0 };
     let zero = round_clamp(-low / scale, 0, DType::U8);
     let y = x.iter().map(|v| round_clamp(v / scale, zero, DType::U8) as u8).collect();
@@ -86,7 +85,17 @@ fn samples() -> Vec<Sample> {
         n_outputs: 3,
         ..sample::plain(vec![sample::data_in(DType::F32, shape, low, high)])
     };
+    // NaN and infinities are in the range, wherever they are.
+    let with = |value: f32, at: usize| {
+        let x = (0..37).map(|i| if i == at { value } else { i as f32 / 8.0 - 2.0 }).collect();
+        Sample { n_outputs: 3, ..sample::plain(vec![Some(SampleInput::Const(Tensor::from_vec(&[37], x)))]) }
+    };
     vec![
+        with(f32::NAN, 0),
+        with(f32::NAN, 19),
+        with(f32::NAN, 36),
+        with(f32::INFINITY, 5),
+        with(f32::NEG_INFINITY, 30),
         case(&[3, 37], -2.0, 5.0),
         case(&[2, 5, 4, 3], 1.0, 9.0),
         case(&[17], -8.0, -1.0),

@@ -24,6 +24,14 @@ pub(crate) fn round_clamp(x: f32, zero: i64, dtype: DType) -> i64 {
     (rounded + zero).clamp(low as i64, high as i64)
 }
 
+/// Smallest and largest element, or 0 if that is beyond; NaN where there is one, as `BinOp::Min` and `BinOp::Max` have it.
+pub(crate) fn range_with_zero(values: &[f32]) -> (f32, f32) {
+    let end = |beyond: fn(f32, f32) -> bool| {
+        values.iter().fold(0f32, |a, b| if !a.is_nan() && (b.is_nan() || beyond(*b, a)) { *b } else { a })
+    };
+    (end(|b, a| b < a), end(|b, a| b > a))
+}
+
 /// How the elements of a scale or zero point spread over a tensor of rank `rank`.
 pub(crate) enum Spread {
     /// One for all.

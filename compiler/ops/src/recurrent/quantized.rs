@@ -16,6 +16,7 @@ use super::eval::lstm_unit;
 use super::{KEPT, infer as infer_float, quantized_lower};
 use crate::common::elements::{f64s, from_f64s};
 use crate::common::sample::{f32s, ints};
+use crate::quantized::params::range_with_zero;
 use onnxc_ir::op::ImportCx;
 
 /// The record.
@@ -113,8 +114,7 @@ impl Matrix {
 
     /// Rows of f32 times direction `d`, with the rows quantised together.
     fn product(&self, d: usize, rows: &[f32]) -> Vec<f32> {
-        let low = rows.iter().fold(0f32, |a, b| a.min(*b));
-        let high = rows.iter().fold(0f32, |a, b| a.max(*b));
+        let (low, high) = range_with_zero(rows);
         let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
         let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even();
         let quantized: Vec<i64> =

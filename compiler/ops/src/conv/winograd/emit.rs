@@ -1,8 +1,9 @@
 //! The loops: for every block of tiles the transform of the input, a product for each point, the transform of the result with bias and epilogue.
 
 use onnxc_ir::blob::Blob;
+use onnxc_ir::kernel::{FetchKernel, Kernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
-use onnxc_ir::lower::LowerCx;
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::math;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
@@ -182,6 +183,8 @@ impl Winograd<'_> {
         self.each_piece(cx, self.conv.channels, &|cx, start, channels| {
             let from = Expr::Var(cx.let_(origin.clone().add(start.clone().times(s[1]))));
             let to = Expr::Var(cx.let_(to.clone().add(start.clone())));
+            // The columns that the next tile does not share with this one.
+            self.fetch(cx, x, from.clone().add(Expr::Int(n as i64 * s[3])), (n, m));
             cx.for_(LoopKind::Vector, channels, |cx, c| {
                 let element = c.clone().times(s[1]).add(from);
                 for column in 0..n as i64 {
@@ -202,6 +205,17 @@ impl Winograd<'_> {
                 }
             });
         });
+    }
+
+    /// Brings near rows and columns of pixels of the tile to come, a line of each: where channels are neighbours, and the second-level cache has hardly room for
+    /// the whole beside the block.
+    fn fetch(&self, cx: &mut LowerCx, of: &Arg, first: Expr, (rows, columns): (usize, i64)) {
+        let (s, bytes) = (&of.view.strides, of.dtype.bytes());
+        let whole = of.view.shape.iter().product::<u64>() * bytes;
+        if cx.target.prefetches && s[1] == 1 && whole > cx.target.machine.levels[1].bytes / 2 {
+            let nest = [(rows as u32, s[2] * bytes as i64), (columns as u32, s[3] * bytes as i64)];
+            cx.push(Stmt::Call(Kernel::Fetch(FetchKernel { nest }), vec![(of.buf, first)], Vec::new()));
+        }
     }
 
     /// Element `place` of channel `c` between the two directions.
@@ -316,6 +330,12 @@ impl Winograd<'_> {
             };
             let y = ends(cx, &y, &conv.y.view.strides);
             let operands: Vec<_> = operands.iter().zip(&spread).map(|(o, s)| ends(cx, o, s)).collect();
+            // Lines to write are read first, if they are not near.
+            for (of, (base, s)) in std::iter::once((&conv.y, &y)).chain(conv.operands.iter().zip(&operands)) {
+                if s[2] != 0 && s[3] != 0 {
+                    self.fetch(cx, of, base.clone().add(Expr::Int(m as i64 * s[3])), (m, m as i64));
+                }
+            }
             let pixel = |(base, s): &(Expr, Vec<i64>), c: &Expr, row: &Expr, column: &Expr| {
                 c.clone().times(s[1]).add(base.clone()).add(row.clone().times(s[2])).add(column.clone().times(s[3]))
             };
