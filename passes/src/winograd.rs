@@ -30,7 +30,7 @@ pub const GROWTH: f64 = 1.5;
 /// Tiles of more outputs in each direction round more than the others, and their weights take longer to come from memory beside other layers: they have to
 /// gain so much. And their code is long: a layer has to gain so many cycles by it.
 const ROUGH: usize = 4;
-const LEAST_GAIN: f64 = 0.08;
+const LEAST_GAIN: f64 = 0.02;
 const LEAST_CYCLES: f64 = 1e6;
 /// Vectors of sums that the largest tile of a target has in registers, from which on the transforms of such tiles have room too.
 const ROOMY: u32 = 24;
