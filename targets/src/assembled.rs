@@ -374,6 +374,14 @@ impl Emitter for Asm {
         self.emit_load_table(from)
     }
 
+    fn load_byte_table(&mut self, from: P, signed: bool) -> Result<[V; 4], Error> {
+        self.emit_load_byte_table(from, signed)
+    }
+
+    fn look_up_bytes(&mut self, to: Mem, from: Mem, table: &[V; 4]) -> Result<(), Error> {
+        self.emit_look_up_bytes(to, from, table)
+    }
+
     fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error> {
         self.emit_look_up(d, table, at, nibble)
     }

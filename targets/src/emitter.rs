@@ -177,6 +177,14 @@ pub(crate) trait Emitter {
     fn load_numbers(&mut self, d: V, at: Mem, n: u32) -> Result<(), Error>;
     /// The 16 signed bytes from a pointer on, for `look_up`. The pointer is the emitter's from then on.
     fn load_table(&mut self, from: P) -> Result<Table, Error>;
+    /// Makes a table of 256 bytes ready, where vectors of bytes can be looked up; `signed`: the least signed byte reads the first entry.
+    fn load_byte_table(&mut self, _: P, _signed: bool) -> Result<[V; 4], Error> {
+        Err(Error::Unsupported("tables of bytes".to_string()))
+    }
+    /// 64 bytes read from it.
+    fn look_up_bytes(&mut self, _to: Mem, _from: Mem, _: &[V; 4]) -> Result<(), Error> {
+        Err(Error::Unsupported("tables of bytes".to_string()))
+    }
     /// Neighbouring elements of the table as f32: in each lane the one whose number is in the four bits from bit `4 * nibble` on of its word in memory.
     fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error>;
     /// Loads one element into all lanes.

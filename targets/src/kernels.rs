@@ -29,6 +29,7 @@ pub fn compile_kernel(kernel: &Kernel, target: &Target) -> Result<KernelCode, Er
         Kernel::Tile(k) => crate::tile::emit(e, k, careful),
         Kernel::Depthwise(k) => crate::depthwise::emit(e, k, careful),
         Kernel::Fetch(k) => crate::fetch::emit(e, k),
+        Kernel::Lookup(k) => crate::lookup::emit(e, k),
     })
 }
 
@@ -43,6 +44,7 @@ fn n_args(kernel: &Kernel) -> usize {
         }
         Kernel::Depthwise(k) => 3 + usize::from(k.bias) + k.operands.len() + usize::from(k.outputs == 0),
         Kernel::Fetch(_) => 1,
+        Kernel::Lookup(_) => 3,
     }
 }
 

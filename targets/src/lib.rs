@@ -15,6 +15,7 @@ mod features;
 mod fetch;
 mod kernels;
 mod limits;
+mod lookup;
 mod machine;
 mod probe;
 mod program;

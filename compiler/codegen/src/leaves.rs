@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use onnxc_ir::DType;
 use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::{Func, Stmt};
 use onnxc_targets::{Assembled, KernelCode, Slot, Target, VectorLoop};
@@ -185,6 +186,7 @@ fn kernel_name(kernel: &Kernel) -> String {
             format!("tile_{}_{}{}_{}x{}", k.a_dtype, k.b_dtype, k.short_name(), k.mr, k.cols)
         }
         Kernel::Depthwise(k) => format!("depthwise_{}_{}x{}", k.x_dtype, k.taps.len(), k.channels),
+        Kernel::Lookup(k) => format!("lookup_{}x{}", if k.signed { DType::I8 } else { DType::U8 }, k.bytes),
         Kernel::Fetch(k) => format!("fetch_{}x{}", k.nest[0].0, k.nest[1].0),
     }
 }

@@ -119,6 +119,7 @@ fn work(stmt: &Stmt) -> u64 {
             let steps: u64 = k.nest.iter().map(|(n, _)| u64::from(*n)).product();
             20 + steps * u64::from(k.mr) * u64::from(k.nr) / 16
         }
+        Stmt::Call(Kernel::Lookup(k), ..) => 20 + u64::from(k.bytes) / 8,
         Stmt::Call(Kernel::Fetch(k), ..) => k.nest.iter().map(|(n, _)| u64::from(*n)).product(),
         Stmt::Call(Kernel::Depthwise(k), _, ints) => {
             let outputs = match ints[..] {

@@ -12,7 +12,23 @@ pub enum Kernel {
     Depthwise(DepthwiseKernel),
     /// Lines of the caches that will soon be needed.
     Fetch(FetchKernel),
+    /// Bytes read from a table.
+    Lookup(LookupKernel),
 }
+
+/// `y[i] = table[x[i]]`, of bytes, for targets with `byte_tables` ([`crate::target::TargetDesc`]).
+///
+/// Arguments: pointers `x, table, y`. The table has 256 bytes. y may be x.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct LookupKernel {
+    /// How many bytes, a multiple of [`LOOKUP_BYTES`].
+    pub bytes: u32,
+    /// x has i8, of which the least reads the first entry; otherwise u8.
+    pub signed: bool,
+}
+
+/// Bytes that are looked up at once.
+pub const LOOKUP_BYTES: u64 = 64;
 
 /// Brings lines of 64 bytes near the core, those at all sums of steps of a nest, for what reads or writes them soon.
 ///

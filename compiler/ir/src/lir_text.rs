@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::DType;
 use crate::kernel::{FetchKernel, Kernel, Less};
 use crate::lir::{BufKind, Expr, Func, LoopKind, Stmt};
 use crate::scalar::BinOp;
@@ -108,6 +109,7 @@ impl fmt::Display for Short<'_> {
                 }
                 if k.epilogue.is_identity() { Ok(()) } else { write!(f, " epilogue={:?}", k.epilogue.to_string()) }
             }
+            Kernel::Lookup(k) => write!(f, "lookup_{} bytes={}", if k.signed { DType::I8 } else { DType::U8 }, k.bytes),
             Kernel::Fetch(FetchKernel { nest: [(rounds, step), (lines, apart)] }) => {
                 write!(f, "fetch [{rounds}*{step}, {lines}*{apart}]")
             }

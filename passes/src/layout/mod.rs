@@ -28,6 +28,20 @@ const CHANNELS_LAST: &[&str] = &[
     "lrn",
 ];
 
+/// Operators whose elements stay where they are in their first operand, beside elementwise ones.
+const IN_PLACE: &[&str] = &[
+    "slice",
+    "split",
+    "expand",
+    "identity",
+    "concat",
+    "pad",
+    "lookup",
+    "quantize_linear",
+    "dequantize_linear",
+    "dynamic_quantize_linear",
+];
+
 /// Outermost first, as ONNX writes shapes.
 pub fn row_major(rank: usize) -> Order {
     (0..rank).collect()
@@ -83,9 +97,7 @@ fn node_order(graph: &Graph, node: &Node, orders: &[Order]) -> Order {
                 .filter(|o| o.len() == rank)
                 .unwrap_or_else(|| row_major(rank))
         }
-        Lower::View(_) | Lower::ViewOrNest(..) | Lower::Nest(_) | Lower::OpenNest(_)
-            if matches!(node.op.name, "slice" | "split" | "expand" | "identity" | "concat" | "pad") =>
-        {
+        Lower::View(_) | Lower::ViewOrNest(..) | Lower::Nest(_) | Lower::OpenNest(_) if IN_PLACE.contains(&node.op.name) => {
             let first = node.inputs.iter().flatten().find(|id| graph.constant(**id).is_none() && graph.ty(**id).rank() == rank);
             first.map_or_else(|| row_major(rank), |id| orders[id.0 as usize].clone())
         }

@@ -8,7 +8,7 @@ use super::{Form, KernelWork, LoopWork, Ops, Touched, Work};
 use crate::DType;
 use crate::byte_table::Tabled;
 use crate::float_sums;
-use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Less, TileKernel};
+use crate::kernel::{DepthwiseKernel, EpilogueOperand, Kernel, Less, LookupKernel, TileKernel};
 use crate::lir::{BufId, BufKind, Expr, Func, LoopKind, Stmt, Var};
 use crate::math;
 use crate::scalar::{BinOp, ScalarOp, ScalarProgram, UnOp};
@@ -132,6 +132,7 @@ impl<'a> Walk<'a> {
                 match kernel {
                     Kernel::Tile(k) => self.tile(k, pointers, ints, times),
                     Kernel::Depthwise(k) => self.depthwise(k, pointers, ints, times),
+                    Kernel::Lookup(k) => self.lookup(k, pointers, times),
                     // Neither arithmetic nor bytes: what is fetched counts where it is used.
                     Kernel::Fetch(_) => {}
                 }
@@ -435,6 +436,27 @@ impl<'a> Walk<'a> {
         for ((operand, step), arg) in k.operands.iter().zip(&k.rows.operands).zip(args) {
             let bytes = operand.dtype.bytes() * if operand.per_column { channels } else { 1 };
             self.touch(arg, &[(bytes, 1), (row, operand.row), (rows, *step)], false);
+        }
+    }
+
+    fn lookup(&mut self, k: &LookupKernel, pointers: &[(BufId, Expr)], times: u64) {
+        let bytes = u64::from(k.bytes);
+        self.call("lookup".to_string(), Ops::default(), times);
+        self.work.parts.push(KernelWork {
+            form: Form::Lookups,
+            calls: times,
+            rows: 1,
+            columns: bytes,
+            written: bytes,
+            steps: 1,
+            inner: 1,
+            list: false,
+            coded: None,
+            epilogue: (0, 0),
+            again: Vec::new(),
+        });
+        for ((n, bytes), (buf, at)) in [bytes, 256, bytes].into_iter().enumerate().zip(pointers) {
+            self.touch((*buf, at), &[(bytes, 1)], n == 2);
         }
     }
 

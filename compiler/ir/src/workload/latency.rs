@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::roof::curve;
 use super::{Form, KernelWork, LoopWork, Traffic, Work};
+use crate::kernel::LOOKUP_BYTES;
 use crate::target::{Level, Machine, TargetDesc};
 
 /// Steps of each kind; one call of a function has so many. Vectors are of the target's width.
@@ -109,6 +110,14 @@ impl Steps {
 
     fn kernel(&mut self, p: &KernelWork, lanes: u64, tables: bool) {
         let calls = p.calls as f64;
+        if p.form == Form::Lookups {
+            let vectors = calls * (p.columns / LOOKUP_BYTES) as f64;
+            self.calls += calls;
+            // Two shuffles, a mask, a choice; a load and a store.
+            self.vector_ops += 4.0 * vectors;
+            self.vector_moves += 2.0 * vectors;
+            return;
+        }
         let vectors = p.columns.div_ceil(lanes) as f64;
         let results = calls * (p.rows * p.written.div_ceil(lanes)) as f64;
         self.calls += calls;
@@ -145,6 +154,7 @@ impl Steps {
             Form::Depthwise => Some(0),
             Form::DepthwiseBytes => Some(1),
             Form::DepthwiseColumns => Some(2),
+            Form::Lookups => None,
         };
         if let Some(kind) = depthwise {
             self.depthwise[kind] += calls * (p.rows * p.steps) as f64 * vectors;

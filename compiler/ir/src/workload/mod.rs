@@ -83,6 +83,8 @@ pub enum Form {
     DepthwiseBytes,
     /// The same by dot products over the rows of a column.
     DepthwiseColumns,
+    /// Bytes read from a table.
+    Lookups,
 }
 
 /// Calls of a kernel from one place.

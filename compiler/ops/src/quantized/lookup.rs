@@ -2,8 +2,9 @@
 //!
 //! Passes make it of functions between a dequantisation and a quantisation: all their values are known when compiling. ONNX has no such operator.
 
-use onnxc_ir::lir::Expr;
-use onnxc_ir::lower::LowerCx;
+use onnxc_ir::kernel::{Kernel, LOOKUP_BYTES, LookupKernel};
+use onnxc_ir::lir::{Expr, LoopKind, Stmt};
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
@@ -25,6 +26,8 @@ pub(crate) static LOOKUP: OpDef = OpDef {
 };
 
 const ENTRIES: u64 = 256;
+/// Most elements of a call of a kernel, and of a task where all elements are neighbours.
+const TASK: u64 = 16 << 10;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     let (x, table) = (cx.input(0)?, cx.input(1)?);
@@ -53,13 +56,63 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let first = first(x.dtype) as i64;
+    let (outer, run) = runs(&x, &y);
+    if cx.target.byte_tables && table.view.strides[0] == 1 && run >= LOOKUP_BYTES {
+        let elements = nest::most_elements(&y.view.extents());
+        let kind = if outer.is_empty() && elements >= 2 * TASK { LoopKind::Parallel } else { LoopKind::Serial };
+        nest::rows(cx, &y.view, &outer, elements, &mut nest::origin(y.view.shape.len()), &mut |cx, at| {
+            let at = (x.index(at), y.index(at));
+            look_up_run(cx, (&x, &table, &y), at, run, kind);
+        });
+        return Ok(());
+    }
     cx.for_each(&y.view, &y.view.strides.clone(), |cx, at| {
-        let entry = cx.load(&x, at).cast_from(x.dtype, DType::I64).add(Expr::Int(-first));
-        let index = Expr::Int(table.view.offset).add(entry.times(table.view.strides[0]));
-        cx.store(&y, at, nest::at(table.buf, index));
+        let value = entry(cx.load(&x, at), x.dtype, &table);
+        cx.store(&y, at, value);
     });
     Ok(())
+}
+
+/// Dimensions to loop over, and how many elements are neighbours in x and in y at each of their coordinates.
+fn runs(x: &Arg, y: &Arg) -> (Vec<usize>, u64) {
+    let extents = y.view.extents();
+    let mut outer = nest::dense_last(0..extents.len(), &y.view);
+    let mut run = 1;
+    let follows = |d: usize, run: u64| extents[d].open.is_none() && [x, y].iter().all(|a| a.view.strides[d] == run as i64);
+    while let Some(d) = outer.pop_if(|d| follows(*d, run)) {
+        run *= y.view.shape[d];
+    }
+    (outer, run)
+}
+
+/// Looks up neighbours, from these elements of x and y on.
+fn look_up_run(cx: &mut LowerCx, (x, table, y): (&Arg, &Arg, &Arg), (from, to): (Expr, Expr), run: u64, kind: LoopKind) {
+    let signed = x.dtype == DType::I8;
+    let call = |cx: &mut LowerCx, at: Expr, bytes: u64| {
+        let kernel = Kernel::Lookup(LookupKernel { bytes: bytes as u32, signed });
+        let table = (table.buf, Expr::Int(table.view.offset));
+        let ptrs = vec![(x.buf, from.clone().add(at.clone())), table, (y.buf, to.clone().add(at))];
+        cx.push(Stmt::Call(kernel, ptrs, Vec::new()));
+    };
+    let (tasks, rest) = (run / TASK, run % TASK);
+    if tasks > 0 {
+        cx.for_(kind, tasks, |cx, task| call(cx, task.times(TASK as i64), TASK));
+    }
+    let whole = rest - rest % LOOKUP_BYTES;
+    let done = (tasks * TASK) as i64;
+    if whole > 0 {
+        call(cx, Expr::Int(done), whole);
+    }
+    cx.for_range(LoopKind::Serial, Expr::Int(done + whole as i64), Expr::Int(run as i64), 1, |cx, i| {
+        let value = entry(nest::at(x.buf, from.clone().add(i.clone())), x.dtype, table);
+        cx.push(Stmt::Store(y.buf, to.clone().add(i), value));
+    });
+}
+
+/// The entry that an element reads.
+fn entry(element: Expr, dtype: DType, table: &Arg) -> Expr {
+    let entry = element.cast_from(dtype, DType::I64).add(Expr::Int(-(first(dtype) as i64)));
+    nest::at(table.buf, Expr::Int(table.view.offset).add(entry.times(table.view.strides[0])))
 }
 
 fn samples() -> Vec<Sample> {
@@ -73,5 +126,10 @@ fn samples() -> Vec<Sample> {
         case(DType::I8, &[70], signed()),
         case(DType::U8, &[5, 1], signed()),
         case(DType::I8, &[0, 4], bytes()),
+        // Whole vectors of bytes and what is left; many, for threads; all values of an index.
+        case(DType::U8, &[3, 64], signed()),
+        case(DType::I8, &[5, 8, 13], bytes()),
+        case(DType::U8, &[2, 3, 31, 250], bytes()),
+        case(DType::I8, &[37, 1000], signed()),
     ]
 }
