@@ -228,7 +228,7 @@ pub struct DepthwiseKernel {
     pub x_step: i64,
     /// Bytes between neighbouring outputs.
     pub y_step: i64,
-    /// Bytes between taps in w.
+    /// Bytes between taps in w; 0: they all have the same weights.
     pub w_step: i64,
     /// Columns of taps when weights are packed for dot products over rows; 0 when they are not.
     pub columns: u32,

@@ -38,9 +38,12 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         taps = taps.iter().flat_map(|t| (0..layer.kernel[d] as i64).map(move |i| t + i * step)).collect();
     }
     let below = n.open.is_none() && packed.as_ref().is_some_and(Packed::below);
+    // Means have one weight for all taps of a channel.
+    let uniform = packed.is_none()
+        && (channels as usize..elements(layer).end).all(|i| weight(layer, i) == weight(layer, i % channels as usize));
     let w = match &packed {
         Some(packed) => cx.const_buf(DType::I8, packed.weights(paired, below)),
-        None => cx.const_buf(DType::I32, weights(layer)),
+        None => cx.const_buf(DType::I32, weights(layer, if uniform { 1 } else { taps.len() })),
     };
     let kernel_operands =
         operands.iter().zip(strides.iter().zip(&row_steps)).enumerate().map(|(n, (o, (s, row)))| EpilogueOperand {
@@ -60,7 +63,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         outside: Vec::new(),
         x_step,
         y_step: y_step * y.dtype.bytes() as i64,
-        w_step: channels as i64 * 4,
+        w_step: if uniform { 0 } else { channels as i64 * 4 },
         columns: packed.as_ref().map_or(0, |p| p.columns as u32),
         below,
         paired,
@@ -79,9 +82,9 @@ fn dimensions(layer: &Integer, x: &Arg, y: &Arg, operands: &[Vec<i64>]) -> Vec<D
     std::iter::once(dim(0, x.view.strides[0])).chain(space).collect()
 }
 
-/// Weights without their zero points: `[tap][channel]`.
-fn weights(layer: &Integer) -> Vec<u8> {
-    elements(layer).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
+/// Weights of the first taps without their zero points: `[tap][channel]`.
+fn weights(layer: &Integer, taps: usize) -> Vec<u8> {
+    (0..taps * layer.group as usize).flat_map(|i| weight(layer, i).to_le_bytes()).collect()
 }
 
 fn elements(layer: &Integer) -> std::ops::Range<usize> {
