@@ -166,6 +166,32 @@ pub(crate) fn dense_last(dims: impl IntoIterator<Item = usize>, view: &View) -> 
     order
 }
 
+/// Dimensions to loop over, the outermost first, and how many elements are neighbours in x and in y at each of their coordinates.
+pub(crate) fn runs(x: &Arg, y: &Arg) -> (Vec<usize>, u64) {
+    let extents = y.view.extents();
+    let mut outer = dense_last(0..extents.len(), &y.view);
+    let mut run = 1;
+    let follows = |d: usize, run: u64| extents[d].open.is_none() && [x, y].iter().all(|a| a.view.strides[d] == run as i64);
+    while let Some(d) = outer.pop_if(|d| follows(*d, run)) {
+        run *= y.view.shape[d];
+    }
+    (outer, run)
+}
+
+/// Vector loops over all elements, as many as are neighbours at once; `body` gets the places of an element in x and in y.
+pub(crate) fn each_run(cx: &mut LowerCx, x: &Arg, y: &Arg, body: &mut dyn FnMut(&mut LowerCx, Expr, Expr)) {
+    let (outer, run) = runs(x, y);
+    let last = if run == 1 { LoopKind::Vector } else { LoopKind::Serial };
+    over(cx, &y.view, &outer, (LoopKind::Serial, last), &mut origin(y.view.shape.len()), &mut |cx, at| {
+        let (from, to) = (x.index(at), y.index(at));
+        if run == 1 {
+            return body(cx, from, to);
+        }
+        let (from, to) = (Expr::Var(cx.let_(from)), Expr::Var(cx.let_(to)));
+        cx.for_(LoopKind::Vector, run, |cx, i| body(cx, from.add(i.clone()), to.add(i)));
+    });
+}
+
 /// Loops over `dims` of `shape` in the order given, setting their coordinates in `at`; `first` is the kind of the first loop, `last` of the last
 /// (which wins when there is one), the others are serial.
 pub(crate) fn over<S: Extents + ?Sized>(

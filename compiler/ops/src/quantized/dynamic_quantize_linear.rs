@@ -1,13 +1,13 @@
 //! `dynamic_quantize_linear`: u8 values with the scale and zero point that cover the tensor's range and 0.
 
-use onnxc_ir::lir::{Expr, LoopKind};
+use onnxc_ir::lir::{Expr, Stmt};
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{DType, Tensor, TensorType};
 
 use super::params::{range_with_zero, round_clamp};
-use crate::common::nest::{self, ExprExt, dense_last, int, origin, over, select};
+use crate::common::nest::{self, ExprExt, int, select};
 use crate::common::sample;
 
 pub(crate) static DYNAMIC_QUANTIZE_LINEAR: OpDef = OpDef {
@@ -45,12 +45,10 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let shape = x.view.extents();
     let (low, high) = (cx.let_(Expr::f32(0.0)), cx.let_(Expr::f32(0.0)));
     if !x.view.shape.contains(&0) {
-        let dims = dense_last(0..shape.len(), &x.view);
-        over(cx, &shape, &dims, (LoopKind::Serial, LoopKind::Vector), &mut origin(shape.len()), &mut |cx, at| {
-            let value = cx.load(&x, at);
+        nest::each_run(cx, &x, &x, &mut |cx, at, _| {
+            let value = nest::at(x.buf, at);
             cx.set(low, Expr::bin(BinOp::Min, Expr::Var(low), value.clone()));
             cx.set(high, Expr::bin(BinOp::Max, Expr::Var(high), value));
         });
@@ -72,10 +70,9 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if x.view.shape.contains(&0) {
         return Ok(());
     }
-    let dims = dense_last(0..shape.len(), &y.view);
-    over(cx, &shape, &dims, (LoopKind::Serial, LoopKind::Vector), &mut nest::origin(shape.len()), &mut |cx, at| {
-        let value = quantise(cx.load(&x, at), Expr::Var(zero));
-        cx.store(&y, at, value.cast_from(DType::I32, DType::U8));
+    nest::each_run(cx, &x, &y, &mut |cx, from, to| {
+        let value = quantise(nest::at(x.buf, from), Expr::Var(zero));
+        cx.push(Stmt::Store(y.buf, to, value.cast_from(DType::I32, DType::U8)));
     });
     Ok(())
 }

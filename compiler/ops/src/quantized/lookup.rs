@@ -56,7 +56,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if y.view.shape.contains(&0) {
         return Ok(());
     }
-    let (outer, run) = runs(&x, &y);
+    let (outer, run) = nest::runs(&x, &y);
     if cx.target.byte_tables && table.view.strides[0] == 1 && run >= LOOKUP_BYTES {
         let elements = nest::most_elements(&y.view.extents());
         let kind = if outer.is_empty() && elements >= 2 * TASK { LoopKind::Parallel } else { LoopKind::Serial };
@@ -71,18 +71,6 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         cx.store(&y, at, value);
     });
     Ok(())
-}
-
-/// Dimensions to loop over, and how many elements are neighbours in x and in y at each of their coordinates.
-fn runs(x: &Arg, y: &Arg) -> (Vec<usize>, u64) {
-    let extents = y.view.extents();
-    let mut outer = nest::dense_last(0..extents.len(), &y.view);
-    let mut run = 1;
-    let follows = |d: usize, run: u64| extents[d].open.is_none() && [x, y].iter().all(|a| a.view.strides[d] == run as i64);
-    while let Some(d) = outer.pop_if(|d| follows(*d, run)) {
-        run *= y.view.shape[d];
-    }
-    (outer, run)
 }
 
 /// Looks up neighbours, from these elements of x and y on.

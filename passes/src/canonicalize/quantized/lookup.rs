@@ -1,7 +1,8 @@
 //! Functions of one 8-bit value become tables.
 //!
 //! What   `quantize(f(dequantize(x)))` = `lookup(x, table)`, where f is any tree of elementwise operators over the one value and constants of one element,
-//!        with at least one function that targets compute by polynomials (exp, tanh, erf, ...).
+//!        with at least one function that targets compute by polynomials (exp, tanh, erf, ...). What was looked up is a function of the value that it was
+//!        looked up at, so that `x * sigmoid(x)` with numbers of 8 bits between is one table.
 //! When   canonicalize phase.
 //! Why    256 values are all there are; a table is faster than a polynomial and the same on every target, whatever their multiply-adds round.
 //! Class  exact: the table holds what the interpreter computes.
@@ -24,9 +25,9 @@ const DEPTH: usize = 8;
 
 /// Values of f at all 256 values of x.
 struct Tree {
-    leaf: Dequantized,
+    x: Id,
     values: Tensor,
-    /// Some operator in it is computed by a polynomial.
+    /// Some operator in it is computed by a polynomial, or looked up.
     function: bool,
 }
 
@@ -42,15 +43,14 @@ fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     }
     let table = cx.fold("quantize_linear", &operands, &m.attrs)?;
     let table = cx.add_constant(table);
-    cx.absorb_down_to(y, tree.leaf.x);
-    cx.node_of("lookup", &[tree.leaf.x, table], Attrs::default())
+    cx.absorb_down_to(y, tree.x);
+    cx.node_of("lookup", &[tree.x, table], Attrs::default())
 }
 
 /// The class as a function of one dequantised 8-bit value.
 fn tree(cx: &mut RuleCx, id: Id, depth: usize) -> Option<Tree> {
     if let Some(leaf) = dequantized(cx, id).filter(|d| d.params.dtype.bits() == 8 && cx.constant(d.x).is_none()) {
-        let values = all_values(cx, &leaf)?;
-        return Some(Tree { leaf, values, function: false });
+        return looked_through(cx, &leaf);
     }
     if depth == 0 || cx.ty(id).dtype != DType::F32 {
         return None;
@@ -59,7 +59,7 @@ fn tree(cx: &mut RuleCx, id: Id, depth: usize) -> Option<Tree> {
 }
 
 fn node(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
-    let mut leaf: Option<Dequantized> = None;
+    let mut leaf: Option<Id> = None;
     let (mut operands, mut function) = (Vec::new(), is_function(cx, m)?);
     for input in &m.inputs {
         let input = (*input)?;
@@ -69,17 +69,17 @@ fn node(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
             continue;
         }
         let below = tree(cx, input, depth - 1)?;
-        if leaf.as_ref().is_some_and(|l| !cx.same(l.x, below.leaf.x) || l.params != below.leaf.params) {
+        if leaf.is_some_and(|x| !cx.same(x, below.x)) {
             return None;
         }
         function |= below.function;
         operands.push(below.values);
-        leaf = Some(below.leaf);
+        leaf = Some(below.x);
     }
-    let leaf = leaf.filter(|l| cx.ty(l.x).shape == cx.ty(m.id).shape)?;
+    let x = leaf.filter(|x| cx.ty(*x).shape == cx.ty(m.id).shape)?;
     let operands: Option<Vec<Tensor>> = operands.into_iter().map(|t| flat(cx, t)).collect();
     let values = cx.fold(m.op.name, &operands?, &m.attrs)?;
-    Some(Tree { leaf, values, function })
+    Some(Tree { x, values, function })
 }
 
 /// Constants of one element lose their dimensions, so that they broadcast to the table.
@@ -97,15 +97,24 @@ fn is_function(cx: &RuleCx, m: &Match) -> Option<bool> {
     Some(math::expand(&program) != program || program.nodes.iter().any(|n| matches!(n.op, ScalarOp::Fma(..))))
 }
 
-/// All values of the integers' type, dequantised.
-fn all_values(cx: &mut RuleCx, leaf: &Dequantized) -> Option<Tensor> {
-    let integers = match leaf.params.dtype {
+/// The dequantised integers as a function of what they were looked up at, if they were, otherwise of themselves.
+fn looked_through(cx: &mut RuleCx, leaf: &Dequantized) -> Option<Tree> {
+    let mut x = leaf.x;
+    let mut integers = match leaf.params.dtype {
         DType::U8 => Tensor::from_vec(&[256], (0..=255u8).collect()),
         _ => Tensor::from_vec(&[256], (-128..=127i8).collect()),
     };
+    let mut function = false;
+    for _ in 0..DEPTH {
+        let Some(m) = cx.find(x, "lookup").into_iter().next() else { break };
+        let table = cx.constant(m.input(1)?)?.clone();
+        integers = cx.fold("lookup", &[table, integers], &Attrs::default())?;
+        (x, function) = (m.input(0)?, true);
+    }
     let mut operands = vec![integers, Tensor::scalar(leaf.params.scale)];
     if let Some(zero) = leaf.zero {
         operands.push(cx.constant(zero)?.clone());
     }
-    cx.fold("dequantize_linear", &operands, &Attrs::default())
+    let values = cx.fold("dequantize_linear", &operands, &Attrs::default())?;
+    Some(Tree { x, values, function })
 }
