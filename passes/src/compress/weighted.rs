@@ -152,6 +152,12 @@ impl Weighted {
         Weighted { n, ..self.clone() }
     }
 
+    /// Is it a convolution with one kernel of 3 by 3 for each pair of channels, without strides and dilations?
+    pub fn is_three_by_three(&self) -> bool {
+        let plain = |of: &Window| of.kernel == [3, 3] && of.strides.iter().chain(&of.dilations).all(|step| *step == 1);
+        self.groups == 1 && matches!(&self.form, Form::Conv(window) if plain(window))
+    }
+
     /// Inputs of each output.
     pub fn k(&self) -> usize {
         self.taps * self.channels

@@ -8,7 +8,6 @@ use onnxc_ir::target::short_room;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Grid, Matrix, Moments, Pairs, Shape, WeightRange, nearest, round};
 
-use super::pruned::HALVES;
 use super::{Applied, Coded, Form, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
@@ -46,9 +45,8 @@ impl Numbers for Integers {
         goal.integers && self.steps <= goal.short_steps
     }
 
-    /// Tiles of bytes have panels of two vectors.
     fn suits(&self, form: &dyn Form, _: &Goal) -> bool {
-        form.name() != HALVES.name()
+        form.has_integers()
     }
 
     fn fits(&self, _: &Weighted) -> bool {

@@ -23,6 +23,7 @@ use part::Part;
 mod byte;
 mod bytes;
 pub(crate) mod channels;
+mod connected;
 mod float;
 mod int8;
 mod nibble;
@@ -37,6 +38,7 @@ pub static FORMS: &[&dyn Form] = &[
     &channels::Channels,
     &pruned::PANELS,
     &pruned::HALVES,
+    &connected::KERNELS,
     &split::LOW_RANK,
     &split::NARROW,
     &split::TUCKER,
@@ -176,6 +178,11 @@ pub trait Form: Sync {
     /// The share of their channels that a layer of it leaves to those before ([`Weighted::before`]).
     fn left(&self, _: &Subject, _: &Weighted, _density: f64) -> f64 {
         1.0
+    }
+
+    /// May what it multiplies be integers?
+    fn has_integers(&self) -> bool {
+        true
     }
 
     /// Do the filters of a panel share something, so that it is lost when other filters come between them?

@@ -2,7 +2,8 @@
 //!
 //! Panels are those of tiles of two vectors, or halves of them ([`HALVES`]) where tiles of one vector multiply nearly as fast: fewer filters that share
 //! positions lose less at the same density, and a multiplication takes somewhat longer. Prices and errors decide. What an error does to the answers is
-//! measured once for both: halves that came off better by chance would be chosen for it.
+//! measured once for both: halves that came off better by chance would be chosen for it. Whole kernels of a channel are positions that go together
+//! ([`super::connected`]).
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
@@ -13,24 +14,48 @@ use crate::assemble::{Method, Subject};
 use crate::recipe::Layer;
 use crate::search::Goal;
 
-/// Shares of positions that are tried.
-const DENSITIES: &[f64] = &[0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11, 0.08];
 /// Filters from which on halves of panels are tried: more than the 16 of one of them.
 const LEAST_OF_HALVES: usize = 17;
-/// The densities whose effects on the answers are measured ([`Curve::probes`]).
-const PROBES: [f64; 3] = [0.5, 0.8, 0.22];
 
-/// Both forms.
+/// A form that leaves out positions.
 pub struct Pruned {
-    name: &'static str,
+    pub name: &'static str,
     /// Parts of a panel, of which each has positions of its own.
-    parts: usize,
+    pub parts: usize,
+    /// All taps of a channel are kept or dropped together.
+    pub whole_kernels: bool,
+    /// May what is multiplied be integers?
+    pub integers: bool,
+    /// Shares of positions that are tried.
+    pub densities: &'static [f64],
+    /// Those of them whose effects on the answers are measured ([`Curve::probes`]).
+    pub probes: [f64; 3],
+    /// The name of the form that leaves out what does the same to the answers.
+    pub alike: &'static str,
+    /// Can a layer of one group be of it?
+    pub fits: fn(&Weighted) -> bool,
 }
 
 /// Panels of the target share positions.
-pub const PANELS: Pruned = Pruned { name: "pruned", parts: 1 };
-/// Halves of them do.
-pub const HALVES: Pruned = Pruned { name: "pruned_half", parts: 2 };
+pub const PANELS: Pruned = Pruned {
+    name: "pruned",
+    parts: 1,
+    whole_kernels: false,
+    integers: true,
+    densities: &[0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11, 0.08],
+    probes: [0.5, 0.8, 0.22],
+    alike: "pruned",
+    fits: |layer| layer.k() >= 8 && layer.n >= 4,
+};
+/// Halves of them do: tiles of bytes have none. What has no more filters than half a panel is the same in both forms. What is left out of half a panel does to the
+/// answers what is left out of a whole one does.
+pub const HALVES: Pruned = Pruned {
+    name: "pruned_half",
+    parts: 2,
+    integers: false,
+    fits: |layer| layer.k() >= 8 && layer.n >= LEAST_OF_HALVES,
+    ..PANELS
+};
 
 impl Form for Pruned {
     fn name(&self) -> &'static str {
@@ -42,21 +67,23 @@ impl Form for Pruned {
     }
 
     fn densities(&self) -> &'static [f64] {
-        DENSITIES
+        self.densities
+    }
+
+    fn has_integers(&self) -> bool {
+        self.integers
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
-        // What has no more filters than half a panel is the same in both forms.
-        layer.groups == 1 && layer.k() >= 8 && layer.n >= if self.parts == 1 { 4 } else { LEAST_OF_HALVES }
+        layer.groups == 1 && (self.fits)(layer)
     }
 
     fn by_panels(&self) -> bool {
         true
     }
 
-    /// What is left out of half a panel does what is left out of a whole one does.
     fn alike(&self) -> &'static str {
-        PANELS.name
+        self.alike
     }
 
     fn group(&self, subject: &Subject) -> usize {
@@ -64,12 +91,13 @@ impl Form for Pruned {
     }
 
     fn curve(&self, site: &Site, known: (&Moments, &Moments), method: Method) -> Option<Curve> {
-        let all = self.dropped(site, DENSITIES, known, method);
+        let all = self.dropped(site, self.densities, known, method);
         let error = |p: &compress::Pruned| p.check_error.unwrap_or(p.error);
-        let at = |d: f64| DENSITIES.iter().position(|x| *x == d).expect("internal: search: probes are some of the densities");
+        let at =
+            |d: f64| self.densities.iter().position(|x| *x == d).expect("internal: search: probes are some of the densities");
         Some(Curve {
-            errors: DENSITIES.iter().zip(&all).map(|(d, p)| (*d, error(p))).collect(),
-            probes: PROBES.map(|d| Probe::of(&all[at(d)])),
+            errors: self.densities.iter().zip(&all).map(|(d, p)| (*d, error(p))).collect(),
+            probes: self.probes.map(|d| Probe::of(&all[at(d)])),
         })
     }
 
@@ -93,8 +121,8 @@ impl Form for Pruned {
 
     fn bytes(&self, site: &Site, density: f64) -> f64 {
         let weights = (site.layer.n * site.layer.k()) as f64;
-        let positions =
-            site.layer.n.div_ceil(self.group(site.subject)) as f64 * site.layer.k() as f64 / site.numbers.unit() as f64;
+        let unit = site.numbers.unit() * if self.whole_kernels { site.layer.taps } else { 1 };
+        let positions = site.layer.n.div_ceil(self.group(site.subject)) as f64 * site.layer.k() as f64 / unit as f64;
         density * (weights * site.numbers.bytes() + 4.0 * positions)
     }
 
@@ -106,7 +134,7 @@ impl Form for Pruned {
 impl Pruned {
     /// Which positions of the weights are kept or dropped together.
     fn shape(&self, site: &Site) -> Shape {
-        Shape { group: self.group(site.subject), ..site.shape() }
+        Shape { group: self.group(site.subject), whole_channels: self.whole_kernels, ..site.shape() }
     }
 
     /// The layer at some densities.
