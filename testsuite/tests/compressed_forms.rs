@@ -127,11 +127,33 @@ fn with_subject<T>(form: &'static dyn Form, run: impl FnOnce(&Subject) -> T) -> 
 fn kinds_of_layers() {
     for form in FORMS {
         with_subject(*form, |subject| {
-            let all: Vec<String> = NUMBERS.iter().filter_map(|n| planned(subject, *form, n.weights())).collect();
-            assert!(all.len() >= 2, "{} with floats and with integers", form.name());
+            let possible = NUMBERS.iter().map(|n| n.weights()).filter(|w| *w == recipe::Weights::F32 || form.has_integers());
+            let all: Vec<String> = possible.filter_map(|weights| planned(subject, *form, weights)).collect();
+            assert!(!all.is_empty() && (all.len() > 1 || !form.has_integers()), "{} in all types that it has", form.name());
             insta::assert_snapshot!(form.name(), all.join("\n"));
         });
     }
+}
+
+#[test]
+fn whole_kernels_are_left_out_of_panels() {
+    let form = candidate::form("connected").expect("a form of this name");
+    with_subject(form, |subject| {
+        let site = subject.site(&subject.layers[layer(&subject.layers)], recipe::Weights::F32);
+        for density in form.densities() {
+            let treated = form.rough(&site, *density);
+            let weights = treated.arrays.iter().find(|a| a.0 == "weights").expect("weights").1.to_vec::<f32>();
+            // Taps that are zero in each kernel, of panels of 32 filters and 32 channels.
+            let zeros = |f: usize, c: usize| weights[(f * 32 + c) * 9..][..9].iter().filter(|w| **w == 0.0).count();
+            let panels = (0..2).flat_map(|panel| (0..32).map(move |c| (panel, c)));
+            let kept = panels.filter(|(panel, c)| {
+                let all: Vec<usize> = (0..32).map(|f| zeros(32 * panel + f, *c)).collect();
+                assert!(all.iter().all(|n| *n < 2) || all.iter().all(|n| *n == 9), "{density}: {all:?}");
+                all[0] < 9
+            });
+            assert_eq!(kept.count(), (64.0 * density).round() as usize, "{density}");
+        }
+    });
 }
 
 /// What a form leaves out of an operand that is 1 on average must not move what is measured: the bias makes up for it, as in the models that are made.

@@ -27,3 +27,46 @@ pub const KERNELS: Pruned = Pruned {
 fn fits(layer: &Weighted) -> bool {
     layer.is_three_by_three() && layer.channels >= LEAST && (PANELS.fits)(layer)
 }
+
+#[cfg(test)]
+mod tests {
+    use onnxc_ir::op::OpSet;
+    use onnxc_ir::{DType, Tensor, parse};
+    use onnxc_ops::winograd;
+    use onnxc_passes::compress::weighted::layers;
+
+    use super::*;
+    use crate::candidate::Form;
+
+    /// Shapes of operand, weights and result, attributes, and whether a layer is of the form.
+    const LAYERS: [([&str; 3], &str, bool); 8] = [
+        (["1,8,9,9", "16,8,3,3", "1,16,9,9"], "pads = ints[1, 1, 1, 1]", true),
+        (["1,8,9,9", "16,8,3,3", "1,16,4,4"], "strides = ints[2, 2]", false),
+        (["1,8,9,9", "16,8,3,3", "1,16,5,5"], "dilations = ints[2, 2]", false),
+        (["1,16,9,9", "16,8,3,3", "1,16,7,7"], "group = 2", false),
+        (["1,8,9,9", "16,8,1,1", "1,16,9,9"], "group = 1", false),
+        (["1,8,9,9", "16,8,3,1", "1,16,7,9"], "group = 1", false),
+        (["1,8,9", "16,8,3", "1,16,7"], "group = 1", false),
+        (["1,4,9,9", "16,4,3,3", "1,16,7,7"], "group = 1", false),
+    ];
+
+    #[test]
+    fn layers_are_of_it_that_winograd_computes() {
+        for ([x, w, y], attributes, fits) in LAYERS {
+            let head = format!("graph @f(%x: f32[{x}]) {{\n  %w = const f32[{w}] blob(0000000000000001)\n");
+            let text = format!("{head}  %y = conv %x, %w, _ {{{attributes}}} : f32[{y}]\n  return %y\n}}\n");
+            let shape: Vec<u64> = w.split(',').map(|n| n.parse().expect("an extent")).collect();
+            let weights = |_| Tensor::zeros(DType::F32, &shape);
+            let graph = parse::parse(&text, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(KERNELS.fits(&layers(&graph)[0]), fits, "{w} {attributes}");
+            let node = &graph.nodes[0];
+            let [x, w] = [0, 1].map(|i| graph.ty(node.inputs[i].expect("an operand")));
+            assert!(!fits || winograd::fits(&node.attrs, x, w), "{attributes}");
+        }
+    }
+
+    #[test]
+    fn densities_that_are_measured_are_tried() {
+        assert!(KERNELS.probes.iter().all(|d| KERNELS.densities.contains(d)));
+    }
+}

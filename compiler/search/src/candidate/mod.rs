@@ -180,7 +180,7 @@ pub trait Form: Sync {
         1.0
     }
 
-    /// May what it multiplies be integers?
+    /// May its weights be integers?
     fn has_integers(&self) -> bool {
         true
     }

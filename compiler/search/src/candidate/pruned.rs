@@ -19,12 +19,13 @@ const LEAST_OF_HALVES: usize = 17;
 
 /// A form that leaves out positions.
 pub struct Pruned {
+    /// What recipes call it.
     pub name: &'static str,
     /// Parts of a panel, of which each has positions of its own.
     pub parts: usize,
     /// All taps of a channel are kept or dropped together.
     pub whole_kernels: bool,
-    /// May what is multiplied be integers?
+    /// May weights be integers?
     pub integers: bool,
     /// Shares of positions that are tried.
     pub densities: &'static [f64],
