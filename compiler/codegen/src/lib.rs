@@ -28,7 +28,7 @@ mod segment;
 mod unwind;
 
 pub use contents::{Contents, WeightBlob};
-pub use entropy::coded_weight_bytes;
+pub use entropy::{coded_bytes, coded_weight_bytes};
 pub use error::{Error, Result};
 pub use forms::{LoopForms, loop_forms};
 pub use generate::{Source, StepInfo, Weights, step_table};

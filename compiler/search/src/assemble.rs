@@ -270,7 +270,11 @@ impl Subject<'_> {
         let numbers = candidate::numbers(pick.weights);
         let known = !numbers.integers() || self.ranges.contains_key(&layer.x(&self.graph));
         let weights = if known && numbers.fits(layer) { pick.weights } else { Weights::F32 };
-        if pick.form.fits(layer) { Pick { weights, ..pick } } else { Pick::whole(weights) }
+        if pick.form.fits(layer) && pick.form.takes(candidate::numbers(weights)) {
+            Pick { weights, ..pick }
+        } else {
+            Pick::whole(weights)
+        }
     }
 
     /// The dense model.

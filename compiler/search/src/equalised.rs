@@ -213,7 +213,9 @@ graph @f(%x: f32[1,3,6,5]) {
             let (plain, scaled) = (made(*form, graph.clone(), BTreeMap::new()), made(*form, graph.clone(), factors));
             verify::verify(&scaled.graph).unwrap_or_else(|e| panic!("{form:?}: {e:?}"));
             let off = apart(&run(&plain.graph)[0], &run(&scaled.graph)[0]);
-            assert!(off > 0.0 && off < 0.03, "{form:?}: {off}");
+            // Steps that are coarse for the weights are as coarse in other places for those that are divided.
+            let most = if form.name() == "coarse" { 0.1 } else { 0.03 };
+            assert!(off > 0.0 && off < most, "{form:?}: {off}");
             assert!(text::print(&scaled.graph).contains("%act.equalised.q"), "{form:?}: {}", text::print(&scaled.graph));
             // The recipe makes the same of it.
             let told = scaled.recipe.text().expect("text");

@@ -7,6 +7,7 @@ use crate::assemble::rounded;
 use crate::candidate::Pick;
 use crate::metric::Score;
 use crate::price::Objective;
+use crate::recipe::Layer;
 use crate::search::{Found, Search};
 use crate::{Result, Taken};
 
@@ -169,7 +170,7 @@ impl Search<'_> {
             chosen: kind(&self.kinds[chosen]),
             error: stated.map_or(0.0, |l| l.error),
             divergence: rounded(self.choices.error(n, chosen)),
-            macs: (layer.macs(), (layer.macs() as f64 * share * stated.map_or(1.0, |l| l.density)).round() as u64),
+            macs: (layer.macs(), (layer.macs() as f64 * share * stated.map_or(1.0, Layer::multiplied)).round() as u64),
             bytes: (bytes(0, 1.0), bytes(chosen, share)),
             us: pair(Objective::Latency, 1e6),
             uj: pair(Objective::Energy, 1e6),

@@ -11,7 +11,7 @@
 //! - `effect`: what a layer's errors of any size do to the answers, from two that were measured.
 //! - [`streams`]: channels that several layers read.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer; [`walk`]: how it is run so that each part runs once.
-//! - [`price`]: what each candidate takes on the target.
+//! - [`price`]: what each candidate takes on the target, [`coded`]: its bytes where weights are stored coded.
 //! - [`choose`]: the model as an e-graph with all candidates, and what is extracted from it within a limit of error; [`budget`]: and within limits of time, memory and size.
 //! - [`search`]: the loop around all of this, `isotonic`: what of its models was luck; in `contract` what a choice is known to lose, and the model that is handed out.
 //! - [`baseline`]: models without a choice; [`ablate`]: what parts of the method are good for; [`explain`]: what is told of it all.
@@ -25,6 +25,7 @@ pub mod baseline;
 pub mod budget;
 pub mod candidate;
 pub mod choose;
+pub mod coded;
 mod contract;
 mod effect;
 mod equalised;

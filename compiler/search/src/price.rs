@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 
+use onnxc_codegen::coded_bytes;
 use onnxc_ir::Graph;
 use onnxc_passes::compress::weighted::Weighted;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::Subject;
-use crate::candidate::{self, Pick};
-use crate::{Cost, Recipe, Result, Taken, recipe};
+use crate::candidate::{self, Pick, Treated};
+use crate::{Cost, Recipe, Result, Taken, coded, recipe};
 
 /// What the user wants least of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,17 +127,28 @@ impl Prices {
     }
 }
 
-/// Prices of these kinds of candidates, of which the first one leaves layers as they are.
+/// Prices of these kinds of candidates, of which the first one leaves layers as they are. Where it `is_coded`, what is
+/// stored takes the bytes that its entropy leaves.
 ///
 /// # Errors
 /// When a model has no code for the target.
-pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
+pub fn prices(subject: &Subject, picks: &[Pick], is_coded: bool) -> Result<Prices> {
     let mut prices = Prices::default();
     let behind = behind(&subject.layers);
     for (n, pick) in picks.iter().enumerate() {
         subject.backend.count("pricing candidates", n, picks.len());
         let layers: Vec<Pick> = subject.layers.iter().map(|l| subject.possible(l, *pick)).collect();
-        let cost = subject.backend.cost(&sketch(subject, &layers)?)?;
+        let made = rough(subject, &layers);
+        let bytes_of = |n: usize| {
+            let (layer, pick) = (&subject.layers[n], layers[n]);
+            if is_coded {
+                coded::bytes(subject, layer, pick, made[n].as_ref().map(|m| &m.1))
+            } else {
+                bytes(subject, layer, pick)
+            }
+        };
+        let bytes: Vec<f64> = (0..layers.len()).into_par_iter().map(bytes_of).collect();
+        let cost = subject.backend.cost(&subject.with(made)?.graph)?;
         // Layers get the price that they have where all that they compute is read.
         let given: Vec<f64> = behind.iter().map(|above| above.map_or(1.0, |above| layers[above].left(subject, above))).collect();
         let full = |(prices, rest): (Vec<f64>, f64)| (prices.iter().zip(&given).map(|(p, share)| p / share).collect(), rest);
@@ -146,8 +158,7 @@ pub fn prices(subject: &Subject, picks: &[Pick]) -> Result<Prices> {
         prices.energy.add(joules, rest, n == 0);
         let (live, rest) = most(&subject.layers, &cost);
         prices.ram.add(live, rest, n == 0);
-        let bytes: Vec<f64> = subject.layers.iter().map(|l| bytes(subject, l, *pick)).collect();
-        let (bytes, rest) = stored((bytes, other_bytes(subject)), &given, cost.taken.weight_bytes);
+        let (bytes, rest) = stored((bytes, other_bytes(subject, is_coded)), &given, cost.taken.weight_bytes);
         prices.size.add(bytes, rest, n == 0);
     }
     subject.backend.count("pricing candidates", picks.len(), picks.len());
@@ -177,20 +188,19 @@ fn stored((bytes, rest): (Vec<f64>, f64), given: &[f64], taken: u64) -> (Vec<f64
 }
 
 /// Bytes of constants that belong to no layer.
-fn other_bytes(subject: &Subject) -> f64 {
+fn other_bytes(subject: &Subject, is_coded: bool) -> f64 {
     let graph = &subject.graph;
     let own: Vec<_> = subject.layers.iter().map(|l| l.weights(graph)).collect();
     let mut read: Vec<_> = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
     read.sort_unstable();
     read.dedup();
     let others = read.into_iter().filter(|id| !own.contains(id)).filter_map(|id| graph.constant(id));
-    others.map(|t| t.bytes().len() as f64).sum()
+    others.map(|t| if is_coded { coded_bytes(t.bytes()) as f64 } else { t.bytes().len() as f64 }).sum()
 }
 
 /// Bytes that the weights of a layer take.
 fn bytes(subject: &Subject, layer: &Weighted, pick: Pick) -> f64 {
-    let possible = subject.possible(layer, pick);
-    possible.form.bytes(&subject.site(layer, pick.weights), possible.density)
+    pick.form.bytes(&subject.site(layer, pick.weights), pick.density)
 }
 
 /// The layers that own ONNX nodes.
@@ -247,22 +257,27 @@ fn most(layers: &[Weighted], cost: &Cost) -> (Vec<f64>, f64) {
 /// # Errors
 /// As [`crate::recipe::apply`].
 pub fn sketch(subject: &Subject, picks: &[Pick]) -> Result<Graph> {
+    Ok(subject.with(rough(subject, picks))?.graph)
+}
+
+/// What layers become by their weights alone, if they change.
+fn rough(subject: &Subject, picks: &[Pick]) -> Vec<Option<(Pick, Treated)>> {
     let rough = |(layer, pick): (&Weighted, &Pick)| {
         (*pick != Pick::DENSE).then(|| (*pick, pick.form.rough(&subject.site(layer, pick.weights), pick.density)))
     };
-    Ok(subject.with(subject.layers.par_iter().zip(picks).map(rough).collect())?.graph)
+    subject.layers.par_iter().zip(picks).map(rough).collect()
 }
 
 /// Multiplications that a recipe leaves of all layers'.
 pub fn macs(subject: &Subject, recipe: &Recipe) -> f64 {
     let layers = &subject.layers;
     let stated: HashMap<&str, &recipe::Layer> = recipe.layers.iter().map(|l| (l.name.as_str(), l)).collect();
-    let density = |l: &Weighted| stated.get(l.name.as_str()).map_or(1.0, |s| s.density);
+    let multiplied = |l: &Weighted| stated.get(l.name.as_str()).map_or(1.0, |s| s.multiplied());
     let left = |n: usize| {
-        let form = stated.get(layers[n].name.as_str()).and_then(|s| candidate::form(&s.form));
-        form.map_or(1.0, |form| form.left(subject, &layers[n], density(&layers[n])))
+        let stated = stated.get(layers[n].name.as_str()).and_then(|s| Some((candidate::form(&s.form)?, s.density)));
+        stated.map_or(1.0, |(form, density)| form.left(subject, &layers[n], density))
     };
     let behind = behind(layers);
-    let own = |(n, l): (usize, &Weighted)| l.macs() as f64 * density(l) * behind[n].map_or(1.0, left);
+    let own = |(n, l): (usize, &Weighted)| l.macs() as f64 * multiplied(l) * behind[n].map_or(1.0, left);
     layers.iter().enumerate().map(own).sum()
 }

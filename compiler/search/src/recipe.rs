@@ -53,7 +53,7 @@ pub struct Layer {
     pub form: String,
     /// Type of its weights.
     pub weights: Weights,
-    /// Share of its multiplications that is left.
+    /// Share of its multiplications that is left; of `coarse`, of its weights that are not zero.
     pub density: f64,
     /// Outputs that share positions, where some are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +72,13 @@ pub struct Layer {
     /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias. Where several layers take its place, they are
     /// `NAME.first.weights`, `NAME.second.weights` and so on.
     pub arrays: String,
+}
+
+impl Layer {
+    /// The share of its multiplications that is left.
+    pub fn multiplied(&self) -> f64 {
+        candidate::form(&self.form).map_or(self.density, |form| form.multiplied(self.density))
+    }
 }
 
 /// Type of weights.

@@ -73,11 +73,18 @@ pub struct Goal {
     pub low_rank: bool,
     /// Layers that read the same channels may lose some of them together.
     pub streams: bool,
+    /// Weights are stored coded by their entropy.
+    pub coded: bool,
     /// How layers are repaired.
     pub method: Method,
 }
 
 impl Goal {
+    /// Are bytes of weights what is to be little, or limited?
+    pub fn bytes_matter(&self) -> bool {
+        self.objective == Objective::Size || self.caps.weight_bytes.is_some()
+    }
+
     /// What may be done without inputs of the model's own, since generated ones say nothing of what it will see: numbers of weights that follow from the weights,
     /// within a half of what may be lost.
     #[must_use]
@@ -187,7 +194,7 @@ impl<'a> Search<'a> {
         // Other goals have other kinds.
         let of_kinds = format!("{kinds:?}");
         let priced = work::key("prices", &[&known, &backend.name(), &of_kinds]);
-        let prices = work::remember(store, &priced, || prices(&subject, &kinds))?.linked(&subject, &kinds);
+        let prices = work::remember(store, &priced, || prices(&subject, &kinds, goal.coded))?.linked(&subject, &kinds);
         let mut search = Search {
             subject,
             judge,

@@ -158,7 +158,7 @@ pub(super) struct Centred {
     mean_output: Vec<f64>,
     /// `[k]`: the mean of x̂.
     mean: Vec<f64>,
-    rows: f64,
+    pub(super) rows: f64,
 }
 
 impl Centred {

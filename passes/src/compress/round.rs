@@ -8,8 +8,12 @@
 //! Instead of all integers of a range the weights of a layer may become those of a table of 16, which k-means finds ([`super::codebook`]); the sweep goes
 //! over them in the same way. Or the integers of 8 bits are those that go in pairs ([`Pairs`]): two neighbouring ones that add up to too much both give
 //! way, each by as much as the other one counts, and the sweep makes up for that too. Few pairs have to: the error is hardly above that of 8 bits.
+//!
+//! Or one step is common to all outputs, and so coarse that only a share of the weights is not zero ([`WeightRange::Share`]): where entropy is what counts,
+//! equal steps take fewer bits than values that are placed freely, at the same error (Gish and Pierce, "Asymptotically Efficient Quantizing", 1968).
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
@@ -18,16 +22,19 @@ use super::moments::{self, Centred, Moments};
 use super::{Matrix, Shape, codebook, linalg, prune};
 
 /// How scales are found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum WeightRange {
     /// The largest weight is the largest integer.
     MinMax,
     /// Least squared error of rounding to nearest, weighted with H's diagonal; weights beyond the range are clipped.
     Mse,
+    /// One for all weights, such that this share of them, the largest ones, rounds to something else than zero, or more of them where the largest weight would
+    /// be clipped.
+    Share(f64),
 }
 
 /// The integers that weights become: from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Grid {
     /// 2 to 8.
     pub bits: u32,
@@ -75,6 +82,8 @@ pub struct Rounded {
     pub bias_shift: Vec<f32>,
     /// Squared error of the output over its variance, both with respect to the weights that were given and the rows that the layer is fed.
     pub error: f64,
+    /// The same on the rows that judge, if there are any.
+    pub check_error: Option<f64>,
 }
 
 /// Signed bytes that clip nothing.
@@ -94,36 +103,38 @@ const SEARCH: (f64, [usize; 2]) = (0.4, [60, 20]);
 /// positions that a mask has left to each group, the others stay zero.
 pub fn round(
     w: &Matrix,
-    (h, check): (&Moments, Option<&Moments>),
+    moments: (&Moments, Option<&Moments>),
     grid: &Grid,
     kept: Option<(&Shape, &[Vec<u32>])>,
     how: Rounding,
 ) -> Rounded {
+    round_on(&Rows::new(w, moments), w, grid, kept, how)
+}
+
+/// The same for integers of several kinds: what does not depend on them is computed once.
+pub fn round_each(w: &Matrix, moments: (&Moments, Option<&Moments>), grids: &[Grid], how: Rounding) -> Vec<Rounded> {
+    let rows = Rows::new(w, moments);
+    grids.par_iter().map(|grid| round_on(&rows, w, grid, None, how)).collect()
+}
+
+fn round_on(rows: &Rows, w: &Matrix, grid: &Grid, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
     let pairs = grid.pairs.is_none() || grid.bits == 8 && grid.block.is_none();
     assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && pairs, "internal: compress: no such integers");
-    let (fed, check) = rayon::join(|| Centred::imitating(w, h), || judge(w, check));
-    let importance = importance(h);
-    let scales = scales(w, &importance, grid, false);
-    finish(&Layer { w, block: grid.block, levels: Levels::of(grid), fed, check, importance, scales }, kept, how)
+    let scales = scales(w, &rows.importance, grid, false);
+    finish(&Layer { w, block: grid.block, levels: Levels::of(grid), rows, scales }, kept, how)
 }
 
 /// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
 pub fn round_to_table(
     w: &Matrix,
-    (h, check): (&Moments, Option<&Moments>),
+    moments: (&Moments, Option<&Moments>),
     kept: Option<(&Shape, &[Vec<u32>])>,
     how: Rounding,
 ) -> Rounded {
-    let (fed, check) = rayon::join(|| Centred::imitating(w, h), || judge(w, check));
-    let importance = importance(h);
-    let scales = scales(w, &importance, &WIDEST, false);
-    let levels = Levels::Table(table(w, &scales, &importance));
-    finish(&Layer { w, block: None, levels, fed, check, importance, scales }, kept, how)
-}
-
-/// What judges the outputs of a layer.
-fn judge(w: &Matrix, check: Option<&Moments>) -> Option<Centred> {
-    check.map(|h| Centred::imitating(w, h))
+    let rows = Rows::new(w, moments);
+    let scales = scales(w, &rows.importance, &WIDEST, false);
+    let levels = Levels::Table(table(w, &scales, &rows.importance));
+    finish(&Layer { w, block: None, levels, rows: &rows, scales }, kept, how)
 }
 
 /// The nearest integers for the weights of a layer when nothing is known of what they multiply: values and scales. Fewer scales are tried than otherwise.
@@ -170,14 +181,16 @@ fn finish(layer: &Layer, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> 
     let (values, scales) = match how {
         Rounding::Nearest => (nearest, layer.scales.clone()),
         Rounding::Gptq => {
-            let all: Vec<usize> = (0..w.k).collect();
-            let mut swept = nearest.clone();
+            let (rows, mut swept) = (layer.rows, nearest.clone());
             match kept {
-                None => layer.sweep(&all, 0..w.n, &mut swept),
+                None => {
+                    let order = rows.order.get_or_init(|| Order::new(&rows.fed, (0..w.k).collect()));
+                    layer.sweep(order, 0..w.n, &mut swept);
+                }
                 Some((shape, kept)) => {
                     let groups = swept.par_chunks_mut(shape.group.max(1) * w.k.max(1)).zip(kept).enumerate();
                     let sweep = |(g, (values, units)): (usize, (&mut [i8], &Vec<u32>))| {
-                        layer.sweep(&shape.positions(units), shape.outputs(g, w.n), values);
+                        layer.sweep(&Order::new(&rows.fed, shape.positions(units)), shape.outputs(g, w.n), values);
                     };
                     groups.for_each(sweep);
                 }
@@ -185,20 +198,61 @@ fn finish(layer: &Layer, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> 
             layer.better(swept, nearest)
         }
     };
-    let difference = layer.difference(&values, &scales);
-    let error: f64 = errors(&layer.fed, difference.as_ref()).iter().sum();
-    let bias_shift = layer.fed.mean_of(difference.as_ref()).iter().map(|m| -m as f32).collect();
-    Rounded { values, scales, bias_shift, error: layer.fed.relative(error) }
+    let (difference, fed) = (layer.difference(&values, &scales), &layer.rows.fed);
+    let error: f64 = errors(fed, difference.as_ref()).iter().sum();
+    let means = fed.mean_of(difference.as_ref());
+    let on_others = |rows: &Centred| {
+        // The bias makes up for the mean of the rows that the layer is fitted to.
+        let off = rows.mean_of(difference.as_ref()).iter().zip(&means).map(|(own, of_fed)| (own - of_fed).powi(2)).sum::<f64>();
+        rows.relative(errors(rows, difference.as_ref()).iter().sum::<f64>() + rows.rows * off)
+    };
+    let check_error = layer.rows.check.as_ref().map(on_others);
+    let bias_shift = means.iter().map(|m| -m as f32).collect();
+    Rounded { values, scales, bias_shift, error: fed.relative(error), check_error }
+}
+
+/// What is known of the rows that a layer multiplies.
+struct Rows {
+    /// Those that it is fitted to.
+    fed: Centred,
+    /// Those that judge what was found.
+    check: Option<Centred>,
+    /// `[k]`.
+    importance: Vec<f64>,
+    /// All positions, once they were swept.
+    order: OnceLock<Order>,
+}
+
+impl Rows {
+    fn new(w: &Matrix, (h, check): (&Moments, Option<&Moments>)) -> Rows {
+        let (fed, check) = rayon::join(|| Centred::imitating(w, h), || check.map(|h| Centred::imitating(w, h)));
+        Rows { fed, check, importance: importance(h), order: OnceLock::new() }
+    }
+}
+
+/// Positions as a sweep rounds them.
+struct Order {
+    /// One after another.
+    at: Vec<usize>,
+    /// Along its columns others make up for an error.
+    factor: linalg::Cholesky,
+}
+
+impl Order {
+    fn new(fed: &Centred, mut at: Vec<usize>) -> Order {
+        let second = fed.second.as_ref();
+        at.sort_by(|&a, &b| second[(b, b)].total_cmp(&second[(a, a)]));
+        let damping = prune::absolute(second, DAMPING);
+        let inverse = linalg::Cholesky::new(linalg::gather(second, &at).as_ref(), damping).inverse();
+        Order { at, factor: linalg::Cholesky::new(inverse.as_ref(), 0.0) }
+    }
 }
 
 struct Layer<'a> {
     w: &'a Matrix,
     block: Option<usize>,
     levels: Levels,
-    fed: Centred,
-    check: Option<Centred>,
-    /// `[k]`.
-    importance: Vec<f64>,
+    rows: &'a Rows,
     scales: Vec<f32>,
 }
 
@@ -306,20 +360,14 @@ impl Layer<'_> {
     }
 
     fn nearest(&self) -> Vec<i8> {
-        self.levels.of_all(self.w, &self.importance, |c, p| self.scales[self.scale_at(c, p)])
+        self.levels.of_all(self.w, &self.rows.importance, |c, p| self.scales[self.scale_at(c, p)])
     }
 
-    /// Rounds the positions `at` of some outputs one after another; `values` are those of these outputs.
-    fn sweep(&self, at: &[usize], outputs: Range<usize>, values: &mut [i8]) {
-        let second = self.fed.second.as_ref();
-        let mut at = at.to_vec();
-        at.sort_by(|&a, &b| second[(b, b)].total_cmp(&second[(a, a)]));
-        let damping = prune::absolute(second, DAMPING);
-        let inverse = linalg::Cholesky::new(linalg::gather(second, &at).as_ref(), damping).inverse();
-        let factor = linalg::Cholesky::new(inverse.as_ref(), 0.0);
+    /// Rounds positions of some outputs one after another; `values` are those of these outputs.
+    fn sweep(&self, Order { at, factor }: &Order, outputs: Range<usize>, values: &mut [i8]) {
         let factor = factor.factor();
-        let mut weights = Mat::from_fn(outputs.len(), at.len(), |c, i| self.fed.weights[(at[i], outputs.start + c)]);
-        let others = self.others(&at);
+        let mut weights = Mat::from_fn(outputs.len(), at.len(), |c, i| self.rows.fed.weights[(at[i], outputs.start + c)]);
+        let others = self.others(at);
         for start in (0..at.len()).step_by(PENDING) {
             let end = (start + PENDING).min(at.len());
             let mut errors = Mat::zeros(outputs.len(), end - start);
@@ -353,7 +401,7 @@ impl Layer<'_> {
         at.iter().enumerate().for_each(|(i, &p)| place[p] = Some(i));
         let one = |&p: &usize| {
             let other = self.levels.other(self.w.k, p)?;
-            Some((share(self.importance[p], self.importance[other]), (other, place[other]?)))
+            Some((share(self.rows.importance[p], self.rows.importance[other]), (other, place[other]?)))
         };
         at.iter().map(one).collect()
     }
@@ -361,7 +409,7 @@ impl Layer<'_> {
     /// Of each output the better one, with its scale: swept values with a scale fitted to them, or the nearest ones.
     fn better(&self, mut swept: Vec<i8>, nearest: Vec<i8>) -> (Vec<i8>, Vec<f32>) {
         let mut scales = if self.block.is_none() { self.fitted_scales(&swept) } else { self.scales.clone() };
-        let judge = self.check.as_ref().unwrap_or(&self.fed);
+        let judge = self.rows.check.as_ref().unwrap_or(&self.rows.fed);
         let errors = |values: &[i8], scales: &[f32]| errors(judge, self.difference(values, scales).as_ref());
         let (by_sweep, by_nearest) = (errors(&swept, &scales), errors(&nearest, &self.scales));
         let k = self.w.k;
@@ -376,8 +424,9 @@ impl Layer<'_> {
     /// The scales with which integers q imitate w best: (q H w) / (q H q).
     fn fitted_scales(&self, values: &[i8]) -> Vec<f32> {
         let integers = Mat::from_fn(self.w.k, self.w.n, |p, c| f64::from(values[c * self.w.k + p]));
-        let wanted = moments::dots(integers.as_ref(), self.fed.wanted.as_ref());
-        let product = linalg::product(self.fed.second.as_ref(), integers.as_ref());
+        let fed = &self.rows.fed;
+        let wanted = moments::dots(integers.as_ref(), fed.wanted.as_ref());
+        let product = linalg::product(fed.second.as_ref(), integers.as_ref());
         let own = moments::dots(integers.as_ref(), product.as_ref());
         let fitted = wanted.iter().zip(&own).map(|(wanted, own)| (wanted / own) as f32);
         let usable = |(fitted, old): (f32, &f32)| if fitted.is_normal() && fitted > 0.0 { fitted } else { *old };
@@ -387,7 +436,7 @@ impl Layer<'_> {
     /// `[k][n]`: rounded weights less the given ones.
     fn difference(&self, values: &[i8], scales: &[f32]) -> Mat<f64> {
         let rounded = |p: usize, c: usize| {
-            f64::from(scales[self.scale_at(c, p)] * f32::from(values[c * self.w.k + p])) - self.fed.weights[(p, c)]
+            f64::from(scales[self.scale_at(c, p)] * f32::from(values[c * self.w.k + p])) - self.rows.fed.weights[(p, c)]
         };
         Mat::from_fn(self.w.k, self.w.n, rounded)
     }
@@ -414,10 +463,28 @@ fn importance(h: &Moments) -> Vec<f64> {
 
 fn scales(w: &Matrix, importance: &[f64], grid: &Grid, rough: bool) -> Vec<f32> {
     let block = grid.block.unwrap_or(w.k).max(1);
+    if let WeightRange::Share(share) = grid.range {
+        return vec![common_scale(w, share, grid); w.n * w.k.div_ceil(block)];
+    }
     let one = |weights: &[f32]| -> Vec<f32> {
         weights.chunks(block).zip(importance.chunks(block)).map(|(w, importance)| scale(w, importance, grid, rough)).collect()
     };
     w.values.chunks(w.k.max(1)).flat_map(one).collect()
+}
+
+/// The scale of all weights of which a share is not to become zero.
+fn common_scale(w: &Matrix, share: f64, grid: &Grid) -> f32 {
+    let levels = Levels::of(grid);
+    let widest = w.values.chunks(w.k.max(1)).map(|row| peak(row, &levels)).fold(0.0, f64::max) / largest(grid);
+    let mut sizes: Vec<f32> = w.values.iter().map(|v| v.abs()).collect();
+    let zeros = sizes.len() - (share * sizes.len() as f64).round() as usize;
+    // What is half a step or less becomes zero.
+    let step = match zeros.checked_sub(1) {
+        Some(last) => 2.0 * f64::from(*sizes.select_nth_unstable_by(last, f32::total_cmp).1),
+        None => 0.0,
+    };
+    let scale = step.max(widest) as f32;
+    if scale.is_normal() { scale } else { 1.0 }
 }
 
 /// The scale of weights that share one.
@@ -436,7 +503,7 @@ fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
         all.map(|((w, q), importance)| (f64::from(*w) - scale * q).powi(2) * importance).sum()
     };
     match grid.range {
-        WeightRange::MinMax => widest,
+        WeightRange::MinMax | WeightRange::Share(_) => widest,
         WeightRange::Mse => {
             let steps = SEARCH.1[usize::from(rough)];
             let shares = (0..steps).map(|i| 1.0 - (1.0 - SEARCH.0) * i as f64 / steps as f64);

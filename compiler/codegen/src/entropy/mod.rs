@@ -46,6 +46,11 @@ pub fn coded_weight_bytes(plan: &Plan) -> Result<u64> {
     Ok(encode(&blob.to_vec(), &blob.starts()).len() as u64)
 }
 
+/// How many bytes a constant takes by itself when it is coded, about: what the heads of all weights have beside it aside.
+pub fn coded_bytes(bytes: &[u8]) -> u64 {
+    runs::bytes_of(bytes)
+}
+
 /// Bytes, coded; `starts` says, ascending, where something of another kind may begin. The result does not depend on the number of cores.
 pub(crate) fn encode(bytes: &[u8], starts: &[u64]) -> Vec<u8> {
     if bytes.is_empty() {

@@ -67,6 +67,11 @@ pub(super) fn choose(bytes: &[u8], starts: &[u64]) -> Vec<Run> {
     pieces.iter().map(|p| Run { at: p.at, bytes: p.bytes, ways: best(&p.lanes).1 }).collect()
 }
 
+/// Bytes of one run.
+pub(super) fn bytes_of(bytes: &[u8]) -> u64 {
+    if bytes.is_empty() { 0 } else { Piece::of(bytes, 0, bytes.len()).cost }
+}
+
 /// Where pieces begin, and the end. Small constants are together, large ones are cut.
 fn cuts(bytes: u64, starts: &[u64]) -> Vec<u64> {
     let fine = (bytes / PIECES).next_power_of_two().max(8 * GRAIN);

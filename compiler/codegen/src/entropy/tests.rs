@@ -125,6 +125,23 @@ fn round_trip(bytes: &[u8], starts: &[u64]) -> usize {
     coded.len()
 }
 
+/// What a constant takes by itself is known without coding it.
+#[test]
+fn sizes_are_known_before() {
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("bytes", peaked(40_000, 5).collect()),
+        ("few", peaked(40_000, 6).map(|b| (b / 16).saturating_sub(6)).collect()),
+        ("short", peaked(600, 7).map(|b| b / 8).collect()),
+        ("zeros", vec![0; 5000]),
+        ("floats", peaked(20_000, 8).flat_map(|b| (f32::from(b) / 37.0 - 3.0).to_le_bytes()).collect()),
+    ];
+    for (what, bytes) in cases {
+        let (told, real) = (coded_bytes(&bytes) as f64, round_trip(&bytes, &[0]) as f64 - SLACK as f64);
+        assert!((told - real).abs() <= 8.0 + 0.01 * real, "{what}: {told}, not {real}");
+    }
+    assert_eq!(coded_bytes(&[]), 0);
+}
+
 /// Seeded numbers with a peak in the middle, 0 to 255.
 fn peaked(n: usize, seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed | 1;

@@ -116,7 +116,7 @@ pub enum Technique {
     Int8,
     /// Weights of 8 and 4 bits beside operands of floats.
     WeightOnly,
-    /// Weights that are dropped.
+    /// Weights that are dropped, by masks or as zeros of coarse integers.
     Pruning,
     /// Layers with little between them in place of one.
     LowRank,

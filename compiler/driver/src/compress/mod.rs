@@ -10,7 +10,7 @@ pub mod table;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onnxc_codegen::Contents;
+use onnxc_codegen::{Contents, Weights};
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Graph, Tensor};
 use onnxc_search::budget::Caps;
@@ -228,6 +228,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         half_panels: onnxc_passes::compress::half_panels(target),
         low_rank: without(Technique::LowRank),
         streams: budget.streams,
+        coded: freedom.weights == Weights::Coded,
         method: onnxc_search::assemble::Method::default(),
     }
 }

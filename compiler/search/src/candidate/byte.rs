@@ -4,7 +4,7 @@ use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, nearest, round};
 
-use super::{Applied, Coded, Form, Numbers, bytes};
+use super::{Applied, Coded, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
@@ -23,16 +23,16 @@ impl Numbers for Byte {
         goal.weight_only
     }
 
-    fn suits(&self, form: &dyn Form, goal: &Goal) -> bool {
-        bytes::suit(form, goal)
-    }
-
     fn fits(&self, layer: &Weighted) -> bool {
         layer.groups == 1
     }
 
     fn integers(&self) -> bool {
         false
+    }
+
+    fn grid(&self, _: &Weighted) -> Option<Grid> {
+        Some(GRID)
     }
 
     fn unit(&self) -> usize {

@@ -6,15 +6,7 @@ use onnxc_passes::compress::Rounded;
 use onnxc_passes::compress::pairs::{self, Integers};
 use onnxc_passes::compress::weighted::Weighted;
 
-use super::{Applied, Coded, Form, Pick};
-use crate::price::Objective;
-use crate::search::Goal;
-
-/// Is a form with coded weights worth a try? Among a part of the positions they are small, but hardly fast.
-pub(super) fn suit(form: &dyn Form, goal: &Goal) -> bool {
-    let size_matters = goal.objective == Objective::Size || goal.caps.weight_bytes.is_some();
-    form.name() == Pick::DENSE.form.name() || size_matters && form.name() == "pruned"
-}
+use super::{Applied, Coded};
 
 /// Rounded weights as a recipe has them.
 pub(super) fn coded(layer: &Weighted, rounded: Rounded) -> Coded {

@@ -8,7 +8,7 @@ use onnxc_ir::target::short_room;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Grid, Matrix, Moments, Pairs, Shape, WeightRange, nearest, round};
 
-use super::{Applied, Coded, Form, Numbers, bytes};
+use super::{Applied, Coded, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
@@ -30,7 +30,7 @@ pub const PAIRED_64: Integers = Integers { weights: Weights::Paired64, steps: 2 
 pub const PAIRED_32: Integers = Integers { weights: Weights::Paired32, steps: 4 };
 
 impl Integers {
-    fn grid(&self, layer: &Weighted) -> Grid {
+    fn range(&self, layer: &Weighted) -> Grid {
         let pairs = (self.steps > 0).then(|| Pairs { channels: layer.channels.max(1), room: short_room(self.steps) });
         Grid { bits: 8, block: None, range: WeightRange::Mse, pairs }
     }
@@ -45,10 +45,6 @@ impl Numbers for Integers {
         goal.integers && self.steps <= goal.short_steps
     }
 
-    fn suits(&self, form: &dyn Form, _: &Goal) -> bool {
-        form.has_integers()
-    }
-
     fn fits(&self, _: &Weighted) -> bool {
         true
     }
@@ -60,6 +56,10 @@ impl Numbers for Integers {
     fn largest(&self) -> Option<f64> {
         let all = f64::from(i8::MAX);
         Some(if self.steps > 0 { f64::from(short_room(self.steps)).min(all) } else { all })
+    }
+
+    fn grid(&self, layer: &Weighted) -> Option<Grid> {
+        Some(self.range(layer))
     }
 
     fn unit(&self) -> usize {
@@ -78,12 +78,12 @@ impl Numbers for Integers {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        bytes::coded(layer, round(weights, moments, &self.grid(layer), kept, method.rounding))
+        bytes::coded(layer, round(weights, moments, &self.range(layer), kept, method.rounding))
     }
 
     /// Nearest integers with the least squared error of each output's weights by themselves.
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::exact(layer, weights.n, nearest(weights, &self.grid(layer)))
+        bytes::exact(layer, weights.n, nearest(weights, &self.range(layer)))
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {

@@ -1,6 +1,6 @@
 //! Kinds of candidates: what a layer can become.
 //!
-//! A kind is a form ([`Form`]: what takes the place of the layer's matrix) with a density (the share of its multiplications that is left), and numbers
+//! A kind is a form ([`Form`]: what takes the place of the layer's matrix) with a density (the share of it that is left), and numbers
 //! ([`Numbers`]: what weights are): a lossy rule of the e-graph that choices are extracted from ([`crate::choose`]). Each form and each type of numbers is
 //! a file of this folder and a line in [`FORMS`] or [`NUMBERS`]. The loop, prices, assembly and recipes know none of them by name.
 
@@ -10,7 +10,7 @@ use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor};
 use onnxc_passes::compress::weighted::{self, Weighted};
-use onnxc_passes::compress::{self, Matrix, Moments, Shape};
+use onnxc_passes::compress::{self, Grid, Matrix, Moments, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::{Method, Subject};
@@ -23,6 +23,7 @@ use part::Part;
 mod byte;
 mod bytes;
 pub(crate) mod channels;
+mod coarse;
 mod connected;
 mod float;
 mod int8;
@@ -36,6 +37,7 @@ mod whole;
 pub static FORMS: &[&dyn Form] = &[
     &whole::Whole,
     &channels::Channels,
+    &coarse::Coarse,
     &pruned::PANELS,
     &pruned::HALVES,
     &connected::KERNELS,
@@ -54,7 +56,7 @@ pub static NUMBERS: &[&dyn Numbers] =
 pub struct Pick {
     /// What takes the place of its matrix.
     pub form: &'static dyn Form,
-    /// Share of multiplications that is left; 1 for all.
+    /// The share of the matrix that is left, in what the form counts; 1 for all.
     pub density: f64,
     /// Type of weights and of what they multiply.
     pub weights: Weights,
@@ -79,7 +81,7 @@ impl Pick {
 pub fn kinds(goal: &Goal) -> Vec<Pick> {
     let of_numbers = |numbers: &&'static dyn Numbers| {
         let weights = numbers.weights();
-        let forms = FORMS.iter().filter(|f| f.wanted(goal) && numbers.suits(**f, goal));
+        let forms = FORMS.iter().filter(|f| f.wanted(goal) && f.takes(*numbers) && f.suits(*numbers, goal));
         forms.flat_map(move |form| form.densities().iter().map(move |density| Pick { form: *form, density: *density, weights }))
     };
     NUMBERS.iter().filter(|n| n.wanted(goal)).flat_map(of_numbers).collect()
@@ -159,8 +161,23 @@ pub trait Form: Sync {
     /// May the search use it?
     fn wanted(&self, goal: &Goal) -> bool;
 
-    /// The shares of multiplications that are tried.
+    /// The shares that are tried.
     fn densities(&self) -> &'static [f64];
+
+    /// The share of its multiplications that a density leaves.
+    fn multiplied(&self, density: f64) -> f64 {
+        density
+    }
+
+    /// Can its weights be these numbers?
+    fn takes(&self, _: &dyn Numbers) -> bool {
+        true
+    }
+
+    /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions.
+    fn suits(&self, numbers: &dyn Numbers, _: &Goal) -> bool {
+        numbers.integers() || numbers.weights() == Weights::F32
+    }
 
     /// Does it leave out channels, so that layers before need not compute them? Layers that read the same channels are of it together.
     fn reads_less(&self) -> bool {
@@ -178,11 +195,6 @@ pub trait Form: Sync {
     /// The share of their channels that a layer of it leaves to those before ([`Weighted::before`]).
     fn left(&self, _: &Subject, _: &Weighted, _density: f64) -> f64 {
         1.0
-    }
-
-    /// May its weights be integers?
-    fn has_integers(&self) -> bool {
-        true
     }
 
     /// Do the filters of a panel share something, so that it is lost when other filters come between them?
@@ -254,16 +266,16 @@ pub trait Numbers: Sync {
     /// Can this layer have them?
     fn fits(&self, layer: &Weighted) -> bool;
 
-    /// Is a form with these weights worth a try?
-    fn suits(&self, _: &dyn Form, _: &Goal) -> bool {
-        true
-    }
-
     /// Is what weights multiply made integers too?
     fn integers(&self) -> bool;
 
     /// The largest weight, of integers that multiply integers.
     fn largest(&self) -> Option<f64> {
+        None
+    }
+
+    /// The integers that weights become, if any of a range are.
+    fn grid(&self, _: &Weighted) -> Option<Grid> {
         None
     }
 
@@ -314,7 +326,7 @@ pub struct Treated {
     pub arrays: Vec<(String, Tensor)>,
     /// Relative error of the result.
     pub error: f64,
-    /// Share of multiplications that is left.
+    /// The share of the matrix that is left, in what the form counts.
     pub density: f64,
     /// Channels between the layers that it becomes, if it becomes more than one.
     pub ranks: Vec<usize>,

@@ -4,7 +4,7 @@ use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Matrix, Moments, Shape, nearest_in_table, round_to_table};
 
-use super::{Applied, Coded, Form, Numbers, bytes};
+use super::{Applied, Coded, Numbers, bytes};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
@@ -19,10 +19,6 @@ impl Numbers for Nibble {
 
     fn wanted(&self, goal: &Goal) -> bool {
         goal.weight_only
-    }
-
-    fn suits(&self, form: &dyn Form, goal: &Goal) -> bool {
-        bytes::suit(form, goal)
     }
 
     fn fits(&self, layer: &Weighted) -> bool {

@@ -3,6 +3,8 @@
 //! Channels of what becomes integers may be multiplied by factors before ([`equalise`]). Masks, fits and splits know nothing of these: weights are divided by them,
 //! and moments are made those of the products, only when weights are rounded.
 
+use std::borrow::Cow;
+
 use onnxc_passes::compress::equalise;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Matrix, Moments, Shape};
@@ -23,6 +25,18 @@ pub struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// The weights for the operand as it becomes.
+    pub fn divided(&self) -> Cow<'_, Matrix> {
+        let divided = |factors| Cow::Owned(equalise::divided(self.layer, self.weights, factors));
+        self.factors.as_deref().map_or(Cow::Borrowed(self.weights), divided)
+    }
+
+    /// Moments of the operand as it becomes.
+    pub fn moments<'m>(&self, moments: &'m Moments) -> Cow<'m, Moments> {
+        let multiplied = |factors| Cow::Owned(equalise::multiplied(self.layer, moments, factors));
+        self.factors.as_deref().map_or(Cow::Borrowed(moments), multiplied)
+    }
+
     /// Those with which the layer's result changes least; as [`Numbers::fitted`].
     pub fn fitted(
         &self,
@@ -30,19 +44,12 @@ impl Part<'_> {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        let Some(factors) = &self.factors else {
-            return self.numbers.fitted(self.layer, self.weights, (fit, check), kept, method);
-        };
-        let of_products = |moments: &Moments| equalise::multiplied(self.layer, moments, factors);
-        let weights = equalise::divided(self.layer, self.weights, factors);
-        self.numbers.fitted(self.layer, &weights, (&of_products(fit), check.map(of_products).as_ref()), kept, method)
+        let (fit, check) = (self.moments(fit), check.map(|check| self.moments(check)));
+        self.numbers.fitted(self.layer, &self.divided(), (&fit, check.as_deref()), kept, method)
     }
 
     /// The same without moments.
     pub fn rough(&self) -> Coded {
-        match &self.factors {
-            Some(factors) => self.numbers.rough(self.layer, &equalise::divided(self.layer, self.weights, factors)),
-            None => self.numbers.rough(self.layer, self.weights),
-        }
+        self.numbers.rough(self.layer, &self.divided())
     }
 }

@@ -9,9 +9,9 @@ use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{self, Balance, Damping, Mask, Matrix, Moments, Repair, Shape, prune};
 
-use super::{Applied, Curve, Form, Probe, Site, Treated};
+use super::{Applied, Curve, Form, Numbers, Probe, Site, Treated};
 use crate::assemble::{Method, Subject};
-use crate::recipe::Layer;
+use crate::recipe::{Layer, Weights};
 use crate::search::Goal;
 
 /// Filters from which on halves of panels are tried: more than the 16 of one of them.
@@ -71,8 +71,12 @@ impl Form for Pruned {
         self.densities
     }
 
-    fn has_integers(&self) -> bool {
-        self.integers
+    fn takes(&self, numbers: &dyn Numbers) -> bool {
+        self.integers || numbers.weights() == Weights::F32
+    }
+
+    fn suits(&self, numbers: &dyn Numbers, goal: &Goal) -> bool {
+        numbers.weights() == Weights::F32 || numbers.integers() || goal.bytes_matter()
     }
 
     fn fits(&self, layer: &Weighted) -> bool {

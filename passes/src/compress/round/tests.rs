@@ -85,12 +85,12 @@ fn the_sweep_comes_close_to_the_best_integers() {
         let h = moments(5, &rows);
         swept += round(&w, (&h, None), &grid, None, Rounding::Gptq).error;
         nearest += round(&w, (&h, None), &grid, None, Rounding::Nearest).error;
-        let (importance, levels) = (importance(&h), Levels::of(&grid));
-        let scales = scales(&w, &importance, &grid, false);
-        let layer = Layer { w: &w, block: None, levels, fed: Centred::imitating(&w, &h), check: None, importance, scales };
+        let rows = Rows::new(&w, (&h, None));
+        let scales = scales(&w, &rows.importance, &grid, false);
+        let layer = Layer { w: &w, block: None, levels: Levels::of(&grid), rows: &rows, scales };
         let error = |code: usize| {
             let values: Vec<i8> = (0..5).map(|p| (code / 7usize.pow(p) % 7) as i8 - 3).collect();
-            layer.fed.relative(errors(&layer.fed, layer.difference(&values, &layer.scales).as_ref())[0])
+            rows.fed.relative(errors(&rows.fed, layer.difference(&values, &layer.scales).as_ref())[0])
         };
         best += (0..7usize.pow(5)).map(error).fold(f64::INFINITY, f64::min);
     }
@@ -163,6 +163,40 @@ fn pairs_are_short_and_nearly_as_good_as_a_bit_more() {
             (0..n * k).map(|i| (f32::from(values[i]) * scales[i / k] - w.values[i]).abs() / scales[i / k]).fold(0.0, f32::max);
         assert!(largest_pair(&values) <= room && off < 40.0, "{off}");
     }
+}
+
+/// One step for all outputs, as long as it clips nothing; as many weights as wanted are not zero, and the sweep makes up for the others.
+#[test]
+fn a_share_of_the_weights_is_not_zero() {
+    let (n, k) = (16, 90);
+    let (mut w, rows) = layer(9, n, k);
+    let (h, other) = (moments(k, &rows), moments(k, &layer(9, n, k).1[..100 * k]));
+    // Outputs of other sizes.
+    w.values.chunks_mut(k).enumerate().for_each(|(c, row)| row.iter_mut().for_each(|v| *v *= 1.0 + c as f32 / 4.0));
+    let grid = |share| Grid { bits: 8, block: None, range: WeightRange::Share(share), pairs: None };
+    let shares = [0.9, 0.6, 0.3, 0.1];
+    let grids = shares.map(grid);
+    let swept = round_each(&w, (&h, Some(&other)), &grids, Rounding::Gptq);
+    let mut last = 0.0;
+    for ((share, grid), swept) in shares.iter().zip(&grids).zip(swept) {
+        let (values, scales) = nearest(&w, grid);
+        assert!(scales.iter().all(|s| *s == scales[0]));
+        assert_eq!(values.iter().filter(|v| **v != 0).count(), (share * (n * k) as f64).round() as usize);
+        assert_eq!(swept, round(&w, (&h, Some(&other)), grid, None, Rounding::Gptq));
+        let rounded = round(&w, (&h, None), grid, None, Rounding::Nearest);
+        assert!(swept.error < 0.6 * rounded.error && swept.error > last, "{share}: {} of {}", swept.error, rounded.error);
+        let now = apply(&decoded(&swept, n, k, k), &swept.bias_shift, &rows[..100 * k]);
+        let error = relative_error(n, &apply(&w, &vec![0.0; n], &rows[..100 * k]), &now);
+        let check = swept.check_error.expect("rows that judge");
+        assert!((check - error).abs() < 1e-6 * error, "{share}: {check} {error}");
+        last = swept.error;
+    }
+    // The largest weight is not clipped, whatever the share; nothing but zeros has any scale.
+    w.values[7] = 400.0 * w.values.iter().fold(0f32, |a, b| a.max(b.abs()));
+    let (values, scales) = nearest(&w, &grid(0.9));
+    assert!(values[7] == 127 && (scales[0] * 127.0 / w.values[7] - 1.0).abs() < 1e-6);
+    assert_eq!(nearest(&Matrix { n: 2, k: 4, values: vec![0.0; 8] }, &grid(0.5)), (vec![0; 8], vec![1.0; 2]));
+    assert_eq!(nearest(&Matrix { n: 1, k: 3, values: vec![4.0, -1.0, 2.0] }, &grid(1.0)).0, [127, -32, 64]);
 }
 
 #[test]
