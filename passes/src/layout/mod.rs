@@ -1,7 +1,7 @@
 //! Layout: the order of dimensions in memory of every value.
 //!
 //! A value keeps the shape that ONNX gives it; its layout is only the strides of the buffer in which it lives. Image operators write channels
-//! last, elementwise operators follow their operands, everything else is row-major.
+//! last, elementwise operators follow their operands, and so do quantisations, lookups and what cuts or joins; everything else is row-major.
 
 pub mod halo;
 
@@ -134,4 +134,33 @@ pub fn span(view: &View) -> u64 {
         return 0;
     }
     view.shape.iter().zip(&view.strides).map(|(n, s)| (n - 1) * s.unsigned_abs()).sum::<u64>() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use onnxc_ir::op::OpSet;
+    use onnxc_ir::{DType, Tensor, parse};
+
+    use super::*;
+
+    /// Else they would transpose images, and what reads them would transpose back.
+    #[test]
+    fn bytes_of_images_stay_where_they_are() {
+        let text = "graph @f(%x: f32[1,16,6,6]) {
+  %s = const f32[] [0.1]
+  %t = const u8[256] blob(0000000000000001)
+  %p = max_pool %x {kernel_shape = ints[2, 2], strides = ints[2, 2]} : f32[1,16,3,3]
+  %q = quantize_linear %p, %s, _ : u8[1,16,3,3]
+  %l = lookup %q, %t : u8[1,16,3,3]
+  %y = dequantize_linear %l, %s, _ : f32[1,16,3,3]
+  %r, %a, %b = dynamic_quantize_linear %y : u8[1,16,3,3], f32[], u8[]
+  return %r
+}";
+        let table = |_| Some(Tensor::zeros(DType::U8, &[256]));
+        let graph = parse::parse(text, OpSet(onnxc_ops::ALL), &table).unwrap_or_else(|e| panic!("{e}"));
+        for node in &graph.nodes {
+            let order = &choose(&graph)[node.outputs[0].0 as usize];
+            assert_eq!(*order, channels_last(4), "{}", node.op.name);
+        }
+    }
 }
