@@ -106,10 +106,11 @@ fn looked_through(cx: &mut RuleCx, leaf: &Dequantized) -> Option<Tree> {
     };
     let mut function = false;
     for _ in 0..DEPTH {
-        let Some(m) = cx.find(x, "lookup").into_iter().next() else { break };
-        let table = cx.constant(m.input(1)?)?.clone();
+        let mut found = cx.find(x, "lookup").into_iter();
+        let known = found.find_map(|m| Some((m.input(0)?, cx.constant(m.input(1)?)?.clone())));
+        let Some((at, table)) = known else { break };
         integers = cx.fold("lookup", &[table, integers], &Attrs::default())?;
-        (x, function) = (m.input(0)?, true);
+        (x, function) = (at, true);
     }
     let mut operands = vec![integers, Tensor::scalar(leaf.params.scale)];
     if let Some(zero) = leaf.zero {
