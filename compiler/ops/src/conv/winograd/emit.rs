@@ -212,7 +212,7 @@ impl Winograd<'_> {
     fn fetch(&self, cx: &mut LowerCx, of: &Arg, first: Expr, (rows, columns): (usize, i64)) {
         let (s, bytes) = (&of.view.strides, of.dtype.bytes());
         let whole = of.view.shape.iter().product::<u64>() * bytes;
-        if cx.target.prefetches && s[1] == 1 && whole > cx.target.machine.levels[1].bytes / 2 {
+        if cx.target.prefetches && s[1] == 1 && whole > cx.target.l2_bytes / 2 {
             let nest = [(rows as u32, s[2] * bytes as i64), (columns as u32, s[3] * bytes as i64)];
             cx.push(Stmt::Call(Kernel::Fetch(FetchKernel { nest }), vec![(of.buf, first)], Vec::new()));
         }
