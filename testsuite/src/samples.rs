@@ -148,6 +148,18 @@ fn close(op: &OpDef, got: &Tensor, want: &Tensor) -> Result<(), String> {
     Ok(())
 }
 
+/// Numbers in -1..1 (xorshift64*).
+pub fn random(n: u64, seed: u64) -> Vec<f32> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
 /// A linear congruential generator (Knuth's MMIX constants).
 #[derive(Debug)]
 pub(crate) struct Random(u64);

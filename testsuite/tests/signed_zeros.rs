@@ -4,18 +4,7 @@ use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, interp, parse};
 use onnxc_passes::plan::plan;
-
-/// Numbers in -1..1 (xorshift64*).
-fn random(n: u64, seed: u64) -> Vec<f32> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use onnxc_testsuite::samples::random;
 
 /// Weights `[32][24][9]` times a mask that all filters share, whose zeros keep the sign or not.
 fn masked(signed: bool) -> Vec<f32> {
