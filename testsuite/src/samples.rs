@@ -5,6 +5,7 @@ use onnxc_ir::op::{InferCx, OpDef, Sample, SampleInput};
 use onnxc_ir::scalar_eval::{Scalar, Writer};
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{DType, Tensor, TensorType, interp, text};
+use onnxc_ops::winograd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// One sample, ready to compile and run.
@@ -54,19 +55,19 @@ impl Case {
     /// # Errors
     /// The first difference.
     pub fn check(&self, outputs: &[Vec<u8>]) -> Result<(), String> {
-        check(self.op, outputs, &self.want)
+        check(&self.graph.nodes[0], outputs, &self.want)
     }
 }
 
-/// Compares the bytes of all outputs of an operator with the interpreter's.
-pub(crate) fn check(op: &OpDef, outputs: &[Vec<u8>], wanted: &[Tensor]) -> Result<(), String> {
+/// Compares the bytes of all outputs of a node with the interpreter's.
+pub(crate) fn check(node: &Node, outputs: &[Vec<u8>], wanted: &[Tensor]) -> Result<(), String> {
     if outputs.len() != wanted.len() {
         return Err(format!("{} outputs, wanted {}", outputs.len(), wanted.len()));
     }
     for (j, (got, want)) in outputs.iter().zip(wanted).enumerate() {
         let got = Tensor::from_bytes(want.dtype(), want.shape().to_vec(), Bytes::new(got.clone()))
             .ok_or_else(|| format!("output {j} has the wrong size"))?;
-        close(op, &got, want).map_err(|e| format!("output {j}: {e}"))?;
+        close(node, &got, want).map_err(|e| format!("output {j}: {e}"))?;
     }
     Ok(())
 }
@@ -122,7 +123,8 @@ pub(crate) fn graph_of(op: &'static OpDef, sample: &Sample) -> Result<Graph, Str
 }
 
 /// Element by element within the operator's tolerance; bit for bit for types that are not floating point.
-fn close(op: &OpDef, got: &Tensor, want: &Tensor) -> Result<(), String> {
+fn close(node: &Node, got: &Tensor, want: &Tensor) -> Result<(), String> {
+    let (op, rounding) = (node.op, winograd::rounding(&node.attrs));
     let (Some(a), Some(b)) = (got.to_f64s(), want.to_f64s()) else {
         return if got == want { Ok(()) } else { Err("bytes differ".into()) };
     };
@@ -140,7 +142,7 @@ fn close(op: &OpDef, got: &Tensor, want: &Tensor) -> Result<(), String> {
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         let same = a == b || (a.is_nan() && b.is_nan()) || (a.abs() < 1.2e-38 && b.abs() < 1.2e-38);
         // NaN is close to nothing.
-        let close = (a - b).abs() <= op.tolerance.abs + (op.tolerance.rel + ulp) * b.abs();
+        let close = (a - b).abs() <= rounding * op.tolerance.abs + (op.tolerance.rel + ulp) * b.abs();
         if !same && !close {
             return Err(format!("element {i}: got {a}, wanted {b}"));
         }
