@@ -21,6 +21,7 @@ fn machine() -> TargetDesc {
         l1_bytes: 1 << 15,
         byte_tables: false,
         prefetches: true,
+        row_streams: 1,
         l2_bytes: 1 << 18,
         machine: Machine::default(),
         max_threads: 1,

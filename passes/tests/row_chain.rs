@@ -26,6 +26,7 @@ fn machine() -> TargetDesc {
         l1_bytes: 1 << 15,
         byte_tables: false,
         prefetches: true,
+        row_streams: 1,
         l2_bytes: 1 << 20,
         machine: Machine {
             ghz: 4.0,

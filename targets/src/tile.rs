@@ -17,6 +17,7 @@ use short::InA;
 mod halves;
 mod listed;
 mod short;
+mod streams;
 
 /// Distance in bytes at which packed weights are prefetched.
 const PREFETCH: i64 = 4096;
@@ -345,6 +346,12 @@ impl Tile<'_> {
         if self.k.open_k {
             return self.open_inner(e, acc, (a, step), b, regs);
         }
+        let streams = self.streams(count);
+        let done = if streams > 1 { self.in_turns(e, acc, (a, b), regs, (count, step), streams)? } else { 0 };
+        let count = count - done;
+        if count == 0 {
+            return Ok(());
+        }
         let unroll = self.unrolled(count);
         let advance = |e: &mut dyn Emitter, n: u32| -> Result<(), Error> {
             e.advance(a, i64::from(n) * step)?;
@@ -390,7 +397,7 @@ impl Tile<'_> {
 
     /// Brings near what follows the vectors of a step much later.
     fn prefetch_b(&self, e: &mut dyn Emitter, b: P, b_at: i64) -> Result<(), Error> {
-        let lines = (b_at..b_at + self.nv * self.vector()).filter(|at| at % LINE == 0);
+        let lines = (b_at..b_at + self.nv * self.vector()).filter(|at| self.k.streams == 1 && at % LINE == 0);
         lines.into_iter().try_for_each(|at| e.prefetch(Mem { base: b, disp: at + PREFETCH }, false))
     }
 

@@ -64,6 +64,7 @@ fn matmul(target: &Target, scaled: bool) -> (Fun, Vec<u8>, Vec<u8>) {
             bias: false,
             epilogue,
             operands: vec![],
+            streams: 1,
             ahead: 0,
             less: None,
         })

@@ -90,6 +90,8 @@ pub struct TileKernel {
     pub epilogue: ScalarProgram,
     /// How each operand (argument 1..) is read.
     pub operands: Vec<EpilogueOperand>,
+    /// Places of B that the steps take turns at, if the tile has one row and many steps. 1: the steps go in order, and what follows in B is brought near before.
+    pub streams: u32,
     /// Lines of 64 bytes from the last pointer on that are brought near during the k loop, for tiles to come: a part of the next panel of B. The memory
     /// is not read, and need not be there. With a list so many for each four of its steps.
     pub ahead: u32,

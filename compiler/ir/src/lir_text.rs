@@ -99,6 +99,9 @@ impl fmt::Display for Short<'_> {
                 if k.list {
                     write!(f, " list")?;
                 }
+                if k.streams > 1 {
+                    write!(f, " streams={}", k.streams)?;
+                }
                 if k.ahead > 0 {
                     write!(f, " ahead={}", k.ahead)?;
                 }

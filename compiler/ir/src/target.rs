@@ -29,6 +29,8 @@ pub struct TargetDesc {
     pub float_sums: bool,
     /// True when kernels can bring memory near before it is needed.
     pub prefetches: bool,
+    /// Places of B that tiles of one row read in turn. 1: all in order, and what follows is brought near before if kernels can do that.
+    pub row_streams: u32,
     /// Bytes of the first and second level data caches.
     pub l1_bytes: u64,
     /// Second level.

@@ -138,6 +138,7 @@ mod tests {
             float_sums: false,
             byte_tables: false,
             prefetches: false,
+            row_streams: 1,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,
             machine: Machine { levels, ..Machine::default() },

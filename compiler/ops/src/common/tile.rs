@@ -510,7 +510,8 @@ pub(super) fn tile_call(cx: &mut LowerCx, p: &Product, (mr, cols): (u32, u32), a
         ptrs.push(kept);
         less
     });
-    let kernel = TileKernel { ahead: at.ahead.lines, less, ..tile(p, mr, cols) };
+    let streams = if mr == 1 { cx.target.row_streams } else { 1 };
+    let kernel = TileKernel { streams, ahead: at.ahead.lines, less, ..tile(p, mr, cols) };
     cx.push(Stmt::Call(Kernel::Tile(kernel), ptrs, more.steps.into_iter().map(|s| s.count).collect()));
 }
 
@@ -551,6 +552,7 @@ pub(super) fn tile(p: &Product, mr: u32, cols: u32) -> TileKernel {
                 EpilogueOperand { dtype: o.dtype, row, per_column: o.per_column, values: o.values }
             })
             .collect(),
+        streams: 1,
         ahead: 0,
         less: None,
     }
