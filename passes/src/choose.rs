@@ -50,7 +50,11 @@ pub fn analytical(
     if let (true, Some(layer)) = (ways.is_empty() && strassen::fits(graph, node, math), layer) {
         ways = strassen::ways(layer, target, math, around);
     }
-    if ways.is_empty() && math.allows(winograd::CLASS) { winograd::ways(graph, node, target) } else { ways }
+    if !ways.is_empty() || !math.allows(winograd::CLASS) {
+        return ways;
+    }
+    let lowered = layer.filter(|_| winograd::is_small(graph, node, target));
+    winograd::ways(graph, node, target, &|choice| Some(way(lowered?, choice.clone(), target, around)?.time))
 }
 
 /// The ways of a layer as its lowered code is predicted, among `around` bytes of constants: those `choices` that save at least the part `gain` of the time of the
@@ -77,8 +81,8 @@ pub(crate) fn by_prediction(
 pub(crate) fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
     let (node, inputs) = (layer.node(), layer.inputs());
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
-    let fits = node.op.name == "conv" && math.allows(winograd::CLASS) && onnxc_ops::winograd::fits(&node.attrs, x, w);
-    onnxc_ops::winograd::ALGORITHMS.iter().filter(|_| fits).map(|a| a.0).collect()
+    let allowed = node.op.name == "conv" && math.allows(winograd::CLASS);
+    onnxc_ops::winograd::fitting(&node.attrs, x, w).filter(|_| allowed).map(|a| a.0).collect()
 }
 
 /// A layer computed in one way: cycles by the model of the target.
@@ -103,7 +107,11 @@ fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Optio
 pub fn by_costs(graph: &Graph, target: &TargetDesc, growth: f64, math: Math) -> Graph {
     run(graph, growth, &|graph| {
         let fits = |node: &Node| {
-            sparsity::fits(graph, node, math) || across::fits(graph, node, target, math) || strassen::fits(graph, node, math)
+            let winograd = math.allows(winograd::CLASS) && winograd::is_small(graph, node, target);
+            winograd
+                || sparsity::fits(graph, node, math)
+                || across::fits(graph, node, target, math)
+                || strassen::fits(graph, node, math)
         };
         let any = graph.nodes.iter().any(fits);
         let layers = if any { layers(graph) } else { graph.nodes.iter().map(|_| None).collect() };

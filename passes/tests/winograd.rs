@@ -50,6 +50,22 @@ fn small_images_and_few_channels_are_not_worth_large_tiles() {
 }
 
 #[test]
+fn kernels_of_five_by_five_have_tiles_of_their_own() {
+    let five = |x: &str, w: &[u64], pads: u64, ballast| {
+        let pads = format!("pads = ints[{pads}, {pads}, {pads}, {pads}]");
+        conv(x, w, &pads, &format!("1,{},{}", w[0], &x[x[2..].find(',').expect("a channel") + 3..]), ballast)
+    };
+    let large = |ballast| five("1,64,28,28", &[64, 64, 5, 5], 2, ballast);
+    assert_eq!(algorithm(&large(1 << 20), GROWTH).as_deref(), Some("winograd4_of_5"));
+    // 410 KB of weights become 590 or 1049 KB.
+    assert_eq!(algorithm(&large(1 << 16), GROWTH).as_deref(), Some("winograd2_of_5"));
+    assert_eq!(algorithm(&large(1 << 16), 1.0), None);
+    // The code of its transforms is long, but a small layer takes half the time.
+    assert_eq!(algorithm(&five("1,8,14,14", &[16, 8, 5, 5], 2, 1 << 14), GROWTH).as_deref(), Some("winograd4_of_5"));
+    assert_eq!(algorithm(&conv("1,64,28,28", &[64, 64, 7, 7], "pads = ints[3, 3, 3, 3]", "1,64,28,28", 1 << 20), 9.0), None);
+}
+
+#[test]
 fn growth_is_limited() {
     let graph = |ballast| conv("1,64,56,56", &[64, 64, 3, 3], PADS, "1,64,56,56", ballast);
     // 147 KB of weights become 262 or 590 KB.

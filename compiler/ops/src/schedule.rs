@@ -250,8 +250,9 @@ pub fn candidates(
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
     let Some(tiles) = tiles(op, attrs, inputs, target) else { return Vec::new() };
     let plain = Choice { algorithm: None, schedule: None };
-    let transformed = op == "conv" && weights && bounded && winograd::fits(attrs, x, w);
-    let direct = Choice { algorithm: transformed.then_some(DIRECT), ..plain };
+    let allowed = op == "conv" && weights && bounded;
+    let algorithms: Vec<&str> = winograd::fitting(attrs, x, w).filter(|_| allowed).map(|a| a.0).collect();
+    let direct = Choice { algorithm: (!algorithms.is_empty()).then_some(DIRECT), ..plain };
     let mut list = vec![direct.clone()];
     let mut add = |algorithm, schedule: Schedule| list.push(Choice { algorithm, schedule: Some(schedule.to_string()) });
     for tile in &tiles {
@@ -259,13 +260,11 @@ pub fn candidates(
             add(direct.algorithm, Schedule { tile: Some(*tile), order: Some(order), ..Schedule::default() });
         }
     }
-    if transformed {
-        for (name, _) in ALGORITHMS {
-            tiles.iter().for_each(|tile| add(Some(name), Schedule { tile: Some(*tile), ..Schedule::default() }));
-            BLOCKS.iter().for_each(|n| add(Some(name), Schedule { block: Some(*n), ..Schedule::default() }));
-        }
-        list.extend(ALGORITHMS.iter().map(|(name, _)| Choice::algorithm(name)));
+    for name in &algorithms {
+        tiles.iter().for_each(|tile| add(Some(name), Schedule { tile: Some(*tile), ..Schedule::default() }));
+        BLOCKS.iter().for_each(|n| add(Some(name), Schedule { block: Some(*n), ..Schedule::default() }));
     }
+    list.extend(algorithms.iter().copied().map(Choice::algorithm));
     if let (true, true, Some(filters)) = (op == "conv" && weights, bounded, w.shape.first().and_then(Dim::as_const)) {
         list.extend(across(filters, target.lanes));
     }

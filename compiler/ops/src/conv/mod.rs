@@ -324,7 +324,7 @@ fn plain_samples() -> Vec<Sample> {
     sample::and_strassen(all, first..last)
 }
 
-/// Both algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.
+/// All algorithms: one tile and many, ragged ones, batches, few and many channels, blocks with a rest, epilogues.
 fn winograd_samples() -> Vec<Sample> {
     // So small that results are of the order of one: the error is one part in some hundred thousand of the largest result.
     let weights = |shape: &[u64]| weights(shape, 1024.0);
@@ -342,25 +342,27 @@ fn winograd_samples() -> Vec<Sample> {
         value = swish.bin(BinOp::Add, value, x);
     }
     let mut out = Vec::new();
-    for (algorithm, _) in winograd::ALGORITHMS {
+    for (algorithm, points) in winograd::ALGORITHMS {
+        let k = points.taps as u64;
+        let same = [k as i64 / 2; 4];
         let attrs = |pads: [i64; 4]| {
             let attrs = Attrs::default().with("pads", Attr::Ints(pads.to_vec()));
             attrs.with(winograd::ATTR, Attr::Str((*algorithm).to_string()))
         };
         let epilogue = |attrs: Attrs, program: &ScalarProgram| attrs.with("epilogue", Attr::Program(program.clone()));
         let mut case = |attrs: Attrs, inputs| out.push(Sample { attrs, inputs, n_outputs: 1 });
-        case(attrs([1; 4]), vec![data(&[1, 5, 8, 8]), weights(&[3, 5, 3, 3]), weights(&[3])]);
-        case(attrs([0; 4]), vec![data(&[1, 3, 3, 3]), weights(&[1, 3, 3, 3]), None]);
-        case(attrs([1, 0, 2, 1]), vec![data(&[2, 70, 7, 13]), weights(&[35, 70, 3, 3]), weights(&[35])]);
-        case(attrs([1; 4]), vec![data(&[3, 16, 17, 30]), weights(&[16, 16, 3, 3]), None]);
+        case(attrs([1; 4]), vec![data(&[1, 5, 8, 8]), weights(&[3, 5, k, k]), weights(&[3])]);
+        case(attrs([0; 4]), vec![data(&[1, 3, k, k]), weights(&[1, 3, k, k]), None]);
+        case(attrs([1, 0, 2, 1]), vec![data(&[2, 70, 7, 13]), weights(&[35, 70, k, k]), weights(&[35])]);
+        case(attrs([1; 4]), vec![data(&[3, 16, 17, 30]), weights(&[16, 16, k, k]), None]);
         case(
-            epilogue(attrs([1; 4]), &relu_of_sum),
-            vec![data(&[2, 9, 10, 11]), weights(&[33, 9, 3, 3]), weights(&[33]), data(&[2, 33, 10, 11])],
+            epilogue(attrs(same), &relu_of_sum),
+            vec![data(&[2, 9, 10, 11]), weights(&[33, 9, k, k]), weights(&[33]), data(&[2, 33, 10, 11])],
         );
-        case(epilogue(attrs([1; 4]), &relu_of_sum), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, 3, 3]), None, data(&[66, 1, 1])]);
-        case(epilogue(attrs([1; 4]), &swish), vec![data(&[1, 20, 9, 9]), weights(&[20, 20, 3, 3]), weights(&[20])]);
+        case(epilogue(attrs(same), &relu_of_sum), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, k, k]), None, data(&[66, 1, 1])]);
+        case(epilogue(attrs([1; 4]), &swish), vec![data(&[1, 20, 9, 9]), weights(&[20, 20, k, k]), weights(&[20])]);
         // Computed weights: the attribute is no more than a permission.
-        case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, 3, 3]), None]);
+        case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, k, k]), None]);
     }
     sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14], 1, (0, 1))
 }

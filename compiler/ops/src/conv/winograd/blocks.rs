@@ -22,6 +22,8 @@ pub struct Shape {
     pub channels: u64,
     /// Channels of the result.
     pub filters: u64,
+    /// Taps of a kernel in each direction.
+    pub taps: u64,
 }
 
 /// The division of a convolution into blocks.

@@ -5,7 +5,7 @@
 use onnxc_ir::target::{Factors, TargetDesc};
 
 use super::blocks::{Blocks, Shape};
-use super::points::{Points, TAPS};
+use super::points::Points;
 use crate::common::{thin, tile};
 use crate::schedule::Schedule;
 
@@ -20,9 +20,8 @@ fn product(target: &TargetDesc, (mr, nr): (u32, u32), rows: u64, columns: u64, k
 
 /// The convolution as one product for each row of the result.
 pub fn direct(target: &TargetDesc, s: Shape) -> f64 {
-    let k = (TAPS * TAPS) as u64 * s.channels;
-    let rows = (TAPS as u64, 1);
-    if thin::along(target, s.width, s.filters, s.channels as i64, &[rows, (TAPS as u64 * s.channels, 1)]).is_some() {
+    let k = s.taps * s.taps * s.channels;
+    if thin::along(target, s.width, s.filters, s.channels as i64, &[(s.taps, 1), (s.taps * s.channels, 1)]).is_some() {
         // Loops over vectors of k, with loads of both operands and a sum across each result.
         let steps = (s.images * s.height * s.width * s.filters) as f64
             * ((k as f64 / f64::from(target.lanes)).ceil() + thin::ACROSS as f64);

@@ -74,7 +74,14 @@ struct At {
 /// Emits the convolution, whose x has zeros as far as tiles reach, and whose extents and weights are known.
 pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: Tensor) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
-    let shape = Shape { images: x[0], height: y[2], width: y[3], channels: conv.channels, filters: conv.filters };
+    let shape = Shape {
+        images: x[0],
+        height: y[2],
+        width: y[3],
+        channels: conv.channels,
+        filters: conv.filters,
+        taps: points.taps as u64,
+    };
     let schedule = Schedule::of(cx.attrs);
     let blocks = Blocks::choose(cx.target, points, shape, &schedule);
     let (filters, channels, nr) = (conv.filters as usize, conv.channels as usize, blocks.product.1);

@@ -5,10 +5,12 @@ use std::fmt;
 use onnxc_ir::blob::Packing;
 use onnxc_ir::{DType, Tensor};
 
-use super::points::{Points, TAPS};
+use super::points::Points;
 
 /// Channels whose taps are read before the next filter.
 const CHANNELS: usize = 8;
+/// Taps of the largest kernels in each direction.
+const MOST_TAPS: usize = 5;
 
 /// `G g Gt` of all kernels, in the order in which the products read them: `[point][panel][channel][nr]`, zero padded, from
 /// `[filter][channel][tap]`. Computed in f64, rounded once. A part has the points of a row.
@@ -24,8 +26,8 @@ pub(super) struct Kernels {
 
 /// The channels of each panel, without those whose kernels are zero in all filters of the panel if these are to be left out.
 pub(super) fn channels_left(weights: &Tensor, (filters, channels): (usize, usize), nr: usize, sparse: bool) -> Vec<Vec<usize>> {
-    let kernels = weights.bytes().as_chunks::<{ 4 * TAPS * TAPS }>().0;
-    let zero = |f: usize, c: usize| DType::F32.all_zero(&kernels[f * channels + c]);
+    let size = weights.bytes().len() / (filters * channels);
+    let zero = |f: usize, c: usize| DType::F32.all_zero(&weights.bytes()[(f * channels + c) * size..][..size]);
     let left = |first: usize, c: &usize| !sparse || (first..filters.min(first + nr)).any(|f| !zero(f, *c));
     (0..filters).step_by(nr).map(|first| (0..channels).filter(|c| left(first, c)).collect()).collect()
 }
@@ -33,7 +35,11 @@ pub(super) fn channels_left(weights: &Tensor, (filters, channels): (usize, usize
 impl fmt::Debug for Kernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left = self.left.iter().map(Vec::len).sum::<usize>();
-        write!(f, "Kernels {{ m: {}, filters: {}, channels: {left}, nr: {} }}", self.points.m, self.filters, self.nr)
+        write!(
+            f,
+            "Kernels {{ m: {}, taps: {}, filters: {}, channels: {left}, nr: {} }}",
+            self.points.m, self.points.taps, self.filters, self.nr
+        )
     }
 }
 
@@ -56,11 +62,11 @@ impl Packing for Kernels {
 
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
         let (weights, rows) = (from.bytes().as_chunks::<4>().0, self.points.kernel_rows());
-        let down = rows[part];
+        let (down, taps) = (&rows[part], self.points.taps);
         let mut out = vec![0u8; 4 * rows.len() * self.point()];
         let floats = out.as_chunks_mut::<4>().0;
-        // `G g` of a row: three numbers for each filter of a panel.
-        let mut columns = vec![[[0f64; TAPS]; CHANNELS]; self.nr];
+        // `G g` of a row: a number for each tap across, of each filter of a panel.
+        let mut columns = vec![[[0f64; MOST_TAPS]; CHANNELS]; self.nr];
         let mut row = 0;
         for (panel, left) in self.left.iter().enumerate() {
             let first = panel * self.nr;
@@ -68,17 +74,18 @@ impl Packing for Kernels {
             for some in left.chunks(CHANNELS) {
                 for (q, column) in columns[..filters].iter_mut().enumerate() {
                     for (channel, column) in some.iter().zip(column) {
-                        let at = ((first + q) * self.channels + channel) * TAPS * TAPS;
+                        let at = ((first + q) * self.channels + channel) * taps * taps;
                         let g = |i: usize| f64::from(f32::from_le_bytes(weights[at + i]));
-                        *column = [0, 1, 2].map(|i| down[0] * g(i) + down[1] * g(3 + i) + down[2] * g(6 + i));
+                        for (i, value) in column[..taps].iter_mut().enumerate() {
+                            *value = down.iter().enumerate().map(|(j, d)| d * g(j * taps + i)).sum();
+                        }
                     }
                 }
                 for (x, across) in rows.iter().enumerate() {
                     for c in 0..some.len() {
                         let at = x * self.point() + (row + c) * self.nr;
                         for (place, column) in floats[at..at + filters].iter_mut().zip(&columns) {
-                            let g = &column[c];
-                            let value = across[0] * g[0] + across[1] * g[1] + across[2] * g[2];
+                            let value: f64 = across.iter().zip(&column[c]).map(|(x, g)| x * g).sum();
                             *place = (value as f32).to_le_bytes();
                         }
                     }

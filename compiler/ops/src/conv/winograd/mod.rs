@@ -1,4 +1,5 @@
-//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), as the attribute `algorithm` asks for.
+//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
+//! attribute `algorithm` asks for.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call, other types) is
 //! computed directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, [`cost`] what that takes, `emit` the loops.
@@ -13,7 +14,7 @@ use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::{Attrs, DType, TensorType};
 
 use super::Geometry;
-use points::{FOUR, Points, SIX, TAPS, TWO};
+use points::{FOUR, FOUR_OF_FIVE, Points, SIX, TWO, TWO_OF_FIVE};
 
 pub(super) use emit::emit;
 
@@ -24,7 +25,18 @@ pub const ATTR: &str = "algorithm";
 pub const DIRECT: &str = "direct";
 
 /// The algorithms: their names in the attribute, and their points.
-pub static ALGORITHMS: &[(&str, &Points)] = &[("winograd2", &TWO), ("winograd4", &FOUR), ("winograd6", &SIX)];
+pub static ALGORITHMS: &[(&str, &Points)] = &[
+    ("winograd2", &TWO),
+    ("winograd4", &FOUR),
+    ("winograd6", &SIX),
+    ("winograd2_of_5", &TWO_OF_FIVE),
+    ("winograd4_of_5", &FOUR_OF_FIVE),
+];
+
+/// The algorithms for kernels of so many taps in each direction.
+pub fn of_taps(taps: usize) -> impl Iterator<Item = (&'static str, &'static Points)> {
+    ALGORITHMS.iter().copied().filter(move |(_, points)| points.taps == taps)
+}
 
 /// The points that the attributes of a convolution ask for.
 pub fn points(attrs: &Attrs) -> Option<&'static Points> {
@@ -32,22 +44,25 @@ pub fn points(attrs: &Attrs) -> Option<&'static Points> {
     ALGORITHMS.iter().find(|(known, _)| *known == name).map(|(_, points)| *points)
 }
 
-/// By how much more than the operator's tolerance results may be off, as the algorithm has it: tiles of F(6x6, 3x3) lose a digit more than sums in another order.
+/// By how much more than the operator's tolerance results may be off, as the algorithm has it.
 pub fn rounding(attrs: &Attrs) -> f64 {
-    if points(attrs).is_some_and(|points| points.m > 4) { 4.0 } else { 1.0 }
+    if points(attrs).is_some_and(Points::is_rough) { 4.0 } else { 1.0 }
 }
 
-/// Is this a convolution that Winograd's algorithm computes: all of f32, 3 by 3 without strides, dilations and groups?
-pub fn fits(attrs: &Attrs, x: &TensorType, w: &TensorType) -> bool {
-    x.dtype == DType::F32 && w.dtype == DType::F32 && has_geometry(attrs, w)
+/// The algorithms that compute a convolution: none unless all is f32, 3 by 3 or 5 by 5, without strides, dilations and groups.
+pub fn fitting(attrs: &Attrs, x: &TensorType, w: &TensorType) -> impl Iterator<Item = (&'static str, &'static Points)> {
+    let floats = x.dtype == DType::F32 && w.dtype == DType::F32;
+    // No algorithm has no taps.
+    of_taps(taps(attrs, w).filter(|_| floats).unwrap_or(0))
 }
 
-fn has_geometry(attrs: &Attrs, w: &TensorType) -> bool {
-    let Some(kernel) = w.shape.get(2..) else { return false };
-    let g = Geometry::of(attrs, kernel.len());
-    let three = kernel.iter().all(|k| k.as_const() == Some(TAPS as u64));
-    let plain = g.group == 1 && g.strides.iter().chain(&g.dilations).all(|s| *s == 1);
-    kernel.len() == 2 && three && plain && g.pads.iter().all(|p| *p >= 0)
+/// Taps in each direction of a kernel without strides, dilations and groups.
+fn taps(attrs: &Attrs, w: &TensorType) -> Option<usize> {
+    let [height, width] = w.shape.get(2..)? else { return None };
+    let g = Geometry::of(attrs, 2);
+    let plain = g.group == 1 && g.strides.iter().chain(&g.dilations).all(|s| *s == 1) && g.pads.iter().all(|p| *p >= 0);
+    let taps = height.as_const().filter(|n| plain && width.as_const() == Some(*n))?;
+    usize::try_from(taps).ok()
 }
 
 /// Inference: the attribute is one of the names, and for this geometry.
@@ -56,12 +71,13 @@ pub(super) fn check(attrs: &Attrs, w: &TensorType) -> OpResult<()> {
     if name == DIRECT {
         return Ok(());
     }
-    if points(attrs).is_none() {
+    let Some(points) = points(attrs) else {
         let names: Vec<&str> = ALGORITHMS.iter().map(|a| a.0).chain([DIRECT]).collect();
         return Err(OpError::new(format!("algorithm {name:?} is unknown; there are {}", names.join(", "))));
-    }
-    let error = || OpError::new(format!("algorithm {name:?} is for kernels of 3 by 3 without strides, dilations and groups"));
-    if has_geometry(attrs, w) { Ok(()) } else { Err(error()) }
+    };
+    let r = points.taps;
+    let error = || OpError::new(format!("algorithm {name:?} is for kernels of {r} by {r} without strides, dilations and groups"));
+    if taps(attrs, w) == Some(r) { Ok(()) } else { Err(error()) }
 }
 
 /// Rows and columns by which the tiles reach over the end of a padded operand, for a result of this height and width.

@@ -1,34 +1,43 @@
-//! The transforms of F(m x m, 3 x 3) by their points.
+//! The transforms of F(m x m, r x r) by their points.
 //!
-//! A tile of m by m outputs is a polynomial product, evaluated at n = m + 2 points in each direction (Toom and Cook; Winograd, "Arithmetic Complexity of
+//! A tile of m by m outputs is a polynomial product, evaluated at n = m + r - 1 points in each direction (Toom and Cook; Winograd, "Arithmetic Complexity of
 //! Computations", 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015): `Y = At [(G g Gt) * (Bt d B)] A`.
 //! The points are 0, pairs `a` and `-a`, and infinity. A pair shares its even and odd halves, so that transforms take few operations.
 //!
-//! Lavin and Gray use 1 and 2 for m = 4. Points whose products are near 1 lose less (Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving
+//! Lavin and Gray use 1 and 2 for six points. Points whose products are near 1 lose less (Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving
 //! the Accuracy of Winograd Convolution for Deep Neural Networks", 2020): with 3/4 and 3/2 the error is less than a third, and every coefficient of the
-//! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for m = 6 are the best of eighths from 3/8 to 19/8, exact too.
+//! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for eight points are the best of eighths from 3/8 to 19/8, exact too.
+//! The points alone make the transform of the input; kernels of more taps have fewer outputs at the same points.
 
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::scalar::BinOp;
 
-/// Taps of the kernels in each direction.
-pub const TAPS: usize = 3;
-
-/// The points of one m.
+/// The points of one m and r.
 pub struct Points {
     /// Outputs of a tile in each direction.
     pub m: usize,
+    /// Taps of the kernels in each direction, r.
+    pub taps: usize,
     /// The pairs: each number stands for itself and its negative.
     pairs: &'static [f64],
 }
 
 /// F(2x2, 3x3).
-pub static TWO: Points = Points { m: 2, pairs: &[1.0] };
+pub static TWO: Points = Points { m: 2, taps: 3, pairs: &[1.0] };
 /// F(4x4, 3x3).
-pub static FOUR: Points = Points { m: 4, pairs: &[0.75, 1.5] };
+pub static FOUR: Points = Points { m: 4, taps: 3, pairs: SIX_POINTS };
 /// F(6x6, 3x3).
-pub static SIX: Points = Points { m: 6, pairs: &[0.5, 1.0, 2.125] };
+pub static SIX: Points = Points { m: 6, taps: 3, pairs: EIGHT_POINTS };
+/// F(2x2, 5x5).
+pub static TWO_OF_FIVE: Points = Points { m: 2, taps: 5, pairs: SIX_POINTS };
+/// F(4x4, 5x5).
+pub static FOUR_OF_FIVE: Points = Points { m: 4, taps: 5, pairs: EIGHT_POINTS };
+
+/// Points in each direction from which on rounding is larger.
+const ROUGH: usize = 8;
+const SIX_POINTS: &[f64] = &[0.75, 1.5];
+const EIGHT_POINTS: &[f64] = &[0.5, 1.0, 2.125];
 
 /// Coefficients of `product of (x - b^2)` over the pairs but number `without`, the lowest power first.
 fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
@@ -85,9 +94,14 @@ impl Coefficients {
 }
 
 impl Points {
+    /// Do results lose a digit more than sums in another order do?
+    pub fn is_rough(&self) -> bool {
+        self.n() >= ROUGH
+    }
+
     /// Inputs of a tile, and points, in each direction.
     pub fn n(&self) -> usize {
-        self.m + TAPS - 1
+        self.m + self.taps - 1
     }
 
     /// `Bt d`: n inputs to n values.
@@ -126,18 +140,19 @@ impl Points {
         (0..self.m).map(&mut row).collect()
     }
 
-    /// G: n rows that make a kernel's three taps the values at the points.
-    pub(super) fn kernel_rows(&self) -> Vec<[f64; TAPS]> {
+    /// G: n rows that make a kernel's taps the values at the points.
+    pub(super) fn kernel_rows(&self) -> Vec<Vec<f64>> {
         let all = even_powers(self.pairs, None);
-        let mut rows = vec![[1.0 / all[0], 0.0, 0.0]];
+        let alone = |tap: usize, value: f64| (0..self.taps).map(|t| if t == tap { value } else { 0.0 }).collect::<Vec<f64>>();
+        let mut rows = vec![alone(0, 1.0 / all[0])];
         for (i, a) in self.pairs.iter().enumerate() {
             let others = even_powers(self.pairs, Some(i));
             let others = others.iter().rev().fold(0.0, |value, c| value * a * a + c);
             // The derivative of `x * product of (x^2 - b^2)` at a, and at -a.
             let slope = 2.0 * a * a * others;
-            rows.extend([*a, -*a].map(|x| [1.0 / slope, x / slope, x * x / slope]));
+            rows.extend([*a, -*a].map(|x| (0..self.taps as i32).map(|t| x.powi(t) / slope).collect()));
         }
-        rows.push([0.0, 0.0, 1.0]);
+        rows.push(alone(self.taps - 1, 1.0));
         rows
     }
 }
