@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size|ram|energy] [--json OUT]
+"""Compress the accuracy tasks and score them:  python3 accuracy.py [TASK ...] [--drop mnist=0.5%,...] [--objective latency|size|ram|energy|macs] [--json OUT]
            [--keep DIR: recipes, which peers.py takes] [FLAGS OF onnxc compile]
        what each part of the method is good for:  python3 accuracy.py --ablate [TASK ...] [--json OUT]      (default: mnist orientation)
 

@@ -65,7 +65,7 @@ def contract(b):
                 same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
 
 def macs(b):
-    b.search("floats.a", "--without", "int8", "--without", "weight-only", "--no-baselines")
+    b.search("floats.a", "--objective", "macs", "--without", "int8", "--without", "weight-only", "--no-baselines")
     layers = json.load(open(b.at("floats.json")))["compression"]["report"]["layers"]
     before, after = (sum(l["macs"][i] for l in layers) for i in (0, 1))
     return dict(before=before, after=after, dense=first(b.score()), compressed=first(b.score("--recipe", b.at("floats.recipe"))), ms=accuracy.times(b.a.onnxc, b.task, b.at("floats.recipe"), b.a.seconds))

@@ -169,6 +169,28 @@ fn coded_weights_of_least_size_are_coarse() {
     assert!(bytes(Path::new(&to)) == bytes(Path::new(&again)), "the archives differ");
 }
 
+/// Multiplications count whatever the time is that they take, and as the layers are written: Winograd's algorithm does not make them fewer.
+#[test]
+fn multiplications_can_be_what_is_to_be_little() {
+    let made = &*MADE;
+    let search = |objective: &str| {
+        let to = format!("{objective}.a");
+        let flags = ["--without", "int8", "--without", "weight-only", "--no-baselines", "--max-drop", "20%"];
+        let flags = [&flags[..], &["--objective", objective, "-o", &made.text(&to)]].concat();
+        made.search("compile", &flags).expect_ok(objective);
+        made.report(&to)["compression"]["report"].clone()
+    };
+    let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("no number: {v}"));
+    let [few, fast] = ["macs", "latency"].map(search);
+    let sum =
+        |told: &Value, n: usize| told["layers"].as_array().expect("layers").iter().map(|l| number(&l["macs"][n])).sum::<f64>();
+    for told in [&few, &fast] {
+        assert_eq!(number(&told["dense"]["macs"]), sum(told, 0), "{told:#}");
+        assert!((number(&told["compressed"]["macs"]) - sum(told, 1)).abs() <= 4.0, "{told:#}");
+    }
+    assert!(sum(&few, 1) < 0.6 * sum(&few, 0) && sum(&few, 1) <= 1.02 * sum(&fast, 1), "{few:#} {fast:#}");
+}
+
 #[test]
 fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     // The first search was for the least size, with other kinds of candidates.

@@ -8,7 +8,7 @@
 use crate::assemble::Assembled;
 use crate::candidate::Pick;
 use crate::choose::Chosen;
-use crate::price::{Objective, sketch};
+use crate::price::{Objective, macs, macs_of, sketch};
 use crate::search::{Found, GRID, Search};
 use crate::{Error, Result, Taken, work};
 
@@ -99,7 +99,8 @@ impl Search<'_> {
     fn taken_by(&self, picks: &[Pick]) -> Result<Taken> {
         let backend = self.subject.backend;
         let key = work::key("sketch", &[&self.known, &backend.name(), &format!("{picks:?}")]);
-        work::remember(backend.store(), &key, || Ok(backend.cost(&sketch(&self.subject, picks)?)?.taken))
+        let taken: Taken = work::remember(backend.store(), &key, || Ok(backend.cost(&sketch(&self.subject, picks)?)?.taken))?;
+        Ok(Taken { macs: macs_of(&self.subject, picks).round() as u64, ..taken })
     }
 
     /// What the dense model takes.
@@ -135,7 +136,8 @@ impl Search<'_> {
     pub(crate) fn taken_by_model(&self, made: &Assembled) -> Result<Taken> {
         let backend = self.subject.backend;
         let key = work::key("taken", &[&self.known, &backend.name(), &made.recipe.arrays]);
-        work::remember(backend.store(), &key, || Ok(backend.cost(&made.graph)?.taken))
+        let taken: Taken = work::remember(backend.store(), &key, || Ok(backend.cost(&made.graph)?.taken))?;
+        Ok(Taken { macs: macs(&self.subject, &made.recipe).round() as u64, ..taken })
     }
 
     /// The choice with least of `objective` by estimates within a limit of error and caps.
@@ -165,11 +167,11 @@ impl Search<'_> {
         Some(self.stated(Solved { bound, ..solved }, objective, price))
     }
 
-    /// What is to be little, and beside it what decides between models that are nearly alike in that: bytes for time and energy, time for bytes.
+    /// What is to be little, and beside it what decides between models that are nearly alike in that: bytes for time, energy and multiplications, time for bytes.
     fn weights(&self, objective: Objective) -> Vec<(Objective, f64)> {
         let (of, beside) = match objective {
             Objective::Ram | Objective::Latency => (Objective::Latency, Objective::Size),
-            Objective::Energy => (objective, Objective::Size),
+            Objective::Energy | Objective::Macs => (objective, Objective::Size),
             Objective::Size => (objective, Objective::Latency),
         };
         let dense = |of: Objective| self.prices.total(of, &vec![0; self.layers().len()]);
@@ -316,6 +318,7 @@ fn quantity(objective: Objective) -> &'static str {
         Objective::Size => "weights",
         Objective::Ram => "arena",
         Objective::Energy => "energy",
+        Objective::Macs => "multiplications",
     }
 }
 

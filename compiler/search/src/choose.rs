@@ -288,7 +288,8 @@ mod tests {
             let of: Vec<Vec<f64>> = vec![[1.0, 0.5, 0.1].map(|x| x * scale).to_vec(); 3];
             json!({ "of": of, "rest": 7.0 })
         };
-        let tables = json!({ "latency": table(1.0), "size": table(8.0), "ram": table(16.0), "energy": table(2.0) });
+        let tables =
+            json!({ "latency": table(1.0), "size": table(8.0), "ram": table(16.0), "energy": table(2.0), "macs": table(4.0) });
         let prices: Prices = serde_json::from_value(tables).expect("prices");
         let mut layers = layers(&graph);
         let (behind, left) = links.unwrap_or((vec![None; 3], [1.0; 3]));
@@ -344,7 +345,8 @@ mod tests {
         let none = f64::INFINITY;
         let errors = [[0.0, none, 0.1], [0.0, none, 0.1], [0.0, 0.3, none], [0.0, 0.0, none]].map(Vec::from);
         let table = |scale: f64| json!({ "of": vec![[1.0, 0.5, 0.25].map(|x| x * scale); 4], "rest": 7.0 });
-        let tables = json!({ "latency": table(1.0), "size": table(8.0), "ram": table(16.0), "energy": table(2.0) });
+        let tables =
+            json!({ "latency": table(1.0), "size": table(8.0), "ram": table(16.0), "energy": table(2.0), "macs": table(4.0) });
         let prices: Prices = serde_json::from_value(tables).expect("prices");
         let prices = prices.with_links(vec![Some(2), Some(2), None, None], vec![vec![1.0, 0.5, 1.0]; 4]);
         let choices = Choices::new(&graph, &layers, &errors, &prices, &[false, false, true]).expect("choices");

@@ -122,6 +122,7 @@ pub fn objective(of: Objective) -> &'static str {
         Objective::Size => "size",
         Objective::Ram => "ram",
         Objective::Energy => "energy",
+        Objective::Macs => "macs",
     }
 }
 

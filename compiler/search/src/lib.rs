@@ -104,7 +104,7 @@ pub struct Taken {
     pub weight_bytes: u64,
     /// Bytes of the arena.
     pub arena_bytes: u64,
-    /// Multiplications.
+    /// Multiplications of the layers that have weights, of a search as the layers are, whatever algorithm computes them.
     pub macs: u64,
 }
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::Subject;
-use crate::candidate::{self, Pick, Treated};
+use crate::candidate::{self, Form, Pick, Treated};
 use crate::{Cost, Recipe, Result, Taken, coded, recipe};
 
 /// What the user wants least of.
@@ -27,26 +27,29 @@ pub enum Objective {
     Ram,
     /// Energy of an inference.
     Energy,
+    /// Multiplications of the layers, whatever their numbers are and by which algorithm.
+    Macs,
 }
 
 impl Objective {
     /// All of them, in the order in which candidates state what they take.
-    pub const ALL: [Objective; 4] = [Objective::Latency, Objective::Size, Objective::Ram, Objective::Energy];
+    pub const ALL: [Objective; 5] = [Objective::Latency, Objective::Size, Objective::Ram, Objective::Energy, Objective::Macs];
 }
 
 impl Taken {
-    /// What an objective counts: seconds, bytes or joules.
+    /// What an objective counts: seconds, bytes, joules or multiplications.
     pub fn of(&self, objective: Objective) -> f64 {
         match objective {
             Objective::Latency => self.seconds,
             Objective::Size => self.weight_bytes as f64,
             Objective::Ram => self.arena_bytes as f64,
             Objective::Energy => self.joules,
+            Objective::Macs => self.macs as f64,
         }
     }
 }
 
-/// Prices of all layers in seconds, bytes or joules.
+/// Prices of all layers in seconds, bytes, joules or multiplications.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Table {
     /// For each layer and each kind.
@@ -63,6 +66,7 @@ pub struct Prices {
     /// Bytes of the arena that are in use while a layer runs: the most of them counts, not their sum.
     ram: Table,
     energy: Table,
+    macs: Table,
     /// For each layer the one that reads its channels alone.
     #[serde(skip)]
     behind: Vec<Option<usize>>,
@@ -107,6 +111,7 @@ impl Prices {
             Objective::Size => &self.size,
             Objective::Ram => &self.ram,
             Objective::Energy => &self.energy,
+            Objective::Macs => &self.macs,
         }
     }
 
@@ -160,6 +165,8 @@ pub fn prices(subject: &Subject, picks: &[Pick], is_coded: bool) -> Result<Price
         prices.ram.add(live, rest, n == 0);
         let (bytes, rest) = stored((bytes, other_bytes(subject, is_coded)), &given, cost.taken.weight_bytes);
         prices.size.add(bytes, rest, n == 0);
+        let macs = |(layer, pick): (&Weighted, &Pick)| layer.macs() as f64 * pick.form.multiplied(pick.density);
+        prices.macs.add(subject.layers.iter().zip(&layers).map(macs).collect(), 0.0, n == 0);
     }
     subject.backend.count("pricing candidates", picks.len(), picks.len());
     Ok(prices)
@@ -270,14 +277,25 @@ fn rough(subject: &Subject, picks: &[Pick]) -> Vec<Option<(Pick, Treated)>> {
 
 /// Multiplications that a recipe leaves of all layers'.
 pub fn macs(subject: &Subject, recipe: &Recipe) -> f64 {
-    let layers = &subject.layers;
     let stated: HashMap<&str, &recipe::Layer> = recipe.layers.iter().map(|l| (l.name.as_str(), l)).collect();
-    let multiplied = |l: &Weighted| stated.get(l.name.as_str()).map_or(1.0, |s| s.multiplied());
-    let left = |n: usize| {
-        let stated = stated.get(layers[n].name.as_str()).and_then(|s| Some((candidate::form(&s.form)?, s.density)));
-        stated.map_or(1.0, |(form, density)| form.left(subject, &layers[n], density))
-    };
+    let stated =
+        |n: usize| stated.get(subject.layers[n].name.as_str()).and_then(|s| Some((candidate::form(&s.form)?, s.density)));
+    left(subject, stated)
+}
+
+/// Multiplications that these picks leave of all layers'.
+pub fn macs_of(subject: &Subject, picks: &[Pick]) -> f64 {
+    left(subject, |n| Some((picks[n].form, picks[n].density)))
+}
+
+/// Multiplications of layers that have these forms and densities.
+fn left(subject: &Subject, of: impl Fn(usize) -> Option<(&'static dyn Form, f64)>) -> f64 {
+    let layers = &subject.layers;
     let behind = behind(layers);
-    let own = |(n, l): (usize, &Weighted)| l.macs() as f64 * multiplied(l) * behind[n].map_or(1.0, left);
+    let before = |above: usize| of(above).map_or(1.0, |(form, density)| form.left(subject, &layers[above], density));
+    let own = |(n, l): (usize, &Weighted)| {
+        let multiplied = of(n).map_or(1.0, |(form, density)| form.multiplied(density));
+        l.macs() as f64 * multiplied * behind[n].map_or(1.0, before)
+    };
     layers.iter().enumerate().map(own).sum()
 }

@@ -88,6 +88,8 @@ pub enum Objective {
     Ram,
     /// Energy of an inference, as an estimate from operations and bytes.
     Energy,
+    /// Multiplications of an inference.
+    Macs,
 }
 
 /// What is compared with the dense model, or with labels.

@@ -204,6 +204,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         cli::Objective::Size => price::Objective::Size,
         cli::Objective::Ram => price::Objective::Ram,
         cli::Objective::Energy => price::Objective::Energy,
+        cli::Objective::Macs => price::Objective::Macs,
     };
     let caps = caps(budget, freedom, graph);
     let usual = if caps.list().is_empty() { MAX_DROP } else { f64::INFINITY };
