@@ -63,7 +63,8 @@ impl Blocks {
         if let Some(n) = schedule.block {
             return whole(n.min(tiles));
         }
-        let sizes = (1..=16).map(|i| (i * u64::from(mr)).min(tiles));
+        let most = if Blocks::are_own(target, points, shape) { tiles.div_ceil(target.max_threads.into()) } else { tiles };
+        let sizes = (1..=16).map(|i| (i * u64::from(mr)).min(most));
         let fits = |b: &Blocks| b.tiles_of_block <= u64::from(mr) || b.scratch_bytes(points, shape) <= MOST_SCRATCH;
         // Weights come beside the multiplications, which are the same for all divisions.
         let cycles =
@@ -73,6 +74,11 @@ impl Blocks {
             .filter(fits)
             .min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
             .expect("internal: blocks of one tile's height fit")
+    }
+
+    /// Does each thread have blocks of its own, few as they may be? Where weights are small, all of them read these, and none what another one has written.
+    pub fn are_own(target: &TargetDesc, points: &Points, shape: Shape) -> bool {
+        weight_bytes(points, shape.filters, shape.channels) <= target.l2_bytes / 4
     }
 
     /// Number of blocks.

@@ -91,7 +91,8 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
     let list = left.iter().any(|l| l.len() < channels).then(|| List::of_rows(cx, &left, nr));
     let rows: usize = left.iter().map(Vec::len).sum();
     let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: nr as usize, left });
-    let inside = blocks.count() == 1 || blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
+    let few = blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
+    let inside = blocks.count() == 1 || (few && !Blocks::are_own(cx.target, points, shape));
     let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
     let (input_planes, product_planes) = (Planes::new(tiles, conv.channels), Planes::new(tiles, conv.filters));
     let mut scratch = |planes: Planes| cx.scratch(DType::F32, n * n * planes.point as u64, !inside);
