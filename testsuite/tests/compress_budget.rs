@@ -174,11 +174,12 @@ fn coded_weights_of_least_size_are_coarse() {
 fn multiplications_can_be_what_is_to_be_little() {
     let made = &*MADE;
     let search = |objective: &str| {
-        let to = format!("{objective}.a");
+        let name = format!("{objective}.a");
+        let to = made.text(&name);
         let flags = ["--without", "int8", "--without", "weight-only", "--no-baselines", "--max-drop", "20%"];
-        let flags = [&flags[..], &["--objective", objective, "-o", &made.text(&to)]].concat();
+        let flags = [&flags[..], &["--objective", objective, "-o", &to]].concat();
         made.search("compile", &flags).expect_ok(objective);
-        made.report(&to)["compression"]["report"].clone()
+        made.report(&name)["compression"]["report"].clone()
     };
     let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("no number: {v}"));
     let [few, fast] = ["macs", "latency"].map(search);
