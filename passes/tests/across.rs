@@ -38,6 +38,7 @@ fn vectors_are_filled_with_neighbours() {
 #[test]
 fn full_vectors_odd_rows_and_strict_arithmetic_stay_as_they_are() {
     for (filters, width, math) in [(16, 28, Math::Fast), (8, 27, Math::Fast), (8, 28, Math::Strict)] {
-        assert_eq!(chosen(&conv(filters, width), math), "", "{filters} filters, {width} columns");
+        let choice = chosen(&conv(filters, width), math);
+        assert!(!choice.contains("across"), "{filters} filters, {width} columns: {choice}");
     }
 }
