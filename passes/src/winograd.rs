@@ -108,5 +108,5 @@ fn shape(graph: &Graph, node: &Node) -> Option<Shape> {
     }
     let (y, w) = (graph.ty(node.outputs[0]).const_shape()?, graph.ty(w).const_shape()?);
     let [images, filters, height, width] = y[..] else { return None };
-    (!y.contains(&0)).then_some(Shape { images, height, width, channels: w[1], filters, taps: w[2] })
+    (!y.contains(&0) && w[1] > 0).then_some(Shape { images, height, width, channels: w[1], filters, taps: w[2] })
 }

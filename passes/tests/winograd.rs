@@ -83,6 +83,7 @@ fn what_does_not_fit_stays_direct() {
     direct(&[64, 64, 3, 3], "dilations = ints[2, 2], pads = ints[2, 2, 2, 2]", "1,64,56,56");
     direct(&[64, 32, 3, 3], "group = 2, pads = ints[1, 1, 1, 1]", "1,64,56,56");
     direct(&[64, 64, 1, 1], "", "1,64,56,56");
+    assert_eq!(algorithm(&conv("1,0,56,56", &[64, 0, 3, 3], PADS, "1,64,56,56", 1 << 20), 9.0), None);
 }
 
 #[test]

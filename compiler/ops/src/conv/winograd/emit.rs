@@ -85,9 +85,12 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
     let schedule = Schedule::of(cx.attrs);
     let blocks = Blocks::choose(cx.target, points, shape, &schedule);
     let (filters, channels, nr) = (conv.filters as usize, conv.channels as usize, blocks.product.1);
-    let left = channels_left(&weights, (filters, channels), nr as usize, schedule.sparse);
-    let left =
-        if left.iter().all(Vec::is_empty) { channels_left(&weights, (filters, channels), nr as usize, false) } else { left };
+    let left = channels_left((&weights, points.taps), (filters, channels), nr as usize, schedule.sparse);
+    let left = if left.iter().all(Vec::is_empty) {
+        channels_left((&weights, points.taps), (filters, channels), nr as usize, false)
+    } else {
+        left
+    };
     let list = left.iter().any(|l| l.len() < channels).then(|| List::of_rows(cx, &left, nr));
     let rows: usize = left.iter().map(Vec::len).sum();
     let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: nr as usize, left });

@@ -24,9 +24,14 @@ pub(super) struct Kernels {
     pub left: Vec<Vec<usize>>,
 }
 
-/// The channels of each panel, without those whose kernels are zero in all filters of the panel if these are to be left out.
-pub(super) fn channels_left(weights: &Tensor, (filters, channels): (usize, usize), nr: usize, sparse: bool) -> Vec<Vec<usize>> {
-    let size = weights.bytes().len() / (filters * channels);
+/// The channels of each panel of kernels of so many taps in each direction, without those whose kernels are zero in all filters of the panel if these are to be left out.
+pub(super) fn channels_left(
+    (weights, taps): (&Tensor, usize),
+    (filters, channels): (usize, usize),
+    nr: usize,
+    sparse: bool,
+) -> Vec<Vec<usize>> {
+    let size = 4 * taps * taps;
     let zero = |f: usize, c: usize| DType::F32.all_zero(&weights.bytes()[(f * channels + c) * size..][..size]);
     let left = |first: usize, c: &usize| !sparse || (first..filters.min(first + nr)).any(|f| !zero(f, *c));
     (0..filters).step_by(nr).map(|first| (0..channels).filter(|c| left(first, c)).collect()).collect()
