@@ -364,5 +364,6 @@ fn winograd_samples() -> Vec<Sample> {
         // Computed weights: the attribute is no more than a permission.
         case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, k, k]), None]);
     }
-    sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14], 1, (0, 1))
+    // Of the first two, and of F(2x2, 5x5).
+    sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14, 26, 27, 28, 30], 1, (0, 1))
 }
