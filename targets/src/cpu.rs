@@ -436,8 +436,11 @@ fn desc(
         byte_tables: matches!(vectors, Isa::Avx512 { vbmi: true, .. }),
         float_sums: matches!(vectors, Isa::Avx512 { .. }),
         prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
-        // Measured on a Zen 4 core; others may do with their own prefetchers too.
-        row_streams: if matches!((vectors, core), (Isa::Avx512 { .. }, cores::Core::Usual)) { 8 } else { 1 },
+        // Measured on a Zen 3 and a Zen 4 core; others may do with their own prefetchers too.
+        row_streams: match (vectors, core) {
+            (Isa::Avx512 { .. } | Isa::Avx2, cores::Core::Usual) => 8,
+            _ => 1,
+        },
         l1_bytes: 32 << 10,
         l2_bytes: match vectors {
             Isa::Avx512 { .. } => 1 << 20,

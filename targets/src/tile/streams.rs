@@ -2,7 +2,7 @@
 //!
 //! Such a tile loads B for every product, so that it takes what memory takes. Prefetchers of a core stop at the end of a page, and wait for their second line
 //! in the next one: with eight pages at a time there are always some that run. A Zen 4 core multiplies by 103 MB in 3.5 ms
-//! that way, in 5.8 ms with one stream (pages of 4 KB).
+//! that way, in 5.8 ms with one stream (pages of 4 KB); a Zen 3 core by 411 MB in 19 ms, in 26 to 31 ms with one.
 
 use super::Tile;
 use super::short::InA;
