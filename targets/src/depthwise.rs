@@ -20,6 +20,10 @@ use crate::program::{Eval, Held, Together, Val, load_operand};
 
 /// Registers left for the epilogue and the operands of the sums.
 const SPARE: usize = 4;
+/// Bytes of a line of the caches.
+const LINE: i64 = 64;
+/// Vectors of channels that go side by side, at most: as many times the code.
+const MOST_VECTORS: i64 = 2;
 /// Registers for two values of x and a product.
 const TEMPORARY: usize = 3;
 /// Outputs that are computed at the same time: as many additions hide the latency of one, and more share what they read.
@@ -54,21 +58,24 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
         acc,
     };
     if full > 3 {
-        let (ptrs, block) = (row.pointers(e)?, e.repeat(full as u64)?);
-        row.group(e, &ptrs, 0, Lanes::All)?;
-        row.next_group(e, &ptrs, lanes)?;
-        e.end(block)?;
+        let (ptrs, of_line) = (row.pointers(e)?, row.vectors_of_line(e));
+        for (times, vectors) in [(full / of_line, of_line), (full % of_line, 1)].into_iter().filter(|(times, _)| *times > 0) {
+            let block = e.repeat(times as u64)?;
+            row.group(e, &ptrs, (0, vectors), Lanes::All)?;
+            row.next_group(e, &ptrs, vectors * lanes)?;
+            e.end(block)?;
+        }
         if rest > 0 {
-            row.group(e, &ptrs, 0, Lanes::First(rest as u32))?;
+            row.group(e, &ptrs, (0, 1), Lanes::First(rest as u32))?;
         }
         return Ok(());
     }
     let ptrs = row.pointers(e)?;
     for g in 0..full {
-        row.group(e, &ptrs, g * lanes, Lanes::All)?;
+        row.group(e, &ptrs, (g * lanes, 1), Lanes::All)?;
     }
     if rest > 0 {
-        row.group(e, &ptrs, full * lanes, Lanes::First(rest as u32))?;
+        row.group(e, &ptrs, (full * lanes, 1), Lanes::First(rest as u32))?;
     }
     Ok(())
 }
@@ -240,13 +247,27 @@ impl Row<'_> {
         ops.into_iter().try_for_each(|((q, operand), row)| e.advance(*q, outputs * operand.row + rows * row))
     }
 
-    /// One group of channels, `channel` after the pointers.
-    fn group(&self, e: &mut dyn Emitter, start: &Ptrs, channel: i64, lanes: Lanes) -> Result<(), Error> {
+    /// How many outputs there is room for with the weights in registers, if that is enough.
+    fn beside_weights(&self, e: &dyn Emitter) -> Option<usize> {
+        let room = e.available().saturating_sub(self.k.taps.len() + TEMPORARY + SPARE);
+        Some(room).filter(|room| !self.careful && *room >= 3)
+    }
+
+    /// Vectors of channels that are gone through side by side: pixels of many channels are lines far from each other, which leave the first cache before the
+    /// next vector of channels needs the rest of them. Where weights are loaded again and again, those of another vector cost no more.
+    fn vectors_of_line(&self, e: &dyn Emitter) -> i64 {
+        let vector = self.k.x_dtype.bytes() as i64 * i64::from(e.lanes());
+        if self.careful || self.beside_weights(e).is_some() { 1 } else { (LINE / vector).clamp(1, MOST_VECTORS) }
+    }
+
+    /// Some vectors of channels, `channel` after the pointers.
+    fn group(&self, e: &mut dyn Emitter, start: &Ptrs, (channel, vectors): (i64, i64), lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
-        // With the weights in registers: as many outputs as there is room for.
-        let room = e.available().saturating_sub(taps + TEMPORARY + SPARE);
-        let keep = !self.careful && room >= 3;
-        let most = if keep { room } else { e.available().saturating_sub(self.together.registers(1) + SPARE).max(LATENCY) };
+        let room = self.beside_weights(e);
+        // Otherwise some weights are loaded again for these, before the epilogue needs registers.
+        let others = (self.together.registers(1) - 1).max(TEMPORARY + SPARE);
+        let most = room.unwrap_or_else(|| e.available().saturating_sub(others).max(LATENCY));
+        let keep = room.is_some();
         let widths = self.widths(most.min(MOST_AT_ONCE), keep);
         let at_once = widths[0];
         let weights = if keep { alloc_many(e, self.ty, taps)? } else { Vec::new() };
@@ -256,7 +277,8 @@ impl Row<'_> {
         let others = self.together.registers(at_once).max(at_once + TEMPORARY);
         let held = if keep { Held::load(e, &self.prepared.program, others)? } else { Held::default() };
         self.along(e, start, (self.k.rows.count, 1), &widths, &mut |_, _| Ok(()), &mut |e, p, i, first| {
-            self.outputs(e, p, (&weights, &held), (first, widths[i]), channel, lanes)
+            let channels = (0..vectors).map(|v| channel + v * i64::from(e.lanes())).collect::<Vec<_>>();
+            channels.into_iter().try_for_each(|c| self.outputs(e, p, (&weights, &held), (first, widths[i]), c, lanes))
         })?;
         held.free(e);
         weights.into_iter().for_each(|v| e.free(v));
