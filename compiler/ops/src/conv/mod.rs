@@ -231,6 +231,7 @@ fn samples() -> Vec<Sample> {
     let mut all = plain_samples();
     all.extend(winograd_samples());
     all.extend(across_samples());
+    all.extend(depthwise_samples());
     all
 }
 
@@ -271,6 +272,28 @@ fn across_samples() -> Vec<Sample> {
         case(2, padded(2), vec![data(&[1, 3, 4, 9]), weights(&[4, 3, 3, 3]), weights(&[4])]),
         // So many that the weights would be gigabytes.
         case(1 << 15, padded(1), vec![data(&[1, 1, 1 << 15]), weights(&[2, 1, 3]), None]),
+    ]
+}
+
+/// Vectors of channels, in pairs, by themselves and in part, for windows that fit in registers and ones that do not; strides, batches, edges, operands.
+fn depthwise_samples() -> Vec<Sample> {
+    let weights = |shape: &[u64]| weights(shape, 64.0);
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let mut relu_of_sum = ScalarProgram::default();
+    let (y, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
+    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, y, other), relu_of_sum.float(0.0, DType::F32));
+    relu_of_sum.bin(BinOp::Max, sum, zero);
+    let case = |channels: i64, pads: i64, attrs: Attrs, inputs| {
+        let attrs = attrs.with("group", Attr::Int(channels)).with("pads", ints(&[pads; 4]));
+        Sample { attrs, inputs, n_outputs: 1 }
+    };
+    let plain = Attrs::default;
+    let sum = plain().with("epilogue", Attr::Program(relu_of_sum));
+    vec![
+        case(43, 2, plain(), vec![data(&[1, 43, 6, 15]), weights(&[43, 1, 5, 5]), weights(&[43])]),
+        case(64, 1, plain().with("strides", ints(&[2, 2])), vec![data(&[2, 64, 7, 9]), weights(&[64, 1, 3, 3]), None]),
+        case(40, 1, sum, vec![data(&[1, 40, 5, 8]), weights(&[40, 1, 3, 3]), weights(&[40]), data(&[1, 40, 5, 8])]),
+        case(51, 0, plain(), vec![data(&[1, 51, 4, 5]), weights(&[51, 1, 2, 2]), weights(&[51])]),
     ]
 }
 
