@@ -136,10 +136,10 @@ def twice(found):
 def fronts(found):
     lines = []
     for task, r in found.items():
-        useful = [p for p in r["points"] if p["drop"] <= .1]; worse = [p for p in useful if beaten(p, r["baselines"])]
+        useful, alike = ([m for m in r[kind] if m["drop"] <= .1] for kind in ("points", "baselines"))
         if task == PICTURED: lines += [f"![{task}: loss and time of its models](compression-{task}.svg)", ""]
         # With --no-baselines there is nothing to be beaten by.
-        beside = f", {len(useful) - len(worse)} of them not beaten by a model whose layers are all alike" if r["baselines"] else ""
+        beside = f", beside {len(alike)} models whose layers are all alike, {sum(beaten(m, useful) for m in alike)} of which are slower than a point that loses no more" if alike else ""
         lines += [f"{task}: {len(useful)} points that lose a tenth or less{beside}.", ""]
         lines += table(["recipe", "lost, held out", "score on eval", "predicted ms", "measured ms", "bytes of weights", "fewer multiplications"],
                        [[p["recipe"], f"{100 * p['drop']:.2f} %", f"{p['score']:.2f} %", f"{p['predicted_ms']:.4f}", f"{p['measured_ms']:.4f}" if p.get("measured_ms") else "-", f"{p['weight_bytes']:,d}", f"{p['macs_removed']:.2f}x"] for p in useful])
