@@ -264,9 +264,9 @@ impl Row<'_> {
     fn group(&self, e: &mut dyn Emitter, start: &Ptrs, (channel, vectors): (i64, i64), lanes: Lanes) -> Result<(), Error> {
         let taps = self.k.taps.len();
         let room = self.beside_weights(e);
-        // Otherwise some weights are loaded again for these, before the epilogue needs registers.
-        let others = (self.together.registers(1) - 1).max(TEMPORARY + SPARE);
-        let most = room.unwrap_or_else(|| e.available().saturating_sub(others).max(LATENCY));
+        // Otherwise some weights are loaded at a time; the epilogue takes the registers of these once the sums are complete.
+        let beside = (self.together.registers(1) - 1).max(TEMPORARY + SPARE);
+        let most = room.unwrap_or_else(|| e.available().saturating_sub(beside).max(LATENCY));
         let keep = room.is_some();
         let widths = self.widths(most.min(MOST_AT_ONCE), keep);
         let at_once = widths[0];

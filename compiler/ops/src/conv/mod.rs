@@ -247,13 +247,18 @@ fn weights(shape: &[u64], over: f32) -> Option<SampleInput> {
     Some(SampleInput::Const(Tensor::from_vec::<f32>(shape, values)))
 }
 
+/// An epilogue with an operand.
+fn relu_of_sum() -> ScalarProgram {
+    let mut p = ScalarProgram::default();
+    let (y, other) = (p.arg(0, DType::F32), p.arg(1, DType::F32));
+    let (sum, zero) = (p.bin(BinOp::Add, y, other), p.float(0.0, DType::F32));
+    p.bin(BinOp::Max, sum, zero);
+    p
+}
+
 /// Few filters: two and four outputs at a time, strides, more dimensions, operands that lie like the result, rows that do not divide, and more than there is.
 fn across_samples() -> Vec<Sample> {
     let weights = |shape: &[u64]| weights(shape, 64.0);
-    let mut relu_of_sum = ScalarProgram::default();
-    let (y, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
-    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, y, other), relu_of_sum.float(0.0, DType::F32));
-    relu_of_sum.bin(BinOp::Max, sum, zero);
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
     let case = |p: u64, attrs: Attrs, inputs| {
         let attrs = attrs.with(crate::schedule::ATTR, Attr::Str(format!("across={p}")));
@@ -266,7 +271,7 @@ fn across_samples() -> Vec<Sample> {
         case(2, padded(1), vec![data(&[1, 5, 30]), weights(&[8, 5, 3]), weights(&[8])]),
         case(
             2,
-            padded(2).with("epilogue", Attr::Program(relu_of_sum)),
+            padded(2).with("epilogue", Attr::Program(relu_of_sum())),
             vec![data(&[1, 6, 4, 10]), weights(&[2, 6, 3, 3]), weights(&[2]), data(&[1, 2, 4, 10])],
         ),
         case(2, padded(2), vec![data(&[1, 3, 4, 9]), weights(&[4, 3, 3, 3]), weights(&[4])]),
@@ -279,16 +284,12 @@ fn across_samples() -> Vec<Sample> {
 fn depthwise_samples() -> Vec<Sample> {
     let weights = |shape: &[u64]| weights(shape, 64.0);
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
-    let mut relu_of_sum = ScalarProgram::default();
-    let (y, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
-    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, y, other), relu_of_sum.float(0.0, DType::F32));
-    relu_of_sum.bin(BinOp::Max, sum, zero);
     let case = |channels: i64, pads: i64, attrs: Attrs, inputs| {
         let attrs = attrs.with("group", Attr::Int(channels)).with("pads", ints(&[pads; 4]));
         Sample { attrs, inputs, n_outputs: 1 }
     };
     let plain = Attrs::default;
-    let sum = plain().with("epilogue", Attr::Program(relu_of_sum));
+    let sum = plain().with("epilogue", Attr::Program(relu_of_sum()));
     vec![
         case(43, 2, plain(), vec![data(&[1, 43, 6, 15]), weights(&[43, 1, 5, 5]), weights(&[43])]),
         case(64, 1, plain().with("strides", ints(&[2, 2])), vec![data(&[2, 64, 7, 9]), weights(&[64, 1, 3, 3]), None]),
@@ -351,10 +352,6 @@ fn plain_samples() -> Vec<Sample> {
 fn winograd_samples() -> Vec<Sample> {
     // So small that results are of the order of one: the error is one part in some hundred thousand of the largest result.
     let weights = |shape: &[u64]| weights(shape, 1024.0);
-    let mut relu_of_sum = ScalarProgram::default();
-    let (sum, other) = (relu_of_sum.arg(0, DType::F32), relu_of_sum.arg(1, DType::F32));
-    let (sum, zero) = (relu_of_sum.bin(BinOp::Add, sum, other), relu_of_sum.float(0.0, DType::F32));
-    relu_of_sum.bin(BinOp::Max, sum, zero);
     // Longer than what is computed together with the transform.
     let mut swish = ScalarProgram::default();
     let x = swish.arg(0, DType::F32);
@@ -379,10 +376,10 @@ fn winograd_samples() -> Vec<Sample> {
         case(attrs([1, 0, 2, 1]), vec![data(&[2, 70, 7, 13]), weights(&[35, 70, k, k]), weights(&[35])]);
         case(attrs([1; 4]), vec![data(&[3, 16, 17, 30]), weights(&[16, 16, k, k]), None]);
         case(
-            epilogue(attrs(same), &relu_of_sum),
+            epilogue(attrs(same), &relu_of_sum()),
             vec![data(&[2, 9, 10, 11]), weights(&[33, 9, k, k]), weights(&[33]), data(&[2, 33, 10, 11])],
         );
-        case(epilogue(attrs(same), &relu_of_sum), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, k, k]), None, data(&[66, 1, 1])]);
+        case(epilogue(attrs(same), &relu_of_sum()), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, k, k]), None, data(&[66, 1, 1])]);
         case(epilogue(attrs([1; 4]), &swish), vec![data(&[1, 20, 9, 9]), weights(&[20, 20, k, k]), weights(&[20])]);
         // Computed weights: the attribute is no more than a permission.
         case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, k, k]), None]);
