@@ -198,7 +198,10 @@ def page(kept, cpu, before=""):
         commits = ", ".join(sorted({e["commit"] for e in entries.values()}))
         flags = sorted({e.get("flags", "") for e in entries.values()} - {""})
         own[f"{title} ({machine(cpu)})"] = [f"Of commit {commits}" + (f"; some or all with `{'`, `'.join(flags)}`" if flags else "") + f". {cpu[0]}, {os.cpu_count()} cores, {', '.join(cpu[1])}.", "", *body]
-    all = {**sections(before), **own}; titles = [title for _, title, _ in SECTIONS]
+    # There is one picture, of the newest front.
+    pictured = any(line.startswith("![") for body in own.values() for line in body)
+    others = {heading: [line for line in body if not (pictured and line.startswith("!["))] for heading, body in sections(before).items()}
+    all = {**others, **own}; titles = [title for _, title, _ in SECTIONS]
     order = sorted(all, key=lambda heading: (titles.index(heading.split(" (")[0]) if heading.split(" (")[0] in titles else len(titles), heading))
     return "\n".join(INTRODUCTION + [line for heading in order for line in [f"## {heading}", "", *all[heading], ""]]).rstrip() + "\n"
 
