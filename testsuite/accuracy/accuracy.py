@@ -7,7 +7,7 @@ For each task of make_tasks.py (default: all that are there): `onnxc compile --c
 and of the dense model on the evaluation inputs, scored by tasklib.py; archives, and medians of `onnxc bench` of both in turn.  Evaluation inputs are used
 for nothing else.  The mnist task lies here; the others are written by `make_tasks.py $DATA/accuracy` ($DATA: target/, or ONNXC_DATA).  numpy only.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 import numpy as np
 import tasklib
 
@@ -32,6 +32,13 @@ def call(*args):
     r = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
     if r.returncode: sys.exit(f"{' '.join(args)}: exit {r.returncode}\n{r.stderr.strip()}")
     return r.stdout
+
+def used(*args):
+    """seconds and bytes of memory that a program takes"""
+    begin = time.time(); p = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = p.stderr.read(); _, status, usage = os.wait4(p.pid, 0); p.returncode = os.waitstatus_to_exitcode(status)
+    if p.returncode: sys.exit(f"{' '.join(args)}: exit {p.returncode}\n{said.strip()}")
+    return time.time() - begin, 1024 * usage.ru_maxrss
 
 def shapes(task):
     spec = tasklib.load_task(folder(task))["inputs"]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The page of compression:  page.py [TASK ...] [--parts contract,macs,again,front,peers,ablation,targets,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
+"""The page of compression:  page.py [TASK ...] [--parts contract,macs,front,peers,ablation,targets,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
 
 Searches for each task within the loss that it allows and writes docs/compression-results.md:
-  contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice
+  contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice;
+            seconds and memory of the search, which begins with nothing kept, and seconds of a second one with another budget
   macs      multiplications that pruning and low rank remove by themselves (floats only), and their score
-  again     seconds of a first search, and of a second one with another budget that begins with what the first one kept
   front     points of use of a front of models, beside those of models whose layers are all alike
   peers     the compressed archive beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
   ablation  scores of parts of the method at three densities (mnist and orientation)
@@ -13,12 +13,12 @@ Searches for each task within the loss that it allows and writes docs/compressio
 Results are kept in target/compression.json as soon as they are there, with the commit that they are of; what is there is not computed again without --again.
 Evaluation inputs are used for scores only.  All of it takes some hours on two cores; numpy, and for peers the Python of setup.sh --peers.
 """
-import argparse, json, os, subprocess, sys, tempfile, time
+import argparse, json, os, shutil, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite")]
 import accuracy, bench_page, foreign, tasklib
 
-PARTS = ["contract", "macs", "again", "front", "peers", "ablation", "targets", "kernels"]
+PARTS = ["contract", "macs", "front", "peers", "ablation", "targets", "kernels"]
 ABLATED = ["mnist", "orientation"]
 PICTURED = "orientation"  # its front is a picture in the page
 POINTS = 16
@@ -34,12 +34,10 @@ class Bench:
         self.work = os.path.join(ROOT, "target", "compression-work", task)
 
     def search(self, name, *flags, drop=None, what="compile", to="-o"):
-        """seconds of a search; its results are at(name)"""
+        """seconds and bytes of memory of a search; its results are at(name)"""
         flags = [f for f in flags if f != "--no-baselines" or f not in self.a.flags]
-        begin = time.time()
-        accuracy.call(self.a.onnxc, what, accuracy.model(self.task), "--cpu", "native", *accuracy.shapes(self.task), "--calib", self.calib, "--work", self.work,
+        return accuracy.used(self.a.onnxc, what, accuracy.model(self.task), "--cpu", "native", *accuracy.shapes(self.task), "--calib", self.calib, "--work", self.work,
                       *(["--max-drop", drop or self.drop] if what == "compile" else []), to, self.at(name), *flags, *self.a.flags)
-        return time.time() - begin
 
     def at(self, name): return os.path.join(self.t, f"{self.task}_{name}")
 
@@ -49,7 +47,10 @@ class Bench:
 def first(score): return next(iter(score.values()))
 
 def contract(b):
-    coded = ["--weights", "coded"]; b.search("small.a", *coded); recipe, onnxc = b.at("small.recipe"), b.a.onnxc
+    coded = ["--weights", "coded"]; recipe, onnxc = b.at("small.recipe"), b.a.onnxc
+    shutil.rmtree(b.work, ignore_errors=True); first_seconds, memory = b.search("small.a", *coded)
+    twofold = f"{2 * float(b.drop.rstrip('%')):g}%"; second_seconds, _ = b.search("second.a", *coded, drop=twofold)
+    searches = dict(drops=[b.drop, twofold], seconds=[first_seconds, second_seconds], memory=memory)
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
@@ -59,9 +60,9 @@ def contract(b):
     accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", b.at("plain.a"))
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
     size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
-    for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); accuracy.shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
+    for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
     dense = b.score(); read = lambda path: open(path, "rb").read()
-    return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(b.score("--recipe", recipe)), ms=ms, bytes=size, about=said["about"],
+    return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(b.score("--recipe", recipe)), ms=ms, bytes=size, about=said["about"], searches=searches,
                 same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
 
 def macs(b):
@@ -70,18 +71,11 @@ def macs(b):
     before, after = (sum(l["macs"][i] for l in layers) for i in (0, 1))
     return dict(before=before, after=after, dense=first(b.score()), compressed=first(b.score("--recipe", b.at("floats.recipe"))), ms=accuracy.times(b.a.onnxc, b.task, b.at("floats.recipe"), b.a.seconds))
 
-def again(b):
-    """in a folder of its own: nothing is kept from before"""
-    b.work, shared = b.at("fresh_work"), b.work; double = f"{2 * float(b.drop.rstrip('%')):g}%"
-    found = dict(first=b.search("first.a", "--no-baselines"), second=b.search("second.a", "--no-baselines", drop=double), drops=[b.drop, double])
-    b.work = shared
-    return found
-
 def front(b):
     b.search("front", "--points", str(POINTS), what="compress", to="--front")
     found = json.load(open(os.path.join(b.at("front"), "front.json")))
     points = [dict(p, score=first(b.score("--recipe", os.path.join(b.at("front"), p["recipe"])))) for p in found["points"] if p["recipe"]]
-    if b.task == PICTURED: accuracy.shutil.copy(os.path.join(b.at("front"), "front.svg"), os.path.join(ROOT, "docs", f"compression-{b.task}.svg"))
+    if b.task == PICTURED: shutil.copy(os.path.join(b.at("front"), "front.svg"), os.path.join(ROOT, "docs", f"compression-{b.task}.svg"))
     return dict(points=points, baselines=found["baselines"], dense=first(b.score()))
 
 def beaten(point, others):
@@ -131,7 +125,9 @@ def removed(found):
     return table(["task", "multiplications", "fewer (goal)", "score", "ms"], [[t, f"{r['before']:,d} -> {r['after']:,d}", f"{r['before'] / max(r['after'], 1):.2f}x ({GOALS[t][0]}x)", f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}"] for t, r in found.items()])
 
 def twice(found):
-    return table(["task", "budgets", "first search, s", "second, s", "faster"], [[t, ", then ".join(r["drops"]), f"{r['first']:.0f}", f"{r['second']:.1f}", f"{r['first'] / r['second']:.1f}x"] for t, r in found.items()])
+    rows = [(t, r["searches"]) for t, r in found.items() if "searches" in r]
+    return table(["task", "budgets", "first search, s", "its memory, MB", "second, s", "faster"],
+                 [[t, ", then ".join(s["drops"]), f"{s['seconds'][0]:.0f}", f"{s['memory'] / 1e6:,.0f}", f"{s['seconds'][1]:.1f}", f"{s['seconds'][0] / s['seconds'][1]:.1f}x"] for t, s in rows]) if rows else []
 
 def fronts(found):
     lines = []
@@ -169,7 +165,7 @@ def elsewhere(found):
                       "RISC-V code is made for registers of at least 128 bits and the same for longer ones.", "", *table(foreign.OWN, own)]
     return lines
 
-SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("again", "A second search", twice),
+SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("contract", "A second search", twice),
             ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated),
             ("targets", "On other targets", elsewhere), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
 
