@@ -44,10 +44,14 @@ def shapes(task):
     spec = tasklib.load_task(folder(task))["inputs"]
     return [a for n, s in spec.items() for a in ("--shape", f"{n}={','.join(map(str, s['shape']))}")]
 
-def score(onnxc, task, data, flags, to):
+def scored(onnxc, task, data, flags, to):
+    """the scores of the evaluation inputs, and which of them are right"""
     call(onnxc, "run", model(task), "--inputs", data, "--samples", "--outputs", to, *shapes(task), *flags)
     with np.load(os.path.join(folder(task), "eval.npz")) as z: labels = z["labels"]
-    return tasklib.score_outputs(tasklib.load_task(folder(task)), np.load(os.path.join(to, "output_0.npy")), labels)
+    spec, out = tasklib.load_task(folder(task)), np.load(os.path.join(to, "output_0.npy"))
+    return tasklib.score_outputs(spec, out, labels), tasklib.right(spec, out, labels)
+
+def score(*args): return scored(*args)[0]
 
 def times(onnxc, task, recipe, seconds, rounds=5):
     """medians of the dense and the compressed model, in turn"""
@@ -63,13 +67,13 @@ def run(onnxc, task, a, t):
     call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "--calib", calib, "--max-drop", drop, "--objective", a.objective, "-o", at("_small.a"), *a.flags)
     call(onnxc, "compile", model(task), "--cpu", "native", *shapes(task), "--recipe", at("_small.recipe"), "-o", at("_again.a"), "--name", task + "_small")
     small, again = (json.load(open(at(f"_{n}.json"))) for n in ("small", "again"))
-    dense, compressed = score(onnxc, task, evals, [], at("_d")), score(onnxc, task, evals, ["--recipe", at("_small.recipe")], at("_c"))
+    (dense, was), (compressed, is_) = scored(onnxc, task, evals, [], at("_d")), scored(onnxc, task, evals, ["--recipe", at("_small.recipe")], at("_c"))
     if a.keep:
         os.makedirs(a.keep, exist_ok=True)
         for end in (".recipe", ".recipe.npz"): shutil.copy(at("_small" + end), os.path.join(a.keep, task + end))
     ms = times(onnxc, task, at("_small.recipe"), a.seconds); size = [os.path.getsize(at(n)) for n in ("_dense.a", "_small.a")]
     key = next(iter(dense))
-    return dict(task=task, max_drop=drop, metric=key, dense=dense, compressed=compressed, drop=dense[key] - compressed[key], ms=ms, speed=ms[0] / ms[1],
+    return dict(task=task, max_drop=drop, metric=key, dense=dense, compressed=compressed, drop=dense[key] - compressed[key], error=tasklib.paired_error(was, is_), ms=ms, speed=ms[0] / ms[1],
                 bytes=size, smaller=size[0] / size[1], same=small["weights_bytes"] == again["weights_bytes"], about=small["compression"]["about"])
 
 def ablation(onnxc, task, a, t):
@@ -97,11 +101,11 @@ def main():
         with tempfile.TemporaryDirectory() as t: rows = [r for task in a.tasks or ["mnist", "orientation"] for r in ablation(a.onnxc, task, a, t)]
         if a.json: json.dump(rows, open(a.json, "w"), indent=1)
         return
-    print("task         allowed  score dense -> compressed     drop     ms dense -> compressed   faster   bytes dense -> compressed   smaller", flush=True)
+    print("task         allowed  score dense -> compressed     drop +- error     ms dense -> compressed   faster   bytes dense -> compressed   smaller", flush=True)
     with tempfile.TemporaryDirectory() as t:
         for task in a.tasks or [n for n in DROPS if os.path.exists(model(n))]:
             r = run(a.onnxc, task, a, t); rows.append(r); k = r["metric"]
-            print(f"{task:12} {r['max_drop']:>7}  {r['dense'][k]:6.2f} % -> {r['compressed'][k]:6.2f} %  {r['drop']:8.2f}   {r['ms'][0]:9.4f} -> {r['ms'][1]:9.4f}  "
+            print(f"{task:12} {r['max_drop']:>7}  {r['dense'][k]:6.2f} % -> {r['compressed'][k]:6.2f} %  {r['drop']:8.2f} +- {r['error']:4.2f}   {r['ms'][0]:9.4f} -> {r['ms'][1]:9.4f}  "
                   f"{r['speed']:6.2f}x   {r['bytes'][0]:10,d} -> {r['bytes'][1]:10,d}  {r['smaller']:6.2f}x" + ("" if r["same"] else "  the recipe does not reproduce it"), flush=True)
     if a.json: json.dump(rows, open(a.json, "w"), indent=1)
 

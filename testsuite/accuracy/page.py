@@ -41,8 +41,9 @@ class Bench:
 
     def at(self, name): return os.path.join(self.t, f"{self.task}_{name}")
 
-    def score(self, *flags):
-        return accuracy.score(self.a.onnxc, self.task, self.evals, list(flags), self.at("outputs"))
+    def scored(self, *flags): return accuracy.scored(self.a.onnxc, self.task, self.evals, list(flags), self.at("outputs"))
+
+    def score(self, *flags): return self.scored(*flags)[0]
 
 def first(score): return next(iter(score.values()))
 
@@ -61,8 +62,8 @@ def contract(b):
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
     size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
     for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
-    dense = b.score(); read = lambda path: open(path, "rb").read()
-    return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(b.score("--recipe", recipe)), ms=ms, bytes=size, about=said["about"], searches=searches,
+    (dense, was), (compressed, is_) = b.scored(), b.scored("--recipe", recipe); read = lambda path: open(path, "rb").read()
+    return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(compressed), error=tasklib.paired_error(was, is_), ms=ms, bytes=size, about=said["about"], searches=searches,
                 same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
 
 def macs(b):
@@ -108,9 +109,9 @@ def contracts(found):
     rows = []
     for task, r in found.items():
         speed, smaller, lost = r["ms"][0] / r["ms"][1], r["bytes"][0] / r["bytes"][1], r["dense"] - r["compressed"]; _, fast, small = GOALS[task]
-        rows.append([task, accuracy.DROPS[task], f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{lost:.2f}" + (" **over**" if lost > float(accuracy.DROPS[task].rstrip("%")) + 1e-9 else ""),
+        rows.append([task, accuracy.DROPS[task], f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{lost:.2f}" + (" **over**" if lost > float(accuracy.DROPS[task].rstrip("%")) + r.get("error", 0) + 1e-9 else ""), f"{r['error']:.2f}" if "error" in r else "-",
                      f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}", f"{speed:.2f}x ({fast}x)", f"{r['bytes'][0]:,d} -> {r['bytes'][1]:,d}" + ("" if r["same"] else " (the recipe gives other bytes)"), f"{smaller:.1f}x ({small}x)", f"{r['bytes'][2]:,d}" if len(r["bytes"]) > 2 else "-"])
-    return table(["task", "allowed", "score", "lost", "ms", "faster (goal)", "bytes of the archive, weights coded", "smaller (goal)", "weights as they are"], rows)
+    return table(["task", "allowed", "score", "lost", "its standard error (paired)", "ms", "faster (goal)", "bytes of the archive, weights coded", "smaller (goal)", "weights as they are"], rows)
 
 def without_choice(found):
     lines = []
