@@ -40,10 +40,10 @@ impl CostModel for TargetCost {
     }
 }
 
-/// Multiply-adds of bytes take half the time of those of floats on machines without dot products, and less on the others.
+/// Multiply-adds of bytes and words take half the time of those of floats on machines without dot products, and less on the others.
 fn products_at_once(inputs: &[Option<Operand>]) -> f64 {
-    let bytes = inputs.first().copied().flatten().is_some_and(|x| x.ty.dtype.is_int() && x.ty.dtype.bits() == 8);
-    if bytes { 2.0 } else { 1.0 }
+    let integers = inputs.first().copied().flatten().is_some_and(|x| x.ty.dtype.is_int() && x.ty.dtype.bits() <= 16);
+    if integers { 2.0 } else { 1.0 }
 }
 
 /// Multiply-adds of the operators that are more than a pass over memory.

@@ -15,6 +15,7 @@ fn machine() -> TargetDesc {
         table_tiles: vec![(4, 8)],
         i8_tiles: vec![(4, 8)],
         short_tiles: Vec::new(),
+        word_tiles: Vec::new(),
         i8_unsigned_a: true,
         depthwise_columns: 0,
         float_sums: false,

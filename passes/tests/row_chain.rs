@@ -20,6 +20,7 @@ fn machine() -> TargetDesc {
         table_tiles: vec![(14, 32), (28, 16)],
         i8_tiles: vec![(14, 32)],
         short_tiles: Vec::new(),
+        word_tiles: Vec::new(),
         i8_unsigned_a: true,
         depthwise_columns: 0,
         float_sums: false,

@@ -539,7 +539,11 @@ impl Emitter for Asm {
         if self.vnni && of != Dot::Signed { 0 } else { 1 }
     }
 
-    fn dot_load_b(&mut self, d: &[V], at: Mem, _: Dot) -> Result<(), Error> {
+    fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        if of == Dot::Widened {
+            let at = self.at(at)?;
+            return Ok(if self.zmm { self.a.vpmovsxbw(z(d[0]), ymmword_ptr(at))? } else { self.a.vpmovsxbw(y(d[0]), xmmword_ptr(at))? });
+        }
         self.load(*d.last().expect("internal: targets: no register"), DType::I32, at, Lanes::All)?;
         self.split_signed(d)
     }
@@ -550,9 +554,12 @@ impl Emitter for Asm {
     }
 
     fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        if self.vnni && of != Dot::Signed {
+        if self.vnni && !matches!(of, Dot::Signed | Dot::Widened) {
             let at = self.at(at)?;
-            return Ok(self.a.vpdpbusd(z(acc), z(a[0]), zmmword_ptr(at))?);
+            return Ok(match of {
+                Dot::Words => self.a.vpdpwssd(z(acc), z(a[0]), zmmword_ptr(at))?,
+                _ => self.a.vpdpbusd(z(acc), z(a[0]), zmmword_ptr(at))?,
+            });
         }
         let b = alloc_many(self, Ty::I32, a.len())?;
         self.dot_load_b(&b, at, of)?;
@@ -578,10 +585,13 @@ impl Emitter for Asm {
 
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {
         if self.vnni && of != Dot::Signed {
-            return Ok(self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?);
+            return Ok(match of {
+                Dot::Words | Dot::Widened => self.a.vpdpwssd(z(acc), z(a[0]), z(b[0]))?,
+                _ => self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?,
+            });
         }
         let t = self.alloc(Ty::I32)?;
-        if self.whole_dot(of) {
+        if of == Dot::Short && self.whole_dot(of) {
             self.dot_words(t, a[0], b[0])?;
             self.add_pairs(acc, t)?;
             self.free(t);

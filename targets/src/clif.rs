@@ -568,26 +568,34 @@ impl Emitter for Clif<'_> {
         Ok(())
     }
 
-    fn dot_parts(&self, _: Dot) -> usize {
-        if self.dots_by_bytes { 4 } else { 1 }
+    fn dot_parts(&self, of: Dot) -> usize {
+        match (self.dots_by_bytes, of) {
+            (true, Dot::Words) => 2,
+            (true, _) => 4,
+            (false, _) => 1,
+        }
     }
 
     fn dot_temps(&self, _: Dot) -> usize {
         4
     }
 
-    fn dot_load_b(&mut self, d: &[V], at: Mem, _: Dot) -> Result<(), Error> {
+    fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        if of == Dot::Widened {
+            return Err(Error::Unsupported("words by bytes".to_string()));
+        }
         self.load(d[0], DType::I32, at, Lanes::All)?;
         if self.dots_by_bytes {
-            self.take_bytes_apart(d);
+            self.take_apart(d);
         }
         Ok(())
     }
 
     fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
         match (self.dots_by_bytes, of) {
-            (true, Dot::Signed) => self.splat_bytes(d, DType::I8, at),
-            (true, _) => self.splat_bytes(d, DType::U8, at),
+            (true, Dot::Signed) => self.splat_each(d, DType::I8, at),
+            (true, Dot::Words) => self.splat_each(d, DType::I16, at),
+            (true, _) => self.splat_each(d, DType::U8, at),
             (false, _) => self.splat(d[0], DType::I32, at),
         }
     }

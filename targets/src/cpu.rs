@@ -418,6 +418,12 @@ fn desc(
         Isa::Clif128 if on.contains(SHORT_PAIRS) => &[(1, &[(5, 8), (10, 4)])],
         _ => &[],
     };
+    // No registers beside A and B where sums are added by the same instruction, one elsewhere.
+    let word_tiles: &[(u32, u32)] = match vectors {
+        Isa::Avx2 => &[(6, 16), (12, 8)],
+        Isa::Clif128 if on.contains("dotprod") => &[(4, 8), (8, 4)],
+        _ => i8_tiles,
+    };
     let core = cores::of(cpu);
     TargetDesc {
         triple: triple.to_string(),
@@ -427,6 +433,7 @@ fn desc(
         table_tiles: tiles.iter().copied().filter(|tile| registers(*tile, lanes) < available(vectors)).collect(),
         i8_tiles: i8_tiles.to_vec(),
         short_tiles: short_tiles.iter().map(|(steps, tiles)| (*steps, tiles.to_vec())).collect(),
+        word_tiles: word_tiles.to_vec(),
         i8_unsigned_a: !on.contains("dotprod") || on.contains("i8mm"),
         depthwise_columns: match vectors {
             Isa::Avx512 { vnni: true, .. } => 64,
@@ -462,7 +469,7 @@ mod tests {
             for cpu in cpus {
                 let t = describe(triple, cpu, 1).unwrap();
                 assert_eq!(t.desc.cpu, cpu);
-                for tile in t.desc.f32_tiles.iter().chain(&t.desc.i8_tiles) {
+                for tile in t.desc.f32_tiles.iter().chain(&t.desc.i8_tiles).chain(&t.desc.word_tiles) {
                     assert_eq!(tile.1 % t.desc.lanes, 0, "{triple} {cpu}");
                 }
             }

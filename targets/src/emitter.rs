@@ -110,7 +110,7 @@ pub(crate) enum VUn {
 /// A structure that is open: a counted loop, a while loop or a branch.
 pub(crate) struct Open(pub usize);
 
-/// What a dot product of bytes multiplies: A by signed bytes.
+/// What a dot product multiplies: groups of four bytes of A by signed bytes of B, or two words by two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dot {
     /// A has unsigned bytes.
@@ -119,6 +119,10 @@ pub(crate) enum Dot {
     Signed,
     /// A has unsigned bytes, B short weights ([`onnxc_ir::target::SHORT_PAIR`]), on a target with tiles for these.
     Short,
+    /// A and B have signed words, two to a group; sums wrap.
+    Words,
+    /// The same with bytes of B, which become words as they are loaded.
+    Widened,
 }
 
 /// An instruction set. See the module.
@@ -284,9 +288,9 @@ pub(crate) trait Emitter {
     fn dot_parts(&self, of: Dot) -> usize;
     /// Registers that `dot` needs for itself.
     fn dot_temps(&self, of: Dot) -> usize;
-    /// Loads groups of 4 signed bytes, one per lane, prepared for `dot`.
+    /// Loads groups of B, one per lane, prepared for `dot`.
     fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
-    /// Loads one group of 4 bytes into all lanes, prepared for `dot`.
+    /// Loads one group of A into all lanes, prepared for `dot`.
     fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error>;
     /// `d` = words, each the sum of two neighbouring products of bytes of `a`, unsigned, by those of `b`, signed; `d` may be `a`. Where the target has tiles
     /// that add up several steps in 16 bits, also the following.
@@ -304,9 +308,9 @@ pub(crate) trait Emitter {
         let _ = (acc, words);
         Err(Error::Unsupported("sums of 16 bits".to_string()))
     }
-    /// `acc += sum of the 4 products`, exactly, for each lane.
+    /// `acc += sum of the products` of a group, exactly, for each lane.
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error>;
-    /// The same with the groups of signed bytes at a place.
+    /// The same with the groups of B at a place.
     fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
         let b = (0..a.len()).map(|_| self.alloc(Ty::I32)).collect::<Result<Vec<_>, _>>()?;
         self.dot_load_b(&b, at, of)?;

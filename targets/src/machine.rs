@@ -15,6 +15,7 @@ const AVX512_TWICE: Machine = Machine {
     ghz: 3.0,
     fma: 0.49,
     dot: 0.44,
+    word_dot: 0.44,
     splat: 0.044,
     panel: 0.036,
     inner: 0.5,
@@ -43,6 +44,7 @@ const AVX512_TWICE: Machine = Machine {
 const ZEN5: Machine = Machine {
     ghz: 4.5,
     dot: 0.449,
+    word_dot: 0.449,
     lone: 0.07,
     splat: 0.054,
     panel: 0.035,
@@ -75,6 +77,7 @@ const BASE: Machine = Machine {
     lone: 0.0,
     dot: 0.9,
     short_dot: 0.9,
+    word_dot: 0.9,
     short_sum: 0.0,
     splat: 0.2,
     panel: 0.05,
@@ -126,6 +129,7 @@ const AVX2: Machine = Machine {
     fma: 0.54,
     dot: 1.97,
     short_dot: 0.83,
+    word_dot: 0.6,
     short_sum: 0.37,
     // In registers six rows of two vectors are as fast as four of three. With one vector in a row each product waits for a load: a tenth to a fifth
     // slower, of floats and of bytes, in most layers of MobileNetV2 and ResNet-50 with images of 7 and 14 pixels a side on a Zen 3 core.
@@ -159,6 +163,8 @@ const NARROW: Machine = Machine {
     fma: 1.0,
     dot: 1.0,
     short_dot: 1.0,
+    // Two multiplications that widen, an addition of neighbours, one to the sums.
+    word_dot: 2.0,
     short_sum: 0.0,
     tile: (0.5, 2.0),
     byte_tile: (0.5, 2.0),
@@ -177,13 +183,14 @@ const NARROW: Machine = Machine {
 };
 
 /// The same with the vectors of RISC-V, where a dot product is four multiplications.
-const RISCV: Machine = Machine { dot: 4.0, ..NARROW };
+const RISCV: Machine = Machine { dot: 4.0, word_dot: 2.0, ..NARROW };
 
 /// A core without vectors, one operation in a cycle.
 const SCALAR: Machine = Machine {
     ghz: 1.5,
     fma: 1.0,
     dot: 8.0,
+    word_dot: 4.0,
     splat: 0.5,
     panel: 0.5,
     decode: [1.0, 3.0],
@@ -211,8 +218,8 @@ pub(crate) fn of(vectors: Isa, core: Core, riscv: bool) -> Machine {
                 Core::Twice => AVX512_TWICE,
                 Core::Zen5 => ZEN5,
             };
-            // Three instructions in the place of one.
-            if vnni { core } else { Machine { dot: core.dot * 10.0 / 3.0, ..core } }
+            // Bytes take three instructions for one that is not there, words two.
+            if vnni { core } else { Machine { dot: core.dot * 10.0 / 3.0, word_dot: core.dot * 2.0, ..core } }
         }
         Isa::Avx2 => AVX2,
         Isa::Clif128 if riscv => RISCV,

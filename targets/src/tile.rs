@@ -45,8 +45,8 @@ struct Epilogue<'t> {
 /// What is constant during emission.
 struct Tile<'k> {
     k: &'k TileKernel,
-    int8: bool,
-    /// What products of bytes are of.
+    integers: bool,
+    /// What their products are of.
     dot: Dot,
     lanes: i64,
     /// Vectors of B per step, and those that have columns to be written.
@@ -91,10 +91,12 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &TileKernel, careful: bool) -> Result
 }
 
 fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
-    let (int8, dot) = match (k.a_dtype, k.b_dtype) {
+    let (integers, dot) = match (k.a_dtype, k.b_dtype) {
         (DType::F32, DType::F32 | DType::I8 | DType::U4) => (false, Dot::Signed),
         (DType::U8, DType::I8) => (true, if k.short > 0 { Dot::Short } else { Dot::Unsigned }),
         (DType::I8, DType::I8) => (true, Dot::Signed),
+        (DType::I16, DType::I16) => (true, Dot::Words),
+        (DType::I16, DType::I8) => (true, Dot::Widened),
         (a, b) => return Err(Error::Unsupported(format!("tiles of {a} by {b}"))),
     };
     let lanes = i64::from(e.lanes());
@@ -105,7 +107,7 @@ fn check<'k>(e: &dyn Emitter, k: &'k TileKernel) -> Result<Tile<'k>, Error> {
         return Err(Error::Internal("differences of what is coded, listed or open".into()));
     }
     let used = i64::from(k.cols.div_ceil(e.lanes()));
-    Ok(Tile { k, int8, dot, lanes, nv: i64::from(k.nr) / lanes, used, table: None, kept: None })
+    Ok(Tile { k, integers, dot, lanes, nv: i64::from(k.nr) / lanes, used, table: None, kept: None })
 }
 
 /// The pointers after an open loop are unknown, so that nothing can be around it; a list has its own count, and numbers have none that is open.
@@ -161,7 +163,7 @@ impl Tile<'_> {
         through_c: bool,
     ) -> Result<(), Error> {
         let (k, program) = (self.k, &prepared.program);
-        let (acc_ty, acc_dtype) = if self.int8 { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
+        let (acc_ty, acc_dtype) = if self.integers { (Ty::I32, DType::I32) } else { (Ty::F32, DType::F32) };
         let acc = alloc_many(e, acc_ty, ((rows.end - rows.start) * self.used) as usize)?;
         self.init(e, &acc, c, rows.clone())?;
         self.fetch_for_epilogue(e, rows.clone())?;
@@ -225,7 +227,7 @@ impl Tile<'_> {
     }
 
     fn init(&self, e: &mut dyn Emitter, acc: &[V], c: P, rows: Range<i64>) -> Result<(), Error> {
-        let (dtype, ty) = if self.int8 { (DType::I32, Ty::I32) } else { (DType::F32, Ty::F32) };
+        let (dtype, ty) = if self.integers { (DType::I32, Ty::I32) } else { (DType::F32, Ty::F32) };
         let used = self.used;
         let bias = if self.k.bias { Some(e.arg(3)?) } else { None };
         for i in rows.clone() {
@@ -287,10 +289,10 @@ impl Tile<'_> {
         if self.together() > 1 {
             return self.factors_together(e);
         }
-        let ty = if self.int8 { Ty::I32 } else { Ty::F32 };
-        let parts = if self.int8 { e.dot_parts(self.dot) } else { 1 };
+        let ty = if self.integers { Ty::I32 } else { Ty::F32 };
+        let parts = if self.integers { e.dot_parts(self.dot) } else { 1 };
         let b = alloc_many(e, ty, self.used as usize * parts)?;
-        let temps = if self.int8 { e.dot_temps(self.dot) } else { 0 };
+        let temps = if self.integers { e.dot_temps(self.dot) } else { 0 };
         let sets = (e.available().saturating_sub(temps) / parts).clamp(1, 4).min(rows);
         Ok((alloc_many(e, ty, sets * parts)?, b))
     }
@@ -392,7 +394,10 @@ impl Tile<'_> {
 
     /// Bytes of B that a vector of products reads.
     fn vector(&self) -> i64 {
-        self.lanes * if self.k.b_dtype == DType::I8 && !self.int8 { 1 } else { 4 }
+        match self.k.b_dtype {
+            DType::U4 => self.lanes * 4,
+            b => self.lanes * (self.k.group() * b.bytes()) as i64,
+        }
     }
 
     /// Brings near what follows the vectors of a step much later.
@@ -413,7 +418,7 @@ impl Tile<'_> {
         let parts = b_regs.len() / used;
         for j in 0..used {
             let at = Mem { base: b, disp: b_at + j as i64 * self.vector() };
-            if self.int8 {
+            if self.integers {
                 e.dot_load_b(&b_regs[j * parts..][..parts], at, self.dot)?;
             } else if let Some(table) = self.table {
                 e.look_up(b_regs[j], table, at, nibble)?;
@@ -436,17 +441,17 @@ impl Tile<'_> {
             let a_part = &a_regs[i % sets * parts..][..parts];
             let at = Mem { base: a, disp: a_at + i as i64 * self.k.a_row };
             // A broadcast of its own for each product takes a slot that the product needs.
-            if !self.int8 && used == 1 && e.fma_splat(acc[i], at, b_regs[0], self.columns(0))? {
+            if !self.integers && used == 1 && e.fma_splat(acc[i], at, b_regs[0], self.columns(0))? {
                 continue;
             }
-            if self.int8 {
+            if self.integers {
                 e.dot_splat_a(a_part, at, self.dot)?;
             } else {
                 e.splat(a_part[0], DType::F32, at)?;
             }
             for j in 0..used {
                 let v = acc[i * used + j];
-                if self.int8 {
+                if self.integers {
                     e.dot(v, a_part, &b_regs[j * parts..][..parts], self.dot)?;
                 } else {
                     e.fma_first(v, a_part[0], b_regs[j], self.columns(j))?;

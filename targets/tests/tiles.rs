@@ -24,6 +24,13 @@ fn bytes(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
     signs.chain(short(t)).collect()
 }
 
+/// The tiles of words, and what these are multiplied by.
+fn words(t: &TargetDesc) -> Vec<((u32, u32), DType)> {
+    let widened = t.words_beat_bytes().then_some(DType::I8);
+    let types = [DType::I16].into_iter().chain(widened);
+    types.flat_map(|b| t.word_tiles.iter().map(move |tile| (*tile, b))).collect()
+}
+
 /// Those of them with short weights.
 fn short(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
     t.short_tiles.iter().flat_map(|(steps, tiles)| tiles.iter().map(|tile| (*tile, DType::U8, *steps))).collect()
@@ -70,6 +77,7 @@ fn read(image: &[u8], at: usize, dtype: DType) -> Scalar {
         DType::I32 => Scalar::I(i32::from_le_bytes(word(4).try_into().unwrap()).into()),
         DType::U8 => Scalar::I(image[at].into()),
         DType::I8 => Scalar::I((image[at] as i8).into()),
+        DType::I16 => Scalar::I(i16::from_le_bytes(word(2).try_into().unwrap()).into()),
         other => panic!("{other}"),
     }
 }
@@ -78,6 +86,7 @@ fn write(image: &mut [u8], at: usize, dtype: DType, value: Scalar) {
     match dtype {
         DType::F32 => image[at..at + 4].copy_from_slice(&(value.f() as f32).to_le_bytes()),
         DType::I32 => image[at..at + 4].copy_from_slice(&(value.i() as i32).to_le_bytes()),
+        DType::I16 => image[at..at + 2].copy_from_slice(&(value.i() as i16).to_le_bytes()),
         _ => image[at] = value.i() as u8,
     }
 }
@@ -101,7 +110,7 @@ impl B<'_> {
         kernel.b_bytes(run as u64) as usize * steps.checked_div(run).unwrap_or(0)
     }
 
-    /// Element `q` of a step and column, of four where these are integers.
+    /// Element `q` of a step and column, of those of a group.
     fn get(&self, image: &[u8], step: usize, column: usize, q: usize) -> Scalar {
         let (k, nr) = (self.kernel, self.kernel.nr as usize);
         if k.has_table() {
@@ -112,7 +121,8 @@ impl B<'_> {
             let number = word >> (4 * (step % self.run % numbers)) & 15;
             return Scalar::F(f64::from(image[self.table + number as usize] as i8));
         }
-        match read(image, self.at + if k.is_coded() { 1 } else { 4 } * (step * nr + column) + q, k.b_dtype) {
+        let each = if k.is_coded() { 1 } else { (k.group() * k.b_dtype.bytes()) as usize };
+        match read(image, self.at + each * (step * nr + column) + q * k.b_dtype.bytes() as usize, k.b_dtype) {
             Scalar::I(v) if k.is_coded() => Scalar::F(v as f64),
             value => value,
         }
@@ -139,6 +149,10 @@ fn check(name: &str, kernel: TileKernel, lanes: u32, rng: &mut Random, fill: Fil
             .flat_map(|_| match dtype {
                 DType::F32 => rng.f32().to_le_bytes().to_vec(),
                 DType::I32 => (rng.next() as i32 >> 16).to_le_bytes().to_vec(),
+                DType::I16 => {
+                    let any = rng.next() as i16;
+                    [i16::MIN, i16::MAX, -1, 0, any, any][rng.below(6)].to_le_bytes().to_vec()
+                }
                 // Extremes are frequent, so that saturating code shows.
                 _ => vec![[0x80, 0x7F, 0xFF, 0, rng.next() as u8, rng.next() as u8][rng.below(6)]],
             })
@@ -156,12 +170,12 @@ fn check(name: &str, kernel: TileKernel, lanes: u32, rng: &mut Random, fill: Fil
     };
     let reach: i64 = k.nest.iter().map(|l| (i64::from(l.0) - 1) * l.1).sum::<i64>() + i64::from(k.mr - 1) * k.a_row + 4;
     let mut image = Vec::new();
-    let per_word = if int8 { 4 } else { 1 };
+    let per_word = k.group() as usize;
     let mut a = random((reach as usize).div_ceil(4) * per_word, k.a_dtype);
     let run = if k.list { steps.len() } else { k.nest.last().unwrap().0 as usize };
     let b_type = if k.has_table() { DType::U8 } else { k.b_dtype };
     let several = if let Some(Less::Apart(_)) = k.less { 2 } else { 1 };
-    let mut b = random(several * B::bytes(k, run, steps.len()) / if k.is_integer() || k.is_coded() { 1 } else { 4 }, b_type);
+    let mut b = random(several * B::bytes(k, run, steps.len()) / if k.is_coded() { 1 } else { b_type.bytes() as usize }, b_type);
     if k.short > 0 {
         let room = short_room(k.short);
         for pair in b.chunks_exact_mut(2) {
@@ -234,7 +248,7 @@ fn check(name: &str, kernel: TileKernel, lanes: u32, rng: &mut Random, fill: Fil
             for (n, step) in steps.iter().enumerate() {
                 let (step, a_at) = (n, (a + i * k.a_row as usize) as i64 + offset(*step));
                 for q in 0..per_word {
-                    let (x, y) = (read(&image, a_at as usize + q, k.a_dtype), factor(step, j, q));
+                    let (x, y) = (read(&image, a_at as usize + q * k.a_dtype.bytes() as usize, k.a_dtype), factor(step, j, q));
                     acc = match acc {
                         Scalar::I(s) => Scalar::I((s as i32).wrapping_add((x.i() * y.i()) as i32).into()),
                         Scalar::F(s) => Scalar::F(s + x.f() * y.f()),
@@ -456,8 +470,10 @@ fn differences_of_panels_are_multiplied_and_kept() {
 fn int8_is_exact_everywhere() {
     run(&|t| {
         let mut all = Vec::new();
-        for ((mr, nr), a, short) in bytes(t) {
-            let tile = |rows, cols, depth| TileKernel { short, ..tile(a, DType::I8, rows, nr, cols, depth) };
+        let bytes = bytes(t).into_iter().map(|(tile, a, short)| (tile, (a, DType::I8), short));
+        let words = words(t).into_iter().map(|(tile, b)| (tile, (DType::I16, b), 0));
+        for ((mr, nr), (a, b), short) in bytes.chain(words) {
+            let tile = |rows, cols, depth| TileKernel { short, ..tile(a, b, rows, nr, cols, depth) };
             for rows in 1..=mr {
                 all.push((format!("rows {rows}"), tile(rows, nr, 11)));
             }
@@ -590,6 +606,7 @@ fn lists_leave_steps_out() {
             tiles(t, b).iter().for_each(|tile| add(DType::F32, b, *tile, 0));
         }
         bytes(t).into_iter().for_each(|(tile, a, short)| add(a, DType::I8, tile, short));
+        words(t).into_iter().for_each(|(tile, b)| add(DType::I16, b, tile, 0));
         all
     });
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, parse, text};
-use onnxc_passes::compress::pairs::Range;
+use onnxc_passes::compress::pairs::Ranges;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments};
 use onnxc_search::assemble::{Method, Subject};
@@ -122,7 +122,7 @@ fn with_subject<T>(form: &'static dyn Form, run: impl FnOnce(&Subject) -> T) -> 
     let sample = Tensor::from_vec(&shape, vec![0f32; shape.iter().product::<u64>() as usize]);
     let input = graph.value(graph.inputs[0]).name.clone();
     let samples = Samples::new(&graph, &[(input, sample)]).expect("samples");
-    let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Range::of(-1.0, 1.0))]);
+    let ranges = BTreeMap::from([(layers[layer(&layers)].x(&graph), Ranges::of((-1.0, 1.0), (-1.0, 1.0)))]);
     run(&Subject {
         backend: &Planner,
         graph,

@@ -44,8 +44,8 @@ pub struct FetchKernel {
 /// Arguments: pointers `a, b, c`, then `bias` (nr values) if `bias`, then one pointer per epilogue operand, then one where lines are fetched if
 /// `ahead` is not 0, then that of the table if B is numbers, then that of the list if `list`, or where differences are kept if `less`; no integers, unless `open_k` or `list`.
 /// A is read by broadcast: row i at `a + i*a_row`. The k loop is a nest: `nest` lists (count, byte step of a) from the outermost to the
-/// innermost; the innermost step is one k (for int8: four k). B is packed: for each innermost step `nr` elements (int8: `nr` groups of 4
-/// bytes), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
+/// innermost; the innermost step is one k (of bytes four, of words two). B is packed: for each innermost step `nr` elements (of bytes `nr` groups of 4,
+/// of words of 2), contiguous in loop order, 64-byte aligned. C rows are `c_row` bytes apart, its elements are neighbours; only the first `cols`
 /// columns are written (masked tail), and the columns of epilogue operands and bias beyond `cols` are never read.
 ///
 /// B may be coded while A is f32: signed bytes (`b_dtype` i8, a byte for each element, packed like floats), or numbers of four bits (u4) of elements of a
@@ -57,7 +57,8 @@ pub struct FetchKernel {
 /// are. What the others would multiply is not in B.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TileKernel {
-    /// f32 * f32 -> f32 (B may be coded), or u8 * s8 -> i32, or s8 * s8 -> i32: types of A and B.
+    /// f32 * f32 -> f32 (B may be coded), or u8 * s8, s8 * s8, s16 * s16, s16 * s8 -> i32: types of A and B. The last one is there where it is faster than that
+    /// of bytes ([`crate::target::TargetDesc::words_beat_bytes`]).
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
@@ -117,6 +118,11 @@ impl TileKernel {
         self.a_dtype != DType::F32
     }
 
+    /// Elements of k that one step multiplies: four bytes, two words, one float.
+    pub fn group(&self) -> u64 {
+        4 / self.a_dtype.bytes()
+    }
+
     /// Is B kept in a narrower form than it is multiplied in?
     pub fn is_coded(&self) -> bool {
         !self.is_integer() && self.b_dtype != DType::F32
@@ -141,7 +147,7 @@ impl TileKernel {
         let (steps, each) = match (self.is_coded(), self.has_table()) {
             (true, true) => (steps.div_ceil(NUMBERS), 4),
             (true, false) => (steps, 1),
-            _ => (steps, 4),
+            _ => (steps, self.group() * self.b_dtype.bytes()),
         };
         steps.saturating_mul(each * u64::from(self.nr))
     }

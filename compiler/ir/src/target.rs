@@ -18,6 +18,8 @@ pub struct TargetDesc {
     /// Tiles for int8 with short weights ([`SHORT_PAIR`]), by the number of steps of k that they add up in 16 bits ([`short_room`]); none where these are
     /// not faster.
     pub short_tiles: Vec<(u32, Vec<(u32, u32)>)>,
+    /// Tiles for words, 16-bit integers.
+    pub word_tiles: Vec<(u32, u32)>,
     /// u8*s8 (true) or s8*s8 (false) is what the int8 kernels multiply.
     pub i8_unsigned_a: bool,
     /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
@@ -65,6 +67,8 @@ pub enum Factors {
     Bytes,
     /// Unsigned bytes with short weights; products of so many steps add up within 16 bits.
     ShortBytes(u32),
+    /// Signed words.
+    Words,
 }
 
 impl TargetDesc {
@@ -79,7 +83,18 @@ impl TargetDesc {
             Factors::Floats => &self.f32_tiles,
             Factors::Bytes => &self.i8_tiles,
             Factors::ShortBytes(steps) => self.short_tiles.iter().find(|t| t.0 == steps).map_or(&[], |t| &t.1),
+            Factors::Words => &self.word_tiles,
         }
+    }
+
+    /// Are products of 16-bit integers faster than those of floats?
+    pub fn fast_words(&self) -> bool {
+        self.machine.word_dot < 2.0 * self.machine.fma
+    }
+
+    /// Are they faster than those of bytes that are not short?
+    pub fn words_beat_bytes(&self) -> bool {
+        2.0 * self.machine.word_dot < self.machine.dot
     }
 
     /// The most steps that tiles add up in 16 bits where two weights beside each other add up to so much at most ([`pair_size`]); 0 where there are no such
@@ -112,6 +127,8 @@ pub struct Machine {
     pub dot: f64,
     /// The same with short weights, within 16 bits.
     pub short_dot: f64,
+    /// A vector of dot products of 16-bit integers, in a tile.
+    pub word_dot: f64,
     /// A vector of sums within 16 bits that is added to those of 32 bits.
     pub short_sum: f64,
     /// Such a vector of a tile that has no other one in a row, beside that: each waits for an element of A of its own.

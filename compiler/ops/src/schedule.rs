@@ -228,6 +228,7 @@ fn tiles(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &Target
             }
             tiles
         }
+        DType::I16 => target.word_tiles.clone(),
         _ => return None,
     };
     (SCHEDULED.contains(&op) && !depthwise).then_some(tiles)

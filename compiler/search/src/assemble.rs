@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnxc_ir::{Graph, Tensor, ValueId};
-use onnxc_passes::compress::pairs::Range;
+use onnxc_passes::compress::pairs::{Range, Ranges};
 use onnxc_passes::compress::weighted::Weighted;
 use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
@@ -68,7 +68,7 @@ pub struct Subject<'a> {
     /// Outputs that share positions: what the target's tiles have in a panel.
     pub group: usize,
     /// Integers for values that layers multiply.
-    pub ranges: BTreeMap<ValueId, Range>,
+    pub ranges: BTreeMap<ValueId, Ranges>,
     /// What channels of some of these values are multiplied by before they become integers.
     pub equalised: BTreeMap<ValueId, Vec<f32>>,
     /// SHA-256 of the model file.
@@ -256,9 +256,9 @@ impl Subject<'_> {
                 several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
             let ranges = match samples {
                 Some(samples) => taps::ranges(self.backend, &graph, &values, samples)?,
-                None => values.iter().map(|id| (*id, Range::of(-1.0, 1.0))).collect(),
+                None => values.iter().map(|id| (*id, Ranges::of((-1.0, 1.0), (-1.0, 1.0)))).collect(),
             };
-            made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range)));
+            made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range.bytes)));
         }
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
         made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
@@ -304,18 +304,17 @@ impl Subject<'_> {
         });
     }
 
-    /// What integers multiply becomes integers.
+    /// What integers multiply becomes integers: words if any of those are.
     fn keep_ranges(&self, made: &mut Assembled, picks: &[Pick]) {
-        let mut ids: Vec<ValueId> = Vec::new();
+        let mut ids: BTreeMap<ValueId, bool> = BTreeMap::new();
         for (layer, pick) in self.layers.iter().zip(picks) {
-            if candidate::numbers(pick.weights).integers() {
-                ids.push(layer.x(&self.graph));
+            let numbers = candidate::numbers(pick.weights);
+            if numbers.integers() {
+                *ids.entry(layer.x(&self.graph)).or_default() |= numbers.words();
             }
         }
-        ids.sort_unstable();
-        ids.dedup();
         made.recipe.activations.clear();
-        for (id, range) in ids.into_iter().filter_map(|id| Some((id, self.ranges.get(&id)?))) {
+        for (id, range) in ids.into_iter().filter_map(|(id, words)| Some((id, self.ranges.get(&id)?.get(words)))) {
             let factors = self.keep_factors(made, id);
             made.recipe.activations.push(Activation { factors, ..activation(&self.graph, id, range) });
         }
@@ -336,8 +335,9 @@ impl Subject<'_> {
     }
 }
 
-fn activation(graph: &Graph, id: ValueId, range: &Range) -> Activation {
-    Activation { value: graph.value(id).name.clone(), scale: range.scale, zero: range.zero, factors: None }
+fn activation(graph: &Graph, id: ValueId, range: Range) -> Activation {
+    let bits = if range.words { 16 } else { 8 };
+    Activation { value: graph.value(id).name.clone(), scale: range.scale, zero: range.zero, bits, factors: None }
 }
 
 /// Three digits: what people read.

@@ -89,7 +89,7 @@ mod tests {
     use onnxc_codegen::JitModel;
     use onnxc_ir::{interp, parse, text, verify};
     use onnxc_passes::compress::Moments;
-    use onnxc_passes::compress::pairs::Range;
+    use onnxc_passes::compress::pairs::Ranges;
 
     use super::*;
     use crate::assemble::{Assembled, Method, Subject};
@@ -181,7 +181,7 @@ graph @f(%x: f32[1,3,6,5]) {
         let layers = weighted::layers(&graph);
         let subject = Subject {
             backend: &NoCompiler,
-            ranges: BTreeMap::from([(act, Range::of(low, high))]),
+            ranges: BTreeMap::from([(act, Ranges::of((low, high), (low, high)))]),
             graph,
             equalised,
             samples: &samples,
@@ -262,7 +262,7 @@ graph @f(%x: f32[1,3,6,5]) {
     #[test]
     fn recipes_without_factors_are_read() {
         let text = "version = 1\nmodel = \"0\"\narrays = \"0\"\n[[activation]]\nvalue = \"act\"\nscale = 0.5\nzero = 3\n";
-        let activation = Activation { value: "act".to_string(), scale: 0.5, zero: 3, factors: None };
+        let activation = Activation { value: "act".to_string(), scale: 0.5, zero: 3, bits: 8, factors: None };
         assert_eq!(Recipe::parse(text).expect("a recipe").activations, [activation]);
     }
 
@@ -273,7 +273,7 @@ graph @f(%x: f32[1,3,6,5]) {
         let entries = [("nobody", "f"), ("act", "nothing"), ("act", "zero"), ("act", "two"), ("y", "two"), ("a", "f")];
         let entry = |(value, factors): (&str, &str)| {
             let (value, factors) = (value.to_string(), Some(factors.to_string()));
-            Activation { value, scale: 1.0, zero: 0, factors }
+            Activation { value, scale: 1.0, zero: 0, bits: 8, factors }
         };
         let recipe = Recipe { version: VERSION, activations: entries.map(entry).to_vec(), ..Recipe::default() };
         let why = apply(&graph(true), &recipe, &arrays).unwrap_err().to_string();

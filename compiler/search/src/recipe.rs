@@ -96,6 +96,8 @@ pub enum Weights {
     Paired64,
     /// The same that add up to 32, so that those of four steps do.
     Paired32,
+    /// 16-bit integers with a scale for each output; what they multiply is 16 bits wide too.
+    Int16,
     /// 8-bit integers with a scale for each output; what they multiply stays float.
     Byte,
     /// The same with no more than 16 different values, of which four bits are kept.
@@ -110,12 +112,23 @@ pub struct Activation {
     pub value: String,
     /// Distance of neighbouring values.
     pub scale: f32,
-    /// The integer of zero.
+    /// The integer of zero; 0 of 16 bits.
     pub zero: u8,
+    /// Bits of the integers: 8 without sign, or 16 with sign.
+    #[serde(default = "byte", skip_serializing_if = "is_byte")]
+    pub bits: u8,
     /// The array of what its channels are multiplied by before it becomes integers ([`onnxc_passes::compress::equalise`]); the weights of integers that read these are
     /// divided by it already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factors: Option<String>,
+}
+
+fn byte() -> u8 {
+    8
+}
+
+fn is_byte(bits: &u8) -> bool {
+    *bits == byte()
 }
 
 /// Arrays by name.
@@ -261,12 +274,16 @@ fn integers(
         if !a.scale.is_finite() || a.scale <= 0.0 {
             problems.push(format!("activation {:?}: its scale must be a positive number", a.value));
         }
+        let words = a.bits == 16;
+        if a.bits != byte() && !words || words && a.zero != 0 {
+            problems.push(format!("activation {:?}: it must have 8 bits, or 16 and the zero 0", a.value));
+        }
         let integers = match &a.factors {
             None => Ok(Some(*id)),
             Some(factors) => equalised::put((&mut *graph, ops), (dense, *id), (arrays, factors), readers),
         };
         match integers {
-            Ok(id) => ranges.extend(id.map(|id| (id, Range { scale: a.scale, zero: a.zero }))),
+            Ok(id) => ranges.extend(id.map(|id| (id, Range { scale: a.scale, zero: a.zero, words }))),
             Err(why) => problems.push(why),
         }
     }

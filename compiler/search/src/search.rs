@@ -6,7 +6,7 @@
 //! are assembled, repaired and measured on data that was held out, until the budget is used and kept.
 
 use onnxc_ir::{Graph, ValueId};
-use onnxc_passes::compress::pairs::Range;
+use onnxc_passes::compress::pairs::Ranges;
 use onnxc_passes::compress::weighted::{self, Weighted};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +63,8 @@ pub struct Goal {
     pub integers: bool,
     /// The most steps that the target adds up in 16 bits where it multiplies short weights faster ([`onnxc_ir::target::short_room`]); 0: it does not.
     pub short_steps: u32,
+    /// Does the target multiply integers of 16 bits faster than floats?
+    pub words: bool,
     /// Weights alone may become integers.
     pub weight_only: bool,
     /// Positions may be dropped.
@@ -150,7 +152,7 @@ impl<'a> Search<'a> {
         }
         let (integers, alone, pruning, low_rank) = (goal.integers, goal.weight_only, goal.pruning, goal.low_rank);
         let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group} {}", goal.method, goal.short_steps);
-        let options = format!("{options} {}", goal.streams);
+        let options = format!("{options} {} {}", goal.streams, goal.words);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
         let factors: equalised::Factors = work::remember(store, &work::key("equalised", &[&known]), || {
@@ -163,7 +165,7 @@ impl<'a> Search<'a> {
             layer.together.clear();
         }
         let equalised = factors.into_iter().map(|(id, factors)| (ValueId(id), factors)).collect();
-        let ranges: Vec<(u32, Range)> = work::remember(store, &work::key("ranges", &[&known]), || {
+        let ranges: Vec<(u32, Ranges)> = work::remember(store, &work::key("ranges", &[&known]), || {
             backend.say("calibration: ranges");
             if goal.integers { ranges(backend, &graph, &layers, &equalised, samples) } else { Ok(Vec::new()) }
         })?;
@@ -583,7 +585,7 @@ fn ranges(
     layers: &[Weighted],
     equalised: &BTreeMap<ValueId, Vec<f32>>,
     samples: &Samples,
-) -> Result<Vec<(u32, Range)>> {
+) -> Result<Vec<(u32, Ranges)>> {
     let mut values: Vec<ValueId> = layers.iter().map(|l| l.x(graph)).collect();
     values.sort_unstable();
     values.dedup();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use onnxc_codegen::JitModel;
 use onnxc_ir::{DType, Graph, ValueId};
 use onnxc_passes::compress::equalise::Channels;
-use onnxc_passes::compress::pairs::Range;
+use onnxc_passes::compress::pairs::Ranges;
 use onnxc_passes::compress::{ActivationRange, Histogram, range};
 use rayon::prelude::*;
 
@@ -63,10 +63,10 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
 ///
 /// # Errors
 /// As [`Tapped::run`].
-pub fn ranges(backend: &dyn Backend, graph: &Graph, values: &[ValueId], samples: &Samples) -> Result<BTreeMap<ValueId, Range>> {
+pub fn ranges(backend: &dyn Backend, graph: &Graph, values: &[ValueId], samples: &Samples) -> Result<BTreeMap<ValueId, Ranges>> {
     let all = histograms(backend, graph, values, samples, &samples.fit())?;
     let usable = all.into_iter().filter(|(_, h)| h.min.is_finite() && h.max.is_finite());
-    Ok(usable.map(|(id, h)| (id, Range::of_pair(range(&h, ActivationRange::Mse, 256)))).collect())
+    Ok(usable.map(|(id, h)| (id, Ranges::of(range(&h, ActivationRange::Mse, 256), (h.min, h.max)))).collect())
 }
 
 /// What channels of values, whose dimension is given with each, are on the samples to compute with.

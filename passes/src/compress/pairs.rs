@@ -3,7 +3,8 @@
 //! What   conv(x, w) = conv(dequantize(quantize(x)), dequantize(wq)), for a range of x and integers wq that stand for w.
 //! When   compress, before canonicalisation: its exact rules make integer operators of the pairs, join ranges with activations, and carry integers
 //!        through data movement and elementwise work.
-//! Why    products of 8-bit integers are four times as many per instruction, and weights and activations a quarter of the bytes.
+//! Why    products of 8-bit integers are four times as many per instruction, and weights and activations a quarter of the bytes; of 16-bit ones twice as many, and
+//!        half of the bytes.
 //! Class  lossy.
 //! Paper  Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.
 
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{Attr, Attrs, DType, Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attr, Attrs, Graph, Tensor, TensorType, ValueId};
 
 use super::weighted::Weighted;
 
@@ -22,27 +23,52 @@ pub struct Range {
     pub scale: f32,
     /// The integer of zero, 0 to 255.
     pub zero: u8,
+    /// 16 bits with sign instead of 8 without; zero is 0.
+    pub words: bool,
+}
+
+/// The integers of both kinds that can stand for a tensor.
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Ranges {
+    /// 8 bits.
+    pub bytes: Range,
+    /// 16 bits.
+    pub words: Range,
+}
+
+impl Ranges {
+    /// Bytes for values of which most are in a range, and words for all of them.
+    pub fn of(most: (f32, f32), all: (f32, f32)) -> Ranges {
+        Ranges { bytes: Range::of(most.0, most.1), words: Range::of_words(all.0, all.1) }
+    }
+
+    /// Words, or bytes.
+    pub fn get(&self, words: bool) -> Range {
+        if words { self.words } else { self.bytes }
+    }
 }
 
 impl Range {
-    /// [`Range::of`] a pair.
-    pub fn of_pair((min, max): (f32, f32)) -> Range {
-        Range::of(min, max)
-    }
-
     /// 256 steps over these values and zero.
     pub fn of(min: f32, max: f32) -> Range {
         let (min, max) = (min.min(0.0), max.max(0.0));
         let scale = if max > min { (max - min) / 255.0 } else { 1.0 };
-        Range { scale, zero: (-min / scale).round().clamp(0.0, 255.0) as u8 }
+        Range { scale, zero: (-min / scale).round().clamp(0.0, 255.0) as u8, words: false }
+    }
+
+    /// Steps of 16 bits on both sides of zero, to twice what these values reach: a bit of 16 is a small price for inputs that reach farther.
+    pub fn of_words(min: f32, max: f32) -> Range {
+        let reach = 2.0 * min.abs().max(max.abs());
+        let scale = reach / f32::from(i16::MAX);
+        Range { scale: if scale.is_normal() { scale } else { 1.0 }, zero: 0, words: true }
     }
 }
 
-/// Integer weights of a layer: values in the layout of the operand, a scale for each output.
-#[derive(Clone, Debug, PartialEq)]
+/// Integer weights of a layer.
+#[derive(Clone, Debug)]
 pub struct Integers {
     /// Values, as the operand has them.
-    pub values: Vec<i8>,
+    pub values: Tensor,
     /// One for each output.
     pub scales: Vec<f32>,
 }
@@ -52,7 +78,7 @@ pub struct Integers {
 pub fn weights(graph: &mut Graph, ops: OpSet, layer: &Weighted, integers: &Integers) -> Node {
     let old = layer.weights(graph);
     let (name, ty) = (graph.value(old).name.clone(), graph.ty(old).clone());
-    let q = graph.add_const(&name, Tensor::from_vec(&layer.shape(), integers.values.clone()));
+    let q = graph.add_const(&name, integers.values.clone());
     let scale =
         graph.add_const(&format!("{name}.scale"), Tensor::from_vec(&[integers.scales.len() as u64], integers.scales.clone()));
     let w = graph.add_value(&format!("{name}.real"), ty, None);
@@ -91,8 +117,9 @@ pub fn activations(graph: &mut Graph, ops: OpSet, ranges: &BTreeMap<ValueId, Ran
 fn pair(graph: &mut Graph, ops: OpSet, nodes: &mut Vec<Node>, x: ValueId, range: Range, origins: Vec<String>) -> ValueId {
     let (name, ty) = (graph.value(x).name.clone(), graph.ty(x).clone());
     let scale = graph.add_const(&format!("{name}.scale"), Tensor::scalar(range.scale));
-    let zero = graph.add_const(&format!("{name}.zero"), Tensor::scalar(range.zero));
-    let q = graph.add_value(&format!("{name}.q"), TensorType::new(DType::U8, ty.shape.clone()), None);
+    let zero = if range.words { Tensor::scalar(0i16) } else { Tensor::scalar(range.zero) };
+    let q = graph.add_value(&format!("{name}.q"), TensorType::new(zero.dtype(), ty.shape.clone()), None);
+    let zero = graph.add_const(&format!("{name}.zero"), zero);
     let y = graph.add_value(&format!("{name}.dq"), ty, None);
     let mut push = |op: &str, from: ValueId, to: ValueId| {
         let op = ops.get(op).expect("internal: compress: an operator of this name");

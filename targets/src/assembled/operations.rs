@@ -387,7 +387,7 @@ impl Asm {
 
     /// Are operands of such a product one register each, as they are in memory?
     pub(super) fn whole_dot(&self, of: Dot) -> bool {
-        self.vnni && of != Dot::Signed || !self.zmm && of == Dot::Short
+        self.vnni && of != Dot::Signed || !self.zmm && of == Dot::Short || matches!(of, Dot::Words | Dot::Widened)
     }
 
     /// The same for unsigned bytes.

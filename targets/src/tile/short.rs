@@ -22,7 +22,7 @@ impl Tile<'_> {
     pub(super) fn factors(&self, e: &dyn Emitter) -> usize {
         let used = self.used as usize;
         match self.together() as usize {
-            1 => (used + 1) * if self.int8 { e.dot_parts(self.dot) } else { 1 } + e.dot_temps(self.dot),
+            1 => (used + 1) * if self.integers { e.dot_parts(self.dot) } else { 1 } + e.dot_temps(self.dot),
             together => used * together + self.words(),
         }
     }

@@ -123,6 +123,7 @@ fn constants() -> Vec<Constant> {
         lone,
         dot,
         short_dot,
+        word_dot,
         short_sum,
         splat,
         panel,

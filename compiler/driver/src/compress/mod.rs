@@ -224,6 +224,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
         short_steps: target.short_steps(0),
+        words: target.fast_words(),
         weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),
         half_panels: onnxc_passes::compress::half_panels(target),

@@ -99,6 +99,7 @@ fn instructions(s: &Steps) -> f64 {
     let tiles = s.fma
         + s.dot
         + s.short_dot
+        + s.word_dot
         + s.splat
         + s.panel
         + s.listed.0
@@ -133,6 +134,7 @@ mod tests {
             table_tiles: Vec::new(),
             i8_tiles: Vec::new(),
             short_tiles: Vec::new(),
+            word_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
             float_sums: false,

@@ -26,7 +26,10 @@ pub struct Steps {
     /// The same with short weights, within 16 bits.
     #[serde(default)]
     pub short_dot: f64,
-    /// Vectors of their sums that are added to those of 32 bits.
+    /// The same of 16-bit integers, two of each lane.
+    #[serde(default)]
+    pub word_dot: f64,
+    /// Vectors of sums within 16 bits that are added to those of 32 bits.
     #[serde(default)]
     pub short_sum: f64,
     /// Those of [`Steps::fma`] that are of tiles of one vector.
@@ -124,12 +127,13 @@ impl Steps {
         self.results += results;
         self.epilogue += results * if tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
         let depthwise = match p.form {
-            Form::Products | Form::Dots | Form::ShortDots(_) => {
+            Form::Products | Form::Dots | Form::ShortDots(_) | Form::WordDots => {
                 // Vectors of a panel behind the columns that are written are left out.
                 let vectors = p.written.div_ceil(lanes) as f64;
                 let steps = calls * p.steps as f64;
                 let products = match p.form {
                     Form::Dots => &mut self.dot,
+                    Form::WordDots => &mut self.word_dot,
                     Form::ShortDots(together) => {
                         self.short_sum += steps / p.inner as f64 * sums(p, together) * p.rows as f64 * vectors;
                         &mut self.short_dot
@@ -227,6 +231,7 @@ impl Machine {
             + s.fma * self.fma
             + s.dot * self.dot
             + s.short_dot * self.short_dot
+            + s.word_dot * self.word_dot
             + s.short_sum * self.short_sum
             + s.lone * self.lone
             + s.splat * self.splat

@@ -77,6 +77,8 @@ pub enum Form {
     Dots,
     /// The same with short weights; products of so many steps add up within 16 bits.
     ShortDots(u32),
+    /// Tiles of 16-bit integers.
+    WordDots,
     /// Depthwise rows of f32.
     Depthwise,
     /// Depthwise rows of bytes.

@@ -114,7 +114,12 @@ pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64,
 
 fn pack_listed(cx: &mut LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i64)], table: Option<&Table>) -> Option<Packed> {
     let dtype = how.dtype;
-    let places = offsets(nest, if how.group == 1 { DType::F32 } else { dtype });
+    let of_a = match how.group {
+        1 => DType::F32,
+        2 => DType::I16,
+        _ => DType::I8,
+    };
+    let places = offsets(nest, of_a);
     let (mut starts, mut words, mut list, mut all) = (vec![0i64], vec![0i64], Vec::new(), 0);
     for part in 0..how.parts() {
         let steps = kept(&how.part(tensor, part), how);

@@ -10,9 +10,9 @@ const ROWS: u64 = 16;
 /// the tensor.
 #[derive(Clone, Debug)]
 pub struct Panels {
-    /// Element type: f32, or a byte.
+    /// Element type: f32, a byte or a word.
     pub dtype: DType,
-    /// Rows that are packed together: those of dot products of bytes, else 1.
+    /// Rows that are packed together: those of dot products of integers, else 1.
     pub group: usize,
     /// Where each matrix begins.
     pub starts: Vec<i64>,
@@ -24,7 +24,7 @@ pub struct Panels {
     pub cols: (u64, i64),
     /// Columns of a panel.
     pub nr: u32,
-    /// Bits that change in every byte, but not in zeros that fill up: 0x80 takes 128 from a u8. Zero for f32.
+    /// Bits that change in every byte, but not in zeros that fill up: 0x80 takes 128 from a u8. Zero for all else.
     pub flip: u8,
 }
 
@@ -96,10 +96,10 @@ impl Packing for Panels {
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
         let (start, first) = (self.starts[part / self.panels()], (part % self.panels()) as u64 * u64::from(self.nr));
         let mut out = vec![0u8; self.panel_bytes()];
-        if self.dtype.bytes() == 4 {
-            self.fill(from.bytes().as_chunks::<4>().0, start, first, out.as_chunks_mut::<4>().0);
-        } else {
-            self.fill(from.bytes().as_chunks::<1>().0, start, first, out.as_chunks_mut::<1>().0);
+        match self.dtype.bytes() {
+            4 => self.fill(from.bytes().as_chunks::<4>().0, start, first, out.as_chunks_mut::<4>().0),
+            2 => self.fill(from.bytes().as_chunks::<2>().0, start, first, out.as_chunks_mut::<2>().0),
+            _ => self.fill(from.bytes().as_chunks::<1>().0, start, first, out.as_chunks_mut::<1>().0),
         }
         out
     }

@@ -215,9 +215,9 @@ fn wanted(cx: &LowerCx, factors: Factors) -> Option<(u32, u32)> {
     Schedule::of(cx.attrs).tile_among(cx.target.tiles(factors))
 }
 
-/// Elements of one k step that are packed together for an A of this type: 4 for int8 dot products, else 1.
+/// Elements of one k step that are packed together for an A of this type: 4 bytes, 2 words, a float.
 pub fn k_group(a: DType) -> u64 {
-    if a.bytes() == 1 { 4 } else { 1 }
+    4 / a.bytes()
 }
 
 impl Product {

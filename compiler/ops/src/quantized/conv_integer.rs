@@ -1,4 +1,4 @@
-//! `conv_integer`: convolution of 8-bit integers with zero points, exact in i32.
+//! `conv_integer`: convolution of integers of 8 bits, or of 16 bits with sign, with zero points; sums are exact in i32, modulo 2^32.
 //!
 //! Operands: x, w, zero point of x, zero point of w (one, or one per output channel), then those of the epilogue.
 
@@ -6,7 +6,7 @@ use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Samp
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
 use super::lower;
-use super::params::{check_byte, check_per_channel, check_scalar, scalar_zero};
+use super::params::{check_factors, check_per_channel, check_scalar, scalar_zero};
 use crate::common::convolution::{groups, infer_shape, products, window};
 use crate::common::elements::{from_scalars, strides};
 use crate::common::sample::lists;
@@ -31,8 +31,7 @@ pub(crate) const OWN: usize = 4;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
-    check_byte(cx.input(0)?.dtype, "an operand")?;
-    check_byte(cx.input(1)?.dtype, "weights")?;
+    check_factors(cx.input(0)?.dtype, cx.input(1)?.dtype)?;
     let shape = infer_shape(cx, 0, 1, usize::MAX)?;
     check_scalar(cx, 2, "the zero point of x")?;
     check_per_channel(cx, 3, shape[1].as_const(), "the zero point of the weights")?;
@@ -66,11 +65,12 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
     Ok(vec![epilogue::apply(cx, raw, OWN)?])
 }
 
-/// Constant weights of a byte type over its whole range.
-pub(crate) fn const_bytes(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
+/// Constant weights of a type of at most 16 bits over its whole range.
+pub(crate) fn const_integers(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
     let n: u64 = shape.iter().product();
-    let values = (0..n).map(|i| Scalar::Int(i128::from(i * 37 % 256)).rounded(dtype));
-    Some(SampleInput::Const(from_scalars(dtype, shape, values).expect("internal: a type of bytes")))
+    let value = |i: u64| i128::from(if dtype == DType::I16 { i * 30_011 % 65_536 } else { i * 37 % 256 });
+    let values = (0..n).map(|i| Scalar::Int(value(i)).rounded(dtype));
+    Some(SampleInput::Const(from_scalars(dtype, shape, values).expect("internal: a type of integers")))
 }
 
 /// `clip(f32(a0) / 1024, -4, 4)`, for a sample with an epilogue of some length to floats, in which nothing is rounded.
@@ -88,10 +88,10 @@ fn clipped() -> ScalarProgram {
 fn samples() -> Vec<Sample> {
     let case = |attrs: Attrs, x: (DType, &[u64]), w: (DType, &[u64]), zx: bool, zw: Option<Tensor>| {
         let zx = if zx { sample::data(x.0, &[]) } else { None };
-        sample::sample(attrs, vec![byte_data(x.0, x.1), const_bytes(w.0, w.1), zx, zw.map(SampleInput::Const)])
+        sample::sample(attrs, vec![integer_data(x.0, x.1), const_integers(w.0, w.1), zx, zw.map(SampleInput::Const)])
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
-    let (u, s) = (DType::U8, DType::I8);
+    let (u, s, words) = (DType::U8, DType::I8, DType::I16);
     let mut few_filters = case(Attrs::default(), (u, &[1, 40, 3, 3]), (s, &[1, 40, 1, 1]), true, None);
     few_filters.attrs = few_filters.attrs.with("epilogue", Attr::Program(clipped()));
     let all = vec![
@@ -105,13 +105,20 @@ fn samples() -> Vec<Sample> {
         case(pads(), (u, &[1, 4, 5, 5]), (u, &[3, 4, 3, 3]), true, Some(Tensor::from_vec(&[3], vec![1u8, 200, 128]))),
         case(lists(&[("pads", &[2, 0])]), (u, &[2, 5, 11]), (s, &[7, 5, 3]), true, None),
         case(pads(), (u, &[1, 16, 6, 5]), (s, &[19, 16, 3, 3]), true, None),
+        case(pads(), (words, &[1, 5, 6, 5]), (words, &[19, 5, 3, 3]), true, None),
+        case(pads(), (words, &[2, 8, 5, 6]), (words, &[33, 8, 3, 3]), false, None),
+        case(Attrs::default(), (words, &[1, 18, 4, 5]), (words, &[40, 18, 1, 1]), false, None),
+        case(pads().with("group", Attr::Int(2)), (words, &[1, 6, 5, 5]), (words, &[4, 3, 3, 3]), true, None),
+        case(pads().with("group", Attr::Int(6)), (words, &[1, 6, 5, 5]), (words, &[6, 1, 3, 3]), false, None),
+        case(pads(), (words, &[1, 4, 5, 5]), (words, &[3, 4, 3, 3]), true, Some(Tensor::scalar(-300i16))),
     ];
     let all = sample::and_short(all, &[0, 1, 6, 8, 9], 1);
     let short: Vec<usize> = (all.len() - 3..all.len()).collect();
-    sample::and_sparse(all, &[&[2, 3, 4, 5, 6, 7], &short[..]].concat(), 1, (0, 1))
+    sample::and_sparse(all, &[&[2, 3, 4, 5, 6, 7, 10, 11, 12], &short[..]].concat(), 1, (0, 1))
 }
 
-/// Run-time data of a byte type over its whole range.
-pub(crate) fn byte_data(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
-    if dtype == DType::U8 { sample::data_in(dtype, shape, 0.0, 255.0) } else { sample::data_in(dtype, shape, -128.0, 127.0) }
+/// Run-time data of a type of at most 16 bits over its whole range.
+pub(crate) fn integer_data(dtype: DType, shape: &[u64]) -> Option<SampleInput> {
+    let (low, high) = dtype.int_range().expect("internal: a type of integers");
+    sample::data_in(dtype, shape, low as f64, high as f64)
 }

@@ -34,7 +34,8 @@ impl Integer {
     /// True when all sums that filters can have are such that floats have their bits.
     fn sums_are_in(&self, begin: Begin) -> bool {
         let Some(zero) = self.known_x_zero().map(i64::from) else { return false };
-        let (least, most) = if self.x.dtype == DType::U8 { (-zero, 255 - zero) } else { (-128 - zero, 127 - zero) };
+        let (least, most) = self.x.dtype.int_range().expect("internal: ops: integers");
+        let (least, most) = (least as i64 - zero, most as i64 - zero);
         let per_filter = self.weights.per_filter();
         (0..self.y.view.shape[1] as usize).all(|f| {
             let (mut low, mut high) = (self.bias.as_ref().map_or(0, |b| i64::from(b[f])), 0);

@@ -1,4 +1,4 @@
-//! Convolutions and products of 8-bit integers by integer tiles.
+//! Convolutions and products of integers of 8 or 16 bits by integer tiles.
 //!
 //! `sum((x - zx) * (w - zw)) = sum(x*w) - zx * sum(w) - zw * sum(x) + k * zx * zw`: the tile computes the first sum; its accumulators start from what
 //! depends on the column only, and the third sum, needed where weights have a zero point, is a product with a column of ones
@@ -21,6 +21,7 @@ use crate::common::list::{self, List};
 use crate::common::nest::{self, ExprExt, int};
 use crate::common::tile::{self, Operand, Outer, Product, broadcast_strides};
 use crate::common::views::channels_last;
+use crate::schedule::Schedule;
 
 /// A convolution of integers with constant weights. A product of matrices is one with a window of one element.
 pub(super) struct Integer {
@@ -49,7 +50,10 @@ pub(super) struct Integer {
     pub begin: i32,
 }
 
-/// x as the tile wants it: bytes with channels innermost, padded to whole groups of four.
+/// Filters for which it pays to make words of what they multiply.
+const WIDENED: u64 = 16;
+
+/// x as the tile wants it: bytes or words with channels innermost, padded to whole groups.
 struct Bytes {
     arg: Arg,
     /// Channels of a group in memory.
@@ -63,7 +67,7 @@ impl Integer {
         if self.y.view.shape.contains(&0) {
             return Ok(());
         }
-        if self.is_depthwise() {
+        if self.is_depthwise() && !self.is_words() {
             self.make_floats(cx);
             let (target, in_place) = self.target(cx);
             depthwise::emit(&self, cx, &target);
@@ -73,8 +77,9 @@ impl Integer {
             self.weights.make_signed();
             self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
+        let words = self.is_words() || self.wants_words(cx);
         self.make_floats(cx);
-        let x = self.bytes(cx);
+        let x = self.operand(cx, words);
         let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
             target = self.with_sums_of_x(cx, &x, target);
@@ -82,11 +87,29 @@ impl Integer {
         let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
         let weights = |cx: &mut LowerCx, k, nr, nest: &[(u64, i64)]| {
-            let packed = list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, k, nr), nest, None);
+            let packed = list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, x.arg.dtype, k, nr), nest, None);
             (packed.buf, packed.list)
         };
         self.product(cx, &x, filters, &weights, Some(start), &target);
         self.finish(cx, in_place, &target.0)
+    }
+
+    /// Are 16-bit integers multiplied?
+    fn is_words(&self) -> bool {
+        self.x.dtype == DType::I16
+    }
+
+    /// Is it worth it to make words of bytes first, since the target multiplies these faster? Each element of x is read and written once for that, and multiplied by
+    /// all filters of its group. A row by itself waits for its weights.
+    fn wants_words(&self, cx: &LowerCx) -> bool {
+        let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
+        let (filters, rows) = (self.y.view.shape[1] / self.group, self.y.view.shape.iter().product::<u64>() / self.y.view.shape[1]);
+        cx.target.words_beat_bytes()
+            && filters >= WIDENED
+            && rows > 1
+            && !Schedule::of(cx.attrs).sparse
+            && self.w_zeros.iter().all(|z| *z == 0)
+            && (self.x.dtype != DType::U8 || cx.target.short_steps(self.weights.largest_pair(elements)) == 0)
     }
 
     /// One filter of one channel for each of several groups.
@@ -141,7 +164,8 @@ impl Integer {
 
     /// x with its padding, when the buffer of x has a border of its zero points.
     pub fn bordered(&self, cx: &LowerCx) -> Option<Arg> {
-        if self.known_x_zero().map(|z| z as u8) != Some(cx.halos[0].fill) {
+        let zero = self.known_x_zero()?;
+        if zero as u8 != cx.halos[0].fill || self.x.dtype == DType::I16 && zero != 0 {
             return None;
         }
         let mut x = self.x.clone();
@@ -158,28 +182,35 @@ impl Integer {
     }
 
     /// x in place if it has the right form, else a copy with its padding (of zero points) around.
-    fn bytes(&self, cx: &mut LowerCx) -> Bytes {
-        let want = if cx.target.i8_unsigned_a { DType::U8 } else { DType::I8 };
+    fn operand(&self, cx: &mut LowerCx, words: bool) -> Bytes {
+        let want = match cx.target.i8_unsigned_a {
+            _ if words => DType::I16,
+            true => DType::U8,
+            false => DType::I8,
+        };
         let moved = match (self.x.dtype, want) {
             (DType::U8, DType::I8) => 128,
             (DType::I8, DType::U8) => -128,
             _ => 0,
         };
         let channels = self.x.view.shape[1] / self.group;
-        let whole = channels.next_multiple_of(4);
+        let whole = channels.next_multiple_of(tile::k_group(want));
         let padded = self.is_padded();
-        if moved == 0 && whole == channels && self.x.view.strides[1] == 1 {
-            let in_place = if padded { self.bordered(cx) } else { Some(self.x.clone()) };
-            if let Some(arg) = in_place {
+        let with_padding = if padded { self.bordered(cx) } else { Some(self.x.clone()) };
+        if moved == 0 && whole == channels && self.x.view.strides[1] == 1 && self.x.dtype == want {
+            if let Some(arg) = with_padding {
                 return Bytes { arg, channels, moved };
             }
         }
+        // A border that is there is copied too.
+        let bordered = with_padding.filter(|_| words && whole == channels);
+        let (x, padded) = bordered.map_or((self.x.clone(), padded), |x| (x, false));
         let mut shape = self.x.view.shape.clone();
         shape[1] = whole * self.group;
         let mut first = vec![0i64; shape.len()];
         for d in 0..self.kernel.len() {
             shape[d + 2] += self.pads.0[d] + self.pads.1[d];
-            first[d + 2] = self.pads.0[d] as i64;
+            first[d + 2] = if padded { self.pads.0[d] as i64 } else { 0 };
         }
         let buf = cx.scratch(want, shape.iter().product(), false);
         let all = Arg { buf, dtype: want, view: channels_last(&shape), constant: None };
@@ -193,22 +224,22 @@ impl Integer {
                 || int(want, i64::from(-moved)),
                 |z| convert(cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]), z.dtype),
             );
-            fill_bytes(cx, &all, zero);
+            if words { nest::fill(cx, &all, &zero) } else { fill_bytes(cx, &all, zero) }
         }
-        if self.group == 1 && whole == 4 {
+        if self.group == 1 && whole == 4 && !words {
             self.quads(cx, &all, &first, &convert);
             return Bytes { arg: all, channels: whole, moved };
         }
-        if whole == channels && copy_bytes(cx, &self.x, &nest::part(&all, &first, &self.x.view.extents()), moved != 0) {
+        if whole == channels && !words && copy_bytes(cx, &x, &nest::part(&all, &first, &x.view.extents()), moved != 0) {
             return Bytes { arg: all, channels: whole, moved };
         }
         for g in 0..self.group as i64 {
             first[1] = g * whole as i64;
             let mut from_start = vec![0i64; shape.len()];
             from_start[1] = g * channels as i64;
-            let mut extent = self.x.view.extents();
+            let mut extent = x.view.extents();
             extent[1] = channels.into();
-            let (from, to) = (nest::part(&self.x, &from_start, &extent), nest::part(&all, &first, &extent));
+            let (from, to) = (nest::part(&x, &from_start, &extent), nest::part(&all, &first, &extent));
             cx.for_each(&extent, &to.view.strides.clone(), |cx, at| {
                 let value = convert(cx.load(&from, at), from.dtype);
                 cx.store(&to, at, value);
@@ -249,10 +280,14 @@ impl Integer {
         let Some(largest) = tile::constants(cx, o).map(largest) else {
             return values;
         };
-        // Elements of x and zero points are below 256, and so are weights without theirs; the zero point of x takes as much off as there are products.
+        // Elements of x and zero points are below 256, or 65536, and so are weights without theirs; the zero point of x takes as much off as there are products.
         let zero = self.w_zeros.iter().fold(0, |m, z| z.abs().max(m));
         let bias = self.bias.iter().flatten().fold(0, |m, b| b.unsigned_abs().max(m));
-        let sums = f64::from(bias) + 2.0 * 255.0 * f64::from(128 + zero) * self.weights.per_filter() as f64;
+        let (most, half) = match self.x.dtype {
+            DType::I16 => (65535.0, 32768),
+            _ => (255.0, 128),
+        };
+        let sums = f64::from(bias) + 2.0 * most * f64::from(half + zero) * self.weights.per_filter() as f64;
         let scale = Values::power(largest * sums).filter(|_| values >= Values::Finite && self.is_scale(n));
         scale.map_or(values, Values::Scale)
     }
@@ -407,7 +442,11 @@ impl Integer {
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
         let short = self.short(cx, x);
-        let factors = if short > 0 { Factors::ShortBytes(short) } else { Factors::Bytes };
+        let factors = match short {
+            _ if x.arg.dtype == DType::I16 => Factors::Words,
+            0 => Factors::Bytes,
+            steps => Factors::ShortBytes(steps),
+        };
         let (mr, nr) = tile::scheduled(cx, factors, rows.bound, filters);
         let taps: u64 = self.kernel.iter().product();
         let channels = self.x.view.shape[1] / self.group;
@@ -443,7 +482,7 @@ impl Integer {
             a_row,
             nest,
             open_k: None,
-            b: (b, DType::I8, 0),
+            b: (b, self.weights.packed(), 0),
             short,
             table: None,
             list,

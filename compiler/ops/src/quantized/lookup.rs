@@ -8,7 +8,7 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, InferCx, Lower, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attrs, DType, Dim, Tensor, TensorType};
 
-use super::conv_integer::byte_data;
+use super::conv_integer::integer_data;
 use super::params::check_byte;
 use crate::common::elements::{from_scalars, scalars};
 use crate::common::nest::{self, ExprExt};
@@ -105,7 +105,7 @@ fn entry(element: Expr, dtype: DType, table: &Arg) -> Expr {
 
 fn samples() -> Vec<Sample> {
     let case = |x: DType, shape: &[u64], table: Tensor| {
-        sample::sample(Attrs::default(), vec![byte_data(x, shape), Some(SampleInput::Const(table))])
+        sample::sample(Attrs::default(), vec![integer_data(x, shape), Some(SampleInput::Const(table))])
     };
     let bytes = || Tensor::from_vec(&[256], (0..=255u8).map(|i| i.wrapping_mul(77)).collect());
     let signed = || Tensor::from_vec(&[256], (0..=255u8).map(|i| i.wrapping_mul(91) as i8).collect());

@@ -21,6 +21,11 @@ fn known_zeros(zero: Option<&Arg>, m: usize) -> Option<Vec<i32>> {
     (values.len() == 1 || values.len() == m).then(|| (0..m).map(|f| values[f % values.len()] as i32).collect())
 }
 
+/// The same if tiles can multiply by these weights: words have none of their own.
+fn tile_zeros(w: &Arg, zero: Option<&Arg>, m: usize) -> Option<Vec<i32>> {
+    known_zeros(zero, m).filter(|zeros| w.dtype != DType::I16 || zeros.iter().all(|z| *z == 0))
+}
+
 fn ints(t: &onnxc_ir::Tensor) -> Vec<i32> {
     t.to_i64s().unwrap_or_default().into_iter().map(|v| v as i32).collect()
 }
@@ -121,7 +126,7 @@ fn conv(
     let shortened = || if bias.is_none() { start(&program, &operands, (&y.view.shape, 1)) } else { None };
     let begun = if weights.constant.is_some() { shortened() } else { None };
     let known_bias = bias.as_ref().map(|b| b.constant.as_ref().map(ints));
-    let (Some(tensor), Some(w_zeros), None | Some(Some(_))) = (&weights.constant, known_zeros(w_zero.as_ref(), m), &known_bias)
+    let (Some(tensor), Some(w_zeros), None | Some(Some(_))) = (&weights.constant, tile_zeros(&weights, w_zero.as_ref(), m), &known_bias)
     else {
         return direct::conv(cx, &direct::Conv { x, x_zero, w: weights, w_zero, bias, win, group, y, program, operands });
     };
@@ -175,7 +180,7 @@ fn matmul(cx: &mut LowerCx, a: (usize, usize), b: (usize, usize), program: Scala
     direct::check(cx, a, b)?;
     let n = w.view.shape.last().copied().unwrap_or(1);
     let one_zero = x_zero.as_ref().is_none_or(|z| z.view.shape.iter().product::<u64>() == 1);
-    let zeros = known_zeros(w_zero.as_ref(), n as usize);
+    let zeros = tile_zeros(&w, w_zero.as_ref(), n as usize);
     let (Some(tensor), Some(w_zeros), true, true) =
         (&w.constant, zeros, one_zero, w.view.shape.len() == 2 && x.view.shape.len() > 1)
     else {

@@ -6,9 +6,9 @@ use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpRes
 use onnxc_ir::scalar_eval::{Scalar, broadcast_strides};
 use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{byte_data, const_bytes};
+use super::conv_integer::{integer_data, const_integers};
 use super::lower;
-use super::params::check_byte;
+use super::params::check_factors;
 use crate::common::elements::from_scalars;
 use crate::common::{epilogue, sample};
 use crate::composed::contrib::qmatmul;
@@ -36,8 +36,7 @@ pub(crate) const OWN: usize = 4;
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
     let (a, b) = (cx.input(0)?, cx.input(1)?);
-    check_byte(a.dtype, "an operand")?;
-    check_byte(b.dtype, "an operand")?;
+    check_factors(a.dtype, b.dtype)?;
     let shape = matrix::infer_shape(a, b)?;
     if let (Some(a), Some(b)) = (a.const_shape(), b.const_shape()) {
         for (i, left, other) in [(2, true, &a), (3, false, &b)] {
@@ -95,17 +94,20 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 }
 
 fn samples() -> Vec<Sample> {
-    let (u, s) = (DType::U8, DType::I8);
+    let (u, s, words) = (DType::U8, DType::I8, DType::I16);
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let case = |a: Option<SampleInput>, b: Option<SampleInput>, za, zb| sample::sample(Attrs::default(), vec![a, b, za, zb]);
     let all = vec![
-        case(byte_data(u, &[3, 8]), const_bytes(s, &[8, 21]), None, None),
-        case(byte_data(u, &[5, 13]), const_bytes(u, &[13, 40]), sample::data(u, &[]), constant(Tensor::scalar(119u8))),
-        case(byte_data(s, &[2, 4, 6]), const_bytes(s, &[6, 17]), sample::data(s, &[]), None),
-        case(byte_data(s, &[4, 6]), const_bytes(u, &[6, 5]), None, constant(Tensor::from_vec(&[5], vec![1u8, 9, 200, 128, 0]))),
-        case(byte_data(u, &[4, 7]), byte_data(s, &[7, 3]), sample::data(u, &[]), sample::data(s, &[])),
-        case(byte_data(u, &[4, 7]), byte_data(u, &[7, 3]), sample::data(u, &[4]), sample::data(u, &[3])),
-        case(byte_data(u, &[2, 3, 4]), byte_data(s, &[2, 4, 5]), None, None),
+        case(integer_data(u, &[3, 8]), const_integers(s, &[8, 21]), None, None),
+        case(integer_data(u, &[5, 13]), const_integers(u, &[13, 40]), sample::data(u, &[]), constant(Tensor::scalar(119u8))),
+        case(integer_data(s, &[2, 4, 6]), const_integers(s, &[6, 17]), sample::data(s, &[]), None),
+        case(integer_data(s, &[4, 6]), const_integers(u, &[6, 5]), None, constant(Tensor::from_vec(&[5], vec![1u8, 9, 200, 128, 0]))),
+        case(integer_data(u, &[4, 7]), integer_data(s, &[7, 3]), sample::data(u, &[]), sample::data(s, &[])),
+        case(integer_data(u, &[4, 7]), integer_data(u, &[7, 3]), sample::data(u, &[4]), sample::data(u, &[3])),
+        case(integer_data(u, &[2, 3, 4]), integer_data(s, &[2, 4, 5]), None, None),
+        case(integer_data(words, &[5, 13]), const_integers(words, &[13, 40]), sample::data(words, &[]), None),
+        case(integer_data(words, &[1, 3, 48]), const_integers(words, &[48, 21]), None, None),
+        case(integer_data(words, &[4, 7]), integer_data(words, &[7, 3]), sample::data(words, &[]), sample::data(words, &[])),
     ];
-    sample::and_sparse(sample::and_short(all, &[0], 1), &[0, 1, 2, 3, 7, 8, 9], 1, (1, 0))
+    sample::and_sparse(sample::and_short(all, &[0], 1), &[0, 1, 2, 3, 7, 8, 10, 11, 12], 1, (1, 0))
 }

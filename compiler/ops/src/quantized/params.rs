@@ -11,6 +11,19 @@ pub(crate) fn check_byte(dtype: DType, what: &str) -> OpResult<()> {
     }
 }
 
+/// Operands that are multiplied: bytes by bytes, or signed words by signed words.
+pub(crate) fn check_factors(a: DType, b: DType) -> OpResult<()> {
+    match (a, b) {
+        (DType::I16, DType::I16) => Ok(()),
+        _ => check_byte(a, "an operand").and_then(|()| check_byte(b, "what it is multiplied by")),
+    }
+}
+
+/// What sums are requantised to: u8, i8 or i16.
+pub(crate) fn check_result(dtype: DType) -> OpResult<()> {
+    if dtype == DType::I16 { Ok(()) } else { check_byte(dtype, "a result") }
+}
+
 /// `round(acc * multiplier) + zero` inside the range of `dtype`; one rounding to nearest even, the zero point added in integers.
 pub(crate) fn requantize(acc: i32, multiplier: f32, zero: i64, dtype: DType) -> i64 {
     round_clamp(acc as f32 * multiplier, zero, dtype)

@@ -1,4 +1,4 @@
-//! `qlinear_conv`: convolution of 8-bit integers, requantised to 8 bits: `saturate(round(acc * (sx * sw / sy)) + zy)`.
+//! `qlinear_conv`: convolution of integers of 8 bits, or of 16 bits with sign, requantised to integers of 8 or 16: `saturate(round(acc * (sx * sw / sy)) + zy)`.
 //!
 //! Operands: x, its scale and zero point, w, its scales and zero points (one, or one per output channel), scale and zero point of y, i32 bias, then
 //! those of the epilogue, whose argument 0 is the requantised result.
@@ -6,9 +6,9 @@
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{byte_data, const_bytes, sums};
+use super::conv_integer::{integer_data, const_integers, sums};
 use super::lower;
-use super::params::{check_byte, check_per_channel, check_scalar, requantize, scalar_f32, scalar_zero};
+use super::params::{check_factors, check_per_channel, check_result, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
 use crate::common::elements::f64s;
 use crate::common::epilogue;
@@ -36,10 +36,9 @@ pub(super) const OWN: usize = 9;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
-    check_byte(cx.input(0)?.dtype, "an operand")?;
-    check_byte(cx.input(3)?.dtype, "weights")?;
+    check_factors(cx.input(0)?.dtype, cx.input(3)?.dtype)?;
     let raw = cx.input(7)?.dtype;
-    check_byte(raw, "a result")?;
+    check_result(raw)?;
     let shape = infer_shape(cx, 0, 3, 8)?;
     for (i, what) in [(1, "the scale of x"), (2, "the zero point of x"), (6, "the scale of y"), (7, "the zero point of y")] {
         check_scalar(cx, i, what)?;
@@ -107,26 +106,37 @@ fn samples() -> Vec<Sample> {
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let scale = |v: f32| constant(Tensor::scalar(v));
     let case = |attrs: Attrs, x: (DType, &[u64]), w: (DType, &[u64]), per_channel: bool, bias: bool| {
-        let zero = |t: DType, u: u8, i: i8| constant(if t == DType::U8 { Tensor::scalar(u) } else { Tensor::scalar(i) });
+        let zero = |t: DType, u: u8, i: i8| {
+            constant(match t {
+                DType::U8 => Tensor::scalar(u),
+                DType::I8 => Tensor::scalar(i),
+                _ => Tensor::scalar(0i16),
+            })
+        };
         let sw = if per_channel { sample::const_f32s(&w.1[..1]) } else { scale(0.02) };
         let bias =
             bias.then(|| SampleInput::Const(Tensor::from_vec(&w.1[..1], (0..w.1[0]).map(|i| 100 * i as i32 - 300).collect())));
         let (zx, zw, zy) = (zero(x.0, 120, 5), zero(w.0, 130, 0), zero(x.0, 100, -10));
-        sample::sample(attrs, vec![byte_data(x.0, x.1), scale(0.01), zx, const_bytes(w.0, w.1), sw, zw, scale(0.5), zy, bias])
+        sample::sample(attrs, vec![integer_data(x.0, x.1), scale(0.01), zx, const_integers(w.0, w.1), sw, zw, scale(0.5), zy, bias])
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
     let depthwise = |n: i64, more: Attrs| more.with("group", Attr::Int(n));
-    let (u, s) = (DType::U8, DType::I8);
+    let (u, s, words) = (DType::U8, DType::I8, DType::I16);
     let strided = lists(&[("pads", &[1, 1, 1, 1]), ("strides", &[2, 2])]);
     let dilated = lists(&[("pads", &[4, 4, 4, 4]), ("dilations", &[2, 2])]);
     let mut residual = case(pads(), (u, &[1, 4, 5, 6]), (s, &[24, 4, 3, 3]), true, true);
     residual.attrs = residual.attrs.with("epilogue", Attr::Program(halved_sum()));
-    residual.inputs.push(byte_data(u, &[1, 24, 5, 6]));
+    residual.inputs.push(integer_data(u, &[1, 24, 5, 6]));
     let mut deep = case(depthwise(68, pads()), (u, &[1, 68, 4, 3]), (s, &[68, 1, 3, 3]), true, true);
     deep.attrs = deep.attrs.with("epilogue", Attr::Program(halved_sum()));
-    deep.inputs.push(byte_data(u, &[1, 68, 4, 3]));
+    deep.inputs.push(integer_data(u, &[1, 68, 4, 3]));
     let swished = |mut sample: Sample| {
         sample.attrs = sample.attrs.with("epilogue", Attr::Program(swish()));
+        sample
+    };
+    // The scale of a result that has some values in its range and some beyond.
+    let of_words = |mut sample: Sample| {
+        sample.inputs[6] = scale(2000.0);
         sample
     };
     let wide = |stride: i64| lists(&[("pads", &[2, 2, 2, 2]), ("strides", &[stride, stride])]);
@@ -145,6 +155,8 @@ fn samples() -> Vec<Sample> {
         swished(case(depthwise(152, wide(2)), (u, &[2, 152, 8, 13]), (s, &[152, 1, 5, 5]), true, true)),
         swished(case(depthwise(116, pads()), (u, &[1, 116, 5, 12]), (s, &[116, 1, 3, 3]), false, true)),
         swished(case(pads(), (u, &[1, 5, 7, 6]), (s, &[40, 5, 3, 3]), true, true)),
+        of_words(case(pads(), (words, &[1, 7, 6, 5]), (words, &[21, 7, 3, 3]), true, true)),
+        of_words(case(Attrs::default(), (words, &[1, 32, 5, 5]), (words, &[40, 32, 1, 1]), true, true)),
     ];
-    sample::and_sparse(all, &[0, 2, 6, 7, 9], 3, (0, 1))
+    sample::and_sparse(all, &[0, 2, 6, 7, 9, 14, 15], 3, (0, 1))
 }

@@ -7,10 +7,10 @@ use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Samp
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{byte_data, const_bytes};
+use super::conv_integer::{integer_data, const_integers};
 use super::lower;
 use super::matmul_integer::{parameter_strides, sums};
-use super::params::{check_byte, check_scalar, requantize, scalar_f32, scalar_zero};
+use super::params::{check_factors, check_result, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::elements::{f64s, for_coords, from_scalars};
 use crate::common::{epilogue, float, sample};
 use crate::matmul::shapes as matrix;
@@ -32,10 +32,9 @@ pub(super) const OWN: usize = 8;
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
     let (a, b) = (cx.input(0)?, cx.input(3)?);
-    check_byte(a.dtype, "an operand")?;
-    check_byte(b.dtype, "an operand")?;
+    check_factors(a.dtype, b.dtype)?;
     let raw = cx.input(7)?.dtype;
-    check_byte(raw, "a result")?;
+    check_result(raw)?;
     for (i, what) in [(6, "the scale of y"), (7, "the zero point of y")] {
         check_scalar(cx, i, what)?;
     }
@@ -74,17 +73,19 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 fn samples() -> Vec<Sample> {
     let constant = |t: Tensor| Some(SampleInput::Const(t));
     let scale = |v: f32| constant(Tensor::scalar(v));
-    let (u, s) = (DType::U8, DType::I8);
+    let (u, s, words) = (DType::U8, DType::I8, DType::I16);
     let case = |a, b, za: Tensor, zb: Tensor, sb, zy: Tensor| {
         let inputs = vec![a, scale(0.02), constant(za), b, sb, constant(zb), scale(0.7), constant(zy)];
         sample::sample(Attrs::default(), inputs)
     };
-    let (u0, s0) = (Tensor::scalar(117u8), Tensor::scalar(-4i8));
+    let (u0, s0, w0) = (Tensor::scalar(117u8), Tensor::scalar(-4i8), Tensor::scalar(0i16));
     let all = vec![
-        case(byte_data(u, &[5, 13]), const_bytes(u, &[13, 40]), u0.clone(), u0.clone(), scale(0.01), u0.clone()),
-        case(byte_data(s, &[2, 4, 8]), const_bytes(s, &[8, 17]), s0.clone(), s0.clone(), scale(0.03), s0.clone()),
-        case(byte_data(u, &[4, 7]), const_bytes(s, &[7, 3]), u0.clone(), s0.clone(), sample::const_f32s(&[3]), u0.clone()),
-        case(byte_data(u, &[2, 4, 7]), byte_data(u, &[2, 7, 3]), u0.clone(), u0.clone(), scale(0.01), u0),
+        case(integer_data(u, &[5, 13]), const_integers(u, &[13, 40]), u0.clone(), u0.clone(), scale(0.01), u0.clone()),
+        case(integer_data(s, &[2, 4, 8]), const_integers(s, &[8, 17]), s0.clone(), s0.clone(), scale(0.03), s0.clone()),
+        case(integer_data(u, &[4, 7]), const_integers(s, &[7, 3]), u0.clone(), s0.clone(), sample::const_f32s(&[3]), u0.clone()),
+        case(integer_data(u, &[2, 4, 7]), integer_data(u, &[2, 7, 3]), u0.clone(), u0.clone(), scale(0.01), u0.clone()),
+        case(integer_data(words, &[5, 14]), const_integers(words, &[14, 40]), w0.clone(), w0.clone(), scale(0.001), w0.clone()),
+        case(integer_data(words, &[3, 20]), const_integers(words, &[20, 17]), w0.clone(), w0, scale(0.3), u0),
     ];
-    sample::and_sparse(all, &[0, 1], 3, (1, 0))
+    sample::and_sparse(all, &[0, 1, 4, 5], 3, (1, 0))
 }

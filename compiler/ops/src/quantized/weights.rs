@@ -1,11 +1,12 @@
-//! Constant weights of bytes, read where they are.
+//! Constant weights of bytes or words, read where they are.
 
 use onnxc_ir::target::pair_size;
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
+use crate::common::tile;
 
-/// The filters of a tensor of bytes; each has elements in an order that its user knows.
+/// The filters of a tensor of integers; each has elements in an order that its user knows.
 pub(super) struct Weights {
     tensor: Tensor,
     filters: usize,
@@ -42,14 +43,18 @@ impl Weights {
         self.moved = if self.tensor.dtype() == DType::U8 { 128 } else { 0 };
     }
 
-    fn value(&self, byte: u8) -> i32 {
-        let value = if self.tensor.dtype() == DType::U8 { i32::from(byte) } else { i32::from(byte as i8) };
-        value - self.moved
+    fn value(&self, at: usize) -> i32 {
+        let bytes = self.tensor.bytes();
+        match self.tensor.dtype() {
+            DType::U8 => i32::from(bytes[at]) - self.moved,
+            DType::I16 => i32::from(i16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]])),
+            _ => i32::from(bytes[at] as i8),
+        }
     }
 
     /// One element.
     pub fn get(&self, filter: usize, i: usize) -> i32 {
-        self.value(self.tensor.bytes()[filter * self.strides.0 + i * self.strides.1])
+        self.value(filter * self.strides.0 + i * self.strides.1)
     }
 
     /// What two neighbouring channels of a tap add up to at most ([`pair_size`]), in the order in which [`Weights::panels`] brings them together.
@@ -64,23 +69,24 @@ impl Weights {
 
     /// The sums of all filters.
     pub fn sums(&self) -> Vec<i32> {
-        let bytes = self.tensor.bytes();
+        let elements = self.tensor.len();
         if self.strides.1 == 1 {
-            return bytes.chunks(self.per_filter().max(1)).map(|f| f.iter().map(|b| self.value(*b)).sum()).collect();
+            let of = |first: usize| (first..first + self.per_filter()).map(|at| self.value(at)).fold(0, i32::wrapping_add);
+            return (0..elements).step_by(self.per_filter().max(1)).map(of).collect();
         }
-        let mut sums = vec![0; self.filters];
-        for row in bytes.chunks(self.filters.max(1)) {
-            sums.iter_mut().zip(row).for_each(|(s, b)| *s += self.value(*b));
+        let mut sums = vec![0i32; self.filters];
+        for first in (0..elements).step_by(self.filters.max(1)) {
+            sums.iter_mut().zip(first..).for_each(|(s, at)| *s = s.wrapping_add(self.value(at)));
         }
         sums
     }
 
-    /// Panels of `nr` columns for the filters of each group; rows are taps with `padded` channels each, of which there are `channels`.
-    pub fn panels(&self, groups: usize, (taps, channels, padded): (u64, u64, u64), nr: u32) -> Panels {
+    /// Panels of `nr` columns for the filters of each group, for an A of type `a`; rows are taps with `padded` channels each, of which there are `channels`.
+    pub fn panels(&self, groups: usize, a: DType, (taps, channels, padded): (u64, u64, u64), nr: u32) -> Panels {
         let (filters, (filter, element)) = (self.filters / groups.max(1), self.strides);
         Panels {
-            dtype: DType::I8,
-            group: 4,
+            dtype: self.packed(),
+            group: tile::k_group(a) as usize,
             starts: (0..groups).map(|g| (g * filters * filter) as i64).collect(),
             rows: vec![(taps, element as i64), (channels, (taps as usize * element) as i64)],
             padded,
@@ -88,6 +94,11 @@ impl Weights {
             nr,
             flip: if self.moved == 128 { 0x80 } else { 0 },
         }
+    }
+
+    /// Type of panels.
+    pub fn packed(&self) -> DType {
+        if self.tensor.dtype() == DType::I16 { DType::I16 } else { DType::I8 }
     }
 
     /// What panels are made from.
@@ -120,7 +131,7 @@ mod tests {
                 assert!((0..5).all(|i| filters.get(f, i) == columns.get(f, i)));
             }
             let bytes = |w: &Weights| {
-                let how = w.panels(1, (1, 5, 8), 4);
+                let how = w.panels(1, DType::U8, (1, 5, 8), 4);
                 (0..how.parts()).flat_map(|p| how.part(w.tensor(), p)).collect::<Vec<u8>>()
             };
             assert_eq!(bytes(&filters), bytes(&columns));

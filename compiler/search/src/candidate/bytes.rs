@@ -23,7 +23,7 @@ pub(super) fn exact(layer: &Weighted, outputs: usize, (values, scales): (Vec<i8>
 /// # Errors
 /// The array that is missing or does not fit.
 pub(super) fn put(cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Node, String> {
-    let values = cx.array(name, "weights", DType::I8, &layer.shape())?.to_vec();
+    let values = cx.array(name, "weights", DType::I8, &layer.shape())?;
     let scales = cx.array(name, "scales", DType::F32, &[layer.n as u64])?.to_vec();
     Ok(pairs::weights(cx.graph, cx.ops, layer, &Integers { values, scales }))
 }

@@ -199,7 +199,7 @@ mod tests {
         let (name, form, arrays_of) = ("project".to_string(), "channels".to_string(), "a".to_string());
         let (group, unit, ranks, factors) = (None, None, vec![3], None);
         let layer = Layer { name, form, weights, density: 0.375, group, unit, ranks, error: 0.25, factors, arrays: arrays_of };
-        let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128, factors: None };
+        let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128, bits: 8, factors: None };
         let activations = if weights == Weights::Int8 { vec![activation] } else { Vec::new() };
         let (model, version) = ("0".to_string(), crate::recipe::VERSION);
         let fingerprint = crate::recipe::fingerprint(&arrays);

@@ -126,6 +126,7 @@ mod tests {
             metric: None,
             integers: true,
             short_steps: 0,
+            words: false,
             weight_only: true,
             pruning: true,
             half_panels: true,

@@ -26,6 +26,7 @@ pub(crate) mod channels;
 mod coarse;
 mod connected;
 mod float;
+mod int16;
 mod int8;
 mod nibble;
 mod part;
@@ -49,7 +50,7 @@ pub static FORMS: &[&dyn Form] = &[
 
 /// What weights can be; the first one is what the model has.
 pub static NUMBERS: &[&dyn Numbers] =
-    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_64, &int8::PAIRED_32, &byte::Byte, &nibble::Nibble];
+    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_64, &int8::PAIRED_32, &int16::Words, &byte::Byte, &nibble::Nibble];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -174,9 +175,10 @@ pub trait Form: Sync {
         true
     }
 
-    /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions.
+    /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions; words are for layers that
+    /// bear little.
     fn suits(&self, numbers: &dyn Numbers, _: &Goal) -> bool {
-        numbers.integers() || numbers.weights() == Weights::F32
+        numbers.integers() && !numbers.words() || numbers.weights() == Weights::F32
     }
 
     /// Does it leave out channels, so that layers before need not compute them? Layers that read the same channels are of it together.
@@ -269,7 +271,12 @@ pub trait Numbers: Sync {
     /// Is what weights multiply made integers too?
     fn integers(&self) -> bool;
 
-    /// The largest weight, of integers that multiply integers.
+    /// Are both 16 bits wide?
+    fn words(&self) -> bool {
+        false
+    }
+
+    /// The largest weight, of integers of 8 bits that multiply such integers.
     fn largest(&self) -> Option<f64> {
         None
     }

@@ -371,7 +371,7 @@ mod tests {
             factors: None,
             arrays: "a".to_string(),
         };
-        let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128, factors: None };
+        let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128, bits: 8, factors: None };
         let between = PARTS[..form.1.len()].iter().map(|what| activation(&format!("y.{what}"), 0.2));
         let activations =
             if weights == Weights::Int8 { std::iter::once(activation("x", 0.01)).chain(between).collect() } else { Vec::new() };

@@ -11,7 +11,7 @@ use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::op::Lower;
 use onnxc_ir::{DType, Graph, Node, Tensor};
 
-use super::params::{dequantized, quantizes, small_values};
+use super::params::{dequantized, quantizes, values};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -82,12 +82,12 @@ fn weights(m: &Match, operands: &[Tensor]) -> Option<Tensor> {
     if !by_default || m.attrs.get("output_dtype").is_some() || x.is_empty() || !(scales.len() == 1 || along) {
         return None;
     }
-    let zeros = operands.get(2).map_or_else(|| Some(vec![0; scales.len()]), small_values).filter(|z| z.len() == scales.len())?;
+    let zeros = operands.get(2).map_or_else(|| Some(vec![0; scales.len()]), values).filter(|z| z.len() == scales.len())?;
     let scales = scales.to_vec::<f32>();
     let filter = x.len() / scales.len();
     let params = scales.iter().zip(&zeros);
-    let filters = small_values(x)?;
-    let real = filters.chunks(filter).zip(params).flat_map(|(f, (s, z))| f.iter().map(move |w| f32::from(w - z) * s));
+    let filters = values(x)?;
+    let real = filters.chunks(filter).zip(params).flat_map(|(f, (s, z))| f.iter().map(move |w| (f32::from(*w) - f32::from(*z)) * s));
     Some(Tensor::from_vec(x.shape(), real.collect()))
 }
 

@@ -9,7 +9,7 @@
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::{Attr, Attrs, Tensor};
 
-use super::params::{dequantized, done, quantizes, zero_operand};
+use super::params::{Params, dequantized, done, quantizes, zero_operand};
 use super::products::{Weights, bias, convolution, weights};
 
 /// The rules of this file.
@@ -21,10 +21,10 @@ pub fn rules() -> Vec<Rule> {
 fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     let y = m.input(0).filter(|y| cx.single_use(*y) && !done(cx, m, "qlinear_matmul"))?;
     let product = cx.find(y, "matmul").into_iter().find(|p| p.inputs.len() == 2)?;
-    let to = quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
-    let a = dequantized(cx, product.input(0)?).filter(|a| a.params.dtype.bits() == 8)?;
-    let w = weights(cx, product.input(1)?, 1)?;
-    if w.values.shape().len() != 2 || !w.sums_fit(None, true) || cx.ty(a.x).rank() < 2 {
+    let to = quantizes(cx, m).filter(Params::multiplied)?;
+    let a = dequantized(cx, product.input(0)?).filter(|a| a.params.multiplied())?;
+    let w = weights(cx, product.input(1)?, 1)?.beside(cx, &a.params)?;
+    if w.values.shape().len() != 2 || !w.sums_fit(&a.params, None, true) || cx.ty(a.x).rank() < 2 {
         return None;
     }
     let zero = zero_operand(cx, m, to)?;
@@ -58,7 +58,7 @@ fn gemm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     cx.absorb(y);
     let x = reshape(cx, a.x, &[rows, k, 1])?;
     let x = cx.node("dequantize_linear", &[Some(x), Some(a.scale), a.zero], Attrs::default())?;
-    let y = convolution(cx, m, x, &w, b, Attrs::default())?;
+    let y = convolution(cx, m, x, w, b, Attrs::default())?;
     reshape(cx, y, &[rows, n])
 }
 

@@ -45,7 +45,7 @@ fn mean(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         return None;
     }
     cx.absorb(y);
-    let result = convolution(cx, m, x, &ones(shape[1], &shape[2..]), None, per_channel(Attrs::default(), shape[1]))?;
+    let result = convolution(cx, m, x, ones(shape[1], &shape[2..]), None, per_channel(Attrs::default(), shape[1]))?;
     if mean.attrs.int("keepdims").unwrap_or(1) != 0 { Some(result) } else { reshape(cx, result, &shape[..2]) }
 }
 
@@ -69,5 +69,5 @@ fn pool(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         }
     }
     cx.absorb(y);
-    convolution(cx, m, x, &ones(channels, &kernel), None, per_channel(attrs, channels))
+    convolution(cx, m, x, ones(channels, &kernel), None, per_channel(attrs, channels))
 }

@@ -12,6 +12,19 @@ pub(crate) struct Params {
     pub dtype: DType,
 }
 
+impl Params {
+    /// Do products take such integers? Bytes, and words with sign.
+    pub fn multiplied(&self) -> bool {
+        self.dtype.bits() == 8 || self.dtype == DType::I16
+    }
+
+    /// How far values are from zero, in steps.
+    pub fn reach(&self) -> i64 {
+        // Any zero point of a byte.
+        if self.dtype.bits() == 8 { 255 } else { 32768 + self.zero.abs() }
+    }
+}
+
 /// A dequantisation with one scale and zero point, both constants.
 #[derive(Clone, Debug)]
 pub(crate) struct Dequantized {
@@ -80,11 +93,12 @@ pub(crate) fn done(cx: &RuleCx, m: &Match, op: &str) -> bool {
     !cx.find(m.id, op).is_empty()
 }
 
-/// The values of 8-bit integers; `None` for other types.
-pub(crate) fn small_values(t: &Tensor) -> Option<Vec<i16>> {
+/// The values of integers of 8 bits, or of 16 with sign; `None` for other types.
+pub(crate) fn values(t: &Tensor) -> Option<Vec<i16>> {
     match t.dtype() {
         DType::U8 => Some(t.bytes().iter().map(|b| i16::from(*b)).collect()),
         DType::I8 => Some(t.bytes().iter().map(|b| i16::from(*b as i8)).collect()),
+        DType::I16 => Some(t.to_vec()),
         _ => None,
     }
 }

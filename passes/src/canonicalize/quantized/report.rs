@@ -123,7 +123,9 @@ impl Model<'_> {
             Some(s) if s.dtype() != DType::F32 || !sane(s.to_vec::<f32>()[0]) => {
                 Some(format!("the scale of {name} is {} or out of range", s.dtype()))
             }
-            _ if bits != 8 => Some(format!("{name} has integers of {bits} bits, products have 8")),
+            _ if bits != 8 && integers.is_some_and(|id| self.graph.ty(id).dtype != DType::I16) => {
+                Some(format!("{name} has integers of {bits} bits, products have 8, or 16 with sign"))
+            }
             _ => None,
         }
     }
@@ -143,8 +145,8 @@ impl Model<'_> {
             (Some(_), Some(_)) if d.attrs.int("block_size").unwrap_or(0) != 0 => {
                 Some(format!("its weights {name} have a scale for each block, which one sum of integers cannot keep apart"))
             }
-            (Some(w), Some(_)) if w.dtype().bits() > 8 => {
-                Some(format!("its weights {name} have {} bits, at most 8 are multiplied", w.dtype().bits()))
+            (Some(w), Some(_)) if w.dtype().bits() > 8 && w.dtype() != DType::I16 => {
+                Some(format!("its weights {name} have {} bits, products have at most 8, or 16 with sign", w.dtype().bits()))
             }
             _ => None,
         }

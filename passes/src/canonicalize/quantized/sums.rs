@@ -14,7 +14,7 @@ use onnxc_ir::{Attr, Attrs, DType, Tensor};
 
 use super::matmul::{row, transposed};
 use super::params::{Dequantized, dequantized, done};
-use super::products::{Weights, weights};
+use super::products::{Weights, suits, weights};
 
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
@@ -60,9 +60,9 @@ fn product(
     cx.node(op, &inputs, attrs)
 }
 
-/// 8-bit values of run time with one scale.
+/// Integers of run time with one scale that products take.
 fn activations(cx: &RuleCx, id: Id) -> Option<Dequantized> {
-    dequantized(cx, id).filter(|x| x.params.dtype.bits() == 8 && cx.constant(x.x).is_none())
+    dequantized(cx, id).filter(|x| x.params.multiplied() && cx.constant(x.x).is_none())
 }
 
 /// A node without epilogue that `op` has not replaced yet.
@@ -72,11 +72,11 @@ fn plain(cx: &RuleCx, m: &Match, own: usize, op: &str) -> Option<()> {
 
 fn conv(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     plain(cx, m, 3, "conv_integer")?;
-    let x = activations(cx, m.input(0)?)?;
+    let x = activations(cx, m.input(0)?).filter(|x| suits(&m.attrs, &x.params))?;
     if m.attrs.ints("pads").is_some_and(|p| p.iter().any(|p| *p < 0)) {
         return None;
     }
-    let w = weights(cx, m.input(1)?, 0).filter(|w| w.sums_fit(None, false))?;
+    let w = weights(cx, m.input(1)?, 0)?.beside(cx, &x.params).filter(|w| w.sums_fit(&x.params, None, false))?;
     let bias = match m.input(2) {
         Some(b) => Some(cx.constant(b)?.to_vec::<f32>()),
         None => None,
@@ -89,7 +89,8 @@ fn conv(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 fn matmul(cx: &mut RuleCx, m: &Match) -> Option<Id> {
     plain(cx, m, 2, "matmul_integer")?;
     let x = activations(cx, m.input(0)?).filter(|x| cx.ty(x.x).rank() >= 2)?;
-    let w = weights(cx, m.input(1)?, 1).filter(|w| w.values.shape().len() == 2 && w.sums_fit(None, true))?;
+    let w = weights(cx, m.input(1)?, 1)?.beside(cx, &x.params)?;
+    (w.values.shape().len() == 2 && w.sums_fit(&x.params, None, true)).then_some(())?;
     let columns = w.values.shape()[1];
     product(cx, "matmul_integer", &x, w, None, &[columns], Attrs::default())
 }
@@ -102,13 +103,13 @@ fn gemm(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         return None;
     }
     let x = activations(cx, m.input(0)?)?;
-    let w = weights(cx, m.input(1)?, usize::from(!on("transB")))?;
+    let w = weights(cx, m.input(1)?, usize::from(!on("transB")))?.beside(cx, &x.params)?;
     let w = if on("transB") { Weights { values: transposed(cx, &w.values)?, ..w } } else { w };
     let columns = w.values.shape()[1];
     let bias = match m.input(2) {
         Some(c) => Some(row(cx, c, columns)?),
         None => None,
     };
-    w.sums_fit(None, true).then_some(())?;
+    w.sums_fit(&x.params, None, true).then_some(())?;
     product(cx, "matmul_integer", &x, w, bias, &[columns], Attrs::default())
 }

@@ -21,9 +21,9 @@ impl Walk<'_> {
         let all = nest.iter().fold(1u64, |n, l| n.saturating_mul(u64::from(l.0)));
         let steps = if k.list { self.most(ints.first(), all).min(all) } else { all };
         let (rows, cols) = (u64::from(k.mr), u64::from(k.cols));
-        let int8 = k.is_integer();
-        let product = 2 * rows * cols * steps * if int8 { 4 } else { 1 };
-        let mut ops = if int8 { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
+        let (integers, group) = (k.is_integer(), k.group());
+        let product = 2 * rows * cols * steps * group;
+        let mut ops = if integers { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
         let types = match k.is_coded() {
             true => format!("{} by {}", k.a_dtype, k.b_dtype),
@@ -35,10 +35,11 @@ impl Walk<'_> {
         let b_bytes = k.b_bytes(run).saturating_mul(steps / run.max(1));
         let inner = if k.list { steps.max(1) } else { nest.last().map_or(1, |l| u64::from(l.0).max(1)) };
         let mut part = KernelWork {
-            form: match (int8, k.short) {
-                (false, _) => Form::Products,
-                (true, 0) => Form::Dots,
-                (true, steps) => Form::ShortDots(steps),
+            form: match (group, k.short) {
+                (1, _) => Form::Products,
+                (2, _) => Form::WordDots,
+                (_, 0) => Form::Dots,
+                (_, steps) => Form::ShortDots(steps),
             },
             calls: times,
             rows,
