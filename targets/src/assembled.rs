@@ -542,7 +542,11 @@ impl Emitter for Asm {
     fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
         if of == Dot::Widened {
             let at = self.at(at)?;
-            return Ok(if self.zmm { self.a.vpmovsxbw(z(d[0]), ymmword_ptr(at))? } else { self.a.vpmovsxbw(y(d[0]), xmmword_ptr(at))? });
+            return Ok(if self.zmm {
+                self.a.vpmovsxbw(z(d[0]), ymmword_ptr(at))?
+            } else {
+                self.a.vpmovsxbw(y(d[0]), xmmword_ptr(at))?
+            });
         }
         self.load(*d.last().expect("internal: targets: no register"), DType::I32, at, Lanes::All)?;
         self.split_signed(d)

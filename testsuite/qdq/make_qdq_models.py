@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
-TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
+TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8, np.int16: TensorProto.INT16}
 
 
 class Net:
@@ -77,8 +77,8 @@ class Net:
         if unsigned:
             s, zero, low, high, dtype = most / 127, 131, 0, 255, np.uint8
         else:
-            half = 2 ** (min(bits, self.most_bits) - 1)
-            s, zero, low, high, dtype = most / (half - 1), 0, -half, half - 1, np.int8
+            half = 2 ** ((bits if bits > 8 else min(bits, self.most_bits)) - 1)
+            s, zero, low, high, dtype = most / (half - 1), 0, -half, half - 1, np.int16 if bits > 8 else np.int8
         s = s.astype(np.float32)
         q = np.clip(np.round(w / s) + zero, low, high)
         if self.short_pairs and not unsigned:
@@ -186,12 +186,32 @@ def rows(n):
     return z
 
 
+def words(n):
+    """Products of values of 16 bits: by weights of 8 and of 10 bits, with an activation and a residual behind them."""
+    x = n.named("x", "in")
+    a = n.op("Relu", [n.conv(x, [16, 3, 3, 3], pads=[1, 1, 1, 1], strides=[2, 2], quantise=False)])
+    n.out("Relu0")
+    b = n.conv(a, [24, 16, 1, 1])
+    n.out("Conv1")
+    r = n.conv(b, [24, 24, 3, 3], pads=[1, 1, 1, 1], bits=10)
+    n.out("Conv2")
+    s = n.op("Add", [r, b])
+    n.out("Add0")
+    u = n.conv(s, [21, 24, 3, 3], per_channel=False, strides=[2, 2], bias=False)
+    n.out("Conv3")
+    f = n.op("Flatten", [u], like=n.last)
+    y = n.op("Gemm", [f, n.weights([10, 525]), n.const((n.random.standard_normal(10) * 0.1).astype(np.float32))], transB=1)
+    n.out("Gemm0")
+    return y
+
+
 NETS = {
     "images": (images, [1, 3, 24, 24], dict()),
     "images_i8": (images, [1, 3, 24, 24], dict(dtype=np.int8, symmetric=True)),
     "images_7_bits": (images, [1, 3, 24, 24], dict(most_bits=7)),
     "images_pairs": (images, [1, 3, 24, 24], dict(short_pairs=True)),
     "images_float_weights": (images, [1, 3, 24, 24], dict(float_weights=True)),
+    "words": (words, [1, 3, 24, 24], dict(dtype=np.int16, symmetric=True)),
     "rows": (rows, [2, 18, 32], dict()),
     "rows_i8": (rows, [2, 18, 32], dict(dtype=np.int8)),
     "rows_7_bits": (rows, [2, 18, 32], dict(most_bits=7)),

@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
         let written: Option<u64> = outputs.iter().map(size).sum();
         let read: u64 = operands.iter().flatten().map(|t| t.len() as u64).sum();
         let (Some(bytes), Some(written)) = (bytes, written) else { return Ok(None) };
-        if reads_bytes_as_floats(operands, outputs) {
+        if reads_integers_as_floats(operands, outputs) {
             return Ok(None);
         }
         if bytes > self.fold_left || read.saturating_add(written) > self.limits.fold_elements {
@@ -108,11 +108,11 @@ impl<'a> Builder<'a> {
 /// Most elements of a constant that is folded whatever its type.
 const FEW: usize = 8;
 
-/// Floats made of small integers, one for one: quantised weights. The integers are what integer arithmetic wants and a quarter of the bytes; passes fold
+/// Floats made of small integers, one for one: quantised weights. The integers are what integer arithmetic wants and a part of the bytes; passes fold
 /// them where floats are needed after all.
-fn reads_bytes_as_floats(operands: &[Option<&Tensor>], outputs: &[TensorType]) -> bool {
+fn reads_integers_as_floats(operands: &[Option<&Tensor>], outputs: &[TensorType]) -> bool {
     let (Some(Some(x)), [y]) = (operands.first(), outputs) else { return false };
-    let small = x.dtype().is_int() && x.dtype().bits() <= 8;
+    let small = x.dtype().is_int() && x.dtype().bits() <= 8 || x.dtype() == onnxc_ir::DType::I16;
     small && x.len() > FEW && y.dtype.is_float() && y.const_shape().as_deref() == Some(x.shape())
 }
 

@@ -141,7 +141,7 @@ mod tests {
             let (tap, channel) = (k / 4, k % 4);
             if channel < channels { values[(f * channels + channel) * taps + tap] ^ 0x80 } else { 0 }
         };
-        let want = tile::pack_bytes(taps * 4, filters, nr, get);
+        let want = tile::pack_bytes((taps * 4, 4), filters, nr, get);
         let rows = vec![(taps as u64, 1), (channels as u64, taps as i64)];
         let cols = (filters as u64, (channels * taps) as i64);
         let how = Panels { dtype: DType::U8, group: 4, starts: vec![0], rows, padded: 4, cols, nr: nr as u32, flip: 0x80 };

@@ -252,13 +252,13 @@ pub fn pack_f32(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> f32
     out
 }
 
-/// `k` by `n` bytes in panels of `nr` columns, four rows beside each other: `[panel][k/4][nr][4]`, zero padded.
-pub fn pack_bytes(k: usize, n: usize, nr: usize, get: impl Fn(usize, usize) -> u8) -> Vec<u8> {
+/// `k` by `n` bytes in panels of `nr` columns, a group of rows beside each other: `[panel][k/group][nr][group]`, zero padded.
+pub fn pack_bytes((k, group): (usize, usize), n: usize, nr: usize, get: impl Fn(usize, usize) -> u8) -> Vec<u8> {
     let mut out = Vec::with_capacity(k * n.next_multiple_of(nr));
     for panel in 0..n.div_ceil(nr) {
-        for group in 0..k.div_ceil(4) {
+        for first in (0..k).step_by(group) {
             for column in panel * nr..(panel + 1) * nr {
-                out.extend((4 * group..4 * group + 4).map(|row| if row < k && column < n { get(row, column) } else { 0 }));
+                out.extend((first..first + group).map(|row| if row < k && column < n { get(row, column) } else { 0 }));
             }
         }
     }

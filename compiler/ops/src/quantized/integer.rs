@@ -54,7 +54,7 @@ pub(super) struct Integer {
 const WIDENED: u64 = 16;
 
 /// x as the tile wants it: bytes or words with channels innermost, padded to whole groups.
-struct Bytes {
+struct Factor {
     arg: Arg,
     /// Channels of a group in memory.
     channels: u64,
@@ -87,7 +87,8 @@ impl Integer {
         let start = self.start(cx, x.moved);
         let filters = self.y.view.shape[1] / self.group;
         let weights = |cx: &mut LowerCx, k, nr, nest: &[(u64, i64)]| {
-            let packed = list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, x.arg.dtype, k, nr), nest, None);
+            let packed =
+                list::pack(cx, self.weights.tensor(), self.weights.panels(self.group as usize, x.arg.dtype, k, nr), nest, None);
             (packed.buf, packed.list)
         };
         self.product(cx, &x, filters, &weights, Some(start), &target);
@@ -103,12 +104,12 @@ impl Integer {
     /// all filters of its group. A row by itself waits for its weights.
     fn wants_words(&self, cx: &LowerCx) -> bool {
         let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
-        let (filters, rows) = (self.y.view.shape[1] / self.group, self.y.view.shape.iter().product::<u64>() / self.y.view.shape[1]);
+        let (filters, rows) =
+            (self.y.view.shape[1] / self.group, self.y.view.shape.iter().product::<u64>() / self.y.view.shape[1]);
         cx.target.words_beat_bytes()
             && filters >= WIDENED
             && rows > 1
             && !Schedule::of(cx.attrs).sparse
-            && self.w_zeros.iter().all(|z| *z == 0)
             && (self.x.dtype != DType::U8 || cx.target.short_steps(self.weights.largest_pair(elements)) == 0)
     }
 
@@ -182,7 +183,7 @@ impl Integer {
     }
 
     /// x in place if it has the right form, else a copy with its padding (of zero points) around.
-    fn operand(&self, cx: &mut LowerCx, words: bool) -> Bytes {
+    fn operand(&self, cx: &mut LowerCx, words: bool) -> Factor {
         let want = match cx.target.i8_unsigned_a {
             _ if words => DType::I16,
             true => DType::U8,
@@ -194,44 +195,49 @@ impl Integer {
             _ => 0,
         };
         let channels = self.x.view.shape[1] / self.group;
-        let whole = channels.next_multiple_of(tile::k_group(want));
-        let padded = self.is_padded();
-        let with_padding = if padded { self.bordered(cx) } else { Some(self.x.clone()) };
-        if moved == 0 && whole == channels && self.x.view.strides[1] == 1 && self.x.dtype == want {
-            if let Some(arg) = with_padding {
-                return Bytes { arg, channels, moved };
-            }
+        let whole = channels == channels.next_multiple_of(tile::k_group(want));
+        let with_padding = if self.is_padded() { self.bordered(cx) } else { Some(self.x.clone()) };
+        match with_padding {
+            Some(arg) if moved == 0 && whole && arg.view.strides[1] == 1 && arg.dtype == want => Factor { arg, channels, moved },
+            // A border that is there is copied too.
+            Some(x) if words && whole => self.copied(cx, &x, false, want, moved),
+            _ => self.copied(cx, &self.x, self.is_padded(), want, moved),
         }
-        // A border that is there is copied too.
-        let bordered = with_padding.filter(|_| words && whole == channels);
-        let (x, padded) = bordered.map_or((self.x.clone(), padded), |x| (x, false));
-        let mut shape = self.x.view.shape.clone();
+    }
+
+    /// A copy of x with elements of a type, and its padding around it if that is missing.
+    fn copied(&self, cx: &mut LowerCx, x: &Arg, padded: bool, want: DType, moved: i32) -> Factor {
+        let channels = x.view.shape[1] / self.group;
+        let whole = channels.next_multiple_of(tile::k_group(want));
+        let mut shape = x.view.shape.clone();
         shape[1] = whole * self.group;
         let mut first = vec![0i64; shape.len()];
-        for d in 0..self.kernel.len() {
+        for d in (0..self.kernel.len()).filter(|_| padded) {
             shape[d + 2] += self.pads.0[d] + self.pads.1[d];
-            first[d + 2] = if padded { self.pads.0[d] as i64 } else { 0 };
+            first[d + 2] = self.pads.0[d] as i64;
         }
         let buf = cx.scratch(want, shape.iter().product(), false);
         let all = Arg { buf, dtype: want, view: channels_last(&shape), constant: None };
+        let copy = Factor { arg: all.clone(), channels: whole, moved };
         let convert = |e: Expr, from: DType| {
             let wide = e.cast_from(from, DType::I32);
             let shifted = if moved == 0 { wide } else { wide.minus(int(DType::I32, i64::from(moved))) };
             shifted.cast_from(DType::I32, want)
         };
+        let bytes = want != DType::I16;
         if padded || whole != channels {
             let zero = self.x_zero.as_ref().map_or_else(
                 || int(want, i64::from(-moved)),
                 |z| convert(cx.load(z, &vec![Expr::Int(0); z.view.shape.len()]), z.dtype),
             );
-            if words { nest::fill(cx, &all, &zero) } else { fill_bytes(cx, &all, zero) }
+            if bytes { fill_bytes(cx, &all, zero) } else { nest::fill(cx, &all, &zero) }
         }
-        if self.group == 1 && whole == 4 && !words {
+        if bytes && self.group == 1 && whole == 4 {
             self.quads(cx, &all, &first, &convert);
-            return Bytes { arg: all, channels: whole, moved };
+            return copy;
         }
-        if whole == channels && !words && copy_bytes(cx, &x, &nest::part(&all, &first, &x.view.extents()), moved != 0) {
-            return Bytes { arg: all, channels: whole, moved };
+        if bytes && whole == channels && copy_bytes(cx, x, &nest::part(&all, &first, &x.view.extents()), moved != 0) {
+            return copy;
         }
         for g in 0..self.group as i64 {
             first[1] = g * whole as i64;
@@ -239,13 +245,13 @@ impl Integer {
             from_start[1] = g * channels as i64;
             let mut extent = x.view.extents();
             extent[1] = channels.into();
-            let (from, to) = (nest::part(&x, &from_start, &extent), nest::part(&all, &first, &extent));
+            let (from, to) = (nest::part(x, &from_start, &extent), nest::part(&all, &first, &extent));
             cx.for_each(&extent, &to.view.strides.clone(), |cx, at| {
                 let value = convert(cx.load(&from, at), from.dtype);
                 cx.store(&to, at, value);
             });
         }
-        Bytes { arg: all, channels: whole, moved }
+        copy
     }
 
     /// Writes the bytes of up to four channels, of which x may have planes, in one go for each pixel.
@@ -364,7 +370,7 @@ impl Integer {
     }
 
     /// The target with `- zw * sum(x)` put in front of its program: the sums of all windows come from a product with ones.
-    fn with_sums_of_x(&self, cx: &mut LowerCx, x: &Bytes, target: Target) -> Target {
+    fn with_sums_of_x(&self, cx: &mut LowerCx, x: &Factor, target: Target) -> Target {
         let mut shape = self.y.view.shape.clone();
         shape[1] = self.group;
         let buf = cx.scratch(DType::I32, shape.iter().product(), false);
@@ -374,8 +380,8 @@ impl Integer {
         identity.arg(0, DType::I32);
         let ones = |cx: &mut LowerCx, (taps, channels, padded): (u64, u64, u64), nr: u32, _: &[(u64, i64)]| {
             let one = |k: usize, column: usize| u8::from(column == 0 && (k as u64 % padded) < channels);
-            let k = (taps * padded) as usize;
-            let panels = (0..self.group).flat_map(|_| tile::pack_bytes(k, 1, nr as usize, one)).collect();
+            let (k, group) = ((taps * padded) as usize, tile::k_group(x.arg.dtype) as usize);
+            let panels = (0..self.group).flat_map(|_| tile::pack_bytes((k, group), 1, nr as usize, one)).collect();
             (cx.const_buf(DType::I8, panels), None)
         };
         self.product(cx, x, 1, &ones, None, &(sums.clone(), identity, Vec::new()));
@@ -411,7 +417,7 @@ impl Integer {
     }
 
     /// The steps that the target adds up in 16 bits, as far as the weights are small enough by pairs; 0: none. Those of ones are where these are.
-    fn short(&self, cx: &LowerCx, x: &Bytes) -> u32 {
+    fn short(&self, cx: &LowerCx, x: &Factor) -> u32 {
         if cx.target.short_tiles.is_empty() || x.arg.dtype != DType::U8 {
             return 0;
         }
@@ -424,7 +430,7 @@ impl Integer {
     fn product(
         &self,
         cx: &mut LowerCx,
-        x: &Bytes,
+        x: &Factor,
         filters: u64,
         weights: &Pack,
         start: Option<BufId>,

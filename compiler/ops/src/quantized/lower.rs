@@ -126,7 +126,8 @@ fn conv(
     let shortened = || if bias.is_none() { start(&program, &operands, (&y.view.shape, 1)) } else { None };
     let begun = if weights.constant.is_some() { shortened() } else { None };
     let known_bias = bias.as_ref().map(|b| b.constant.as_ref().map(ints));
-    let (Some(tensor), Some(w_zeros), None | Some(Some(_))) = (&weights.constant, tile_zeros(&weights, w_zero.as_ref(), m), &known_bias)
+    let (Some(tensor), Some(w_zeros), None | Some(Some(_))) =
+        (&weights.constant, tile_zeros(&weights, w_zero.as_ref(), m), &known_bias)
     else {
         return direct::conv(cx, &direct::Conv { x, x_zero, w: weights, w_zero, bias, win, group, y, program, operands });
     };

@@ -6,7 +6,7 @@ use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpRes
 use onnxc_ir::scalar_eval::{Scalar, broadcast_strides};
 use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{integer_data, const_integers};
+use super::conv_integer::{const_integers, integer_data};
 use super::lower;
 use super::params::check_factors;
 use crate::common::elements::from_scalars;
@@ -101,7 +101,12 @@ fn samples() -> Vec<Sample> {
         case(integer_data(u, &[3, 8]), const_integers(s, &[8, 21]), None, None),
         case(integer_data(u, &[5, 13]), const_integers(u, &[13, 40]), sample::data(u, &[]), constant(Tensor::scalar(119u8))),
         case(integer_data(s, &[2, 4, 6]), const_integers(s, &[6, 17]), sample::data(s, &[]), None),
-        case(integer_data(s, &[4, 6]), const_integers(u, &[6, 5]), None, constant(Tensor::from_vec(&[5], vec![1u8, 9, 200, 128, 0]))),
+        case(
+            integer_data(s, &[4, 6]),
+            const_integers(u, &[6, 5]),
+            None,
+            constant(Tensor::from_vec(&[5], vec![1u8, 9, 200, 128, 0])),
+        ),
         case(integer_data(u, &[4, 7]), integer_data(s, &[7, 3]), sample::data(u, &[]), sample::data(s, &[])),
         case(integer_data(u, &[4, 7]), integer_data(u, &[7, 3]), sample::data(u, &[4]), sample::data(u, &[3])),
         case(integer_data(u, &[2, 3, 4]), integer_data(s, &[2, 4, 5]), None, None),

@@ -6,7 +6,7 @@
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{integer_data, const_integers, sums};
+use super::conv_integer::{const_integers, integer_data, sums};
 use super::lower;
 use super::params::{check_factors, check_per_channel, check_result, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
@@ -117,7 +117,10 @@ fn samples() -> Vec<Sample> {
         let bias =
             bias.then(|| SampleInput::Const(Tensor::from_vec(&w.1[..1], (0..w.1[0]).map(|i| 100 * i as i32 - 300).collect())));
         let (zx, zw, zy) = (zero(x.0, 120, 5), zero(w.0, 130, 0), zero(x.0, 100, -10));
-        sample::sample(attrs, vec![integer_data(x.0, x.1), scale(0.01), zx, const_integers(w.0, w.1), sw, zw, scale(0.5), zy, bias])
+        sample::sample(
+            attrs,
+            vec![integer_data(x.0, x.1), scale(0.01), zx, const_integers(w.0, w.1), sw, zw, scale(0.5), zy, bias],
+        )
     };
     let pads = || lists(&[("pads", &[1, 1, 1, 1])]);
     let depthwise = |n: i64, more: Attrs| more.with("group", Attr::Int(n));

@@ -7,7 +7,7 @@ use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpResult, Samp
 use onnxc_ir::scalar_eval::Scalar;
 use onnxc_ir::{Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{integer_data, const_integers};
+use super::conv_integer::{const_integers, integer_data};
 use super::lower;
 use super::matmul_integer::{parameter_strides, sums};
 use super::params::{check_factors, check_result, check_scalar, requantize, scalar_f32, scalar_zero};

@@ -65,7 +65,7 @@ impl Matrices {
         let (mr, nr) = tile::choose(cx.target, Factors::Bytes, a.rows.bound, matrix.n as u64);
         let packed = cx.const_buf(
             DType::I8,
-            tile::pack_bytes(matrix.k, matrix.n, nr as usize, |row, column| values[row * matrix.n + column] as u8),
+            tile::pack_bytes((matrix.k, 4), matrix.n, nr as usize, |row, column| values[row * matrix.n + column] as u8),
         );
         let (epilogue, operands) = epilogue(cx, layer, which, factor, q.sums.map(|s| (s, zeros)));
         let outer =

@@ -87,7 +87,8 @@ fn weights(m: &Match, operands: &[Tensor]) -> Option<Tensor> {
     let filter = x.len() / scales.len();
     let params = scales.iter().zip(&zeros);
     let filters = values(x)?;
-    let real = filters.chunks(filter).zip(params).flat_map(|(f, (s, z))| f.iter().map(move |w| (f32::from(*w) - f32::from(*z)) * s));
+    let real =
+        filters.chunks(filter).zip(params).flat_map(|(f, (s, z))| f.iter().map(move |w| (f32::from(*w) - f32::from(*z)) * s));
     Some(Tensor::from_vec(x.shape(), real.collect()))
 }
 

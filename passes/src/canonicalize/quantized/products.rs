@@ -94,14 +94,7 @@ impl Weights {
         self.within(self.values.bytes(), centred, x, bias, columns)
     }
 
-    fn within<T>(
-        &self,
-        values: &[T],
-        value: impl Fn(&T, usize) -> i64,
-        x: &Params,
-        bias: Option<&[i32]>,
-        columns: bool,
-    ) -> bool {
+    fn within<T>(&self, values: &[T], value: impl Fn(&T, usize) -> i64, x: &Params, bias: Option<&[i32]>, columns: bool) -> bool {
         let shape = self.values.shape();
         let filters = (if columns { shape[shape.len() - 1] } else { shape[0] }).max(1) as usize;
         let mut sums = vec![0i64; filters];

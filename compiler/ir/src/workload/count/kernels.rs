@@ -23,7 +23,8 @@ impl Walk<'_> {
         let (rows, cols) = (u64::from(k.mr), u64::from(k.cols));
         let (integers, group) = (k.is_integer(), k.group());
         let product = 2 * rows * cols * steps * group;
-        let mut ops = if integers { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
+        let mut ops =
+            if integers { Ops { dots: product, ..Ops::default() } } else { Ops { products: product, ..Ops::default() } };
         ops.add(program(&k.epilogue), rows * cols);
         let types = match k.is_coded() {
             true => format!("{} by {}", k.a_dtype, k.b_dtype),
