@@ -7,6 +7,7 @@
 mod coded;
 mod columns;
 mod constants;
+mod dots;
 pub(crate) mod entry;
 mod memory;
 mod operations;
@@ -23,7 +24,7 @@ use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
 pub(crate) use self::widths::{op_imm, op2, op3};
 use crate::cpu::Isa;
-use crate::emitter::{Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn, alloc_many};
+use crate::emitter::{Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -539,39 +540,6 @@ impl Emitter for Asm {
         if self.vnni && of != Dot::Signed { 0 } else { 1 }
     }
 
-    fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        if of == Dot::Widened {
-            let at = self.at(at)?;
-            return Ok(if self.zmm {
-                self.a.vpmovsxbw(z(d[0]), ymmword_ptr(at))?
-            } else {
-                self.a.vpmovsxbw(y(d[0]), xmmword_ptr(at))?
-            });
-        }
-        self.load(*d.last().expect("internal: targets: no register"), DType::I32, at, Lanes::All)?;
-        self.split_signed(d)
-    }
-
-    fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        self.splat(*d.last().expect("internal: targets: no register"), DType::I32, at)?;
-        if of == Dot::Signed { self.split_signed(d) } else { self.split_unsigned(d) }
-    }
-
-    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        if self.vnni && !matches!(of, Dot::Signed | Dot::Widened) {
-            let at = self.at(at)?;
-            return Ok(match of {
-                Dot::Words => self.a.vpdpwssd(z(acc), z(a[0]), zmmword_ptr(at))?,
-                _ => self.a.vpdpbusd(z(acc), z(a[0]), zmmword_ptr(at))?,
-            });
-        }
-        let b = alloc_many(self, Ty::I32, a.len())?;
-        self.dot_load_b(&b, at, of)?;
-        self.dot(acc, a, &b, of)?;
-        b.into_iter().for_each(|v| self.free(v));
-        Ok(())
-    }
-
     fn dot_words(&mut self, d: V, a: V, b: V) -> Result<(), Error> {
         // Short weights: nothing saturates.
         Ok(self.a.vpmaddubsw(y(d), y(a), y(b))?)
@@ -587,25 +555,19 @@ impl Emitter for Asm {
         Ok(())
     }
 
+    fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        self.emit_dot_load_b(d, at, of)
+    }
+
+    fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        self.emit_dot_splat_a(d, at, of)
+    }
+
+    fn dot_memory(&mut self, acc: V, a: &[V], at: Mem, of: Dot) -> Result<(), Error> {
+        self.emit_dot_memory(acc, a, at, of)
+    }
+
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {
-        if self.vnni && of != Dot::Signed {
-            return Ok(match of {
-                Dot::Words | Dot::Widened => self.a.vpdpwssd(z(acc), z(a[0]), z(b[0]))?,
-                _ => self.a.vpdpbusd(z(acc), z(a[0]), z(b[0]))?,
-            });
-        }
-        let t = self.alloc(Ty::I32)?;
-        if of == Dot::Short && self.whole_dot(of) {
-            self.dot_words(t, a[0], b[0])?;
-            self.add_pairs(acc, t)?;
-            self.free(t);
-            return Ok(());
-        }
-        for (p, q) in a.iter().zip(b) {
-            op3!(self, vpmaddwd, t, *p, Opd::Reg(*q));
-            op3!(self, vpaddd, acc, acc, Opd::Reg(t));
-        }
-        self.free(t);
-        Ok(())
+        self.emit_dot(acc, a, b, of)
     }
 }

@@ -5,6 +5,7 @@
 mod arithmetic;
 mod coded;
 mod constants;
+mod dots;
 mod memory;
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -581,23 +582,11 @@ impl Emitter for Clif<'_> {
     }
 
     fn dot_load_b(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        if of == Dot::Widened {
-            return Err(Error::Unsupported("words by bytes".to_string()));
-        }
-        self.load(d[0], DType::I32, at, Lanes::All)?;
-        if self.dots_by_bytes {
-            self.take_apart(d);
-        }
-        Ok(())
+        self.emit_dot_load_b(d, at, of)
     }
 
     fn dot_splat_a(&mut self, d: &[V], at: Mem, of: Dot) -> Result<(), Error> {
-        match (self.dots_by_bytes, of) {
-            (true, Dot::Signed) => self.splat_each(d, DType::I8, at),
-            (true, Dot::Words) => self.splat_each(d, DType::I16, at),
-            (true, _) => self.splat_each(d, DType::U8, at),
-            (false, _) => self.splat(d[0], DType::I32, at),
-        }
+        self.emit_dot_splat_a(d, at, of)
     }
 
     fn dot(&mut self, acc: V, a: &[V], b: &[V], of: Dot) -> Result<(), Error> {

@@ -7,34 +7,9 @@ use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Value
 use onnxc_ir::math::{self, Scalar, evaluate};
 use onnxc_ir::target::{TargetDesc, short_room};
 use onnxc_targets::compile_kernel;
+use support::choices::{FLOATS, bytes, short, tiles, words};
 use support::programs::{bend, gelu, identity, quantise, relu, requantise, scale_clip_add, scaled, swish_to_bytes};
 use support::{Arg, Case, Random, machines};
-
-/// Types of B with A of f32.
-const FLOATS: [DType; 3] = [DType::F32, DType::I8, DType::U4];
-
-/// The tiles of floats by such a B.
-fn tiles(t: &TargetDesc, b: DType) -> &[(u32, u32)] {
-    if b == DType::U4 { &t.table_tiles } else { &t.f32_tiles }
-}
-
-/// The tiles of bytes, the type of A, and how many steps short weights add up in 16 bits.
-fn bytes(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
-    let signs = t.i8_tiles.iter().flat_map(|tile| [(*tile, DType::U8, 0), (*tile, DType::I8, 0)]);
-    signs.chain(short(t)).collect()
-}
-
-/// The tiles of words, and what these are multiplied by.
-fn words(t: &TargetDesc) -> Vec<((u32, u32), DType)> {
-    let widened = t.words_beat_bytes().then_some(DType::I8);
-    let types = [DType::I16].into_iter().chain(widened);
-    types.flat_map(|b| t.word_tiles.iter().map(move |tile| (*tile, b))).collect()
-}
-
-/// Those of them with short weights.
-fn short(t: &TargetDesc) -> Vec<((u32, u32), DType, u32)> {
-    t.short_tiles.iter().flat_map(|(steps, tiles)| tiles.iter().map(|tile| (*tile, DType::U8, *steps))).collect()
-}
 
 fn tile(a: DType, b: DType, mr: u32, nr: u32, cols: u32, depth: u32) -> TileKernel {
     let int8 = a != DType::F32;
@@ -495,7 +470,7 @@ fn int8_is_exact_everywhere() {
 fn short_weights_of_every_depth() {
     run(&|t| {
         let mut all = Vec::new();
-        for ((mr, nr), a, short) in self::short(t) {
+        for ((mr, nr), a, short) in short(t) {
             let tile = |rows, cols, depth| TileKernel { short, ..tile(a, DType::I8, rows, nr, cols, depth) };
             for depth in (1..=21).chain([255]) {
                 all.push((format!("depth {depth}"), tile(mr, nr, depth)));

@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use onnxc_ir::scalar::BinOp;
 
 use super::{Asm, op_imm, op2, op3, x, y, z};
-use crate::emitter::{Dot, Emitter, Lanes, Opd, Ty, V, VUn};
+use crate::emitter::{Emitter, Lanes, Opd, Ty, V, VUn};
 use crate::error::Error;
 
 /// Ordered "not a NaN" and "a NaN" predicates of `vcmpps`.
@@ -372,30 +372,6 @@ impl Asm {
         self.a.vblendvps(y(d), y(t), y(d), y(mask))?;
         self.free(t);
         temp.into_iter().for_each(|t| self.free(t));
-        Ok(())
-    }
-
-    /// Splits groups of four signed bytes in the last register of `d` into sign-extended even and odd bytes.
-    pub(super) fn split_signed(&mut self, d: &[V]) -> Result<(), Error> {
-        if let [even, odd] = *d {
-            op_imm!(self, vpsllw, even, odd, 8);
-            op_imm!(self, vpsraw, even, even, 8);
-            op_imm!(self, vpsraw, odd, odd, 8);
-        }
-        Ok(())
-    }
-
-    /// Are operands of such a product one register each, as they are in memory?
-    pub(super) fn whole_dot(&self, of: Dot) -> bool {
-        self.vnni && of != Dot::Signed || !self.zmm && of == Dot::Short || matches!(of, Dot::Words | Dot::Widened)
-    }
-
-    /// The same for unsigned bytes.
-    pub(super) fn split_unsigned(&mut self, d: &[V]) -> Result<(), Error> {
-        if let [even, odd] = *d {
-            op3!(self, vpandd / vpand, even, odd, Opd::Const(0x00FF_00FF));
-            op_imm!(self, vpsrlw, odd, odd, 8);
-        }
         Ok(())
     }
 
