@@ -170,15 +170,14 @@ pub trait Form: Sync {
         density
     }
 
-    /// Can its weights be these numbers?
-    fn takes(&self, _: &dyn Numbers) -> bool {
-        true
+    /// Can its weights be these numbers? What it makes new values for has bytes for these.
+    fn takes(&self, numbers: &dyn Numbers) -> bool {
+        !numbers.words()
     }
 
-    /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions; words are for layers that
-    /// bear little.
+    /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions.
     fn suits(&self, numbers: &dyn Numbers, _: &Goal) -> bool {
-        numbers.integers() && !numbers.words() || numbers.weights() == Weights::F32
+        numbers.integers() || numbers.weights() == Weights::F32
     }
 
     /// Does it leave out channels, so that layers before need not compute them? Layers that read the same channels are of it together.

@@ -29,6 +29,10 @@ impl Form for Whole {
         true
     }
 
+    fn takes(&self, _: &dyn Numbers) -> bool {
+        true
+    }
+
     fn suits(&self, _: &dyn Numbers, _: &Goal) -> bool {
         true
     }
