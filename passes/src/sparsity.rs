@@ -66,12 +66,12 @@ fn zeros(w: &Tensor) -> impl Iterator<Item = bool> {
     w.bytes().chunks_exact(dtype.bytes() as usize).map(move |e| if dtype == DType::U8 { e == [128] } else { dtype.all_zero(e) })
 }
 
-/// Are enough of some elements zero? Trained floats never are; bytes are without being left out, where they are small, of those beside operands of `floats`
+/// Are enough of some elements zero? Trained floats and words never are; bytes are without being left out, where they are small, of those beside operands of `floats`
 /// fewer: what the others multiply was rounded too, and their lists pay later.
 fn has_zeros(w: &Tensor, floats: bool) -> bool {
     let size = w.dtype().bytes() as usize;
     let n = w.bytes().len() / size.max(1);
-    if n == 0 || !matches!(w.dtype(), DType::F32 | DType::I8 | DType::U8) {
+    if n == 0 || !matches!(w.dtype(), DType::F32 | DType::I16 | DType::I8 | DType::U8) {
         return false;
     }
     // An odd stride, so that all channels and positions are seen.
