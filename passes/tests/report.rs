@@ -62,7 +62,9 @@ fn says(rows: &[Row], node: &str, words: &str) {
 
 #[test]
 fn quantised_convolutions_run_in_integers() {
-    assert_eq!(conv("u8", &format!("{X}{W}")), [Row { node: "conv".into(), op: "conv", floats: None }]);
+    for x in ["u8", "i16"] {
+        assert_eq!(conv(x, &format!("{X}{W}")), [Row { node: "conv".into(), op: "conv", floats: None }]);
+    }
 }
 
 #[test]
@@ -74,7 +76,19 @@ fn reasons_name_the_condition_that_is_missing() {
     says(&conv("u8", &format!("{X}{floats}")), "conv", "weights w are floats");
     let channels = "  %a = dequantize_linear %x, %t, _ {axis = 1} : f32[1,2,4,4] @\"x\"\n";
     says(&conv("u8", &format!("{channels}{W}")), "conv", "2 scales");
-    says(&conv("i16", &format!("{X}{W}")), "conv", "integers of 16 bits");
+    says(&conv("u16", &format!("{X}{W}")), "conv", "integers of 16 bits");
+    let grouped = report(
+        "graph @f(%x: i16[1,2,4,4]) {
+  %s = const f32[] [0.05]
+  %qw = const i8[2,1,1,1] [1, -2]
+  %a = dequantize_linear %x, %s, _ : f32[1,2,4,4] @\"x\"
+  %w = dequantize_linear %qw, %s, _ : f32[2,1,1,1] @\"w\"
+  %c = conv %a, %w, _ {group = 2} : f32[1,2,4,4] @\"conv\"
+  %y = quantize_linear %c, %s, _ : u8[1,2,4,4] @\"quantize\"
+  return %y
+}",
+    );
+    says(&grouped, "conv", "with groups");
     let plain = "  %a = identity %x : f32[1,2,4,4] @\"x\"\n";
     says(&conv("f32", &format!("{plain}{W}")), "conv", "is not quantised");
 }

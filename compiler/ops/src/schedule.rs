@@ -221,7 +221,8 @@ fn tiles(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &Target
         t if t.is_int() && t.bits() == 8 => {
             let short = target.short_tiles.iter().flat_map(|t| &t.1);
             let mut tiles: Vec<(u32, u32)> = Vec::new();
-            for tile in target.i8_tiles.iter().chain(short) {
+            let widened = target.word_tiles.iter().filter(|_| target.words_beat_bytes());
+            for tile in target.i8_tiles.iter().chain(short).chain(widened) {
                 if !tiles.contains(tile) {
                     tiles.push(*tile);
                 }

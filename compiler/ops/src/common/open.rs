@@ -111,7 +111,7 @@ fn last_panel(
     steps: Option<Steps>,
 ) {
     let width = i64::from(p.nr);
-    let sum = if p.a.1.bytes() == 1 { DType::I32 } else { DType::F32 };
+    let sum = if p.a.1.is_int() { DType::I32 } else { DType::F32 };
     let raw = cx.scratch(sum, u64::from(height) * u64::from(p.nr), true);
     let mut identity = ScalarProgram::default();
     identity.arg(0, sum);

@@ -199,8 +199,8 @@ impl Integer {
         let with_padding = if self.is_padded() { self.bordered(cx) } else { Some(self.x.clone()) };
         match with_padding {
             Some(arg) if moved == 0 && whole && arg.view.strides[1] == 1 && arg.dtype == want => Factor { arg, channels, moved },
-            // A border that is there is copied too.
-            Some(x) if words && whole => self.copied(cx, &x, false, want, moved),
+            // A border that is there is copied too, if its extents are known.
+            Some(x) if words && whole && x.view.is_fixed() => self.copied(cx, &x, false, want, moved),
             _ => self.copied(cx, &self.x, self.is_padded(), want, moved),
         }
     }

@@ -82,7 +82,7 @@ impl Model<'_> {
         let operand = |i: usize| node.inputs.get(i).copied().flatten();
         let (first, second) = (operand(0), operand(1));
         let reason = match (product, first, second) {
-            (true, Some(x), Some(w)) => self.float_operand(x).or_else(|| self.float_weights(w)),
+            (true, Some(x), Some(w)) => self.float_operand(x).or_else(|| self.float_weights(w)).or_else(|| self.groups(node, x)),
             _ => node.inputs.iter().flatten().find_map(|x| self.float_operand(*x)),
         };
         reason.or_else(|| self.float_result(node)).unwrap_or_else(|| match node.op.name {
@@ -128,6 +128,14 @@ impl Model<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Why a convolution with groups stays as it is.
+    fn groups(&self, node: &Node, x: ValueId) -> Option<String> {
+        let integers = self.producer(x)?.inputs.first().copied().flatten()?;
+        let words = self.graph.ty(integers).dtype == DType::I16;
+        (words && node.attrs.int("group").unwrap_or(1) > 1)
+            .then(|| "with groups, integers of 16 bits are no faster than floats".to_string())
     }
 
     fn float_weights(&self, w: ValueId) -> Option<String> {
