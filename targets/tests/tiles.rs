@@ -442,7 +442,7 @@ fn differences_of_panels_are_multiplied_and_kept() {
 }
 
 #[test]
-fn int8_is_exact_everywhere() {
+fn integers_are_exact_everywhere() {
     run(&|t| {
         let mut all = Vec::new();
         let bytes = bytes(t).into_iter().map(|(tile, a, short)| (tile, (a, DType::I8), short));

@@ -112,6 +112,11 @@ pub enum Less {
 /// Steps of k whose numbers share a word.
 pub const NUMBERS: u64 = 8;
 
+/// Elements of k that one step multiplies for an A of this type, which B packs together: 4 bytes, 2 words, a float.
+pub fn k_group(a: DType) -> u64 {
+    4 / a.bytes()
+}
+
 impl TileKernel {
     /// Is what the tile multiplies integers?
     pub fn is_integer(&self) -> bool {
@@ -120,7 +125,7 @@ impl TileKernel {
 
     /// Elements of k that one step multiplies: four bytes, two words, one float.
     pub fn group(&self) -> u64 {
-        4 / self.a_dtype.bytes()
+        k_group(self.a_dtype)
     }
 
     /// Is B kept in a narrower form than it is multiplied in?

@@ -1,10 +1,11 @@
 //! Panels of weights that are fetched before their time.
 
+use onnxc_ir::kernel::k_group;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::target::TargetDesc;
 
 use super::blocks::balanced;
-use super::tile::{Product, k_group};
+use super::tile::Product;
 
 /// What each call of a kernel fetches of the next panel, for calls that all go over the same panel: memory brings it while one panel is multiplied by many
 /// rows, not while the first rows wait for it.

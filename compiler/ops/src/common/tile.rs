@@ -5,7 +5,7 @@
 //! is not blocked because panels of real layers fit the second-level cache): row blocks outside when B fits half of the second-level cache, panels
 //! outside otherwise, so that the larger of both streams once.
 
-use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Values};
+use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Values, k_group};
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::Extent;
@@ -213,11 +213,6 @@ pub(crate) fn scheduled_coded(
 
 fn wanted(cx: &LowerCx, factors: Factors) -> Option<(u32, u32)> {
     Schedule::of(cx.attrs).tile_among(cx.target.tiles(factors))
-}
-
-/// Elements of one k step that are packed together for an A of this type: 4 bytes, 2 words, a float.
-pub fn k_group(a: DType) -> u64 {
-    4 / a.bytes()
 }
 
 impl Product {

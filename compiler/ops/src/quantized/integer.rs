@@ -6,7 +6,7 @@
 
 use onnxc_ir::DType;
 use onnxc_ir::float_sums;
-use onnxc_ir::kernel::Values;
+use onnxc_ir::kernel::{Values, k_group};
 use onnxc_ir::lir::{BufId, BufKind, Expr, LoopKind, Stmt};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::OpResult;
@@ -60,6 +60,8 @@ struct Factor {
     channels: u64,
     /// What was subtracted from every element (128 where the sign changed).
     moved: i32,
+    /// The steps whose products the target adds up in 16 bits, as the weights are small enough by pairs; 0: none.
+    short: u32,
 }
 
 impl Integer {
@@ -77,9 +79,10 @@ impl Integer {
             self.weights.make_signed();
             self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
-        let words = self.is_words() || self.wants_words(cx);
+        let short = self.short(cx);
+        let words = self.is_words() || self.wants_words(cx, short);
         self.make_floats(cx);
-        let x = self.operand(cx, words);
+        let x = Factor { short: if words { 0 } else { short }, ..self.operand(cx, words) };
         let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
             target = self.with_sums_of_x(cx, &x, target);
@@ -102,15 +105,10 @@ impl Integer {
 
     /// Is it worth it to make words of bytes first, since the target multiplies these faster? Each element of x is read and written once for that, and multiplied by
     /// all filters of its group. A row by itself waits for its weights.
-    fn wants_words(&self, cx: &LowerCx) -> bool {
-        let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
+    fn wants_words(&self, cx: &LowerCx, short: u32) -> bool {
         let (filters, rows) =
             (self.y.view.shape[1] / self.group, self.y.view.shape.iter().product::<u64>() / self.y.view.shape[1]);
-        cx.target.words_beat_bytes()
-            && filters >= WIDENED
-            && rows > 1
-            && !Schedule::of(cx.attrs).sparse
-            && (self.x.dtype != DType::U8 || cx.target.short_steps(self.weights.largest_pair(elements)) == 0)
+        cx.target.words_beat_bytes() && filters >= WIDENED && rows > 1 && !Schedule::of(cx.attrs).sparse && short == 0
     }
 
     /// One filter of one channel for each of several groups.
@@ -195,10 +193,12 @@ impl Integer {
             _ => 0,
         };
         let channels = self.x.view.shape[1] / self.group;
-        let whole = channels == channels.next_multiple_of(tile::k_group(want));
+        let whole = channels == channels.next_multiple_of(k_group(want));
         let with_padding = if self.is_padded() { self.bordered(cx) } else { Some(self.x.clone()) };
         match with_padding {
-            Some(arg) if moved == 0 && whole && arg.view.strides[1] == 1 && arg.dtype == want => Factor { arg, channels, moved },
+            Some(arg) if moved == 0 && whole && arg.view.strides[1] == 1 && arg.dtype == want => {
+                Factor { arg, channels, moved, short: 0 }
+            }
             // A border that is there is copied too, if its extents are known.
             Some(x) if words && whole && x.view.is_fixed() => self.copied(cx, &x, false, want, moved),
             _ => self.copied(cx, &self.x, self.is_padded(), want, moved),
@@ -208,7 +208,7 @@ impl Integer {
     /// A copy of x with elements of a type, and its padding around it if that is missing.
     fn copied(&self, cx: &mut LowerCx, x: &Arg, padded: bool, want: DType, moved: i32) -> Factor {
         let channels = x.view.shape[1] / self.group;
-        let whole = channels.next_multiple_of(tile::k_group(want));
+        let whole = channels.next_multiple_of(k_group(want));
         let mut shape = x.view.shape.clone();
         shape[1] = whole * self.group;
         let mut first = vec![0i64; shape.len()];
@@ -218,7 +218,7 @@ impl Integer {
         }
         let buf = cx.scratch(want, shape.iter().product(), false);
         let all = Arg { buf, dtype: want, view: channels_last(&shape), constant: None };
-        let copy = Factor { arg: all.clone(), channels: whole, moved };
+        let copy = Factor { arg: all.clone(), channels: whole, moved, short: 0 };
         let convert = |e: Expr, from: DType| {
             let wide = e.cast_from(from, DType::I32);
             let shifted = if moved == 0 { wide } else { wide.minus(int(DType::I32, i64::from(moved))) };
@@ -380,7 +380,7 @@ impl Integer {
         identity.arg(0, DType::I32);
         let ones = |cx: &mut LowerCx, (taps, channels, padded): (u64, u64, u64), nr: u32, _: &[(u64, i64)]| {
             let one = |k: usize, column: usize| u8::from(column == 0 && (k as u64 % padded) < channels);
-            let (k, group) = ((taps * padded) as usize, tile::k_group(x.arg.dtype) as usize);
+            let (k, group) = ((taps * padded) as usize, k_group(x.arg.dtype) as usize);
             let panels = (0..self.group).flat_map(|_| tile::pack_bytes((k, group), 1, nr as usize, one)).collect();
             (cx.const_buf(DType::I8, panels), None)
         };
@@ -416,9 +416,9 @@ impl Integer {
         (target.0, program, operands)
     }
 
-    /// The steps that the target adds up in 16 bits, as far as the weights are small enough by pairs; 0: none. Those of ones are where these are.
-    fn short(&self, cx: &LowerCx, x: &Factor) -> u32 {
-        if cx.target.short_tiles.is_empty() || x.arg.dtype != DType::U8 {
+    /// The steps of bytes that the target adds up in 16 bits, as far as the weights are small enough by pairs; 0: none. Those of ones are where these are.
+    fn short(&self, cx: &LowerCx) -> u32 {
+        if cx.target.short_tiles.is_empty() || !cx.target.i8_unsigned_a || self.is_words() {
             return 0;
         }
         let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
@@ -447,8 +447,7 @@ impl Integer {
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let short = self.short(cx, x);
-        let factors = match short {
+        let factors = match x.short {
             _ if x.arg.dtype == DType::I16 => Factors::Words,
             0 => Factors::Bytes,
             steps => Factors::ShortBytes(steps),
@@ -489,7 +488,7 @@ impl Integer {
             nest,
             open_k: None,
             b: (b, self.weights.packed(), 0),
-            short,
+            short: x.short,
             table: None,
             list,
             c: (y.buf, y.dtype, y.view.offset),

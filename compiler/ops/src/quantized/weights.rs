@@ -1,10 +1,10 @@
 //! Constant weights of bytes or words, read where they are.
 
+use onnxc_ir::kernel::k_group;
 use onnxc_ir::target::pair_size;
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
-use crate::common::tile;
 
 /// The filters of a tensor of integers; each has elements in an order that its user knows.
 pub(super) struct Weights {
@@ -86,7 +86,7 @@ impl Weights {
         let (filters, (filter, element)) = (self.filters / groups.max(1), self.strides);
         Panels {
             dtype: self.packed(),
-            group: tile::k_group(a) as usize,
+            group: k_group(a) as usize,
             starts: (0..groups).map(|g| (g * filters * filter) as i64).collect(),
             rows: vec![(taps, element as i64), (channels, (taps as usize * element) as i64)],
             padded,

@@ -19,8 +19,8 @@ pub struct Words;
 
 /// What the weights of an output add up to in size: three quarters of what 32 bits hold. The rest is for the bias.
 const ALL: f64 = 49152.0;
-/// Weights of an output, so that rounding them to their nearest integers adds little to their sum.
-const MOST: usize = 1 << 14;
+/// Weights of an output: of more, sums of 32 bits leave each no more than the 8 bits of bytes.
+const MOST: usize = 1 << 11;
 
 impl Words {
     /// Nearest integers of each output's weights, and their scales.

@@ -42,16 +42,16 @@ pub(super) fn weights(cx: &mut RuleCx, id: Id, axis: usize) -> Option<Weights> {
         Some(zero) => Some(cx.constant(zero)?.clone()),
         None => None,
     };
-    let values = whole_bytes(cx, values)?;
+    let values = unpacked(cx, values)?;
     let zeros = match zeros {
-        Some(zeros) => Some(whole_bytes(cx, zeros)?),
+        Some(zeros) => Some(unpacked(cx, zeros)?),
         None => None,
     };
     Some(Weights { values, scales, zeros })
 }
 
 /// Integers of at most 8 bits, one to a byte, or words.
-fn whole_bytes(cx: &mut RuleCx, t: Tensor) -> Option<Tensor> {
+fn unpacked(cx: &mut RuleCx, t: Tensor) -> Option<Tensor> {
     let to = match t.dtype() {
         DType::U8 | DType::I8 | DType::I16 => return Some(t),
         DType::U4 | DType::U2 => DType::U8,
