@@ -202,12 +202,14 @@ def page(kept, cpu, before=""):
     order = sorted(all, key=lambda heading: (titles.index(heading.split(" (")[0]) if heading.split(" (")[0] in titles else len(titles), heading))
     return "\n".join(INTRODUCTION + [line for heading in order for line in [f"## {heading}", "", *all[heading], ""]]).rstrip() + "\n"
 
+def results(path): return json.load(open(path)) if os.path.exists(path) else {}
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("tasks", nargs="*"); ap.add_argument("--parts", default=",".join(PARTS)); ap.add_argument("--again", action="store_true"); ap.add_argument("--seconds", type=float, default=.5)
     ap.add_argument("--no-wait", action="store_true"); ap.add_argument("--keep", default=os.path.join(ROOT, "target", "recipes")); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
     a, a.flags = ap.parse_known_args(); out = os.path.join(ROOT, "target", "compression.json"); a.keep = os.path.abspath(a.keep)
-    kept = json.load(open(out)) if os.path.exists(out) else {}
+    kept = results(out)
     parts, tasks = [p for p in PARTS if p in a.parts.split(",")], a.tasks or [t for t in accuracy.DROPS if os.path.exists(accuracy.model(t))]
     with tempfile.TemporaryDirectory() as t:
         benches = {}
@@ -217,7 +219,8 @@ def main():
                 if key in kept and not a.again: continue
                 if task not in benches and task != "all": benches[task] = Bench(task, a, t)
                 result = kernels(a, t) if part == "kernels" else globals()[part](benches[task])
-                kept[key] = dict(result=result, commit=bench_page.commit(), flags=" ".join(a.flags))
+                # Another run may have written its parts meanwhile.
+                kept = {**results(out), key: dict(result=result, commit=bench_page.commit(), flags=" ".join(a.flags))}
                 with open(out + ".new", "w") as f: json.dump(kept, f, indent=1)
                 os.replace(out + ".new", out); print(f"{key}: done", flush=True)
     to = os.path.join(ROOT, "docs", "compression-results.md"); before = open(to).read() if os.path.exists(to) else ""
