@@ -117,7 +117,7 @@ pub(crate) enum Dot {
     Unsigned,
     /// A has signed bytes.
     Signed,
-    /// A has unsigned bytes, B short weights ([`onnxc_ir::target::SHORT_PAIR`]), on a target with tiles for these.
+    /// A has unsigned bytes, B short weights ([`onnxc_ir::target::SHORT_SUM`]), on a target with tiles for these.
     Short,
     /// A and B have signed words, two to a group; sums wrap.
     Words,

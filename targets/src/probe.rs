@@ -51,7 +51,7 @@ pub fn compile_probe(probe: Probe, target: &Target) -> Result<ProbeCode, Error> 
     let code = with_emitter(target, 3, |e, _| {
         ops = match probe {
             Probe::Fma => fma(e)?,
-            Probe::Dot => dot(e, best_dot(target), target.desc.short_steps(0))?,
+            Probe::Dot => dot(e, best_dot(target), target.desc.short_steps())?,
             Probe::Read | Probe::Copy => memory(e, probe == Probe::Copy)?,
         };
         Ok(())

@@ -252,11 +252,11 @@ impl Tile<'_> {
         let mut nest: Vec<(u32, i64)> = Vec::new();
         // Words of numbers are those of the innermost loop, whatever its length is.
         let inner = if self.k.has_table() { self.k.nest.len() } else { 0 };
+        // Steps that go together are of one round of the loops around them, whether these can be joined or not.
+        let joins = |count: u32| !self.k.open_k && !self.k.has_table() && count.is_multiple_of(self.together());
         for &(count, step) in self.k.nest.iter().enumerate().filter(|(n, l)| l.0 != 1 || n + 1 == inner).map(|(_, l)| l) {
             match nest.last_mut() {
-                Some(last) if !self.k.open_k && !self.k.has_table() && last.1 == i64::from(count) * step => {
-                    *last = (last.0 * count, step)
-                }
+                Some(last) if joins(count) && last.1 == i64::from(count) * step => *last = (last.0 * count, step),
                 _ => nest.push((count, step)),
             }
         }

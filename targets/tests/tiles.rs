@@ -5,9 +5,10 @@ mod support;
 use onnxc_ir::DType;
 use onnxc_ir::kernel::{EpilogueOperand, Kernel, Less, NUMBERS, TileKernel, Values};
 use onnxc_ir::math::{self, Scalar, evaluate};
-use onnxc_ir::target::{TargetDesc, short_room};
+use onnxc_ir::target::{SHORT_SUM, TargetDesc};
 use onnxc_targets::compile_kernel;
 use support::choices::{FLOATS, bytes, short, tiles, words};
+use support::image::{place, read, write};
 use support::programs::{bend, gelu, identity, quantise, relu, requantise, scale_clip_add, scaled, swish_to_bytes};
 use support::{Arg, Case, Random, machines};
 
@@ -43,27 +44,6 @@ struct Check {
     case: Case,
     want: Vec<u8>,
     c: std::ops::Range<usize>,
-}
-
-fn read(image: &[u8], at: usize, dtype: DType) -> Scalar {
-    let word = |n: usize| &image[at..at + n];
-    match dtype {
-        DType::F32 => Scalar::F(f32::from_le_bytes(word(4).try_into().unwrap()).into()),
-        DType::I32 => Scalar::I(i32::from_le_bytes(word(4).try_into().unwrap()).into()),
-        DType::U8 => Scalar::I(image[at].into()),
-        DType::I8 => Scalar::I((image[at] as i8).into()),
-        DType::I16 => Scalar::I(i16::from_le_bytes(word(2).try_into().unwrap()).into()),
-        other => panic!("{other}"),
-    }
-}
-
-fn write(image: &mut [u8], at: usize, dtype: DType, value: Scalar) {
-    match dtype {
-        DType::F32 => image[at..at + 4].copy_from_slice(&(value.f() as f32).to_le_bytes()),
-        DType::I32 => image[at..at + 4].copy_from_slice(&(value.i() as i32).to_le_bytes()),
-        DType::I16 => image[at..at + 2].copy_from_slice(&(value.i() as i16).to_le_bytes()),
-        _ => image[at] = value.i() as u8,
-    }
 }
 
 /// The steps that a list has: none of the first, and each count up to 8 of the first 13.
@@ -102,14 +82,6 @@ impl B<'_> {
             value => value,
         }
     }
-}
-
-/// Appends `bytes` at the next multiple of 64, behind a gap that must stay as it is, and gives their place.
-fn place(image: &mut Vec<u8>, bytes: &[u8]) -> usize {
-    image.resize((image.len() + 64).next_multiple_of(64), 0xA5);
-    let at = image.len();
-    image.extend(bytes);
-    at
 }
 
 /// What changes the bytes of A and of B.
@@ -152,7 +124,7 @@ fn check(name: &str, kernel: TileKernel, lanes: u32, rng: &mut Random, fill: Fil
     let several = if let Some(Less::Apart(_)) = k.less { 2 } else { 1 };
     let mut b = random(several * B::bytes(k, run, steps.len()) / if k.is_coded() { 1 } else { b_type.bytes() as usize }, b_type);
     if k.short > 0 {
-        let room = short_room(k.short);
+        let room = SHORT_SUM / k.short as i32;
         for pair in b.chunks_exact_mut(2) {
             let [first, second] = [pair[0], pair[1]].map(|x| i32::from(x as i8));
             let first = first.clamp(-room, room);
@@ -501,12 +473,48 @@ fn the_largest_products_of_short_weights_add_up() {
         },
         &|kernel, a, b| {
             a.fill(255);
-            let room = short_room(kernel.short);
+            let room = SHORT_SUM / kernel.short as i32;
             for (n, pair) in b.chunks_exact_mut(2).enumerate() {
                 // Columns are of one sign, so that sums of all steps are.
                 let sign = if n / 2 % 2 == 0 { 1 } else { -1 };
                 let first = [0, room / 2, room.min(127)][n % 3];
                 pair.copy_from_slice(&[first, (room - first).min(127)].map(|x| (sign * x) as i8 as u8));
+            }
+        },
+    );
+}
+
+/// Sums that one step has all of, the last one of those that go together or the first: with other steps they would be twice as large.
+#[test]
+fn steps_of_short_weights_go_together_from_the_first_on() {
+    run_filled(
+        &|t| {
+            let several = |((mr, nr), a, short)| {
+                let tile = move |nest: &[(u32, i64)], list| TileKernel {
+                    short,
+                    nest: nest.to_vec(),
+                    list,
+                    ..tile(a, DType::I8, mr, nr, nr, 1)
+                };
+                // Loops that could be one, and steps of a list.
+                let nests: [&[(u32, i64)]; 5] =
+                    [&[(5, 4)], &[(23, 4)], &[(3, 24), (6, 4)], &[(2, 40), (5, 8), (2, 4)], &[(3, 28), (7, 4)]];
+                nests.into_iter().flat_map(move |nest| [false, true].map(|list| (format!("{nest:?} {list}"), tile(nest, list))))
+            };
+            short(t).into_iter().filter(|(_, _, steps)| *steps > 1).flat_map(several).collect()
+        },
+        &|kernel, a, b| {
+            a.fill(255);
+            b.fill(0);
+            let step = 4 * kernel.nr as usize;
+            let run =
+                if kernel.list { b.len() / step } else { kernel.nest.iter().map(|l| l.0).rfind(|n| *n > 1).unwrap() as usize };
+            for run in b.chunks_mut(run * step) {
+                for (n, steps) in run.chunks_mut(kernel.short as usize * step).enumerate() {
+                    let last = steps.len() - step;
+                    let at = if n % 2 == 0 { last } else { 0 };
+                    steps[at..at + step].as_chunks_mut::<2>().0.fill([127, 1]);
+                }
             }
         },
     );

@@ -62,8 +62,8 @@ pub struct TileKernel {
     pub a_dtype: DType,
     /// Type of B.
     pub b_dtype: DType,
-    /// Steps of the innermost loop, any that follow each other, whose products add up within 16 bits, since B has short weights
-    /// ([`crate::target::short_room`]) and A is u8. 0: those of one do not.
+    /// Steps whose products add up within 16 bits, since B has short weights ([`crate::target::SHORT_SUM`]) and A is u8: of each run of the innermost loop
+    /// that has several rounds, or of a list, the first so many, the next ones, and so on. 0: those of one step do not.
     pub short: u32,
     /// Rows of the tile.
     pub mr: u32,

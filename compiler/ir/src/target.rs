@@ -15,7 +15,7 @@ pub struct TargetDesc {
     pub table_tiles: Vec<(u32, u32)>,
     /// Tiles for int8.
     pub i8_tiles: Vec<(u32, u32)>,
-    /// Tiles for int8 with short weights ([`SHORT_PAIR`]), by the number of steps of k that they add up in 16 bits ([`short_room`]); none where these are
+    /// Tiles for int8 with short weights ([`SHORT_SUM`]), by the number of steps of k that they add up in 16 bits; none where these are
     /// not faster.
     pub short_tiles: Vec<(u32, Vec<(u32, u32)>)>,
     /// Tiles for words, 16-bit integers.
@@ -43,19 +43,18 @@ pub struct TargetDesc {
     pub max_threads: u32,
 }
 
-/// What two short weights that are multiplied beside each other add up to at most, those of different signs aside: their products with unsigned bytes
-/// add up within 16 bits, `255 * 128 < 2^15`, so that instructions which saturate there are exact (`vpmaddubsw`; Intel, "Lower Numerical Precision Deep
-/// Learning Inference and Training", 2018, where all weights are of 7 bits for that). Weights of at most 64 in size are short, whichever they are beside.
-pub const SHORT_PAIR: i32 = 128;
+/// What short weights whose products are added in 16 bits add up to at most, those of different signs aside: their products with unsigned bytes then fit,
+/// `255 * 128 < 2^15`, so that instructions which saturate there are exact (`vpmaddubsw`; Intel, "Lower Numerical Precision Deep Learning Inference and
+/// Training", 2018, where all weights are of 7 bits for that). These are two neighbouring ones of a step of k, or of several steps that go together.
+pub const SHORT_SUM: i32 = 128;
 
-/// What two weights that are multiplied beside each other add up to at most where the products of so many steps add up within 16 bits.
-pub fn short_room(steps: u32) -> i32 {
-    SHORT_PAIR / steps.max(1) as i32
-}
+/// Channels of which one product of bytes adds two and two: a step of k has four.
+pub const PAIR: usize = 2;
 
-/// What two weights beside each other add up to in size, those of different signs aside.
-pub fn pair_size(a: i32, b: i32) -> i32 {
-    (a.max(0) + b.max(0)).max(-(a.min(0) + b.min(0)))
+/// What weights add up to in size, those of different signs aside.
+pub fn sum_size(weights: impl IntoIterator<Item = i32>) -> i32 {
+    let (up, down) = weights.into_iter().fold((0, 0), |(up, down), w| (up + w.max(0), down + w.min(0)));
+    up.max(-down)
 }
 
 /// What a tile multiplies.
@@ -97,10 +96,9 @@ impl TargetDesc {
         2.0 * self.machine.word_dot < self.machine.dot
     }
 
-    /// The most steps that tiles add up in 16 bits where two weights beside each other add up to so much at most ([`pair_size`]); 0 where there are no such
-    /// tiles.
-    pub fn short_steps(&self, pair: i32) -> u32 {
-        self.short_tiles.iter().map(|t| t.0).filter(|steps| pair <= short_room(*steps)).max().unwrap_or(0)
+    /// The most steps of short weights that tiles add up in 16 bits; 0 where there are no such tiles.
+    pub fn short_steps(&self) -> u32 {
+        self.short_tiles.iter().map(|t| t.0).max().unwrap_or(0)
     }
 }
 
@@ -187,12 +185,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_of_all_steps_fit_in_words() {
-        let (most, least) = (i32::from(i16::MAX), i32::from(i16::MIN));
-        for steps in [1, 2, 4] {
-            let sum = 255 * short_room(steps) * steps as i32;
-            assert!(sum <= most && -sum >= least && 255 * (short_room(steps) + 1) * steps as i32 > most);
-        }
-        assert_eq!((pair_size(3, 4), pair_size(-3, -4), pair_size(-3, 4), pair_size(0, 0)), (7, 7, 4, 0));
+    fn sums_of_short_weights_fit_in_words() {
+        let (most, sum) = (i32::from(i16::MAX), 255 * SHORT_SUM);
+        assert!(sum <= most && 255 * (SHORT_SUM + 1) > most);
+        let sizes = [[3, 4], [-3, -4], [-3, 4], [0, 0]].map(sum_size);
+        assert_eq!((sizes, sum_size([1, -5, 2, -6, 127])), ([7, 7, 4, 0], 130));
     }
 }

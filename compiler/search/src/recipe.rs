@@ -89,13 +89,13 @@ pub enum Weights {
     F32,
     /// 8-bit integers with a scale for each output; what they multiply is 8 bits wide too.
     Int8,
-    /// The same with integers of which two neighbouring ones add up to little enough that some targets multiply them faster: 128
-    /// ([`onnxc_ir::target::SHORT_PAIR`]).
+    /// The same with integers of which two neighbouring ones add up to little enough that some targets multiply them faster
+    /// ([`onnxc_ir::target::SHORT_SUM`]).
     Paired,
-    /// The same that add up to 64, so that the products of two steps add up within 16 bits.
-    Paired64,
-    /// The same that add up to 32, so that those of four steps do.
-    Paired32,
+    /// The same where two such pairs do, those of two steps whose products are added within 16 bits.
+    Paired2,
+    /// The same where four do.
+    Paired4,
     /// 16-bit integers with a scale for each output; what they multiply is 16 bits wide too.
     Int16,
     /// 8-bit integers with a scale for each output; what they multiply stays float.

@@ -61,7 +61,7 @@ pub struct Goal {
     pub metric: Option<Metric>,
     /// Layers may become integers.
     pub integers: bool,
-    /// The most steps that the target adds up in 16 bits where it multiplies short weights faster ([`onnxc_ir::target::short_room`]); 0: it does not.
+    /// The most steps that the target adds up in 16 bits where it multiplies short weights faster ([`onnxc_ir::target::SHORT_SUM`]); 0: it does not.
     pub short_steps: u32,
     /// Does the target multiply integers of 16 bits faster than floats?
     pub words: bool,

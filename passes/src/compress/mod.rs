@@ -42,7 +42,7 @@ pub use narrow::{Blocks, Kernel, Narrowed, narrow};
 pub use order::order;
 pub use prune::{Balance, Damping, Mask, Pruned, Repair, keep, prune, together};
 pub use range::{ActivationRange, Histogram, range};
-pub use round::{Grid, Pairs, Rounded, Rounding, WeightRange, nearest, nearest_in_table, round, round_each, round_to_table};
+pub use round::{Grid, Rounded, Rounding, Sums, WeightRange, nearest, nearest_in_table, round, round_each, round_to_table};
 pub use shape::Shape;
 
 /// Weights of a layer as a matrix: `n` outputs (filters) of `k` inputs each, `[n][k]`. k = tap * channels + channel (channels innermost), channels

@@ -6,8 +6,8 @@
 //! again in closed form, and an output for which rounding to nearest is better keeps that: the sweep is greedy, so it can be.
 //!
 //! Instead of all integers of a range the weights of a layer may become those of a table of 16, which k-means finds ([`super::codebook`]); the sweep goes
-//! over them in the same way. Or the integers of 8 bits are those that go in pairs ([`Pairs`]): two neighbouring ones that add up to too much both give
-//! way, each by as much as the other one counts, and the sweep makes up for that too. Few pairs have to: the error is hardly above that of 8 bits.
+//! over them in the same way. Or the integers of 8 bits are those of which few add up to much ([`Sums`]): where they add up to too much all of them give
+//! way, each by as much as the others count, and the sweep makes up for that too. Few sums have to: the error is hardly above that of 8 bits.
 //!
 //! Or one step is common to all outputs, and so coarse that only a share of the weights is not zero ([`WeightRange::Share`]): where entropy is what counts,
 //! equal steps take fewer bits than values that are placed freely, at the same error (Gish and Pierce, "Asymptotically Efficient Quantizing", 1968).
@@ -20,6 +20,11 @@ use rayon::prelude::*;
 
 use super::moments::{self, Centred, Moments};
 use super::{Matrix, Shape, codebook, linalg, prune};
+
+mod sums;
+
+pub use sums::Sums;
+use sums::{Groups, Others};
 
 /// How scales are found.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -42,24 +47,8 @@ pub struct Grid {
     pub block: Option<usize>,
     /// How scales are found.
     pub range: WeightRange,
-    /// Two neighbouring ones add up to little; None: they need not.
-    pub pairs: Option<Pairs>,
-}
-
-/// Integers of which two neighbouring ones add up to little ([`onnxc_ir::target::pair_size`]).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pairs {
-    /// Channels of a tap.
-    pub channels: usize,
-    /// What two of them add up to at most.
-    pub room: i32,
-}
-
-impl Pairs {
-    /// The largest integer.
-    fn widest(self) -> f64 {
-        f64::from(self.room.min(127))
-    }
+    /// Some of them add up to little; None: they need not.
+    pub sums: Option<Sums>,
 }
 
 /// How integers are found.
@@ -87,7 +76,7 @@ pub struct Rounded {
 }
 
 /// Signed bytes that clip nothing.
-const WIDEST: Grid = Grid { bits: 8, block: None, range: WeightRange::MinMax, pairs: None };
+const WIDEST: Grid = Grid { bits: 8, block: None, range: WeightRange::MinMax, sums: None };
 /// Entries of a table, whose numbers have four bits.
 const ENTRIES: usize = 16;
 /// Weights of which a table is made, if there are more.
@@ -118,10 +107,11 @@ pub fn round_each(w: &Matrix, moments: (&Moments, Option<&Moments>), grids: &[Gr
 }
 
 fn round_on(rows: &Rows, w: &Matrix, grid: &Grid, kept: Option<(&Shape, &[Vec<u32>])>, how: Rounding) -> Rounded {
-    let pairs = grid.pairs.is_none() || grid.bits == 8 && grid.block.is_none();
-    assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && pairs, "internal: compress: no such integers");
-    let scales = scales(w, &rows.importance, grid, false);
-    finish(&Layer { w, block: grid.block, levels: Levels::of(grid), rows, scales }, kept, how)
+    let sums = grid.sums.is_none() || grid.bits == 8 && grid.block.is_none();
+    assert!((2..=8).contains(&grid.bits) && grid.block != Some(0) && sums, "internal: compress: no such integers");
+    let levels = Levels::of(grid, w, &rows.importance, kept);
+    let scales = scales(w, &rows.importance, grid, &levels, false);
+    finish(&Layer { w, block: grid.block, levels, rows, scales }, kept, how)
 }
 
 /// Rounds the weights of a layer to the 16 signed bytes that suit them best, with a scale for each output. As [`round`] otherwise.
@@ -132,7 +122,7 @@ pub fn round_to_table(
     how: Rounding,
 ) -> Rounded {
     let rows = Rows::new(w, moments);
-    let scales = scales(w, &rows.importance, &WIDEST, false);
+    let scales = scales(w, &rows.importance, &WIDEST, &Levels::of(&WIDEST, w, &rows.importance, None), false);
     let levels = Levels::Table(table(w, &scales, &rows.importance));
     finish(&Layer { w, block: None, levels, rows: &rows, scales }, kept, how)
 }
@@ -140,16 +130,17 @@ pub fn round_to_table(
 /// The nearest integers for the weights of a layer when nothing is known of what they multiply: values and scales. Fewer scales are tried than otherwise.
 pub fn nearest(w: &Matrix, grid: &Grid) -> (Vec<i8>, Vec<f32>) {
     let alike = vec![1.0; w.k];
-    let scales = scales(w, &alike, grid, true);
-    (Levels::of(grid).of_all(w, &alike, |c, p| scales[scale_at(w, grid.block, c, p)]), scales)
+    let levels = Levels::of(grid, w, &alike, None);
+    let scales = scales(w, &alike, grid, &levels, true);
+    (levels.of_all(w, |c, p| scales[scale_at(w, grid.block, c, p)]), scales)
 }
 
 /// Rounds the weights of a layer to 16 signed bytes, with a scale for each output, when nothing is known of what they multiply: values and scales.
 pub fn nearest_in_table(w: &Matrix) -> (Vec<i8>, Vec<f32>) {
     let alike = vec![1.0; w.k];
-    let scales = scales(w, &alike, &WIDEST, true);
+    let scales = scales(w, &alike, &WIDEST, &Levels::of(&WIDEST, w, &alike, None), true);
     let levels = Levels::Table(table(w, &scales, &alike));
-    (levels.of_all(w, &alike, |c, _| scales[c]), scales)
+    (levels.of_all(w, |c, _| scales[c]), scales)
 }
 
 /// Ascending signed bytes for weights in units of their outputs' scales; zero is one of them where a weight is.
@@ -260,39 +251,35 @@ struct Layer<'a> {
 enum Levels {
     /// All from the negative of this one to it.
     Range(f64),
-    /// Those of 8 bits that go in pairs.
-    Pairs(Pairs),
+    /// Those of 8 bits of which few add up to much: so many outputs have the first sums, as many the next ones.
+    Sums(Vec<Groups>, usize),
     /// These, which ascend.
     Table(Vec<i8>),
 }
 
-/// The other weight of a pair, in units of the scale.
-#[derive(Clone, Copy)]
-enum Other {
-    /// There is none, or it is zero.
-    None,
-    /// It is this integer.
-    Rounded(f64),
-    /// It is still to be rounded; of what both are too large this one takes a share.
-    Open(f64, f64),
-}
-
 impl Levels {
-    fn of(grid: &Grid) -> Levels {
-        grid.pairs.map_or_else(|| Levels::Range(largest(grid)), Levels::Pairs)
+    fn of(grid: &Grid, w: &Matrix, importance: &[f64], kept: Option<(&Shape, &[Vec<u32>])>) -> Levels {
+        let Some(sums) = grid.sums else { return Levels::Range(largest(grid)) };
+        match kept {
+            None => Levels::Sums(vec![Groups::new(sums, importance, None)], w.n.max(1)),
+            Some((shape, kept)) => {
+                let groups = kept.par_iter().map(|units| Groups::new(sums, importance, Some(&shape.positions(units))));
+                Levels::Sums(groups.collect(), shape.group.max(1))
+            }
+        }
     }
 
-    /// The position in a pair with this one.
-    fn other(&self, k: usize, p: usize) -> Option<usize> {
-        let Levels::Pairs(Pairs { channels, .. }) = *self else { return None };
-        let (tap, channel) = (p - p % channels, (p % channels) ^ 1);
-        (channel < channels && tap + channel < k).then_some(tap + channel)
+    /// The sums of an output.
+    fn sums(&self, output: usize) -> Option<&Groups> {
+        let Levels::Sums(groups, outputs) = self else { return None };
+        groups.get(output / outputs)
     }
 
-    fn nearest(&self, x: f64, beside: Other) -> f64 {
+    /// The nearest one by itself.
+    fn nearest(&self, x: f64) -> f64 {
         match self {
             Levels::Range(largest) => integer(x, *largest),
-            Levels::Pairs(pairs) => in_pair(x, beside, *pairs),
+            Levels::Sums(..) => integer(x, 127.0),
             Levels::Table(table) => {
                 let after = table.partition_point(|v| f64::from(*v) < x);
                 let closest = table[after.saturating_sub(1)..(after + 1).min(table.len())].iter().map(|v| f64::from(*v));
@@ -301,49 +288,24 @@ impl Levels {
         }
     }
 
-    /// The nearest ones of an output's weights: the first of a pair leaves room for the other one.
-    fn of_row(&self, xs: &[f64], importance: &[f64], rounded: &mut [f64]) {
-        for p in 0..xs.len() {
-            let beside = match self.other(xs.len(), p) {
-                Some(other) if other < p => Other::Rounded(rounded[other]),
-                Some(other) => Other::Open(xs[other], share(importance[p], importance[other])),
-                None => Other::None,
-            };
-            rounded[p] = self.nearest(xs[p], beside);
+    /// The nearest ones of an output's weights.
+    fn of_row(&self, output: usize, xs: &[f64], rounded: &mut [f64]) {
+        match self.sums(output) {
+            Some(groups) => groups.nearest(xs, rounded),
+            None => rounded.iter_mut().zip(xs).for_each(|(r, x)| *r = self.nearest(*x)),
         }
     }
 
     /// The nearest ones of a layer's weights by themselves, for the scale of each.
-    fn of_all(&self, w: &Matrix, importance: &[f64], scale: impl Fn(usize, usize) -> f32) -> Vec<i8> {
+    fn of_all(&self, w: &Matrix, scale: impl Fn(usize, usize) -> f32) -> Vec<i8> {
         let (mut xs, mut rounded, mut values) = (vec![0.0; w.k], vec![0.0; w.k], Vec::with_capacity(w.values.len()));
         for (c, row) in w.values.chunks(w.k.max(1)).enumerate() {
             xs.iter_mut().zip(row).enumerate().for_each(|(p, (x, w))| *x = f64::from(*w) / f64::from(scale(c, p)));
-            self.of_row(&xs, importance, &mut rounded);
+            self.of_row(c, &xs, &mut rounded);
             values.extend(rounded.iter().map(|v| *v as i8));
         }
         values
     }
-}
-
-/// The nearest integer beside another one.
-fn in_pair(x: f64, beside: Other, pairs: Pairs) -> f64 {
-    let (widest, room) = (pairs.widest(), f64::from(pairs.room));
-    match beside {
-        Other::None => integer(x, widest),
-        Other::Rounded(other) => {
-            let (low, high) = (-room - other.min(0.0), room - other.max(0.0));
-            integer(x, widest).clamp(low, high)
-        }
-        Other::Open(other, share) => {
-            let over = if x * other > 0.0 { ((x + other).abs() - room).max(0.0) } else { 0.0 };
-            integer(x - x.signum() * (share * over).min(x.abs()), widest)
-        }
-    }
-}
-
-/// Of what a pair is too large, the part that the first one takes: the one that counts less takes more.
-fn share(first: f64, second: f64) -> f64 {
-    if first + second > 0.0 { second / (first + second) } else { 0.5 }
 }
 
 /// Where the scale of a weight is.
@@ -360,14 +322,14 @@ impl Layer<'_> {
     }
 
     fn nearest(&self) -> Vec<i8> {
-        self.levels.of_all(self.w, &self.rows.importance, |c, p| self.scales[self.scale_at(c, p)])
+        self.levels.of_all(self.w, |c, p| self.scales[self.scale_at(c, p)])
     }
 
     /// Rounds positions of some outputs one after another; `values` are those of these outputs.
     fn sweep(&self, Order { at, factor }: &Order, outputs: Range<usize>, values: &mut [i8]) {
         let factor = factor.factor();
         let mut weights = Mat::from_fn(outputs.len(), at.len(), |c, i| self.rows.fed.weights[(at[i], outputs.start + c)]);
-        let others = self.others(at);
+        let sums = self.levels.sums(outputs.start).map(|groups| (groups, others(groups, self.w.k, at)));
         for start in (0..at.len()).step_by(PENDING) {
             let end = (start + PENDING).min(at.len());
             let mut errors = Mat::zeros(outputs.len(), end - start);
@@ -375,12 +337,21 @@ impl Layer<'_> {
                 for c in outputs.clone() {
                     let scale = f64::from(self.scales[self.scale_at(c, at[i])]);
                     let weight = weights[(c - outputs.start, i)];
-                    let beside = match others[i] {
-                        Some((_, p)) if p.1 < i => Other::Rounded(f64::from(values[(c - outputs.start) * self.w.k + p.0])),
-                        Some((share, p)) => Other::Open(weights[(c - outputs.start, p.1)] / scale, share),
-                        None => Other::None,
-                    };
-                    let rounded = self.levels.nearest(weight / scale, beside);
+                    let x = weight / scale;
+                    let rounded = sums.as_ref().map_or_else(
+                        || self.levels.nearest(x),
+                        |(groups, others)| {
+                            let mut beside = Others::default();
+                            for &(p, place) in &others[i] {
+                                if place < i {
+                                    beside.add_rounded(x, f64::from(values[(c - outputs.start) * self.w.k + p]));
+                                } else {
+                                    beside.add_open(x, weights[(c - outputs.start, place)] / scale, groups.yields(p));
+                                }
+                            }
+                            groups.beside(at[i], x, &beside)
+                        },
+                    );
                     values[(c - outputs.start) * self.w.k + at[i]] = rounded as i8;
                     errors[(c - outputs.start, i - start)] = (weight - scale * rounded) / factor[(i, i)];
                 }
@@ -393,17 +364,6 @@ impl Layer<'_> {
             let (later, rows) = (weights.subcols_mut(end, at.len() - end), at.len() - end);
             linalg::add_product(later, -1.0, errors.as_ref(), factor.submatrix(end, start, rows, end - start).transpose());
         }
-    }
-
-    /// For each of these positions the other one of its pair, as it is and among them, and what share of the excess is taken by the first.
-    fn others(&self, at: &[usize]) -> Vec<Option<(f64, (usize, usize))>> {
-        let mut place = vec![None; self.w.k];
-        at.iter().enumerate().for_each(|(i, &p)| place[p] = Some(i));
-        let one = |&p: &usize| {
-            let other = self.levels.other(self.w.k, p)?;
-            Some((share(self.rows.importance[p], self.rows.importance[other]), (other, place[other]?)))
-        };
-        at.iter().map(one).collect()
     }
 
     /// Of each output the better one, with its scale: swept values with a scale fitted to them, or the nearest ones.
@@ -442,6 +402,13 @@ impl Layer<'_> {
     }
 }
 
+/// The other positions that add up with each of these, as they are and where among these.
+fn others(groups: &Groups, k: usize, at: &[usize]) -> Vec<Vec<(usize, usize)>> {
+    let mut places = vec![0; k];
+    at.iter().enumerate().for_each(|(i, &p)| places[p] = i);
+    at.iter().map(|p| groups.with(*p).iter().filter(|o| *o != p).map(|o| (*o, places[*o])).collect()).collect()
+}
+
 /// Squared error of each output on some rows, the mean aside.
 fn errors(rows: &Centred, difference: MatRef<'_, f64>) -> Vec<f64> {
     moments::dots(linalg::product(rows.second.as_ref(), difference).as_ref(), difference)
@@ -461,21 +428,22 @@ fn importance(h: &Moments) -> Vec<f64> {
     (0..h.k).map(|p| (h.second[p * h.k + p] - h.sum[p] * h.sum[p] / rows).max(0.0)).collect()
 }
 
-fn scales(w: &Matrix, importance: &[f64], grid: &Grid, rough: bool) -> Vec<f32> {
+fn scales(w: &Matrix, importance: &[f64], grid: &Grid, levels: &Levels, rough: bool) -> Vec<f32> {
     let block = grid.block.unwrap_or(w.k).max(1);
     if let WeightRange::Share(share) = grid.range {
-        return vec![common_scale(w, share, grid); w.n * w.k.div_ceil(block)];
+        return vec![common_scale(w, share, grid, levels); w.n * w.k.div_ceil(block)];
     }
-    let one = |weights: &[f32]| -> Vec<f32> {
-        weights.chunks(block).zip(importance.chunks(block)).map(|(w, importance)| scale(w, importance, grid, rough)).collect()
+    let one = |(output, weights): (usize, &[f32])| -> Vec<f32> {
+        let blocks = weights.chunks(block).zip(importance.chunks(block));
+        blocks.map(|(w, importance)| scale((output, w), importance, grid, levels, rough)).collect()
     };
-    w.values.chunks(w.k.max(1)).flat_map(one).collect()
+    w.values.chunks(w.k.max(1)).enumerate().flat_map(one).collect()
 }
 
 /// The scale of all weights of which a share is not to become zero.
-fn common_scale(w: &Matrix, share: f64, grid: &Grid) -> f32 {
-    let levels = Levels::of(grid);
-    let widest = w.values.chunks(w.k.max(1)).map(|row| peak(row, &levels)).fold(0.0, f64::max) / largest(grid);
+fn common_scale(w: &Matrix, share: f64, grid: &Grid, levels: &Levels) -> f32 {
+    let rows = w.values.chunks(w.k.max(1)).enumerate();
+    let widest = rows.map(|row| peak(row, grid, levels)).fold(0.0, f64::max);
     let mut sizes: Vec<f32> = w.values.iter().map(|v| v.abs()).collect();
     let zeros = sizes.len() - (share * sizes.len() as f64).round() as usize;
     // What is half a step or less becomes zero.
@@ -487,10 +455,9 @@ fn common_scale(w: &Matrix, share: f64, grid: &Grid) -> f32 {
     if scale.is_normal() { scale } else { 1.0 }
 }
 
-/// The scale of weights that share one.
-fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
-    let levels = Levels::of(grid);
-    let widest = (peak(weights, &levels) / largest(grid)) as f32;
+/// The scale of weights of an output that share one.
+fn scale((output, weights): (usize, &[f32]), importance: &[f64], grid: &Grid, levels: &Levels, rough: bool) -> f32 {
+    let widest = peak((output, weights), grid, levels) as f32;
     if !widest.is_normal() {
         return 1.0;
     }
@@ -498,7 +465,7 @@ fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
     let mut error = |scale: f32| -> f64 {
         let scale = f64::from(scale);
         xs.iter_mut().zip(weights).for_each(|(x, w)| *x = f64::from(*w) / scale);
-        levels.of_row(&xs, importance, &mut rounded);
+        levels.of_row(output, &xs, &mut rounded);
         let all = weights.iter().zip(&rounded).zip(importance);
         all.map(|((w, q), importance)| (f64::from(*w) - scale * q).powi(2) * importance).sum()
     };
@@ -513,16 +480,11 @@ fn scale(weights: &[f32], importance: &[f64], grid: &Grid, rough: bool) -> f32 {
     }
 }
 
-/// What the largest integer of as many bits stands for if nothing is clipped: the largest weight, or what a pair needs of its room.
-fn peak(weights: &[f32], levels: &Levels) -> f64 {
-    let size = |p: usize| f64::from(weights[p].abs());
-    let Levels::Pairs(pairs) = levels else { return (0..weights.len()).map(size).fold(0.0, f64::max) };
-    let (alone, together) = (127.0 / pairs.widest(), 127.0 / f64::from(pairs.room));
-    let pair = |p: usize| {
-        let other = levels.other(weights.len(), p).filter(|&o| weights[o] * weights[p] > 0.0);
-        other.map_or(0.0, |o| (size(p) + size(o)) * together)
-    };
-    (0..weights.len()).map(|p| (size(p) * alone).max(pair(p))).fold(0.0, f64::max)
+/// The scale at which nothing is clipped: what the largest weight needs, or a sum.
+fn peak((output, weights): (usize, &[f32]), grid: &Grid, levels: &Levels) -> f64 {
+    let (sums, size) = (levels.sums(output), weights.iter().fold(0f32, |most, w| most.max(w.abs())));
+    let widest = sums.map_or(largest(grid), Groups::widest);
+    (f64::from(size) / widest).max(sums.map_or(0.0, |groups| groups.reach(weights)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod choices;
+pub mod image;
 pub mod programs;
 
 use std::io::Write;

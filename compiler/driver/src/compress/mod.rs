@@ -223,7 +223,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         caps,
         metric: budget.metric.map(metric),
         integers: without(Technique::Int8),
-        short_steps: target.short_steps(0),
+        short_steps: target.short_steps(),
         words: target.fast_words(),
         weight_only: without(Technique::WeightOnly),
         pruning: without(Technique::Pruning),

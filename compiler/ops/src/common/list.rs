@@ -11,6 +11,7 @@ use onnxc_ir::blob::{Blob, Packing};
 use onnxc_ir::kernel::NUMBERS;
 use onnxc_ir::lir::{BufId, Expr};
 use onnxc_ir::lower::LowerCx;
+use onnxc_ir::target::{PAIR, SHORT_SUM, sum_size};
 use onnxc_ir::{DType, Tensor};
 
 use super::coded::{self, Numbers, Table};
@@ -110,6 +111,31 @@ pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64,
     let elements = cx.const_buf(DType::I8, table.bytes());
     let buf = cx.blob_buf(DType::U32, Blob::packed(tensor.clone(), Numbers { panels: how, table }));
     Packed { buf, dtype: DType::U4, list: None, table: Some(elements) }
+}
+
+/// Do products of so many steps with these signed bytes add up within 16 bits, as [`pack`] brings the steps together ([`SHORT_SUM`])?
+pub(crate) fn adds_up(cx: &LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i64)], together: u32) -> bool {
+    let counts = tile::byte_nest(nest, DType::I8).into_iter().map(|level| level.0 as usize);
+    let run = counts.filter(|count| *count > 1).last().unwrap_or(1);
+    let panels = || (0..how.parts()).map(|part| how.part(tensor, part));
+    // A list of all steps is none.
+    let listed = Schedule::of(cx.attrs).sparse && panels().any(|panel| (kept(&panel, how).len() as u64) < how.panel_steps());
+    panels().all(|panel| {
+        let step = |n: usize| &panel[n * how.step_bytes()..(n + 1) * how.step_bytes()];
+        let steps: Vec<&[u8]> = match listed {
+            true => kept(&panel, how).into_iter().map(step).collect(),
+            false => (0..how.panel_steps() as usize).map(step).collect(),
+        };
+        let run = if listed { steps.len().max(1) } else { run };
+        steps.chunks(run).flat_map(|run| run.chunks(together as usize)).all(is_short)
+    })
+}
+
+/// Do the weights that are added to each word, of steps that go together, add up to little enough?
+fn is_short(steps: &[&[u8]]) -> bool {
+    let words = steps.first().map_or(0, |step| step.len() / PAIR);
+    let of_word = |word: usize| steps.iter().flat_map(move |step| &step[word * PAIR..(word + 1) * PAIR]);
+    (0..words).all(|word| sum_size(of_word(word).map(|w| i32::from(*w as i8))) <= SHORT_SUM)
 }
 
 fn pack_listed(cx: &mut LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i64)], table: Option<&Table>) -> Option<Packed> {

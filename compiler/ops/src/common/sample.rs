@@ -2,7 +2,7 @@
 
 use onnxc_ir::op::{Sample, SampleInput};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
-use onnxc_ir::target::short_room;
+use onnxc_ir::target::SHORT_SUM;
 use onnxc_ir::tensor::Bytes;
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
@@ -120,13 +120,13 @@ pub(crate) fn and_coded(mut all: Vec<Sample>, which: &[usize], weights: usize) -
     all
 }
 
-/// Samples, and behind them some of them again with weights, operand `weights`, of signed bytes that are as small by pairs as kernels want them which add up so
-/// many steps in 16 bits ([`short_room`]).
+/// Samples, and behind them some of them again with weights, operand `weights`, of signed bytes that are as small as kernels want them which add up so many
+/// steps in 16 bits ([`SHORT_SUM`]), whichever they are beside.
 pub(crate) fn and_short(mut all: Vec<Sample>, which: &[usize], weights: usize) -> Vec<Sample> {
     for (i, steps) in which.iter().flat_map(|i| [1, 2, 4].map(|steps| (i, steps))) {
         let mut sample = all[*i].clone();
         if let Some(Some(SampleInput::Const(w))) = sample.inputs.get_mut(weights) {
-            let small = |x: &i8| (i32::from(*x) * short_room(steps) / 256) as i8;
+            let small = |x: &i8| (i32::from(*x) * SHORT_SUM / steps / 256) as i8;
             *w = Tensor::from_vec::<i8>(w.shape(), w.to_vec::<i8>().iter().map(small).collect());
         }
         all.push(sample);

@@ -60,8 +60,8 @@ struct Factor {
     channels: u64,
     /// What was subtracted from every element (128 where the sign changed).
     moved: i32,
-    /// The steps whose products the target adds up in 16 bits, as the weights are small enough by pairs; 0: none.
-    short: u32,
+    /// Are it and the weights such that the target adds up products in 16 bits?
+    short: bool,
 }
 
 impl Integer {
@@ -79,10 +79,10 @@ impl Integer {
             self.weights.make_signed();
             self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
-        let short = self.short(cx);
+        let short = self.is_short(cx);
         let words = self.is_words() || self.wants_words(cx, short);
         self.make_floats(cx);
-        let x = Factor { short: if words { 0 } else { short }, ..self.operand(cx, words) };
+        let x = Factor { short: short && !words, ..self.operand(cx, words) };
         let (mut target, in_place) = self.target(cx);
         if self.w_zeros.iter().any(|z| *z != 0) {
             target = self.with_sums_of_x(cx, &x, target);
@@ -105,10 +105,10 @@ impl Integer {
 
     /// Is it worth it to make words of bytes first, since the target multiplies these faster? Each element of x is read and written once for that, and multiplied by
     /// all filters of its group. A row by itself waits for its weights.
-    fn wants_words(&self, cx: &LowerCx, short: u32) -> bool {
+    fn wants_words(&self, cx: &LowerCx, short: bool) -> bool {
         let (filters, rows) =
             (self.y.view.shape[1] / self.group, self.y.view.shape.iter().product::<u64>() / self.y.view.shape[1]);
-        cx.target.words_beat_bytes() && filters >= WIDENED && rows > 1 && !Schedule::of(cx.attrs).sparse && short == 0
+        cx.target.words_beat_bytes() && filters >= WIDENED && rows > 1 && !Schedule::of(cx.attrs).sparse && !short
     }
 
     /// One filter of one channel for each of several groups.
@@ -197,7 +197,7 @@ impl Integer {
         let with_padding = if self.is_padded() { self.bordered(cx) } else { Some(self.x.clone()) };
         match with_padding {
             Some(arg) if moved == 0 && whole && arg.view.strides[1] == 1 && arg.dtype == want => {
-                Factor { arg, channels, moved, short: 0 }
+                Factor { arg, channels, moved, short: false }
             }
             // A border that is there is copied too, if its extents are known.
             Some(x) if words && whole && x.view.is_fixed() => self.copied(cx, &x, false, want, moved),
@@ -218,7 +218,7 @@ impl Integer {
         }
         let buf = cx.scratch(want, shape.iter().product(), false);
         let all = Arg { buf, dtype: want, view: channels_last(&shape), constant: None };
-        let copy = Factor { arg: all.clone(), channels: whole, moved, short: 0 };
+        let copy = Factor { arg: all.clone(), channels: whole, moved, short: false };
         let convert = |e: Expr, from: DType| {
             let wide = e.cast_from(from, DType::I32);
             let shifted = if moved == 0 { wide } else { wide.minus(int(DType::I32, i64::from(moved))) };
@@ -416,13 +416,33 @@ impl Integer {
         (target.0, program, operands)
     }
 
-    /// The steps of bytes that the target adds up in 16 bits, as far as the weights are small enough by pairs; 0: none. Those of ones are where these are.
-    fn short(&self, cx: &LowerCx) -> u32 {
-        if cx.target.short_tiles.is_empty() || !cx.target.i8_unsigned_a || self.is_words() {
-            return 0;
-        }
+    /// Are the weights small enough for products of a step to be added up in 16 bits, and is the target faster at it? Those of ones are where these are.
+    fn is_short(&self, cx: &LowerCx) -> bool {
         let elements = (self.kernel.iter().product(), self.x.view.shape[1] / self.group);
-        cx.target.short_steps(self.weights.largest_pair(elements))
+        !cx.target.short_tiles.is_empty() && cx.target.i8_unsigned_a && !self.is_words() && self.weights.are_short(elements)
+    }
+
+    /// What is multiplied, and the tile for it: of short weights the most steps whose sums the weights permit in its panels.
+    fn factors(&self, cx: &LowerCx, x: &Factor, (rows, filters): (u64, u64), nest: &Nest) -> (Factors, (u32, u32)) {
+        let mut steps: Vec<u32> = cx.target.short_tiles.iter().map(|t| t.0).filter(|_| x.short).collect();
+        steps.sort_unstable_by_key(|steps| std::cmp::Reverse(*steps));
+        let fewest = steps.last().copied();
+        let short = steps.into_iter().map(|steps| {
+            let factors = Factors::ShortBytes(steps);
+            (steps, factors, tile::scheduled(cx, factors, rows, filters))
+        });
+        let fits = |(steps, _, (_, nr)): &(u32, Factors, (u32, u32))| {
+            let panels = self.weights.panels(self.group as usize, x.arg.dtype, self.elements(x), *nr);
+            Some(*steps) == fewest || list::adds_up(cx, self.weights.tensor(), &panels, nest, *steps)
+        };
+        let all = if x.arg.dtype == DType::I16 { Factors::Words } else { Factors::Bytes };
+        let found = short.into_iter().find(fits).map(|(_, factors, tile)| (factors, tile));
+        found.unwrap_or_else(|| (all, tile::scheduled(cx, all, rows, filters)))
+    }
+
+    /// Elements of a filter: taps, channels, and the channels of a tap with those that fill up.
+    fn elements(&self, x: &Factor) -> (u64, u64, u64) {
+        (self.kernel.iter().product(), self.x.view.shape[1] / self.group, x.channels)
     }
 
     /// `target = program(sum over k of x * weight, operands)`; `weights` packs those of all groups for k of taps, channels, and the channels of a tap
@@ -447,19 +467,13 @@ impl Integer {
         }
         tile::merge(&mut dims);
         let (rows, a_row, c_row, row_steps) = dims.pop().expect("internal: dimensions");
-        let factors = match x.short {
-            _ if x.arg.dtype == DType::I16 => Factors::Words,
-            0 => Factors::Bytes,
-            steps => Factors::ShortBytes(steps),
-        };
-        let (mr, nr) = tile::scheduled(cx, factors, rows.bound, filters);
-        let taps: u64 = self.kernel.iter().product();
-        let channels = self.x.view.shape[1] / self.group;
-        let mut nest: Vec<(u64, i64)> = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
+        let mut nest: Nest = (0..rank - 2).map(|d| (self.kernel[d], xs[d + 2] * self.dilations[d])).collect();
         nest.push((x.channels, xs[1]));
-        let (b, list) = weights(cx, (taps, channels, x.channels), nr, &nest);
+        let (factors, (mr, nr)) = self.factors(cx, x, (rows.bound, filters), &nest);
+        let elements = self.elements(x);
+        let (b, list) = weights(cx, elements, nr, &nest);
         let panels = filters.div_ceil(u64::from(nr));
-        let per_group = if list.is_some() { panels } else { panels * taps * x.channels * u64::from(nr) } as i64;
+        let per_group = if list.is_some() { panels } else { panels * elements.0 * x.channels * u64::from(nr) } as i64;
         let f = filters as i64;
         let mut outer: Vec<Outer> =
             dims.into_iter().map(|(n, a, c, operands)| Outer { n, a, b: 0, c, bias: 0, operands }).collect();
@@ -488,7 +502,7 @@ impl Integer {
             nest,
             open_k: None,
             b: (b, self.weights.packed(), 0),
-            short: x.short,
+            short: if let Factors::ShortBytes(steps) = factors { steps } else { 0 },
             table: None,
             list,
             c: (y.buf, y.dtype, y.view.offset),
@@ -502,6 +516,9 @@ impl Integer {
         tile::emit(cx, &product);
     }
 }
+
+/// Loops of k: counts and steps in elements of A.
+type Nest = Vec<(u64, i64)>;
 
 /// Packs weights, see [`Integer::product`].
 type Pack<'a> = dyn Fn(&mut LowerCx, (u64, u64, u64), u32, &[(u64, i64)]) -> (BufId, Option<List>) + 'a;

@@ -1,7 +1,7 @@
 //! Constant weights of bytes or words, read where they are.
 
 use onnxc_ir::kernel::k_group;
-use onnxc_ir::target::pair_size;
+use onnxc_ir::target::{PAIR, SHORT_SUM, sum_size};
 use onnxc_ir::{DType, Tensor};
 
 use crate::common::panels::Panels;
@@ -57,14 +57,14 @@ impl Weights {
         self.value(filter * self.strides.0 + i * self.strides.1)
     }
 
-    /// What two neighbouring channels of a tap add up to at most ([`pair_size`]), in the order in which [`Weights::panels`] brings them together.
-    pub fn largest_pair(&self, (taps, channels): (u64, u64)) -> i32 {
+    /// Do two neighbouring channels of a tap add up to no more than [`SHORT_SUM`], in the order in which [`Weights::panels`] brings them together?
+    pub fn are_short(&self, (taps, channels): (u64, u64)) -> bool {
         let (taps, channels) = (taps as usize, channels as usize);
-        let at = |filter: usize, tap: usize, channel: usize| {
-            if channel < channels { self.get(filter, channel * taps + tap) } else { 0 }
+        let pair = |f: usize, tap: usize, first: usize| {
+            sum_size((first..channels.min(first + PAIR)).map(move |channel| self.get(f, channel * taps + tap)))
         };
-        let pairs = |f: usize, tap: usize| (0..channels).step_by(2).map(move |c| pair_size(at(f, tap, c), at(f, tap, c + 1)));
-        (0..self.filters).flat_map(|f| (0..taps).flat_map(move |tap| pairs(f, tap))).max().unwrap_or(0)
+        let pairs = |f: usize, tap: usize| (0..channels).step_by(PAIR).map(move |first| pair(f, tap, first));
+        (0..self.filters).flat_map(|f| (0..taps).flat_map(move |tap| pairs(f, tap))).all(|sum| sum <= SHORT_SUM)
     }
 
     /// The sums of all filters.

@@ -12,7 +12,7 @@ use crate::search::Goal;
 /// The numbers.
 pub struct Byte;
 
-const GRID: Grid = Grid { bits: 8, block: None, range: WeightRange::Mse, pairs: None };
+const GRID: Grid = Grid { bits: 8, block: None, range: WeightRange::Mse, sums: None };
 
 impl Numbers for Byte {
     fn weights(&self) -> Weights {

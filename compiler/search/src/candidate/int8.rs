@@ -1,12 +1,11 @@
 //! Integers of 8 bits with a scale for each output; what they multiply is 8 bits wide.
 //!
-//! Those that go in pairs are short weights ([`onnxc_ir::target::SHORT_PAIR`]), for targets that multiply these faster, the more so the less two of them add up
-//! to ([`short_room`]).
+//! Those of which few add up to much are short weights ([`onnxc_ir::target::SHORT_SUM`]), for targets that multiply these faster, the more so the more steps of
+//! k are added up.
 
 use onnxc_ir::graph::Node;
-use onnxc_ir::target::short_room;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Grid, Matrix, Moments, Pairs, Shape, WeightRange, nearest, round};
+use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, Sums, WeightRange, nearest, round};
 
 use super::{Applied, Coded, Numbers, bytes};
 use crate::assemble::Method;
@@ -22,17 +21,18 @@ pub struct Integers {
 
 /// All of 8 bits.
 pub const ALL: Integers = Integers { weights: Weights::Int8, steps: 0 };
-/// Those that go in pairs.
+/// Those of which pairs add up to little.
 pub const PAIRED: Integers = Integers { weights: Weights::Paired, steps: 1 };
-/// The same for two steps together.
-pub const PAIRED_64: Integers = Integers { weights: Weights::Paired64, steps: 2 };
-/// The same for four.
-pub const PAIRED_32: Integers = Integers { weights: Weights::Paired32, steps: 4 };
+/// Those of which two pairs do.
+pub const PAIRED_2: Integers = Integers { weights: Weights::Paired2, steps: 2 };
+/// Four pairs.
+pub const PAIRED_4: Integers = Integers { weights: Weights::Paired4, steps: 4 };
 
 impl Integers {
-    fn range(&self, layer: &Weighted) -> Grid {
-        let pairs = (self.steps > 0).then(|| Pairs { channels: layer.channels.max(1), room: short_room(self.steps) });
-        Grid { bits: 8, block: None, range: WeightRange::Mse, pairs }
+    /// With steps that are short whichever go together, if they are to be `apart`.
+    fn range(&self, layer: &Weighted, apart: bool) -> Grid {
+        let sums = Sums { channels: layer.channels.max(1), steps: self.steps as usize, apart };
+        Grid { bits: 8, block: None, range: WeightRange::Mse, sums: (self.steps > 0).then_some(sums) }
     }
 }
 
@@ -54,12 +54,11 @@ impl Numbers for Integers {
     }
 
     fn largest(&self) -> Option<f64> {
-        let all = f64::from(i8::MAX);
-        Some(if self.steps > 0 { f64::from(short_room(self.steps)).min(all) } else { all })
+        Some(f64::from(i8::MAX))
     }
 
     fn grid(&self, layer: &Weighted) -> Option<Grid> {
-        Some(self.range(layer))
+        Some(self.range(layer, false))
     }
 
     fn unit(&self) -> usize {
@@ -78,12 +77,12 @@ impl Numbers for Integers {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        bytes::coded(layer, round(weights, moments, &self.range(layer), kept, method.rounding))
+        bytes::coded(layer, round(weights, moments, &self.range(layer, false), kept, method.rounding))
     }
 
-    /// Nearest integers with the least squared error of each output's weights by themselves.
+    /// Nearest integers with the least squared error of each output's weights by themselves. Which steps of pruned layers go together is not known here.
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
-        bytes::exact(layer, weights.n, nearest(weights, &self.range(layer)))
+        bytes::exact(layer, weights.n, nearest(weights, &self.range(layer, true)))
     }
 
     fn put(&self, cx: &mut Applied, layer: &Weighted, name: &str) -> Result<Option<Node>, String> {
@@ -93,7 +92,6 @@ impl Numbers for Integers {
 
 #[cfg(test)]
 mod tests {
-    use onnxc_ir::target::short_room;
     use serde::{Deserialize, Serialize};
 
     use super::*;
@@ -105,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn recipes_name_what_two_weights_add_up_to() {
-        for (of, name) in [(&ALL, "int8"), (&PAIRED, "paired"), (&PAIRED_64, "paired64"), (&PAIRED_32, "paired32")] {
+    fn recipes_name_the_steps_that_are_added() {
+        for (of, name) in [(&ALL, "int8"), (&PAIRED, "paired"), (&PAIRED_2, "paired2"), (&PAIRED_4, "paired4")] {
             let line = Line { weights: of.weights };
             assert_eq!(toml::to_string(&line).unwrap(), format!("weights = \"{name}\"\n"));
             assert_eq!(toml::from_str::<Line>(&format!("weights = {name:?}")).unwrap(), line);
             assert_eq!(numbers(of.weights).weights(), of.weights);
-            if let Some(room) = name.strip_prefix("paired").filter(|room| !room.is_empty()) {
-                assert_eq!(room, short_room(of.steps).to_string());
+            if let Some(steps) = name.strip_prefix("paired").filter(|steps| !steps.is_empty()) {
+                assert_eq!(steps, of.steps.to_string());
             }
         }
     }

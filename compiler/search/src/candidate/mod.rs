@@ -50,7 +50,7 @@ pub static FORMS: &[&dyn Form] = &[
 
 /// What weights can be; the first one is what the model has.
 pub static NUMBERS: &[&dyn Numbers] =
-    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_64, &int8::PAIRED_32, &int16::Words, &byte::Byte, &nibble::Nibble];
+    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_2, &int8::PAIRED_4, &int16::Words, &byte::Byte, &nibble::Nibble];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]

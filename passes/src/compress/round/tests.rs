@@ -1,6 +1,6 @@
 //! Rounding against brute force on small layers.
 
-use onnxc_ir::target::{pair_size, short_room};
+use onnxc_ir::target::{SHORT_SUM, sum_size};
 
 use super::super::testing::{Inputs, Random, apply, moments, relative_error};
 use super::super::{Balance, Damping, Mask, Repair, Shape};
@@ -19,11 +19,11 @@ fn decoded(rounded: &Rounded, n: usize, k: usize, block: usize) -> Matrix {
 }
 
 const GRIDS: [Grid; 5] = [
-    Grid { bits: 8, block: None, range: WeightRange::MinMax, pairs: None },
-    Grid { bits: 4, block: None, range: WeightRange::MinMax, pairs: None },
-    Grid { bits: 4, block: None, range: WeightRange::Mse, pairs: None },
-    Grid { bits: 4, block: Some(32), range: WeightRange::Mse, pairs: None },
-    Grid { bits: 8, block: None, range: WeightRange::Mse, pairs: Some(Pairs { channels: 10, room: 128 }) },
+    Grid { bits: 8, block: None, range: WeightRange::MinMax, sums: None },
+    Grid { bits: 4, block: None, range: WeightRange::MinMax, sums: None },
+    Grid { bits: 4, block: None, range: WeightRange::Mse, sums: None },
+    Grid { bits: 4, block: Some(32), range: WeightRange::Mse, sums: None },
+    Grid { bits: 8, block: None, range: WeightRange::Mse, sums: Some(Sums { channels: 10, steps: 2, apart: false }) },
 ];
 
 #[test]
@@ -78,7 +78,7 @@ fn sweeps_that_do_not_hold_on_other_rows_are_not_taken() {
 /// The integers of the sweep are not far from the best ones, which are known where there are few.
 #[test]
 fn the_sweep_comes_close_to_the_best_integers() {
-    let grid = Grid { bits: 3, block: None, range: WeightRange::MinMax, pairs: None };
+    let grid = Grid { bits: 3, block: None, range: WeightRange::MinMax, sums: None };
     let (mut swept, mut best, mut nearest) = (0.0, 0.0, 0.0);
     for seed in 0..10 {
         let (w, rows) = layer(100 + seed, 1, 5);
@@ -86,8 +86,9 @@ fn the_sweep_comes_close_to_the_best_integers() {
         swept += round(&w, (&h, None), &grid, None, Rounding::Gptq).error;
         nearest += round(&w, (&h, None), &grid, None, Rounding::Nearest).error;
         let rows = Rows::new(&w, (&h, None));
-        let scales = scales(&w, &rows.importance, &grid, false);
-        let layer = Layer { w: &w, block: None, levels: Levels::of(&grid), rows: &rows, scales };
+        let levels = Levels::of(&grid, &w, &rows.importance, None);
+        let scales = scales(&w, &rows.importance, &grid, &levels, false);
+        let layer = Layer { w: &w, block: None, levels, rows: &rows, scales };
         let error = |code: usize| {
             let values: Vec<i8> = (0..5).map(|p| (code / 7usize.pow(p) % 7) as i8 - 3).collect();
             rows.fed.relative(errors(&rows.fed, layer.difference(&values, &layer.scales).as_ref())[0])
@@ -102,7 +103,7 @@ fn a_clipped_range_is_better_for_few_bits() {
     let (mut w, rows) = layer(3, 8, 256);
     (0..8).for_each(|c| w.values[c * 256 + 5] = 5.0);
     let h = moments(256, &rows);
-    let error = |range| round(&w, (&h, None), &Grid { bits: 4, block: None, range, pairs: None }, None, Rounding::Nearest).error;
+    let error = |range| round(&w, (&h, None), &Grid { bits: 4, block: None, range, sums: None }, None, Rounding::Nearest).error;
     assert!(error(WeightRange::Mse) < 0.9 * error(WeightRange::MinMax));
 }
 
@@ -127,41 +128,62 @@ fn tables_suit_weights_better_than_integers_of_as_many_bits() {
     assert!(error(Rounding::Gptq) < 0.9 * integers(Rounding::Gptq));
 }
 
-/// Pairs hold what they may, at an error much closer to that of a bit more than to that of integers which are in pairs whatever they are beside; masks change
-/// nothing of it.
+/// What the weights of a tap, or of a list of steps, add up to as kernels bring together so many steps of four channels.
+fn largest_sum(values: &[i8], steps: &[Vec<usize>], together: usize) -> i32 {
+    let word = |steps: &[Vec<usize>], word: usize| {
+        sum_size(steps.iter().flat_map(|step| step.iter().skip(2 * word).take(2)).map(|p| i32::from(values[*p])))
+    };
+    steps.chunks(together).map(|steps| word(steps, 0).max(word(steps, 1))).max().unwrap_or(0)
+}
+
+/// The positions of each step from one position on.
+fn steps(from: usize, channels: usize) -> Vec<Vec<usize>> {
+    (0..channels).step_by(4).map(|c| (from + c..from + channels.min(c + 4)).collect()).collect()
+}
+
+/// Sums hold what they may, at an error much closer to that of a bit more than to that of integers whose sums do whatever they are beside; so do those of the steps
+/// that masks leave.
 #[test]
-fn pairs_are_short_and_nearly_as_good_as_a_bit_more() {
-    let (n, k, channels) = (16, 75, 15);
+fn sums_are_short_and_nearly_as_good_as_more_bits() {
+    let (n, k, channels) = (16, 150, 30);
     let (w, rows) = layer(8, n, k);
     let h = moments(k, &rows);
-    let grid = |bits, pairs| Grid { bits, block: None, range: WeightRange::Mse, pairs };
+    let grid = |bits, sums| Grid { bits, block: None, range: WeightRange::Mse, sums };
     let shape = Shape { group: 4, unit: 4, channels, taps: k / channels, whole_channels: false };
     let pruned =
         super::super::prune(&w, &h, None, &shape, &[0.5], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2))
             .remove(0);
-    let largest_pair = |values: &[i8]| {
-        let at = |c: usize, tap: usize, i: usize| if i < channels { i32::from(values[c * k + tap * channels + i]) } else { 0 };
-        let pairs = |c, tap| (0..channels).step_by(2).map(move |i| pair_size(at(c, tap, i), at(c, tap, i + 1)));
-        (0..n).flat_map(|c| (0..k / channels).flat_map(move |tap| pairs(c, tap))).max().unwrap()
+    let dense = |values: &[i8], together: usize| {
+        let row = |row: &[i8]| (0..k).step_by(channels).map(|tap| largest_sum(row, &steps(tap, channels), together)).max();
+        values.chunks(k).filter_map(row).max().unwrap()
     };
-    for (steps, bits) in [(1, 8), (2, 7), (4, 6)] {
-        let room = short_room(steps);
-        let in_pairs = grid(8, Some(Pairs { channels, room }));
+    let listed = |values: &[i8], together: usize| {
+        let units = shape.units();
+        let of = |(c, row): (usize, &[i8])| {
+            let mut kept = pruned.kept[c / shape.group].clone();
+            kept.sort_unstable();
+            largest_sum(row, &kept.iter().map(|u| units[*u as usize].clone()).collect::<Vec<_>>(), together)
+        };
+        values.chunks(k).enumerate().map(of).max().unwrap()
+    };
+    for (together, bits) in [(1, 8), (2, 7), (4, 7)] {
+        let sums = Sums { channels, steps: together, apart: false };
+        let short = grid(8, Some(sums));
         for how in [Rounding::Nearest, Rounding::Gptq] {
             let error = |grid: Grid| round(&w, (&h, None), &grid, None, how).error;
             let (less, all) = (error(grid(bits - 1, None)), error(grid(bits, None)));
-            let pairs = round(&w, (&h, None), &in_pairs, None, how);
-            assert!(largest_pair(&pairs.values) <= room);
-            assert!(largest_pair(&round(&w, (&h, None), &grid(bits, None), None, how).values) > room);
-            assert!(pairs.values.iter().any(|v| i32::from(*v).abs() > room / 2));
-            assert!(pairs.error < 0.6 * less, "{how:?}, {room}: {} of {less}, {all}", pairs.error);
-            let masked = round(&pruned.weights, (&h, None), &in_pairs, Some((&shape, &pruned.kept)), how);
-            assert!(largest_pair(&masked.values) <= room);
+            let rounded = round(&w, (&h, None), &short, None, how);
+            assert!(dense(&rounded.values, together) <= SHORT_SUM);
+            assert!(dense(&round(&w, (&h, None), &grid(8, None), None, how).values, together) > SHORT_SUM);
+            assert!(rounded.values.iter().any(|v| i32::from(*v).abs() > SHORT_SUM / together as i32 / 2));
+            assert!(rounded.error < 0.6 * less, "{how:?}, {together}: {} of {less}, {all}", rounded.error);
+            let masked = round(&pruned.weights, (&h, None), &short, Some((&shape, &pruned.kept)), how);
+            assert!(listed(&masked.values, together) <= SHORT_SUM);
         }
-        let (values, scales) = nearest(&w, &in_pairs);
+        let (values, scales) = nearest(&w, &grid(8, Some(Sums { apart: true, ..sums })));
         let off =
             (0..n * k).map(|i| (f32::from(values[i]) * scales[i / k] - w.values[i]).abs() / scales[i / k]).fold(0.0, f32::max);
-        assert!(largest_pair(&values) <= room && off < 40.0, "{off}");
+        assert!(dense(&values, 1) <= SHORT_SUM / together as i32 && off < 40.0, "{off}");
     }
 }
 
@@ -173,7 +195,7 @@ fn a_share_of_the_weights_is_not_zero() {
     let (h, other) = (moments(k, &rows), moments(k, &layer(9, n, k).1[..100 * k]));
     // Outputs of other sizes.
     w.values.chunks_mut(k).enumerate().for_each(|(c, row)| row.iter_mut().for_each(|v| *v *= 1.0 + c as f32 / 4.0));
-    let grid = |share| Grid { bits: 8, block: None, range: WeightRange::Share(share), pairs: None };
+    let grid = |share| Grid { bits: 8, block: None, range: WeightRange::Share(share), sums: None };
     let shares = [0.9, 0.6, 0.3, 0.1];
     let grids = shares.map(grid);
     let swept = round_each(&w, (&h, Some(&other)), &grids, Rounding::Gptq);
@@ -207,7 +229,7 @@ fn zeros_of_a_mask_stay() {
     let pruned =
         super::super::prune(&w, &h, None, &shape, &[0.5], Mask::Obs, Repair::Refit, Balance::Equal, Damping::Fixed(1e-2))
             .remove(0);
-    let grid = Grid { bits: 4, block: None, range: WeightRange::Mse, pairs: None };
+    let grid = Grid { bits: 4, block: None, range: WeightRange::Mse, sums: None };
     let error = |how| {
         let rounded = round(&pruned.weights, (&h, None), &grid, Some((&shape, &pruned.kept)), how);
         let zero = |i: usize| pruned.weights.values[i] != 0.0 || rounded.values[i] == 0;
