@@ -115,8 +115,8 @@ pub(crate) fn pack(cx: &mut LowerCx, tensor: &Tensor, how: Panels, nest: &[(u64,
 
 /// Do products of so many steps with these signed bytes add up within 16 bits, as [`pack`] brings the steps together ([`SHORT_SUM`])?
 pub(crate) fn adds_up(cx: &LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64, i64)], together: u32) -> bool {
-    let counts = tile::byte_nest(nest, DType::I8).into_iter().map(|level| level.0 as usize);
-    let run = counts.filter(|count| *count > 1).last().unwrap_or(1);
+    let mut counts = tile::byte_nest(nest, DType::I8).into_iter().map(|level| level.0 as usize);
+    let run = counts.rfind(|count| *count > 1).unwrap_or(1);
     let panels = || (0..how.parts()).map(|part| how.part(tensor, part));
     // A list of all steps is none.
     let listed = Schedule::of(cx.attrs).sparse && panels().any(|panel| (kept(&panel, how).len() as u64) < how.panel_steps());
