@@ -36,6 +36,7 @@ pub fn variants() -> [Variant; 9] {
         balance: Balance::Equal,
         reorder: false,
         rounding: Rounding::Nearest,
+        apart: false,
         stages: 1,
     };
     let refit = Method { repair: Repair::Refit, ..bare };

@@ -37,6 +37,8 @@ pub struct Method {
     pub reorder: bool,
     /// How weights are rounded.
     pub rounding: Rounding,
+    /// Short weights are small in each step of k by itself, not in the sum of steps: fewer digits, which take fewer bits where they are stored coded.
+    pub apart: bool,
     /// Parts of the model that are repaired one after another, at least; 1 repairs every layer for the dense model's operands.
     pub stages: usize,
 }
@@ -50,6 +52,7 @@ impl Default for Method {
             balance: Balance::Free,
             reorder: false,
             rounding: Rounding::Gptq,
+            apart: false,
             stages: 4,
         }
     }

@@ -217,7 +217,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         cli::Metric::Iou => metric::Metric::Iou,
         cli::Metric::Signal => metric::Metric::Signal,
     };
-    Goal {
+    let mut goal = Goal {
         objective,
         max_drop: budget.max_drop.unwrap_or(usual),
         caps,
@@ -232,7 +232,9 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         streams: budget.streams,
         coded: freedom.weights == Weights::Coded,
         method: onnxc_search::assemble::Method::default(),
-    }
+    };
+    goal.method.apart = goal.coded && goal.bytes_matter();
+    goal
 }
 
 /// Searches for a recipe, if the command line has calibration inputs. The model's open inputs have the shapes of the samples then.

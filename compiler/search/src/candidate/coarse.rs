@@ -6,7 +6,7 @@
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Grid, Matrix, Moments, Rounded, WeightRange, equalise, nearest, round, round_each};
+use onnxc_passes::compress::{Grid, Matrix, Moments, Rounded, Sums, WeightRange, equalise, nearest, round, round_each};
 
 use super::{Applied, Curve, Form, Numbers, Probe, Site, Treated, bytes, whole};
 use crate::assemble::Method;
@@ -89,7 +89,9 @@ impl Form for Coarse {
 /// The integers of a share.
 fn grid(site: &Site, share: f64) -> Grid {
     let grid = site.numbers.grid(site.layer).expect("internal: search: integers of 8 bits are those of a grid");
-    Grid { range: WeightRange::Share(share), ..grid }
+    // What short weights are for here is fewer digits.
+    let sums = grid.sums.map(|sums| Sums { apart: true, ..sums });
+    Grid { range: WeightRange::Share(share), sums, ..grid }
 }
 
 fn on_others(rounded: &Rounded) -> f64 {

@@ -77,7 +77,7 @@ impl Numbers for Integers {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        bytes::coded(layer, round(weights, moments, &self.range(layer, false), kept, method.rounding))
+        bytes::coded(layer, round(weights, moments, &self.range(layer, method.apart), kept, method.rounding))
     }
 
     /// Nearest integers with the least squared error of each output's weights by themselves. Which steps of pruned layers go together is not known here.

@@ -39,7 +39,7 @@ impl Groups {
         let Sums { channels, steps, apart } = sums;
         let of_tap = channels.div_ceil(step_size);
         // Loops over one step are none: steps of any taps may follow each other.
-        let apart = left.is_none() && (apart || of_tap == 1);
+        let apart = apart || left.is_none() && of_tap == 1;
         let step = |p: usize| p / channels * of_tap + p % channels / step_size;
         let listed: Option<BTreeMap<usize, usize>> = left.map(|left| {
             let mut all: Vec<usize> = left.iter().map(|p| step(*p)).collect();
@@ -48,8 +48,8 @@ impl Groups {
             all.into_iter().zip(0..).collect()
         });
         let together = |p: usize| match &listed {
+            _ if apart => (0, step(p)),
             Some(places) => (0, places[&step(p)] / steps),
-            None if apart => (0, step(p)),
             None => (p / channels, p % channels / step_size / steps),
         };
         let mut groups: BTreeMap<(usize, usize, usize), Vec<usize>> = BTreeMap::new();
