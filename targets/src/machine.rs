@@ -128,9 +128,9 @@ const AVX512: Machine = Machine {
 const AVX2: Machine = Machine {
     fma: 0.54,
     dot: 1.97,
-    short_dot: 0.7,
+    short_dot: 0.58,
     word_dot: 0.6,
-    short_sum: 0.45,
+    short_sum: 0.54,
     // In registers six rows of two vectors are as fast as four of three. With one vector in a row each product waits for a load: a tenth to a fifth
     // slower, of floats and of bytes, in most layers of MobileNetV2 and ResNet-50 with images of 7 and 14 pixels a side on a Zen 3 core.
     tile: (0.75, 1.5),
