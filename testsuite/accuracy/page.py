@@ -221,8 +221,8 @@ def main():
                 result = kernels(a, t) if part == "kernels" else globals()[part](benches[task])
                 # Another run may have written its parts meanwhile.
                 kept = {**results(out), key: dict(result=result, commit=bench_page.commit(), flags=" ".join(a.flags))}
-                with open(out + ".new", "w") as f: json.dump(kept, f, indent=1)
-                os.replace(out + ".new", out); print(f"{key}: done", flush=True)
+                with open(new := f"{out}.{os.getpid()}", "w") as f: json.dump(kept, f, indent=1)
+                os.replace(new, out); print(f"{key}: done", flush=True)
     to = os.path.join(ROOT, "docs", "compression-results.md"); before = open(to).read() if os.path.exists(to) else ""
     with open(to, "w") as f: f.write(page(kept, bench_page.cpu(), before))
     print(f"wrote docs/compression-results.md; results are kept in {os.path.relpath(out, ROOT)}")

@@ -118,8 +118,13 @@ pub(crate) fn adds_up(cx: &LowerCx, tensor: &Tensor, how: &Panels, nest: &[(u64,
     let mut counts = tile::byte_nest(nest, DType::I8).into_iter().map(|level| level.0 as usize);
     let run = counts.rfind(|count| *count > 1).unwrap_or(1);
     let panels = || (0..how.parts()).map(|part| how.part(tensor, part));
+    let sparse = Schedule::of(cx.attrs).sparse;
+    // Whether a list can name steps that are far away depends on which are left.
+    if sparse && offsets(nest, DType::I8).contains(&None) {
+        return false;
+    }
     // A list of all steps is none.
-    let listed = Schedule::of(cx.attrs).sparse && panels().any(|panel| (kept(&panel, how).len() as u64) < how.panel_steps());
+    let listed = sparse && panels().any(|panel| (kept(&panel, how).len() as u64) < how.panel_steps());
     panels().all(|panel| {
         let step = |n: usize| &panel[n * how.step_bytes()..(n + 1) * how.step_bytes()];
         let steps: Vec<&[u8]> = match listed {

@@ -23,13 +23,13 @@ pub struct Sums {
 /// The sums of an output, or of outputs of which the same positions are left.
 pub(super) struct Groups {
     /// Positions of each.
-    pub members: Vec<Vec<usize>>,
+    members: Vec<Vec<usize>>,
     /// Which one a position is of.
     of: Vec<Option<usize>>,
     /// How readily a position gives way.
     yields: Vec<f64>,
     /// What each adds up to at most.
-    pub room: f64,
+    room: f64,
 }
 
 impl Groups {
