@@ -9,37 +9,41 @@ use crate::common::elements::{f64s, from_f64s};
 
 /// Operands of one direction, flat.
 struct Weights<'a> {
-    w: &'a [f64],
+    /// None where x was multiplied before.
+    w: Option<&'a [f64]>,
     r: &'a [f64],
-    bias: Option<&'a [f64]>,
+    /// Of w and of r.
+    bias: [Option<&'a [f64]>; 2],
     peepholes: Option<&'a [f64]>,
     inputs: usize,
     hidden: usize,
-    gates: usize,
 }
 
 pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
-    let (x, w, r) = (cx.input(0), cx.input(1), cx.input(2));
+    let (x, w, r) = (cx.input(0), cx.opt(1), cx.input(2));
     let (time, batch, inputs) = (x.shape()[0] as usize, x.shape()[1] as usize, x.shape()[2] as usize);
     let hidden = r.shape()[2] as usize;
     let cell = Cell::of(kind, cx.attrs, hidden as u64)?;
     let directions = cell.directions.len();
     let optional = |i: usize| cx.opt(i).map(f64s).transpose();
-    let (xv, wv, rv) = (f64s(x)?, f64s(w)?, f64s(r)?);
+    let (xv, wv, mut rv) = (f64s(x)?, w.map(f64s).transpose()?, f64s(r)?);
+    if let Some(scales) = optional(super::SCALE)? {
+        rv.iter_mut().enumerate().for_each(|(i, r)| *r *= scales[i / hidden]);
+    }
     let (bias, lens, h0, c0, peepholes) = (optional(3)?, optional(4)?, optional(5)?, optional(6)?, optional(7)?);
     let mut y = vec![0.0; time * directions * batch * hidden];
     let mut h = h0.unwrap_or_else(|| vec![0.0; directions * batch * hidden]);
     let mut c = c0.unwrap_or_else(|| vec![0.0; directions * batch * hidden]);
-    let gates = kind.gates();
+    let (gates, halves) = (kind.gates(), if w.is_some() { 2 } else { 1 });
     for (d, direction) in cell.directions.iter().enumerate() {
+        let bias = |half: usize| bias.as_ref().map(|b| &b[(d * halves + half) * gates * hidden..]);
         let weights = Weights {
-            w: &wv[d * gates * hidden * inputs..],
+            w: wv.as_ref().map(|w| &w[d * gates * hidden * inputs..]),
             r: &rv[d * gates * hidden * hidden..],
-            bias: bias.as_ref().map(|b| &b[d * 2 * gates * hidden..]),
+            bias: [bias(0).filter(|_| w.is_some()), bias(halves - 1)],
             peepholes: peepholes.as_ref().map(|p| &p[d * 3 * hidden..]),
             inputs,
             hidden,
-            gates,
         };
         for b in 0..batch {
             let length = lens.as_ref().map_or(time, |l| l[b].clamp(0.0, time as f64) as usize);
@@ -47,6 +51,8 @@ pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
             for step in 0..length {
                 let t = if direction.reverse { length - 1 - step } else { step };
                 let at = &xv[(t * batch + b) * inputs..][..inputs];
+                // Products of all directions lie beside each other.
+                let at = if w.is_some() { at } else { &at[d * gates * hidden..] };
                 let (hs, cs) = (&mut h[state..state + hidden], &mut c[state..state + hidden]);
                 weights.step(&cell, &direction.activations, at, hs, cs);
                 y[((t * directions + d) * batch + b) * hidden..][..hidden].copy_from_slice(hs);
@@ -64,14 +70,15 @@ pub(super) fn eval(cx: &EvalCx, kind: Kind) -> OpResult<Vec<Tensor>> {
 impl Weights<'_> {
     /// Row `row` of w times x, with its bias.
     fn sum_from_x(&self, row: usize, x: &[f64]) -> f64 {
-        let sum: f64 = self.w[row * self.inputs..][..self.inputs].iter().zip(x).map(|(w, x)| w * x).sum();
-        sum + self.bias.map_or(0.0, |b| b[row])
+        let Some(w) = self.w else { return x[row] };
+        let sum: f64 = w[row * self.inputs..][..self.inputs].iter().zip(x).map(|(w, x)| w * x).sum();
+        sum + self.bias[0].map_or(0.0, |b| b[row])
     }
 
     /// Row `row` of r times the state, with its bias.
     fn sum_from_h(&self, row: usize, h: &[f64]) -> f64 {
         let sum: f64 = self.r[row * self.hidden..][..self.hidden].iter().zip(h).map(|(r, h)| r * h).sum();
-        sum + self.bias.map_or(0.0, |b| b[self.gates * self.hidden + row])
+        sum + self.bias[1].map_or(0.0, |b| b[row])
     }
 
     fn step(&self, cell: &Cell, acts: &[Activation], x: &[f64], h: &mut [f64], c: &mut [f64]) {

@@ -24,5 +24,5 @@ fn all() -> Vec<Sample> {
         sample.attrs = sample.attrs.with("linear_before_reset", Attr::Int(1));
         list.push(sample);
     }
-    list
+    samples::variants(list, Kind::Gru)
 }

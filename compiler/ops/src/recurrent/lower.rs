@@ -1,16 +1,22 @@
 //! Code of recurrent layers: the products of all time steps with w at once, then per step the product of the state with r and one vector loop over the gates.
 
+use onnxc_ir::kernel::Values;
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt, Var};
 use onnxc_ir::lower::{Arg, LowerCx};
-use onnxc_ir::op::{Extent, OpResult};
+use onnxc_ir::op::{Extent, OpResult, View};
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::target::Factors;
 use onnxc_ir::{DType, Dim};
 
+use super::SCALE;
 use super::cell::{Cell, Direction, Kind};
 use super::quantized_lower::Matrices;
-use crate::common::nest;
-use crate::common::tile::{self, Outer, Product};
+use crate::common::coded::Table;
+use crate::common::list::{self, Packed};
+use crate::common::nest::{self, ExprExt};
+use crate::common::panels::Panels;
+use crate::common::tile::{self, Operand, Outer, Product};
+use crate::schedule::Schedule;
 
 /// One direction of a layer while it is lowered.
 pub(super) struct Layer<'c> {
@@ -27,15 +33,16 @@ pub(super) struct Layer<'c> {
     lengths: Option<Arg>,
     peepholes: Option<Arg>,
     y: Arg,
-    /// State `[B, H]`, cell state, products of x `[T*B, G*H]`, products of the state `[B, G*H]`.
+    /// State `[B, H]`, cell state, products of the state `[B, G*H]`.
     h: BufId,
     c: BufId,
-    from_x: BufId,
     from_h: BufId,
+    /// Products of x.
+    from_x: FromX,
 }
 
 pub(super) fn lower(cx: &mut LowerCx, kind: Kind) -> OpResult<()> {
-    for i in [1, 2, 3, 7] {
+    for i in [1, 2, 3, 7, SCALE] {
         nest::fixed(cx, i, 0..cx.opt(i).map_or(0, |a| a.view.shape.len()))?;
     }
     let cell = Cell::of(kind, cx.attrs, cx.input(2).view.shape[2])?;
@@ -64,7 +71,8 @@ pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>
     let width = kind.gates() as u64 * hidden;
     let h = cx.scratch(DType::F32, batch.bound * hidden, false);
     let c = cx.scratch(DType::F32, batch.bound * hidden, false);
-    let from_x = cx.scratch(DType::F32, time.bound * batch.bound * width, false);
+    let multiplied = quantized.is_none() && cx.opt(1).is_none();
+    let from_x = if multiplied { FromX::of(cx, &x) } else { FromX::new(cx, &time, &batch, width) };
     let from_h = cx.scratch(DType::F32, batch.bound * width, false);
     for (d, direction) in cell.directions.iter().enumerate() {
         let layer = Layer {
@@ -81,14 +89,16 @@ pub(super) fn layers(cx: &mut LowerCx, cell: &Cell, quantized: Option<&Matrices>
             y: cx.output(0),
             h,
             c,
-            from_x,
             from_h,
+            from_x: from_x.clone(),
         };
         layer.initial(cx, 5, h);
         if kind == Kind::Lstm {
             layer.initial(cx, 6, c);
         }
-        layer.products_of_x(cx);
+        if !multiplied {
+            layer.products_of_x(cx);
+        }
         layer.steps(cx);
         for (result, state) in (1..kind.results()).zip([h, c]) {
             let to = cx.output(result);
@@ -133,44 +143,60 @@ impl Layer<'_> {
         let (first, count) = rows;
         let matrix = cx.input(operand);
         let k = matrix.view.shape[2];
-        let (mr, nr) = tile::choose(cx.target, Factors::Floats, a.rows.bound, count);
-        let b = self.packed(cx, &matrix, first, count, nr);
-        let second_half = if operand == 2 { self.width() } else { 0 };
-        let bias = cx.opt(3).map(|bias| (self.bias(cx, &bias, second_half + first, count), 0));
-        let mut identity = ScalarProgram::default();
-        identity.arg(0, DType::F32);
+        let nest = [(k, a.k)];
+        let ((mr, nr), table) = self.tile(cx, &matrix, (a, count), &nest);
+        let packed = self.packed(cx, &matrix, (first, count), &nest, (nr, table));
+        let before = if operand == 2 && cx.opt(1).is_some() { self.width() } else { 0 };
+        let bias = cx.opt(3).map(|bias| self.row(cx, &bias, before + first, count));
+        let scale = cx.opt(SCALE).filter(|_| operand == 2).map(|scale| self.row(cx, &scale, first, count));
+        let (epilogue, operands) = epilogue(scale, bias);
         let product = Product {
             outer: a.outer.clone(),
             rows: a.rows.clone(),
             cols: count.into(),
             a: (a.buf, DType::F32, a.start),
             a_row: a.row,
-            nest: vec![(k, a.k)],
+            nest: nest.to_vec(),
             open_k: None,
-            b: (b, DType::F32, 0),
+            b: (packed.buf, packed.dtype, 0),
             short: 0,
-            table: None,
-            list: None,
+            table: packed.table,
+            list: packed.list,
             c: (c.0, DType::F32, c.1),
             c_row: c.2,
-            bias,
-            epilogue: identity,
-            operands: Vec::new(),
+            bias: bias.filter(|_| scale.is_none()).map(|bias| (bias, 0)),
+            epilogue,
+            operands,
             nr,
             mr,
         };
         tile::emit(cx, &product);
     }
 
+    /// The tile of a product, and the table of its weights if they are to be numbers.
+    fn tile(&self, cx: &LowerCx, matrix: &Arg, (a, count): (&Rows, u64), nest: &[(u64, i64)]) -> ((u32, u32), Option<Table>) {
+        let is_plain = matrix.dtype == DType::F32 && !Schedule::of(cx.attrs).sparse;
+        if is_plain || matrix.constant.is_none() {
+            return (tile::choose(cx.target, Factors::Floats, a.rows.bound, count), None);
+        }
+        tile::scheduled_coded(cx, matrix.constant.as_ref(), (&a.rows, count), a.row, nest)
+    }
+
     /// Rows `first..first + count` of the matrix, transposed, in panels.
-    fn packed(&self, cx: &mut LowerCx, matrix: &Arg, first: u64, count: u64, nr: u32) -> BufId {
+    fn packed(
+        &self,
+        cx: &mut LowerCx,
+        matrix: &Arg,
+        (first, count): (u64, u64),
+        nest: &[(u64, i64)],
+        (nr, table): (u32, Option<Table>),
+    ) -> Packed {
         let (all, k) = (matrix.view.shape[1], matrix.view.shape[2]);
-        let (n, width) = (count as usize, nr as usize);
         if let Some(tensor) = &matrix.constant {
-            let values = tensor.to_vec::<f32>();
-            let start = (self.d * all + first) as usize;
-            let get = |row: usize, col: usize| values[(start + col) * k as usize + row];
-            return cx.const_buf(DType::F32, tile::pack_f32(k as usize, n, width, get));
+            let (starts, rows) = (vec![((self.d * all + first) * k) as i64], vec![(k, 1)]);
+            let how =
+                Panels { dtype: tensor.dtype(), group: 1, starts, rows, padded: k, cols: (count, k as i64), nr, flip: 0 };
+            return list::pack(cx, tensor, how, nest, table);
         }
         let panels = count.div_ceil(u64::from(nr));
         let buf = cx.scratch(DType::F32, panels * k * u64::from(nr), false);
@@ -178,18 +204,18 @@ impl Layer<'_> {
             let to = ((col / u64::from(nr)) * k * u64::from(nr) + col % u64::from(nr)) as i64;
             let row = [Expr::Int(self.d as i64), Expr::Int((first + col) as i64)];
             cx.for_(LoopKind::Serial, k, |cx, i| {
-                let value = cx.load(matrix, &[row[0].clone(), row[1].clone(), i.clone()]);
+                let value = cx.load(matrix, &[row[0].clone(), row[1].clone(), i.clone()]).cast_from(matrix.dtype, DType::F32);
                 cx.push(Stmt::Store(buf, i.times(i64::from(nr)).add(Expr::Int(to)), value));
             });
         }
-        buf
+        Packed { buf, dtype: DType::F32, list: None, table: None }
     }
 
-    /// A part of the bias, padded by a panel.
-    pub(super) fn bias(&self, cx: &mut LowerCx, bias: &Arg, first: u64, count: u64) -> BufId {
-        if let Some(tensor) = &bias.constant {
+    /// A part of this direction's row of the bias, or of the scales, padded by a panel.
+    pub(super) fn row(&self, cx: &mut LowerCx, rows: &Arg, first: u64, count: u64) -> BufId {
+        if let Some(tensor) = &rows.constant {
             let values = tensor.to_vec::<f32>();
-            let start = (self.d * bias.view.shape[1] + first) as usize;
+            let start = (self.d * rows.view.shape[1] + first) as usize;
             let mut bytes: Vec<u8> = values[start..start + count as usize].iter().flat_map(|v| v.to_le_bytes()).collect();
             bytes.resize(bytes.len().next_multiple_of(64) + 256, 0);
             return cx.const_buf(DType::F32, bytes);
@@ -197,7 +223,7 @@ impl Layer<'_> {
         let buf = cx.scratch(DType::F32, count + 64, false);
         let d = Expr::Int(self.d as i64);
         cx.for_(LoopKind::Vector, count, |cx, i| {
-            let value = cx.load(bias, &[d, i.clone().add(Expr::Int(first as i64))]);
+            let value = cx.load(rows, &[d, i.clone().add(Expr::Int(first as i64))]);
             cx.push(Stmt::Store(buf, i, value));
         });
         buf
@@ -220,7 +246,7 @@ impl Layer<'_> {
             k: strides[2],
             outer: if merged { Vec::new() } else { vec![outer] },
         };
-        self.product(cx, (0, self.width()), &a, 1, (self.from_x, 0, width));
+        self.product(cx, (0, self.width()), &a, 1, (self.from_x.buf, 0, width));
     }
 
     /// `from_h[:, first..first+count] = state * r[first..first+count]^T + bias`.
@@ -284,10 +310,9 @@ impl Layer<'_> {
     }
 
     fn units(&self, cx: &mut LowerCx, b: &Expr, t: Expr, body: &impl Fn(&mut LowerCx, &At)) {
-        let row = flat(&t, self.batch.bound, b);
+        let x_row = self.from_x.row(&t, b, (self.d * self.width()) as i64);
         cx.for_(LoopKind::Vector, self.hidden, |cx, j| {
-            let at =
-                At { t, b: b.clone(), x_row: row.times(self.width() as i64), h_row: b.clone().times(self.width() as i64), j };
+            let at = At { t, b: b.clone(), x_row, h_row: b.clone().times(self.width() as i64), j };
             body(cx, &at);
         });
     }
@@ -304,7 +329,7 @@ impl Layer<'_> {
 
     /// The sum of both products for a gate.
     fn sum(&self, gate: u64, at: &At) -> Expr {
-        Expr::bin(BinOp::Add, self.gate_of(self.from_x, &at.x_row, gate, at), self.gate_of(self.from_h, &at.h_row, gate, at))
+        Expr::bin(BinOp::Add, self.gate_of(self.from_x.buf, &at.x_row, gate, at), self.gate_of(self.from_h, &at.h_row, gate, at))
     }
 
     /// Activation `n` of a clipped sum, as a variable.
@@ -360,7 +385,7 @@ impl Layer<'_> {
     fn gru(&self, cx: &mut LowerCx, at: &At) {
         let update = self.activate(cx, 0, self.sum(0, at));
         let reset = self.activate(cx, 0, self.sum(1, at));
-        let x = self.gate_of(self.from_x, &at.x_row, 2, at);
+        let x = self.gate_of(self.from_x.buf, &at.x_row, 2, at);
         let h = self.gate_of(self.from_h, &at.h_row, 2, at);
         let new = self.activate(cx, 1, Expr::Fma(Box::new(reset), Box::new(h), Box::new(x)));
         self.blend(cx, at, update, new);
@@ -388,6 +413,61 @@ impl Layer<'_> {
         let fresh = Expr::bin(BinOp::Mul, Expr::bin(BinOp::Sub, Expr::f32(1.0), update.clone()), new);
         let h = Expr::Fma(Box::new(update), Box::new(old), Box::new(fresh));
         self.finish(cx, at, h);
+    }
+}
+
+/// `a0 * scale + bias`, as far as the scale is there: a bias alone is where sums begin.
+fn epilogue(scale: Option<BufId>, bias: Option<BufId>) -> (ScalarProgram, Vec<Operand>) {
+    let mut p = ScalarProgram::default();
+    let sum = p.arg(0, DType::F32);
+    let Some(scale) = scale else { return (p, Vec::new()) };
+    let per_column = |buf: BufId| Operand { buf, dtype: DType::F32, start: 0, row: 0, per_column: true, values: Values::Any };
+    let operands: Vec<Operand> = [scale].into_iter().chain(bias).map(per_column).collect();
+    let factor = p.arg(1, DType::F32);
+    let product = p.bin(BinOp::Mul, sum, factor);
+    if bias.is_some() {
+        let bias = p.arg(2, DType::F32);
+        p.bin(BinOp::Add, product, bias);
+    }
+    (p, operands)
+}
+
+/// What w makes of x: rows of steps and batch entries.
+#[derive(Clone)]
+struct FromX {
+    buf: BufId,
+    /// Where the rows begin, and steps from one time and from one batch entry to the next.
+    start: i64,
+    steps: [i64; 2],
+    /// Rows have all directions.
+    joint: bool,
+}
+
+impl FromX {
+    /// Of one direction after the other, `[T*B, G*H]`.
+    fn new(cx: &mut LowerCx, time: &Extent, batch: &Extent, width: u64) -> FromX {
+        let buf = cx.scratch(DType::F32, time.bound * batch.bound * width, false);
+        FromX { buf, start: 0, steps: [batch.bound * width, width].map(|n| n as i64), joint: false }
+    }
+
+    /// An operand `[T, B, D*G*H]`.
+    fn of(cx: &mut LowerCx, x: &Arg) -> FromX {
+        let rows = if x.view.strides[2] == 1 {
+            x.clone()
+        } else {
+            let view = View::contiguous(&x.view.shape).with_open(x.view.open.clone());
+            let buf = cx.scratch(DType::F32, x.view.shape.iter().product(), false);
+            let copy = Arg { buf, dtype: DType::F32, view, constant: None };
+            nest::copy(cx, x, &copy);
+            copy
+        };
+        FromX { buf: rows.buf, start: rows.view.offset, steps: [rows.view.strides[0], rows.view.strides[1]], joint: true }
+    }
+
+    /// Where the row of a time and a batch entry begins, for a direction whose columns do so in a joint row.
+    fn row(&self, t: &Expr, b: &Expr, column: i64) -> Expr {
+        let start = self.start + if self.joint { column } else { 0 };
+        t.clone().times(self.steps[0]).add(b.clone().times(self.steps[1])).add(Expr::Int(start))
     }
 }
 

@@ -26,5 +26,5 @@ fn all() -> Vec<Sample> {
         sample.attrs = sample.attrs.with("clip", Attr::Float(1.5)).with("input_forget", Attr::Int(1));
         list.push(sample);
     }
-    list
+    samples::variants(list, Kind::Lstm)
 }

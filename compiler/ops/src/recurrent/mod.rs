@@ -3,6 +3,9 @@
 //! Operands: x `[T, B, I]`, w `[D, G*H, I]`, r `[D, G*H, H]`, bias `[D, 2*G*H]` (of w, then of r) or absent, sequence_lens i32 `[B]` or absent, initial_h
 //! `[D, B, H]` or absent; LSTM also initial_c `[D, B, H]` and peepholes `[D, 3*H]` (input, output, forget). D is the number of directions, G the number of
 //! gates. Results: Y `[T, D, B, H]`, Y_h `[D, B, H]`, LSTM also Y_c. Batch-first layouts become transposes on import.
+//!
+//! Without w, x is what another operator has made of it, `[T, B, D*G*H]` with the bias of w, and the bias is that of r alone, `[D, G*H]`. A constant r may be signed
+//! bytes; their scales, one for each of its rows, `[D, G*H]`, are the last operand.
 
 mod activation;
 mod cell;
@@ -24,6 +27,9 @@ use onnxc_ir::op::{ImportCx, InferCx, OpError, OpResult};
 use onnxc_ir::{Attr, Attrs, DType, Dim, TensorType, ValueId};
 
 use cell::{Cell, Kind};
+
+/// The operand that has the scales of r.
+const SCALE: usize = 8;
 
 /// Attributes that the operators keep; `layout` and `output_sequence` are dealt with on import.
 const KEPT: &[&str] = &[
@@ -72,26 +78,32 @@ fn import(cx: &mut dyn ImportCx, kind: Kind) -> OpResult<Vec<ValueId>> {
 
 /// Types of the results, after checking every operand against the sizes that x, w and r give.
 fn infer(cx: &InferCx, kind: Kind) -> OpResult<Vec<TensorType>> {
-    let (x, w, r) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
-    if x.rank() != 3 || w.rank() != 3 || r.rank() != 3 {
-        return Err(OpError::new(format!("x, w and r have {}, {} and {} dimensions; all need 3", x.rank(), w.rank(), r.rank())));
+    crate::schedule::check(cx.attrs)?;
+    let (x, w, r) = (cx.input(0)?, cx.opt(1), cx.input(2)?);
+    if let Some(wrong) = [Some(x), w, Some(r)].into_iter().flatten().find(|t| t.rank() != 3) {
+        return Err(OpError::new(format!("an operand is {wrong}; x, w and r need 3 dimensions")));
     }
     if x.dtype != DType::F32 {
         return Err(OpError::new(format!("recurrent layers of {} are not supported", x.dtype)).help("convert the model to f32"));
     }
     let hidden = r.shape[2].as_const().ok_or_else(|| OpError::new("the hidden size must be known"))?;
     let cell = Cell::of(kind, cx.attrs, hidden)?;
-    let (directions, gates) = (Dim::Const(cell.directions.len() as u64), Dim::Const(kind.gates() as u64 * hidden));
+    let known = cell.directions.len() as u64;
+    let (directions, width) = (Dim::Const(known), kind.gates() as u64 * hidden);
     let (time, batch, hidden) = (x.shape[0].clone(), x.shape[1].clone(), Dim::Const(hidden));
     let state = vec![directions.clone(), batch.clone(), hidden.clone()];
-    let expected: [(usize, &str, Vec<Dim>); 7] = [
-        (1, "w", vec![directions.clone(), gates.clone(), x.shape[2].clone()]),
-        (2, "r", vec![directions.clone(), gates.clone(), hidden.clone()]),
-        (3, "the bias", vec![directions.clone(), Dim::Const(2 * kind.gates() as u64 * cell.hidden)]),
+    let multiplied = vec![time.clone(), batch.clone(), Dim::Const(known * width)];
+    let halves = if w.is_some() { 2 } else { 1 };
+    let expected: [(usize, &str, Vec<Dim>); 9] = [
+        (0, "x", if w.is_some() { x.shape.clone() } else { multiplied }),
+        (1, "w", vec![directions.clone(), Dim::Const(width), x.shape[2].clone()]),
+        (2, "r", vec![directions.clone(), Dim::Const(width), hidden.clone()]),
+        (3, "the bias", vec![directions.clone(), Dim::Const(halves * width)]),
         (4, "sequence_lens", vec![batch.clone()]),
         (5, "initial_h", state.clone()),
         (6, "initial_c", state.clone()),
         (7, "the peepholes", vec![directions.clone(), Dim::Const(3 * cell.hidden)]),
+        (SCALE, "the scales of r", vec![directions.clone(), Dim::Const(width)]),
     ];
     for (i, what, shape) in expected {
         let Some(ty) = cx.opt(i) else { continue };
@@ -99,7 +111,11 @@ fn infer(cx: &InferCx, kind: Kind) -> OpResult<Vec<TensorType>> {
         if ty.rank() != shape.len() || ty.shape.iter().zip(&shape).any(wrong) {
             return Err(OpError::new(format!("{what} is {ty}, it should be {}", TensorType::new(ty.dtype, shape))));
         }
-        let dtype = if i == 4 { DType::I32 } else { DType::F32 };
+        let dtype = match i {
+            2 if cx.opt(SCALE).is_some() => DType::I8,
+            4 => DType::I32,
+            _ => DType::F32,
+        };
         if ty.dtype != dtype {
             return Err(OpError::new(format!("{what} is {ty}, its elements should be {dtype}")));
         }

@@ -128,7 +128,7 @@ fn epilogue(
     let sum = p.cast(sum, DType::F32);
     let mut result = p.bin(BinOp::Mul, sum, factor);
     if let Some(bias) = cx.opt(3) {
-        let bias = layer.bias(cx, &bias, which as u64 * layer.width(), layer.width());
+        let bias = layer.row(cx, &bias, which as u64 * layer.width(), layer.width());
         let bias = p.arg(operand(bias, DType::F32, 0), DType::F32);
         result = p.bin(BinOp::Add, result, bias);
     }

@@ -19,7 +19,7 @@ pub(crate) static RNN: OpDef = OpDef {
 };
 
 fn all() -> Vec<Sample> {
-    let mut list = samples::samples(Kind::Rnn);
+    let mut list = samples::variants(samples::samples(Kind::Rnn), Kind::Rnn);
     for name in
         ["Relu", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu", "Softsign", "Softplus", "Sigmoid"]
     {
