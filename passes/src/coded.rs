@@ -1,7 +1,7 @@
 //! Products of floats by dequantised constants keep the integers.
 //!
 //! What   `conv(x, dequantize(w, s), b)` = `conv(x, w) * s + b` for constant w of at most 8 bits, one scale or one for each output, and x of f32; the same
-//!        of `matmul` and `gemm`. The weights of the product are signed bytes then, which its kernel makes floats of as it loads them.
+//!        of `matmul` and `gemm`, and of what recurrent layers multiply their state by. The weights of the product are signed bytes then, which its kernel makes floats of as it loads them.
 //! When   canonicalize phase, after all rules that make integer operators had their turn and before dequantised weights become floats.
 //! Why    a quarter of the bytes, in the archive and on the way from memory, which a product of few rows waits for. Of weights with no more than 16 different
 //!        values half of that (`onnxc_ops::common::coded`).
@@ -16,8 +16,16 @@ use onnxc_ir::{Attrs, DType, Graph, Tensor, TensorType, ValueId};
 /// The scales for which products are no subnormal numbers.
 const SCALES: std::ops::RangeInclusive<f32> = 1e-30..=1e30;
 
-/// Operators with weights: operand 1.
-const PRODUCTS: &[&str] = &["conv", "gemm", "matmul"];
+/// Operators with weights, and the operand that they are.
+const PRODUCTS: &[(&str, usize)] = &[("conv", 1), ("gemm", 1), ("gru", 2), ("lstm", 2), ("matmul", 1), ("rnn", 2)];
+
+/// The operand of recurrent layers that has the scales of theirs.
+const SCALES_OF_STATE: usize = 8;
+
+/// The operand of a node that has its weights, if it has any.
+fn operand_of_weights(node: &Node) -> Option<usize> {
+    PRODUCTS.iter().find(|p| p.0 == node.op.name).map(|p| p.1)
+}
 
 /// The weights of a product.
 struct Coded {
@@ -56,28 +64,30 @@ fn all(graph: &Graph) -> Vec<Option<Coded>> {
     let mut floats = vec![false; graph.values.len()];
     graph.outputs.iter().for_each(|id| floats[id.0 as usize] = true);
     for (node, coded) in graph.nodes.iter().zip(&coded) {
-        let reads = |(i, id): (usize, &Option<ValueId>)| id.filter(|_| coded.is_none() || i != 1);
+        let reads = |(i, id): (usize, &Option<ValueId>)| id.filter(|_| coded.is_none() || Some(i) != operand_of_weights(node));
         node.inputs.iter().enumerate().filter_map(reads).for_each(|id| floats[id.0 as usize] = true);
     }
     for (node, coded) in graph.nodes.iter().zip(&mut coded) {
-        let stays = node.inputs.get(1).copied().flatten().is_some_and(|w| floats[w.0 as usize]);
+        let weights = operand_of_weights(node).and_then(|i| node.inputs.get(i).copied().flatten());
+        let stays = weights.is_some_and(|w| floats[w.0 as usize]);
         coded.take_if(|_| stays);
     }
     coded
 }
 
 fn of(graph: &Graph, node: &Node) -> Option<Coded> {
-    if !PRODUCTS.contains(&node.op.name) || node.attrs.get("epilogue").is_some() || node.attrs.int("group").unwrap_or(1) != 1 {
+    let at = operand_of_weights(node)?;
+    if node.attrs.get("epilogue").is_some() || node.attrs.int("group").unwrap_or(1) != 1 {
         return None;
     }
     let operand = |i: usize| node.inputs.get(i).copied().flatten();
-    let (x, w) = (operand(0)?, operand(1)?);
+    let (x, w) = (operand(0)?, operand(at)?);
     let rank = graph.ty(w).rank();
     let axis = match node.op.name {
         "conv" => 0,
         "gemm" => usize::from(node.attrs.int("transB").unwrap_or(0) == 0),
-        _ if rank == 2 => 1,
-        _ => return None,
+        "matmul" if rank != 2 => return None,
+        _ => 1,
     };
     if graph.ty(x).dtype != DType::F32 || graph.ty(w).dtype != DType::F32 {
         return None;
@@ -85,6 +95,8 @@ fn of(graph: &Graph, node: &Node) -> Option<Coded> {
     let dequantize = graph.nodes.iter().find(|n| n.outputs.first() == Some(&w) && n.op.name == "dequantize_linear")?;
     let (values, scales) = weights(graph, dequantize, axis)?;
     let bias = match (operand(2), node.op.name) {
+        // Behind their own products, which recurrent layers keep.
+        _ if at != 1 => None,
         (None, _) => None,
         (Some(b), "conv") => Some(Bias::Channels(graph.constant(b)?.clone())),
         (Some(c), "gemm") if node.attrs.float("beta").unwrap_or(1.0) == 1.0 => Some(Bias::Any(c)),
@@ -134,7 +146,21 @@ fn integers(t: &Tensor) -> Option<Vec<i64>> {
     (0..t.len()).map(|i| Scalar::read(t.dtype(), t.bytes(), i).map(|v| v.int() as i64)).collect()
 }
 
+/// Gives a recurrent layer bytes for its state, and their scales.
+fn replace_of_state(graph: &mut Graph, mut node: Node, at: usize, coded: Coded) {
+    let name = graph.value(node.inputs[at].expect("internal: coded: a product has weights")).name.clone();
+    let directions = coded.values.shape()[0];
+    let scales = Tensor::from_vec(&[directions, coded.scales.len() as u64], coded.scales.repeat(directions as usize));
+    node.inputs.resize(SCALES_OF_STATE + 1, None);
+    node.inputs[SCALES_OF_STATE] = Some(graph.add_const(&format!("{name}.scale"), scales));
+    node.inputs[at] = Some(graph.add_const(&format!("{name}.values"), coded.values));
+    graph.nodes.push(node);
+}
+
 fn replace(graph: &mut Graph, ops: OpSet, mut node: Node, coded: Coded) {
+    if let Some(at) = operand_of_weights(&node).filter(|at| *at != 1) {
+        return replace_of_state(graph, node, at, coded);
+    }
     let op = |name: &str| ops.get(name).expect("internal: coded: an operator of this name");
     let (y, w) = (node.outputs[0], node.inputs[1].expect("internal: coded: a product has weights"));
     let (name, ty) = (graph.value(y).name.clone(), graph.ty(y).clone());

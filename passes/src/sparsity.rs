@@ -6,7 +6,7 @@
 //! Class  exact for numbers, but a zero no longer makes NaN of an infinity or of NaN: `--math=strict` forbids it for floats. Integers have neither.
 //! Paper  Ma et al., "PCONV: The Missing but Desirable Sparsity in DNN Weight Pruning", 2020; Guo et al., "Accelerating Sparse DNN Models without
 //!        Hardware-Support via Tile-Wise Sparsity", 2020.
-//! Misses extents that come with the call, depthwise and transposed convolutions, recurrent cells, zero points of weights other than 0 (128 of u8).
+//! Misses extents that come with the call, depthwise and transposed convolutions, zero points of weights other than 0 (128 of u8).
 //!
 //! The ways of a layer are lowered, counted and priced by the model of the target (`onnxc_ir::workload::latency`), so that what is compared is the code.
 
@@ -31,13 +31,13 @@ const SAMPLE: usize = 4096;
 /// Has the node constant weights with so many zeros that lists may pay, where `math` permits them?
 pub fn fits(graph: &Graph, node: &onnxc_ir::graph::Node, math: Math) -> bool {
     let floats = node.inputs.first().copied().flatten().is_some_and(|x| graph.ty(x).dtype == DType::F32);
-    weights(graph, node).is_some_and(|w| (!floats || math.allows(CLASS)) && has_zeros(w, floats))
+    weights(graph, node).any(|w| (!floats || math.allows(CLASS)) && has_zeros(w, floats))
 }
 
-/// The constant weights of a product.
-pub fn weights<'g>(graph: &'g Graph, node: &onnxc_ir::graph::Node) -> Option<&'g Tensor> {
-    let operand = schedule::weights(node.op.name)?;
-    graph.constant(node.inputs.get(operand).copied().flatten()?)
+/// The constant weights of products.
+pub fn weights<'g>(graph: &'g Graph, node: &'g onnxc_ir::graph::Node) -> impl Iterator<Item = &'g Tensor> {
+    let operand = |i: &usize| graph.constant(node.inputs.get(*i).copied().flatten()?);
+    schedule::weights(node.op.name).iter().filter_map(operand)
 }
 
 /// The ways of a layer that [`fits`], among `around` bytes of constants; none if no list is worth it.

@@ -12,7 +12,7 @@
 use onnxc_egraph::RuleClass;
 use onnxc_ir::graph::Node;
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::{DType, Graph};
+use onnxc_ir::{DType, Graph, Tensor};
 use onnxc_ops::schedule;
 
 use crate::Math;
@@ -44,7 +44,7 @@ pub fn permits(graph: &Graph, node: &Node, math: Math) -> bool {
 /// Are the sums of a node, or what is made of them element by element, results of the graph? Errors of those are what users see, and a softmax of large sums
 /// makes them larger; all others are multiplied or normalised again.
 fn answers(graph: &Graph, node: &Node) -> bool {
-    let ends = |node: &Node| schedule::weights(node.op.name).is_some() || NORMALIZATIONS.contains(&node.op.name);
+    let ends = |node: &Node| !schedule::weights(node.op.name).is_empty() || NORMALIZATIONS.contains(&node.op.name);
     let (mut seen, mut open) = (vec![false; graph.values.len()], node.outputs.clone());
     while let Some(value) = open.pop() {
         if graph.outputs.contains(&value) {
@@ -77,9 +77,14 @@ fn is_large(graph: &Graph, node: &Node, math: Math) -> bool {
     extents(graph, node).is_some_and(large) && permits(graph, node, math)
 }
 
+/// The constant weights of a node that is one product.
+fn weights<'g>(graph: &'g Graph, node: &'g Node) -> Option<&'g Tensor> {
+    sparsity::weights(graph, node).next().filter(|_| schedule::weights(node.op.name).len() == 1)
+}
+
 /// Multiplications by constant weights.
 fn multiplications(graph: &Graph, node: &Node) -> f64 {
-    let Some(weights) = sparsity::weights(graph, node) else { return 0.0 };
+    let Some(weights) = weights(graph, node) else { return 0.0 };
     let Some(shape) = node.outputs.first().and_then(|y| graph.ty(*y).const_shape()) else { return 0.0 };
     let columns = if weights.shape().len() > 2 { weights.shape().first() } else { shape.last() };
     let product = |shape: &[u64]| shape.iter().map(|n| *n as f64).product::<f64>();
@@ -96,7 +101,7 @@ fn single(graph: &Graph) -> bool {
 
 /// Rows, k and columns of a product of matrices of f32, the right one constant.
 fn extents(graph: &Graph, node: &Node) -> Option<(u64, u64, u64)> {
-    let weights = sparsity::weights(graph, node).filter(|w| w.dtype() == DType::F32)?;
+    let weights = weights(graph, node).filter(|w| w.dtype() == DType::F32)?;
     let (x, y) = (node.inputs.first().copied().flatten()?, node.outputs.first()?);
     let (shape, w) = (graph.ty(*y).const_shape()?, weights.shape());
     let columns = match node.op.name {

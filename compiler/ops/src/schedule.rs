@@ -180,18 +180,23 @@ impl FromStr for Choice {
 /// Operators whose lowering obeys a schedule.
 const SCHEDULED: &[&str] =
     &["conv", "conv_integer", "conv_transpose", "gemm", "matmul", "matmul_integer", "qlinear_conv", "qlinear_matmul"];
-/// The operand of a product that has its weights.
-pub fn weights(op: &str) -> Option<usize> {
+/// Recurrent layers, whose products leave out zeros if a schedule says so.
+const RECURRENT: &[&str] = &["gru", "lstm", "rnn"];
+
+/// The operands of a node with products that have their weights.
+pub fn weights(op: &str) -> &'static [usize] {
     match op {
-        "qlinear_conv" | "qlinear_matmul" => Some(3),
-        op if SCHEDULED.contains(&op) && op != "conv_transpose" => Some(1),
-        _ => None,
+        "qlinear_conv" | "qlinear_matmul" => &[3],
+        op if RECURRENT.contains(&op) => &[1, 2],
+        op if SCHEDULED.contains(&op) && op != "conv_transpose" => &[1],
+        _ => &[],
     }
 }
 
 /// The ways to leave weights of zero out of a node: in each of the target's tiles.
 pub fn sparse(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &TargetDesc) -> Vec<Choice> {
-    let Some(tiles) = tiles(op, attrs, inputs, target).filter(|_| weights(op).is_some()) else { return Vec::new() };
+    let tiles = if RECURRENT.contains(&op) { Some(target.f32_tiles.clone()) } else { tiles(op, attrs, inputs, target) };
+    let Some(tiles) = tiles.filter(|_| !weights(op).is_empty()) else { return Vec::new() };
     let schedule = |tile: &(u32, u32)| Schedule { tile: Some(*tile), sparse: true, ..Schedule::default() };
     tiles.iter().map(|tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) }).collect()
 }

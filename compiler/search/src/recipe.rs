@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{self, Range};
-use onnxc_passes::compress::{split, weighted};
+use onnxc_passes::compress::{recurrent, split, weighted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -189,9 +189,10 @@ pub fn fingerprint(arrays: &Arrays) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// A graph with names that recipes may use: every value has its own.
+/// A graph as recipes name its parts: recurrent layers are taken apart, and every value has a name of its own.
 pub fn named(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
+    recurrent::unfold(&mut graph, OpSet(onnxc_ops::ALL));
     graph.make_names_unique();
     graph
 }

@@ -55,7 +55,7 @@ const STEPS: f64 = 255.0;
 pub fn values(graph: &Graph, layers: &[Weighted]) -> Vec<(ValueId, Vec<usize>)> {
     let uses = graph.uses();
     let mut found: Vec<(ValueId, Vec<usize>)> = Vec::new();
-    for (n, layer) in layers.iter().enumerate() {
+    for (n, layer) in layers.iter().enumerate().filter(|(_, layer)| !layer.is_state()) {
         let x = layer.x(graph);
         match found.iter_mut().find(|f| f.0 == x) {
             Some((_, readers)) => readers.push(n),

@@ -12,6 +12,7 @@
 //! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel; [`split`]: the two nodes
 //!   that this makes.
 //! - [`codebook()`]: weights that share a few values.
+//! - [`recurrent`]: recurrent layers taken apart into such layers.
 //!
 //! Convolutions with groups are one layer for each of their groups.
 
@@ -27,6 +28,7 @@ mod order;
 pub mod pairs;
 mod prune;
 mod range;
+pub mod recurrent;
 mod removal;
 mod round;
 mod shape;

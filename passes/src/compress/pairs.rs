@@ -85,7 +85,7 @@ pub fn weights(graph: &mut Graph, ops: OpSet, layer: &Weighted, integers: &Integ
     let attrs = Attrs::default().with("axis", Attr::Int(layer.axis() as i64));
     let origins = graph.nodes[layer.node].origins.clone();
     let op = ops.get("dequantize_linear").expect("internal: compress: an operator of this name");
-    graph.nodes[layer.node].inputs[1] = Some(w);
+    graph.nodes[layer.node].inputs[layer.operand_of_weights()] = Some(w);
     Node { op, inputs: vec![Some(q), Some(scale), None], outputs: vec![w], attrs, origins }
 }
 

@@ -41,6 +41,7 @@ impl Split {
         let spatial = match &layer.form {
             Form::Conv(window) => window.kernel.iter().filter(|taps| **taps > 1).count(),
             Form::Columns | Form::Rows => 0,
+            Form::State => return false,
         };
         layer.groups == 1
             && layer.n > 1
@@ -80,7 +81,7 @@ impl Split {
         let part = |n: usize, channels: usize, form: Form| {
             let (taps, rows) = match &form {
                 Form::Conv(w) => (w.kernel.iter().product(), (w.batch * w.y.iter().product::<usize>()) as u64),
-                Form::Columns | Form::Rows => (1, layer.rows),
+                Form::Columns | Form::Rows | Form::State => (1, layer.rows),
             };
             let (node, name, groups) = (layer.node, layer.name.clone(), 1);
             Weighted { node, name, n, channels, taps, groups, rows, before: Vec::new(), together: Vec::new(), form }
@@ -178,7 +179,7 @@ impl Split {
                 shape[1] = rank;
                 (2..shape.len()).filter(|d| !self.first(d - 2)).for_each(|d| shape[d] = x.shape[d].clone());
             }
-            Form::Columns | Form::Rows => *shape.last_mut().expect("internal: compress: a product of matrices") = rank,
+            Form::Columns | Form::Rows | Form::State => *shape.last_mut().expect("internal: compress: a product of matrices") = rank,
         }
         TensorType::new(DType::F32, shape)
     }

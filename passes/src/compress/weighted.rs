@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnxc_ir::graph::Node;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
 
-use super::Matrix;
+use super::{Matrix, recurrent};
 use crate::canonicalize::channels::reach;
 use crate::streams::Streams;
 
@@ -36,6 +36,10 @@ pub struct Weighted {
     pub(super) form: Form,
 }
 
+/// The operand of a node that has the weights of what it multiplies, and of a recurrent layer those of its state.
+const OF_OPERAND: usize = 1;
+const OF_STATE: usize = 2;
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Form {
     /// Weights `[n][channels][taps]`.
@@ -44,6 +48,8 @@ pub(super) enum Form {
     Columns,
     /// Weights `[n][k]`.
     Rows,
+    /// Weights `[1][n][k]` of what a recurrent layer makes of its state, whose products of x are there already.
+    State,
 }
 
 /// The window of a convolution.
@@ -69,7 +75,7 @@ pub fn layers(graph: &Graph) -> Vec<Weighted> {
 
 /// Tells layers what is before them where a value is read more than once.
 fn find_streams(graph: &Graph, layers: &mut [Weighted]) {
-    let can = |l: &&Weighted| l.groups == 1 && l.rows > 0;
+    let can = |l: &&Weighted| l.groups == 1 && l.rows > 0 && !l.is_state();
     let axes: BTreeMap<usize, usize> = layers.iter().filter(can).map(|l| (l.node, l.input_axis(graph))).collect();
     let streams = Streams::new(graph);
     let reads = |node: usize, operand: usize, axis: usize| operand == 0 && axes.get(&node) == Some(&axis);
@@ -93,12 +99,16 @@ fn find_streams(graph: &Graph, layers: &mut [Weighted]) {
 impl Weighted {
     fn of(graph: &Graph, number: usize, node: &Node) -> Option<Weighted> {
         let operand = |i: usize| node.inputs.get(i).copied().flatten();
-        let (x, w) = (operand(0)?, operand(1)?);
+        let is_state = recurrent::is_state(node);
+        // The states of all steps but the last one, and the one before the first step, are what r multiplies; results are all but that one.
+        let x = if is_state { *node.outputs.first()? } else { operand(0)? };
+        let w = operand(if is_state { OF_STATE } else { OF_OPERAND })?;
         let weights = graph.constant(w).filter(|t| t.dtype() == DType::F32)?;
         let known = |id: ValueId| graph.ty(id).shape.iter().map(|d| d.as_const().unwrap_or(0)).collect::<Vec<u64>>();
         let (x, w, y) = (known(x), weights.shape().to_vec(), known(*node.outputs.first()?));
         let size = |n: u64| n as usize;
         let (form, n, channels, taps, groups) = match node.op.name {
+            _ if is_state => (w[0] == 1).then(|| (Form::State, size(w[1]), size(w[2]), 1, 1))?,
             "conv" => {
                 let list = |name: &str, default: i64| match node.attrs.ints(name) {
                     Some(list) => list.to_vec(),
@@ -128,10 +138,11 @@ impl Weighted {
             }
             _ => return None,
         };
-        let rows = y.iter().product::<u64>() / (n as u64).max(1);
+        let row = if is_state { channels } else { n } as u64;
+        let rows = y.iter().product::<u64>() / row.max(1);
         let name = node.origins.join(" ");
         let axis = if matches!(form, Form::Conv(_)) { 1 } else { x.len() - 1 };
-        let before = if groups == 1 { reach(graph, operand(0)?, axis).unwrap_or_default() } else { Vec::new() };
+        let before = if groups == 1 && !is_state { reach(graph, operand(0)?, axis).unwrap_or_default() } else { Vec::new() };
         let together = Vec::new();
         (n > 0 && channels > 0).then_some(Weighted {
             node: number,
@@ -156,6 +167,21 @@ impl Weighted {
     pub fn is_three_by_three(&self) -> bool {
         let plain = |of: &Window| of.kernel == [3, 3] && of.strides.iter().chain(&of.dilations).all(|step| *step == 1);
         self.groups == 1 && matches!(&self.form, Form::Conv(window) if plain(window))
+    }
+
+    /// Are its rows states of a recurrent layer, which no node of the graph passes on?
+    pub fn is_state(&self) -> bool {
+        self.form == Form::State
+    }
+
+    /// The operand of the node that has the weights.
+    pub(super) fn operand_of_weights(&self) -> usize {
+        if self.is_state() { OF_STATE } else { OF_OPERAND }
+    }
+
+    /// The operand of the node that has the bias.
+    fn operand_of_bias(&self) -> usize {
+        self.operand_of_weights() + 1
     }
 
     /// Inputs of each output.
@@ -183,16 +209,20 @@ impl Weighted {
         self.rows * (self.n * self.k()) as u64
     }
 
-    /// The operand that is multiplied.
+    /// What is multiplied: an operand, or the states that a recurrent layer has for results.
     pub fn x(&self, graph: &Graph) -> ValueId {
-        graph.nodes[self.node].inputs[0].expect("internal: compress: a layer has an operand")
+        self.read_by(&graph.nodes[self.node])
+    }
+
+    fn read_by(&self, node: &Node) -> ValueId {
+        if self.is_state() { node.outputs[0] } else { node.inputs[0].expect("internal: compress: a layer has an operand") }
     }
 
     /// The operand in a graph that was made from `graph` by putting nodes around this one.
     pub fn x_within(&self, graph: &Graph, other: &Graph) -> ValueId {
         let result = graph.nodes[self.node].outputs[0];
         let node = other.nodes.iter().find(|n| n.outputs[0] == result).expect("internal: compress: layers keep their results");
-        node.inputs[0].expect("internal: compress: a layer has an operand")
+        self.read_by(node)
     }
 
     /// The operands of the last so many nodes of those that have taken the place of this one in a graph that was made from `graph`, the last one first.
@@ -203,12 +233,12 @@ impl Weighted {
 
     /// The weights.
     pub fn weights(&self, graph: &Graph) -> ValueId {
-        graph.nodes[self.node].inputs[1].expect("internal: compress: a layer has weights")
+        graph.nodes[self.node].inputs[self.operand_of_weights()].expect("internal: compress: a layer has weights")
     }
 
     /// The dimension of the weights that counts outputs.
     pub fn axis(&self) -> usize {
-        usize::from(self.form == Form::Columns)
+        usize::from(matches!(self.form, Form::Columns | Form::State))
     }
 
     /// Where the weight of output `n` and input `k` is in the operand.
@@ -216,7 +246,7 @@ impl Weighted {
         match &self.form {
             Form::Conv(_) => (n * self.channels + k % self.channels) * self.taps + k / self.channels,
             Form::Columns => k * self.n + n,
-            Form::Rows => n * self.k() + k,
+            Form::Rows | Form::State => n * self.k() + k,
         }
     }
 
@@ -246,6 +276,7 @@ impl Weighted {
             }
             Form::Columns => vec![k, n],
             Form::Rows => vec![n, k],
+            Form::State => vec![1, n, k],
         }
     }
 
@@ -297,7 +328,7 @@ impl Window {
 pub fn replace(graph: &mut Graph, layer: &Weighted, weights: Tensor) {
     let name = graph.value(layer.weights(graph)).name.clone();
     let w = graph.add_const(&name, weights);
-    graph.nodes[layer.node].inputs[1] = Some(w);
+    graph.nodes[layer.node].inputs[layer.operand_of_weights()] = Some(w);
 }
 
 /// Adds something to each output of a layer; `matmul`, which has no bias, is left as it is and so is `gemm` with a C that is not one value per output.
@@ -307,25 +338,27 @@ pub fn shift(graph: &mut Graph, layer: &Weighted, shift: &[f32]) {
     if nothing || node.op.name == "matmul" || node.attrs.float("beta").is_some_and(|b| b != 1.0) {
         return;
     }
-    let old = node.inputs.get(2).copied().flatten();
+    let place = layer.operand_of_bias();
+    let old = node.inputs.get(place).copied().flatten();
     let bias = match old.map(|id| graph.constant(id)) {
         None => vec![0.0; layer.n],
         Some(Some(t)) if t.len() == layer.n && t.dtype() == DType::F32 => t.to_vec::<f32>(),
         Some(_) => return,
     };
-    let shape = old.and_then(|id| graph.constant(id)).map_or(vec![layer.n as u64], |t| t.shape().to_vec());
+    let new = if layer.is_state() { vec![1, layer.n as u64] } else { vec![layer.n as u64] };
+    let shape = old.and_then(|id| graph.constant(id)).map_or(new, |t| t.shape().to_vec());
     let sum: Vec<f32> = bias.iter().zip(shift).map(|(b, s)| b + s).collect();
     let name = old.map_or("bias".to_string(), |id| graph.value(id).name.clone());
     let id = graph.add_const(&name, Tensor::from_vec(&shape, sum));
     let inputs = &mut graph.nodes[layer.node].inputs;
-    inputs.resize(inputs.len().max(3), None);
-    inputs[2] = Some(id);
+    inputs.resize(inputs.len().max(place + 1), None);
+    inputs[place] = Some(id);
 }
 
 /// Does what [`shift()`] adds reach the result of this layer?
 pub fn takes_shift(graph: &Graph, layer: &Weighted) -> bool {
     let node = &graph.nodes[layer.node];
     let constant = |id: ValueId| graph.constant(id).is_some_and(|t| t.len() == layer.n && t.dtype() == DType::F32);
-    let c = node.inputs.get(2).copied().flatten();
+    let c = node.inputs.get(layer.operand_of_bias()).copied().flatten();
     node.op.name != "matmul" && node.attrs.float("beta").is_none_or(|b| b == 1.0) && c.is_none_or(constant)
 }

@@ -35,7 +35,7 @@ impl Form for Coarse {
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
-        layer.groups == 1
+        layer.groups == 1 && !layer.is_state()
     }
 
     fn takes(&self, numbers: &dyn Numbers) -> bool {

@@ -61,7 +61,7 @@ impl Numbers for Words {
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
-        layer.groups == 1 && layer.k() <= MOST
+        layer.groups == 1 && layer.k() <= MOST && !layer.is_state()
     }
 
     fn integers(&self) -> bool {

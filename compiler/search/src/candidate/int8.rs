@@ -45,8 +45,8 @@ impl Numbers for Integers {
         goal.integers && self.steps <= goal.short_steps
     }
 
-    fn fits(&self, _: &Weighted) -> bool {
-        true
+    fn fits(&self, layer: &Weighted) -> bool {
+        !layer.is_state()
     }
 
     fn integers(&self) -> bool {
