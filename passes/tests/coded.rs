@@ -21,6 +21,9 @@ fn graph(text: &str) -> Graph {
         2 => bytes(&[8, 20], 7),
         3 => Some(Tensor::from_vec::<u8>(&[20, 8, 3, 3], (0..1440).map(|i| (100 + i * 37 % 57) as u8).collect())),
         4 => Some(Tensor::from_vec::<f32>(&[20], (0..20).map(|i| 0.01 + i as f32 / 512.0).collect())),
+        5 => bytes(&[1, 64, 16], 100),
+        6 => Some(Tensor::from_vec::<f32>(&[1, 64, 8], (0..512).map(|i| (i * 37 % 23) as f32 / 64.0 - 0.2).collect())),
+        7 => Some(Tensor::from_vec::<f32>(&[64], (0..64).map(|i| 0.001 + i as f32 / 65536.0).collect())),
         _ => None,
     };
     parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"))
@@ -125,6 +128,22 @@ fn few_values_are_numbers_of_a_table() {
     // Twice C is no addition.
     let after = canonical(&graph(&product("gemm %x, %w, %s {beta = 2.0}")));
     assert_eq!(weights_of(&after, "gemm"), DType::F32);
+}
+
+#[test]
+fn recurrent_layers_keep_bytes_for_their_state() {
+    let text = "graph @f(%x: f32[5,1,8]) {
+  %w = const f32[1,64,8] blob(0000000000000006)
+  %q = const i8[1,64,16] blob(0000000000000005)
+  %s = const f32[64] blob(0000000000000007)
+  %r = dequantize_linear %q, %s, _ {axis = 1} : f32[1,64,16] @\"weights\"
+  %y, %h, %c = lstm %x, %w, %r : f32[5,1,1,16], f32[1,1,16], f32[1,1,16] @\"layer\"
+  return %y
+}";
+    let after = canonical(&graph(text));
+    let node = after.nodes.iter().find(|n| n.op.name == "lstm").unwrap_or_else(|| panic!("{}", text::print(&after)));
+    assert_eq!(after.ty(node.inputs[2].unwrap()).dtype, DType::I8);
+    assert_eq!(tiles(&after), [DType::F32, DType::I8]);
 }
 
 #[test]

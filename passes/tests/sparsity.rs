@@ -159,6 +159,35 @@ fn strict_arithmetic_forbids_it_for_floats_only() {
 }
 
 #[test]
+fn zeros_of_recurrent_layers_are_left_out() {
+    let (text, width, k) = (
+        "graph @f(%x: f32[4,1,64]) {
+  %w = const f32[1,512,64] blob(0000000000000001)
+  %r = const f32[1,512,128] blob(0000000000000002)
+  %y, %h, %c = lstm %x, %w, %r : f32[4,1,1,128], f32[1,1,128], f32[1,1,128] @\"layer\"
+  return %y
+}",
+        512,
+        128,
+    );
+    let matrix = |k: usize, every: usize| {
+        let kept = |row: usize, column: usize| (column + row / 32).is_multiple_of(every);
+        let value = |i: usize| if kept(i / k, i % k) { 0.25 } else { 0.0 };
+        Tensor::from_vec(&[1, width as u64, k as u64], (0..width * k).map(value).collect::<Vec<f32>>())
+    };
+    let chosen_for = |of_w: usize, of_r: usize| {
+        let blob = |hash: u64| Some(if hash == 1 { matrix(64, of_w) } else { matrix(k, of_r) });
+        let graph = parse::parse(text, OpSet(onnxc_ops::ALL), &blob).unwrap_or_else(|e| panic!("{e}"));
+        let (choice, plan) = chosen(&graph, Math::Fast);
+        (choice.ends_with("sparse"), lists(&plan))
+    };
+    assert_eq!(chosen_for(1, 1), (false, 0));
+    // Each product has a list if it leaves anything out.
+    assert_eq!(chosen_for(1, 3), (true, 1));
+    assert_eq!(chosen_for(3, 3), (true, 2));
+}
+
+#[test]
 fn measured_layers_differ_by_their_zeros() {
     let of = |left: &dyn Fn(u64, u64, u64) -> bool| pattern(&Tensor::from_vec(&SHAPE, weights(left)));
     assert_eq!(of(&|_, _, _| true), None);

@@ -121,7 +121,13 @@ fn part_of(graph: &mut Graph, id: ValueId, result: usize) -> ValueId {
     graph.add_value(&name, ty, None)
 }
 
-fn push(graph: &mut Graph, ops: OpSet, (op, inputs, attrs): (&str, Vec<Option<ValueId>>, Attrs), to: ValueId, origins: Vec<String>) {
+fn push(
+    graph: &mut Graph,
+    ops: OpSet,
+    (op, inputs, attrs): (&str, Vec<Option<ValueId>>, Attrs),
+    to: ValueId,
+    origins: Vec<String>,
+) {
     let op = ops.get(op).expect("internal: compress: an operator of this name");
     graph.nodes.push(Node { op, inputs, outputs: vec![to], attrs, origins });
 }
@@ -422,12 +428,17 @@ mod tests {
 
     fn cases() -> Vec<Case> {
         let linear = || Attrs::default().with("linear_before_reset", Attr::Int(1));
-        let kinds = [("lstm", 4, Attrs::default()), ("gru", 3, Attrs::default()), ("gru", 3, linear()), ("rnn", 1, Attrs::default())];
+        let kinds =
+            [("lstm", 4, Attrs::default()), ("gru", 3, Attrs::default()), ("gru", 3, linear()), ("rnn", 1, Attrs::default())];
         let mut all = Vec::new();
         for (op, gates, attrs) in kinds {
-            for (time, direction, state) in
-                [(1, "forward", true), (1, "reverse", false), (4, "forward", true), (4, "reverse", false), (3, "bidirectional", true)]
-            {
+            for (time, direction, state) in [
+                (1, "forward", true),
+                (1, "reverse", false),
+                (4, "forward", true),
+                (4, "reverse", false),
+                (3, "bidirectional", true),
+            ] {
                 all.push(Case { op, gates, time, direction, state, attrs: attrs.clone() });
             }
         }

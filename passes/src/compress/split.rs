@@ -179,7 +179,9 @@ impl Split {
                 shape[1] = rank;
                 (2..shape.len()).filter(|d| !self.first(d - 2)).for_each(|d| shape[d] = x.shape[d].clone());
             }
-            Form::Columns | Form::Rows | Form::State => *shape.last_mut().expect("internal: compress: a product of matrices") = rank,
+            Form::Columns | Form::Rows | Form::State => {
+                *shape.last_mut().expect("internal: compress: a product of matrices") = rank
+            }
         }
         TensorType::new(DType::F32, shape)
     }

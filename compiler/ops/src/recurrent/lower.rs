@@ -194,8 +194,7 @@ impl Layer<'_> {
         let (all, k) = (matrix.view.shape[1], matrix.view.shape[2]);
         if let Some(tensor) = &matrix.constant {
             let (starts, rows) = (vec![((self.d * all + first) * k) as i64], vec![(k, 1)]);
-            let how =
-                Panels { dtype: tensor.dtype(), group: 1, starts, rows, padded: k, cols: (count, k as i64), nr, flip: 0 };
+            let how = Panels { dtype: tensor.dtype(), group: 1, starts, rows, padded: k, cols: (count, k as i64), nr, flip: 0 };
             return list::pack(cx, tensor, how, nest, table);
         }
         let panels = count.div_ceil(u64::from(nr));
