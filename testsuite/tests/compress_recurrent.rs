@@ -171,3 +171,24 @@ fn directions_are_layers_of_their_own() {
         task.run("compile", &["--target", target, "--recipe", "both.recipe", "-o", "other.a"]);
     }
 }
+
+#[test]
+fn ranges_are_found_as_asked() {
+    let task = Task::new(LSTM);
+    let scale = |name: &str, flags: &[&str]| {
+        let only = ["--without", "pruning", "--without", "weight-only", "--without", "low-rank"];
+        // Fewest bytes: no integers of 16 bits.
+        let limits = [&["--max-drop", "50%", "--objective", "size"], &only[..]].concat();
+        let recipe = task.search(name, &[&limits[..], flags].concat());
+        let of = recipe.split("[[activation]]").nth(1).unwrap_or_else(|| panic!("no activation: {recipe}")).to_string();
+        let line = of.lines().find_map(|line| line.strip_prefix("scale = ")).expect("a scale");
+        line.parse::<f64>().expect("a number")
+    };
+    // Inputs are spread evenly: a fifth of them is outside on each side.
+    let (all, most) = (scale("all", &["--range", "minmax"]), scale("most", &["--range", "percentile=80"]));
+    assert!((most / all - 0.6).abs() < 0.25 && most < all, "{most} {all}");
+    let mut wrong = Command::new(run::onnxc());
+    wrong.arg("compile").arg(task.at("model.nir")).args(["--calib", "calib.npz", "--range", "widest", "-o", "no.a"]);
+    let told = run::run(wrong.current_dir(task.folder.path()), Duration::from_secs(60));
+    assert!(told.code != Some(0) && told.stderr.contains("percentile=P"), "{}", told.stderr);
+}

@@ -36,6 +36,7 @@ pub fn variants() -> [Variant; 9] {
         balance: Balance::Equal,
         reorder: false,
         rounding: Rounding::Nearest,
+        range: Method::default().range,
         apart: false,
         stages: 1,
     };

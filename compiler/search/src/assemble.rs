@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnxc_ir::{Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{Range, Ranges};
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Balance, Damping, Mask, Moments, Repair, Rounding};
+use onnxc_passes::compress::{ActivationRange, Balance, Damping, Mask, Moments, Repair, Rounding};
 use rayon::prelude::*;
 
 use crate::candidate::{self, Pick, Site, Treated};
@@ -37,6 +37,8 @@ pub struct Method {
     pub reorder: bool,
     /// How weights are rounded.
     pub rounding: Rounding,
+    /// How ranges of values that become integers are found.
+    pub range: ActivationRange,
     /// Short weights are small in each step of k by itself, not in the sum of steps: fewer digits, which take fewer bits where they are stored coded.
     pub apart: bool,
     /// Parts of the model that are repaired one after another, at least; 1 repairs every layer for the dense model's operands.
@@ -52,6 +54,7 @@ impl Default for Method {
             balance: Balance::Free,
             reorder: false,
             rounding: Rounding::Gptq,
+            range: ActivationRange::Mse,
             apart: false,
             stages: 4,
         }
@@ -182,7 +185,7 @@ impl Subject<'_> {
                 self.keep(&mut made, *i, picks[*i], treated);
             }
         }
-        self.finish(made, picks, Some(samples))
+        self.finish(made, picks, Some((samples, method.range)))
     }
 
     /// The layers that change, in parts that are repaired together: `least` parts where there are so many, and if they are to go `one_by_one`, each in an earlier
@@ -245,7 +248,7 @@ impl Subject<'_> {
 
     /// Gives all that integers multiply a range; values that only the compressed model has get theirs from what they are on the samples to compute with,
     /// or any.
-    fn finish(&self, mut made: Assembled, picks: &[Pick], samples: Option<&Samples>) -> Result<Assembled> {
+    fn finish(&self, mut made: Assembled, picks: &[Pick], samples: Option<(&Samples, ActivationRange)>) -> Result<Assembled> {
         self.keep_ranges(&mut made, picks);
         let several: Vec<(&Weighted, &Pick)> = self
             .layers
@@ -258,7 +261,7 @@ impl Subject<'_> {
             let values: Vec<ValueId> =
                 several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
             let ranges = match samples {
-                Some(samples) => taps::ranges(self.backend, &graph, &values, samples)?,
+                Some((samples, method)) => taps::ranges(self.backend, &graph, &values, samples, method)?,
                 None => values.iter().map(|id| (*id, Ranges::of((-1.0, 1.0), (-1.0, 1.0)))).collect(),
             };
             made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range.bytes)));

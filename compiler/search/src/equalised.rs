@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{DType, Graph, Tensor, ValueId};
-use onnxc_passes::compress::Matrix;
 use onnxc_passes::compress::equalise::{self, Reader};
+use onnxc_passes::compress::pairs::Ranges;
 use onnxc_passes::compress::weighted::{self, Weighted};
+use onnxc_passes::compress::{ActivationRange, Matrix};
 
 use crate::recipe::Arrays;
 use crate::{Backend, Result, Samples, taps};
@@ -57,6 +58,26 @@ pub fn products(
     }
     with.make_names_unique();
     (with, products)
+}
+
+/// Integers for everything that layers multiply, or for what its channels are multiplied to before.
+///
+/// # Errors
+/// As [`taps::Tapped::run`].
+pub fn ranges(
+    backend: &dyn Backend,
+    graph: &Graph,
+    layers: &[Weighted],
+    equalised: &BTreeMap<ValueId, Vec<f32>>,
+    (samples, method): (&Samples, ActivationRange),
+) -> Result<Vec<(u32, Ranges)>> {
+    let mut values: Vec<ValueId> = layers.iter().map(|l| l.x(graph)).collect();
+    values.sort_unstable();
+    values.dedup();
+    let (graph, products) = products(graph, layers, equalised);
+    let measured: Vec<ValueId> = values.iter().map(|id| products.get(id).copied().unwrap_or(*id)).collect();
+    let found = taps::ranges(backend, &graph, &measured, samples, method)?;
+    Ok(values.iter().zip(&measured).filter_map(|(id, of)| Some((id.0, *found.get(of)?))).collect())
 }
 
 /// Multiplies a value of a dense graph by the factors in an array, in a graph that was made from it: for nodes with the first results, and for those with the others

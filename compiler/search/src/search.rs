@@ -26,7 +26,7 @@ use crate::price::{self, Objective, Prices, prices};
 use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
 use crate::streams::Orders;
-use crate::taps::{self, Tapped, floats};
+use crate::taps::{Tapped, floats};
 use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
@@ -167,7 +167,8 @@ impl<'a> Search<'a> {
         let equalised = factors.into_iter().map(|(id, factors)| (ValueId(id), factors)).collect();
         let ranges: Vec<(u32, Ranges)> = work::remember(store, &work::key("ranges", &[&known]), || {
             backend.say("calibration: ranges");
-            if goal.integers { ranges(backend, &graph, &layers, &equalised, samples) } else { Ok(Vec::new()) }
+            let how = (samples, goal.method.range);
+            if goal.integers { equalised::ranges(backend, &graph, &layers, &equalised, how) } else { Ok(Vec::new()) }
         })?;
         let ranges = ranges.into_iter().map(|(id, range)| (ValueId(id), range)).collect();
         let sha256 = sha256.to_string();
@@ -577,20 +578,3 @@ struct Known {
 
 /// The curves of a layer, each with one of the kinds that it is of.
 pub(crate) type Curves = Vec<(Pick, Curve)>;
-
-/// Integers for everything that layers multiply, or for what its channels are multiplied to before.
-fn ranges(
-    backend: &dyn Backend,
-    graph: &Graph,
-    layers: &[Weighted],
-    equalised: &BTreeMap<ValueId, Vec<f32>>,
-    samples: &Samples,
-) -> Result<Vec<(u32, Ranges)>> {
-    let mut values: Vec<ValueId> = layers.iter().map(|l| l.x(graph)).collect();
-    values.sort_unstable();
-    values.dedup();
-    let (graph, products) = equalised::products(graph, layers, equalised);
-    let measured: Vec<ValueId> = values.iter().map(|id| products.get(id).copied().unwrap_or(*id)).collect();
-    let found = taps::ranges(backend, &graph, &measured, samples)?;
-    Ok(values.iter().zip(&measured).filter_map(|(id, of)| Some((id.0, *found.get(of)?))).collect())
-}

@@ -59,14 +59,20 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// Integers for values, such that they lose least of the samples to compute with.
+/// Integers for values, by what these are on the samples to compute with.
 ///
 /// # Errors
 /// As [`Tapped::run`].
-pub fn ranges(backend: &dyn Backend, graph: &Graph, values: &[ValueId], samples: &Samples) -> Result<BTreeMap<ValueId, Ranges>> {
+pub fn ranges(
+    backend: &dyn Backend,
+    graph: &Graph,
+    values: &[ValueId],
+    samples: &Samples,
+    method: ActivationRange,
+) -> Result<BTreeMap<ValueId, Ranges>> {
     let all = histograms(backend, graph, values, samples, &samples.fit())?;
     let usable = all.into_iter().filter(|(_, h)| h.min.is_finite() && h.max.is_finite());
-    Ok(usable.map(|(id, h)| (id, Ranges::of(range(&h, ActivationRange::Mse, 256), (h.min, h.max)))).collect())
+    Ok(usable.map(|(id, h)| (id, Ranges::of(range(&h, method, 256), (h.min, h.max)))).collect())
 }
 
 /// What channels of values, whose dimension is given with each, are on the samples to compute with.

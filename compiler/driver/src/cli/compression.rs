@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use onnxc_passes::compress::ActivationRange;
+
 use super::{Freedom, Machine, Model};
 
 /// What compression has to work with, and within.
@@ -46,6 +48,10 @@ pub struct Budget {
     /// What compression may not do (repeatable).
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "recipe")]
     pub without: Vec<Technique>,
+    /// How ranges of values that become 8-bit integers are found: with the least squared error, as all that was seen, with as many percent of the values inside
+    /// (percentile=99.9), or with the least Kullback-Leibler divergence.
+    #[arg(long, value_name = "mse|minmax|percentile=P|kl", value_parser = range, conflicts_with = "recipe")]
+    pub range: Option<ActivationRange>,
     /// Layers that read the same channels, of a residual sum or around squeeze and excitation, may lose some of them together. It makes some models smaller and the
     /// choice for others worse.
     #[arg(long, conflicts_with = "recipe")]
@@ -70,6 +76,7 @@ impl Budget {
             (self.forget, "--forget"),
             (self.no_baselines, "--no-baselines"),
             (!self.without.is_empty(), "--without"),
+            (self.range.is_some(), "--range"),
             (self.streams, "--streams"),
         ];
         flags.into_iter().find_map(|(given, name)| given.then_some(name))
@@ -158,6 +165,20 @@ fn percent(text: &str) -> Result<f64, String> {
     if (0.0..=100.0).contains(&value) { Ok(value / 100.0) } else { Err("it is between 0% and 100%".to_string()) }
 }
 
+/// How ranges of activations are found.
+fn range(text: &str) -> Result<ActivationRange, String> {
+    match text {
+        "mse" => return Ok(ActivationRange::Mse),
+        "minmax" => return Ok(ActivationRange::MinMax),
+        "kl" => return Ok(ActivationRange::Kl),
+        _ => {}
+    }
+    let percent = text.strip_prefix("percentile=").and_then(|p| p.parse().ok()).filter(|p| (50.0..=100.0).contains(p));
+    percent
+        .map(ActivationRange::Percentile)
+        .ok_or_else(|| "it is mse, minmax, kl, or percentile=P with P from 50 to 100".to_string())
+}
+
 /// `2ms`, `500us`, `1.5s`: in seconds.
 fn seconds(text: &str) -> Result<f64, String> {
     let units = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0)];
@@ -176,5 +197,12 @@ mod tests {
         assert!(["2", "ms", "-1ms", "0s", "1min"].iter().all(|t| seconds(t).is_err()));
         assert_eq!((percent("1%"), percent("0.5 %")), (Ok(0.01), Ok(0.005)));
         assert!(["1", "x%", "101%", "-1%"].iter().all(|t| percent(t).is_err()));
+    }
+
+    #[test]
+    fn ranges_have_names() {
+        assert_eq!(range("mse"), Ok(ActivationRange::Mse));
+        assert_eq!(range("percentile=99.9"), Ok(ActivationRange::Percentile(99.9)));
+        assert!(["", "max", "percentile", "percentile=10", "percentile=x"].iter().all(|t| range(t).is_err()));
     }
 }

@@ -233,6 +233,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         coded: freedom.weights == Weights::Coded,
         method: onnxc_search::assemble::Method::default(),
     };
+    goal.method.range = budget.range.unwrap_or(goal.method.range);
     goal.method.apart = goal.coded && goal.bytes_matter();
     goal
 }
