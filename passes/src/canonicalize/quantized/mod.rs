@@ -9,6 +9,7 @@
 
 pub mod clamp;
 pub mod concat;
+pub mod dynamic;
 pub mod fold;
 pub mod lookup;
 pub mod matmul;
@@ -32,6 +33,7 @@ pub fn rules() -> Vec<Rule> {
         matmul::rules(),
         means::rules(),
         sums::rules(),
+        dynamic::rules(),
         lookup::rules(),
     ]
     .concat()

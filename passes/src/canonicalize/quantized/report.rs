@@ -114,7 +114,9 @@ impl Model<'_> {
         let scale = node.inputs.get(1).copied().flatten().map(|s| self.graph.constant(s));
         let integers = if node.op.name == "dequantize_linear" { node.inputs[0] } else { node.outputs.first().copied() };
         let bits = integers.map_or(8, |id| self.graph.ty(id).dtype.bits());
+        let by = node.inputs.get(1).copied().flatten().and_then(|s| self.producer(s));
         match scale.flatten() {
+            None if by.is_some_and(|by| by.op.name == "dynamic_quantize_linear") => None,
             None => Some(format!("the scale of {name} is computed at run time")),
             Some(s) if node.attrs.int("block_size").unwrap_or(0) != 0 => {
                 Some(format!("{name} has {} scales, one a block", s.len()))
