@@ -26,13 +26,14 @@ pub struct Uniform {
 }
 
 /// All of them.
-pub const UNIFORM: [Uniform; 6] = [
+pub const UNIFORM: [Uniform; 7] = [
     Uniform { name: "uniform pruning", weights: Weights::F32, pruned: true, bare: false },
     Uniform { name: "uniform int8", weights: Weights::Int8, pruned: false, bare: false },
     Uniform { name: "uniform paired int8", weights: Weights::Paired, pruned: false, bare: false },
     Uniform { name: "uniform pruning and int8", weights: Weights::Int8, pruned: true, bare: false },
     Uniform { name: "uniform pruning and paired int8", weights: Weights::Paired, pruned: true, bare: false },
     Uniform { name: "magnitude pruning without repair", weights: Weights::F32, pruned: true, bare: true },
+    Uniform { name: "uniform dynamic int8", weights: Weights::Dynamic, pruned: false, bare: false },
 ];
 
 /// A model in which all layers are alike.

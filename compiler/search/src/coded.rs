@@ -24,7 +24,7 @@ pub fn bytes(subject: &Subject, layer: &Weighted, pick: Pick, treated: Option<&T
     let of = |what: &'static str| arrays.iter().filter(move |a| a.0.ends_with(what)).map(|a| &a.1);
     let (mut many, mut coded) = (0, 0);
     for tensor in of("weights") {
-        let (count, stored) = stored(tensor, pick.form.by_panels(), !numbers.integers());
+        let (count, stored) = stored(tensor, pick.form.by_panels(), !numbers.integers() && !numbers.dynamic());
         many += count;
         coded += coded_bytes(&stored);
     }

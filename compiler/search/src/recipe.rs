@@ -102,6 +102,8 @@ pub enum Weights {
     Byte,
     /// The same with no more than 16 different values, of which four bits are kept.
     Nibble,
+    /// 8-bit integers with a scale for each output; what they multiply becomes 8 bits wide with a range that is found at run time, for each inference.
+    Dynamic,
 }
 
 /// A value that becomes integers.

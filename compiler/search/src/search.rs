@@ -75,6 +75,8 @@ pub struct Goal {
     pub low_rank: bool,
     /// Layers that read the same channels may lose some of them together.
     pub streams: bool,
+    /// Layers may become integers whose operands have ranges that are found at run time.
+    pub dynamic: bool,
     /// Weights are stored coded by their entropy.
     pub coded: bool,
     /// How layers are repaired.

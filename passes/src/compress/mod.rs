@@ -39,7 +39,7 @@ pub mod weighted;
 
 pub use codebook::codebook;
 pub use low_rank::{Factors, low_rank};
-pub use moments::{Moments, error};
+pub use moments::{Moments, error, noise};
 pub use narrow::{Blocks, Kernel, Narrowed, narrow};
 pub use order::order;
 pub use prune::{Balance, Damping, Mask, Pruned, Repair, keep, prune, together};

@@ -131,6 +131,14 @@ pub fn error(w: &Matrix, now: &Matrix, shift: &[f32], h: &Moments) -> f64 {
     layer.relative(layer.error(0, &all, now.as_ref(), &shift, layer.second.as_ref()))
 }
 
+/// Squared error of a layer's output over its variance when all that it multiplies is off, each element by itself, by this share of their mean square.
+pub fn noise(w: &Matrix, share: f64, h: &Moments) -> f64 {
+    let layer = Centred::new(w, h);
+    let squares = h.second.iter().step_by(h.k + 1).sum::<f64>() / h.k.max(1) as f64;
+    let weights = w.values.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+    layer.relative(share * squares * weights)
+}
+
 /// Rows as columns of f64.
 fn columns(rows: &[f32], k: usize) -> Mat<f64> {
     let mut out = Mat::zeros(k, rows.len() / k);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{Attr, Attrs, Graph, Tensor, TensorType, ValueId};
+use onnxc_ir::{Attr, Attrs, DType, Graph, Tensor, TensorType, ValueId};
 
 use super::weighted::Weighted;
 
@@ -87,6 +87,26 @@ pub fn weights(graph: &mut Graph, ops: OpSet, layer: &Weighted, integers: &Integ
     let op = ops.get("dequantize_linear").expect("internal: compress: an operator of this name");
     graph.nodes[layer.node].inputs[layer.operand_of_weights()] = Some(w);
     Node { op, inputs: vec![Some(q), Some(scale), None], outputs: vec![w], attrs, origins }
+}
+
+/// Makes integers of what a layer multiplies, of a range that is found at run time for each inference: conv(x, w) = conv(dequantize(dynamic_quantize(x)), w). The
+/// two nodes are behind all others: [`super::split::settle`] puts them in their place.
+pub fn found(graph: &mut Graph, ops: OpSet, layer: &Weighted) {
+    let x = layer.x(graph);
+    let (name, ty) = (graph.value(x).name.clone(), graph.ty(x).clone());
+    let origins = graph.nodes[layer.node].origins.clone();
+    let mut value = |what: &str, ty| graph.add_value(&format!("{name}.{what}"), ty, None);
+    let q = value("q", TensorType::new(DType::U8, ty.shape.clone()));
+    let scale = value("scale", TensorType::new(DType::F32, Vec::new()));
+    let zero = value("zero", TensorType::new(DType::U8, Vec::new()));
+    let y = value("dq", ty);
+    let mut push = |op: &str, inputs, outputs| {
+        let op = ops.get(op).expect("internal: compress: an operator of this name");
+        graph.nodes.push(Node { op, inputs, outputs, attrs: Attrs::default(), origins: origins.clone() });
+    };
+    push("dynamic_quantize_linear", vec![Some(x)], vec![q, scale, zero]);
+    push("dequantize_linear", vec![Some(q), Some(scale), Some(zero)], vec![y]);
+    graph.nodes[layer.node].inputs[0] = Some(y);
 }
 
 /// Puts a pair behind each of these values: all users read what the integers stand for.

@@ -56,6 +56,10 @@ pub struct Budget {
     /// choice for others worse.
     #[arg(long, conflicts_with = "recipe")]
     pub streams: bool,
+    /// Layers may also become integers of 8 bits whose operands get a range anew in each inference, beside those with ranges from the calibration inputs: for operands
+    /// that differ much between inferences. It takes a pass over the operand, and results stay floats.
+    #[arg(long, conflicts_with = "recipe")]
+    pub dynamic: bool,
 }
 
 impl Budget {
@@ -78,6 +82,7 @@ impl Budget {
             (!self.without.is_empty(), "--without"),
             (self.range.is_some(), "--range"),
             (self.streams, "--streams"),
+            (self.dynamic, "--dynamic"),
         ];
         flags.into_iter().find_map(|(given, name)| given.then_some(name))
     }

@@ -142,7 +142,7 @@ const SIZE: (f64, f64) = (820.0, 520.0);
 const PLOT: (f64, f64, f64, f64) = (70.0, 790.0, 50.0, 460.0);
 
 /// Colours of the ways without a choice.
-const COLOURS: [&str; UNIFORM.len()] = ["#c63", "#2a7", "#7b2", "#a3a", "#64c", "#999"];
+const COLOURS: [&str; UNIFORM.len()] = ["#c63", "#2a7", "#7b2", "#a3a", "#64c", "#999", "#0aa"];
 
 /// Speed-up against drop; a point's area is its size, squares are models in which all layers are alike.
 fn svg(title: &str, rows: &[Value], others: &[Value], metric: &str) -> String {
@@ -210,14 +210,15 @@ fn svg(title: &str, rows: &[Value], others: &[Value], metric: &str) -> String {
             100.0 * number(r, "drop")
         );
     }
-    for (n, way) in UNIFORM.iter().enumerate().filter(|_| !others.is_empty()) {
+    let shown = UNIFORM.iter().zip(COLOURS).filter(|(way, _)| others.iter().any(|r| r["baseline"] == way.name));
+    for (n, (way, colour)) in shown.enumerate() {
         let y = PLOT.2 + 14.0 + 16.0 * n as f64;
         let _ = writeln!(
             out,
             "<rect x=\"{}\" y=\"{}\" width=\"6\" height=\"6\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}</text>",
             PLOT.1 - 220.0,
             y - 6.0,
-            COLOURS[n],
+            colour,
             PLOT.1 - 208.0,
             y,
             way.name

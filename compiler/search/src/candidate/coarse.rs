@@ -39,7 +39,7 @@ impl Form for Coarse {
     }
 
     fn takes(&self, numbers: &dyn Numbers) -> bool {
-        numbers.bytes() == 1.0
+        numbers.bytes() == 1.0 && !numbers.dynamic()
     }
 
     fn suits(&self, _: &dyn Numbers, _: &Goal) -> bool {
@@ -134,6 +134,7 @@ mod tests {
             half_panels: true,
             low_rank: true,
             streams: false,
+            dynamic: false,
             coded,
             method: Method::default(),
         }

@@ -25,6 +25,7 @@ mod bytes;
 pub(crate) mod channels;
 mod coarse;
 mod connected;
+mod dynamic;
 mod float;
 mod int16;
 mod int8;
@@ -49,8 +50,17 @@ pub static FORMS: &[&dyn Form] = &[
 ];
 
 /// What weights can be; the first one is what the model has.
-pub static NUMBERS: &[&dyn Numbers] =
-    &[&float::Float, &int8::ALL, &int8::PAIRED, &int8::PAIRED_2, &int8::PAIRED_4, &int16::Words, &byte::Byte, &nibble::Nibble];
+pub static NUMBERS: &[&dyn Numbers] = &[
+    &float::Float,
+    &int8::ALL,
+    &int8::PAIRED,
+    &int8::PAIRED_2,
+    &int8::PAIRED_4,
+    &int16::Words,
+    &byte::Byte,
+    &nibble::Nibble,
+    &dynamic::Dynamic,
+];
 
 /// What a layer becomes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -170,9 +180,9 @@ pub trait Form: Sync {
         density
     }
 
-    /// Can its weights be these numbers? What it makes new values for has bytes for these.
+    /// Can its weights be these numbers? What it makes new values for has bytes for these, of ranges that are known.
     fn takes(&self, numbers: &dyn Numbers) -> bool {
-        !numbers.words()
+        !numbers.words() && !numbers.dynamic()
     }
 
     /// Is it worth a try with these numbers? Integers beside operands of floats are small, but hardly fast among a part of the positions.
@@ -267,8 +277,13 @@ pub trait Numbers: Sync {
     /// Can this layer have them?
     fn fits(&self, layer: &Weighted) -> bool;
 
-    /// Is what weights multiply made integers too?
+    /// Is what weights multiply made integers too, of a range that is known when compiling?
     fn integers(&self) -> bool;
+
+    /// Is it, of a range that is found at run time?
+    fn dynamic(&self) -> bool {
+        false
+    }
 
     /// Are both 16 bits wide?
     fn words(&self) -> bool {

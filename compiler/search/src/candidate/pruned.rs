@@ -76,7 +76,7 @@ impl Form for Pruned {
     }
 
     fn suits(&self, numbers: &dyn Numbers, goal: &Goal) -> bool {
-        numbers.weights() == Weights::F32 || numbers.integers() || goal.bytes_matter()
+        numbers.weights() == Weights::F32 || numbers.integers() || numbers.dynamic() || goal.bytes_matter()
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
