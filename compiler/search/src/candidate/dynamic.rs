@@ -5,9 +5,9 @@
 
 use onnxc_ir::graph::Node;
 use onnxc_passes::compress::weighted::Weighted;
-use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, nearest, noise, pairs, round};
+use onnxc_passes::compress::{Grid, Matrix, Moments, Shape, WeightRange, error, nearest, noise, pairs, round};
 
-use super::{Applied, Coded, Numbers, bytes};
+use super::{Applied, Coded, Numbers, bytes, centred};
 use crate::assemble::Method;
 use crate::recipe::Weights;
 use crate::search::Goal;
@@ -52,6 +52,8 @@ impl Numbers for Dynamic {
         1.0
     }
 
+    /// Nothing is added to the bias: what rounding moves results by on average is as large as the operand is, and would be that of the largest ones.
+    ///
     /// The stated error is that of the weights and, as an estimate from the moments, that of the operand: its elements are off by up to half a step, each by itself.
     /// What both do to the answers is measured, with a model in which the operand is rounded.
     fn fitted(
@@ -62,8 +64,15 @@ impl Numbers for Dynamic {
         kept: Option<(&Shape, &[Vec<u32>])>,
         method: Method,
     ) -> Coded {
-        let coded = bytes::coded(layer, round(weights, (fit, check), &GRID, kept, method.rounding));
-        Coded { error: coded.error + noise(weights, ROUNDING, check.unwrap_or(fit)), ..coded }
+        let rounded = round(weights, (&centred(fit, false), None), &GRID, kept, method.rounding);
+        let real = |(row, scale): (&[i8], &f32)| row.iter().map(|q| f32::from(*q) * scale).collect::<Vec<f32>>();
+        let values = rounded.values.chunks(weights.k.max(1)).zip(&rounded.scales).flat_map(real).collect();
+        let now = Matrix { values, ..*weights };
+        // Of the rows that the layer is fed, whatever the dense model's are.
+        let fed = check.unwrap_or(fit);
+        let fed = Moments { cross: None, dense: None, dense_sum: fed.sum.clone(), ..fed.clone() };
+        let error = error(weights, &now, &vec![0.0; weights.n], &fed) + noise(weights, ROUNDING, &fed);
+        Coded { error, ..bytes::coded(layer, rounded) }
     }
 
     fn rough(&self, layer: &Weighted, weights: &Matrix) -> Coded {
