@@ -32,7 +32,7 @@ impl Numbers for Dynamic {
     }
 
     fn fits(&self, layer: &Weighted) -> bool {
-        layer.groups == 1
+        layer.groups == 1 && !layer.is_state()
     }
 
     /// No range is known.
