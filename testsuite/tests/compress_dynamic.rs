@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ndarray::{ArrayD, Axis, IxDyn, OwnedRepr};
 use ndarray_npy::{NpzReader, NpzWriter, read_npy};
+use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::tensor::Element;
 use onnxc_ir::{Graph, Tensor, interp, parse};
@@ -192,5 +193,28 @@ fn code_agrees_with_the_interpreter() {
         let apart = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // Sums of other roundings move an element of the second operand to the next step now and then.
         assert!(apart <= 1e-3 * most, "sample {sample}: {apart} of {most}");
+    }
+}
+
+/// Tasks find the range of their parts, and NaN is in it wherever it is.
+#[test]
+fn threads_find_one_range() {
+    const N: usize = 5 * 8 * 1024 + 7;
+    let text = format!(
+        "graph @f(%x: f32[{N}]) {{\n  %q, %s, %z = dynamic_quantize_linear %x : u8[{N}], f32[], u8[]\n  return %q, %s, %z\n}}\n"
+    );
+    let graph = parse::parse(&text, OpSet(onnxc_ops::ALL), &weights).unwrap_or_else(|e| panic!("{e}"));
+    let target = onnxc_targets::describe("x86_64-unknown-linux-gnu", "native", 2).expect("this machine");
+    let plan = onnxc_passes::plan::plan(&graph, &target.desc).expect("a plan");
+    let model = JitModel::new(&plan, &target).expect("code");
+    for (place, value) in [(0, 0.5), (3, -7.0), (N / 2, 9.0), (N - 1, 5.0), (N - 2, f32::NAN), (20_000, f32::INFINITY)] {
+        let values: Vec<f32> = (0..N).map(|i| if i == place { value } else { number(i, 8) }).collect();
+        let x = Tensor::from_vec(&[N as u64], values);
+        let want: Vec<Vec<u8>> =
+            interp::run(&graph, std::slice::from_ref(&x)).expect("values").iter().map(|t| t.bytes().to_vec()).collect();
+        let mut got = Vec::new();
+        model.run(&[x.bytes()], &mut got, 2).expect("an inference");
+        assert!(value.is_nan() || got == want, "{value} at {place}: {:?} {:?}, not {:?} {:?}", got[1], got[2], want[1], want[2]);
+        assert!(!value.is_nan() || got[0] == want[0] && f32::from_le_bytes(got[1][..4].try_into().expect("a float")).is_nan());
     }
 }

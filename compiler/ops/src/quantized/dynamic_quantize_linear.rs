@@ -1,7 +1,7 @@
 //! `dynamic_quantize_linear`: u8 values with the scale and zero point that cover the tensor's range and 0.
 
-use onnxc_ir::lir::{Expr, Stmt};
-use onnxc_ir::lower::LowerCx;
+use onnxc_ir::lir::{Expr, LoopKind, Stmt, Var};
+use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::scalar::{BinOp, UnOp};
 use onnxc_ir::{DType, Tensor, TensorType};
@@ -45,14 +45,8 @@ fn eval(cx: &EvalCx) -> OpResult<Vec<Tensor>> {
 
 fn lower(cx: &mut LowerCx) -> OpResult<()> {
     let (x, y) = (cx.input(0), cx.output(0));
-    let (low, high) = (cx.let_(Expr::f32(0.0)), cx.let_(Expr::f32(0.0)));
-    if !x.view.shape.contains(&0) {
-        nest::each_run(cx, &x, &x, &mut |cx, at, _| {
-            let value = nest::at(x.buf, at);
-            cx.set(low, Expr::bin(BinOp::Min, Expr::Var(low), value.clone()));
-            cx.set(high, Expr::bin(BinOp::Max, Expr::Var(high), value));
-        });
-    }
+    let all = divided(cx, &x, &y);
+    let (low, high) = range(cx, &x, all);
     let same = Expr::bin(BinOp::Eq, Expr::Var(high), Expr::Var(low));
     let spread = Expr::bin(BinOp::Div, Expr::Var(high).minus(Expr::Var(low)), Expr::f32(255.0));
     let scale = cx.let_(select(same, Expr::f32(1.0), spread));
@@ -70,11 +64,78 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
     if x.view.shape.contains(&0) {
         return Ok(());
     }
-    nest::each_run(cx, &x, &y, &mut |cx, from, to| {
+    let mut one = |cx: &mut LowerCx, from: Expr, to: Expr| {
         let value = quantise(nest::at(x.buf, from), Expr::Var(zero));
         cx.push(Stmt::Store(y.buf, to, value.cast_from(DType::I32, DType::U8)));
+    };
+    let Some(n) = all else {
+        nest::each_run(cx, &x, &y, &mut one);
+        return Ok(());
+    };
+    let (from, to) = (first(&x), first(&y));
+    tasks(cx, n, |cx, _, elements| {
+        cx.for_range(LoopKind::Vector, elements.0, elements.1, 1, |cx, i| one(cx, from.add(i.clone()), to.add(i)));
     });
     Ok(())
+}
+
+/// Elements of a task.
+const TASK: u64 = 8 * 1024;
+
+/// How many elements there are, if they are neighbours in both and worth several tasks.
+fn divided(cx: &LowerCx, x: &Arg, y: &Arg) -> Option<u64> {
+    let (outer, run) = nest::runs(x, y);
+    (outer.is_empty() && run >= 2 * TASK && cx.target.max_threads > 1 && cx.at_top_level()).then_some(run)
+}
+
+/// Where the first element is.
+fn first(of: &Arg) -> Expr {
+    of.index(&nest::origin(of.view.shape.len()))
+}
+
+/// A loop over tasks, each with its number and the first and the last one of its elements.
+fn tasks(cx: &mut LowerCx, n: u64, body: impl FnOnce(&mut LowerCx, Expr, (Expr, Expr))) {
+    cx.for_(LoopKind::Parallel, n.div_ceil(TASK), |cx, task| {
+        let from = Expr::Var(cx.let_(task.clone().times(TASK as i64)));
+        let to = Expr::bin(BinOp::Min, from.clone().add(Expr::Int(TASK as i64)), Expr::Int(n as i64));
+        let to = Expr::Var(cx.let_(to));
+        body(cx, task, (from, to));
+    });
+}
+
+/// The smallest and the largest element, or 0 if that is beyond; of so many neighbours tasks find their own ones first.
+fn range(cx: &mut LowerCx, x: &Arg, all: Option<u64>) -> (Var, Var) {
+    let start = |cx: &mut LowerCx| (cx.let_(Expr::f32(0.0)), cx.let_(Expr::f32(0.0)));
+    let widen = |cx: &mut LowerCx, (low, high): (Var, Var), from: Expr, to: Expr| {
+        cx.set(low, Expr::bin(BinOp::Min, Expr::Var(low), from));
+        cx.set(high, Expr::bin(BinOp::Max, Expr::Var(high), to));
+    };
+    let Some(n) = all else {
+        let ends = start(cx);
+        if !x.view.shape.contains(&0) {
+            nest::each_run(cx, x, x, &mut |cx, at, _| {
+                let value = nest::at(x.buf, at);
+                widen(cx, ends, value.clone(), value);
+            });
+        }
+        return ends;
+    };
+    let count = n.div_ceil(TASK);
+    let found = cx.scratch(DType::F32, 2 * count, false);
+    let behind = |task: Expr| task.add(Expr::Int(count as i64));
+    let origin = first(x);
+    tasks(cx, n, |cx, task, elements| {
+        let own = start(cx);
+        cx.for_range(LoopKind::Vector, elements.0, elements.1, 1, |cx, i| {
+            let value = nest::at(x.buf, origin.add(i));
+            widen(cx, own, value.clone(), value);
+        });
+        cx.push(Stmt::Store(found, task.clone(), Expr::Var(own.0)));
+        cx.push(Stmt::Store(found, behind(task), Expr::Var(own.1)));
+    });
+    let ends = start(cx);
+    cx.for_(LoopKind::Serial, count, |cx, task| widen(cx, ends, nest::at(found, task.clone()), nest::at(found, behind(task))));
+    ends
 }
 
 fn samples() -> Vec<Sample> {
