@@ -1,12 +1,13 @@
 //! `onnxc ops`: what ONNX operators there are, in which versions and for which element types, and what is refused. All of it comes from
 //! the operators' records and the importer's list of refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use onnxc_ir::op::{Import, Lower, NEWEST, OpDef};
 use onnxc_ir::target::TargetDesc;
 use onnxc_onnx::{REFUSED, Refused};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::element_types::{self, GROUPS};
@@ -84,12 +85,12 @@ impl Row {
         self.forms.last().expect("internal: an operator has a form")
     }
 
-    fn types(&self, desc: &TargetDesc) -> String {
+    fn types(&self, all: &Types) -> String {
         match self.newest().by.op() {
             Some(op) if !self.by_the_importer() => {
-                let types = element_types::text(&element_types::of(op, desc));
+                let types = &all[op.name];
                 let letters = |name: &str| name.replace('_', "").to_lowercase();
-                if letters(op.name) == letters(self.name) { types } else { format!("{types} (of `{}`)", op.name) }
+                if letters(op.name) == letters(self.name) { types.clone() } else { format!("{types} (of `{}`)", op.name) }
             }
             _ => "any".to_string(),
         }
@@ -106,6 +107,15 @@ impl Row {
             By::Lists => "list",
         }
     }
+}
+
+/// Element types of operators of the intermediate representation, by name.
+type Types = HashMap<&'static str, String>;
+
+/// Those of the operators that carry out these rows: planning all their samples with all types takes a while.
+fn types(rows: &[Row], desc: &TargetDesc) -> Types {
+    let ops: BTreeMap<&str, &OpDef> = rows.iter().filter_map(|r| r.newest().by.op()).map(|op| (op.name, op)).collect();
+    ops.into_par_iter().map(|(name, op)| (name, element_types::text(&element_types::of(op, desc)))).collect()
 }
 
 /// How an operator becomes code.
@@ -150,13 +160,14 @@ pub fn ops(as_json: bool) -> Done<()> {
 }
 
 fn json() -> Value {
-    let desc = desc();
+    let rows = rows();
+    let types = types(&rows, &desc());
     let form = |f: &Form| json!({ "from_opset": f.opsets.0, "to_opset": last(f.opsets), "op": f.by.op().map(|op| op.name) });
     let row = |r: &Row| {
         let forms: Vec<Value> = r.forms.iter().map(form).collect();
-        json!({ "name": r.name, "domain": full_domain(r.domain), "forms": forms, "types": r.types(&desc), "status": r.status() })
+        json!({ "name": r.name, "domain": full_domain(r.domain), "forms": forms, "types": r.types(&types), "status": r.status() })
     };
-    let mut all: Vec<Value> = rows().iter().map(row).collect();
+    let mut all: Vec<Value> = rows.iter().map(row).collect();
     all.extend(refused().map(|(r, name)| {
         json!({ "name": name, "domain": full_domain(r.domain), "status": "refused", "reason": r.reason, "help": r.help })
     }));
@@ -164,13 +175,14 @@ fn json() -> Value {
 }
 
 fn table() -> String {
-    let desc = desc();
+    let rows = rows();
+    let types = types(&rows, &desc());
     let mut out = format!("{:<34} {:<14} {:<10} {:<12} element types\n", "operator", "domain", "opsets", "status");
-    for r in rows() {
+    for r in &rows {
         let range = |f: &Form| last(f.opsets).map_or(format!("{}+", f.opsets.0), |n| format!("{}-{n}", f.opsets.0));
         let opsets: Vec<String> = r.forms.iter().map(range).collect();
         let (opsets, domain) = (opsets.join(","), full_domain(r.domain));
-        let _ = writeln!(out, "{:<34} {domain:<14} {opsets:<10} {:<12} {}", r.name, r.status(), r.types(&desc));
+        let _ = writeln!(out, "{:<34} {domain:<14} {opsets:<10} {:<12} {}", r.name, r.status(), r.types(&types));
     }
     for (r, name) in refused() {
         let _ = writeln!(out, "{name:<34} {:<14} {:<10} {:<12} {}", full_domain(r.domain), "", "refused", r.reason);
@@ -192,7 +204,8 @@ when they are something else. Groups of types:
 
 /// `onnxc ops --markdown`: ONNX's operators by domain, and those that are refused.
 pub fn page() -> String {
-    let desc = desc();
+    let rows = rows();
+    let types = types(&rows, &desc());
     let mut out = format!("{INTRODUCTION}\n| group | types |\n|---|---|\n");
     for g in GROUPS {
         let types: Vec<String> = g.types.iter().map(|t| format!("`{t}`")).collect();
@@ -203,7 +216,7 @@ pub fn page() -> String {
         let _ = writeln!(out, "| {status} | {meaning} |");
     }
     let mut domain = None;
-    for r in rows() {
+    for r in &rows {
         if domain != Some(r.domain) {
             domain = Some(r.domain);
             let name = full_domain(r.domain);
@@ -214,7 +227,7 @@ pub fn page() -> String {
             format!("{} to {to}: {}", f.opsets.0, f.by.name())
         };
         let forms: Vec<String> = r.forms.iter().map(form).collect();
-        let _ = writeln!(out, "| {} | {} | {} | {} |", r.name, forms.join("; "), r.types(&desc), r.status());
+        let _ = writeln!(out, "| {} | {} | {} | {} |", r.name, forms.join("; "), r.types(&types), r.status());
     }
     out.push_str("\n## Refused\n\n| operator | reason | remedy |\n|---|---|---|\n");
     for r in REFUSED {
