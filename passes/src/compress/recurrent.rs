@@ -5,7 +5,8 @@
 //! When   compress, before layers are listed and before recipes are applied to them.
 //! Why    what a matrix can become these can become too. The first one is called as the ONNX node with `.x` behind it, the second one as the node.
 //! Class  reassociates: biases are added in another order.
-//! Misses weights and biases that are computed, states of two directions that are, layers in bodies of loops and branches.
+//! Misses weights and biases that are computed, states of two directions that are, parameters of activations of two directions, layers in bodies of loops and
+//!        branches.
 
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
@@ -55,8 +56,11 @@ impl Layer {
         let directions = r.shape()[0] as usize;
         // What is there has to be constant.
         let known = |i: usize| operand(i).is_none_or(|id| graph.constant(id).is_some());
-        let states = directions == 1 || STATES.iter().all(|i| known(*i));
-        (known(3) && known(PEEPHOLES) && states).then(|| Layer {
+        // Parameters of activations are one list for both directions.
+        let listed = ["activation_alpha", "activation_beta"].iter().any(|name| node.attrs.get(name).is_some());
+        let apart = directions == 1 || STATES.iter().all(|i| known(*i)) && !listed;
+        let whole = node.outputs.len() == if node.op.name == "lstm" { 3 } else { 2 };
+        (known(3) && known(PEEPHOLES) && apart && whole).then(|| Layer {
             gates,
             directions,
             hidden: r.shape()[2] as usize,
@@ -464,6 +468,20 @@ mod tests {
             unfold(&mut graph, OpSet(onnxc_ops::ALL));
             assert_eq!(graph, before, "nothing is left to take apart");
         }
+    }
+
+    #[test]
+    fn parameters_of_both_directions_stay_together() {
+        let names = ["HardSigmoid", "Tanh", "HardSigmoid", "Tanh"].map(str::to_string).to_vec();
+        let attrs = Attrs::default().with("activations", Attr::Strs(names));
+        let case = |attrs: Attrs| Case { op: "gru", gates: 3, time: 3, direction: "bidirectional", state: false, attrs };
+        let taken_apart = |case: Case| {
+            let (mut graph, _) = case.graph();
+            unfold(&mut graph, OpSet(onnxc_ops::ALL));
+            graph.nodes.len() > 1
+        };
+        assert!(taken_apart(case(attrs.clone())));
+        assert!(!taken_apart(case(attrs.with("activation_alpha", Attr::Floats(vec![0.2, 0.3])))));
     }
 
     #[test]
