@@ -12,19 +12,18 @@
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Attrs, DType, Graph, Tensor, TensorType, ValueId};
+use onnxc_ops::recurrent;
 
 /// The scales for which products are no subnormal numbers.
 const SCALES: std::ops::RangeInclusive<f32> = 1e-30..=1e30;
 
-/// Operators with weights, and the operand that they are.
-const PRODUCTS: &[(&str, usize)] = &[("conv", 1), ("gemm", 1), ("gru", 2), ("lstm", 2), ("matmul", 1), ("rnn", 2)];
+/// Operators with weights: operand 1.
+const PRODUCTS: &[&str] = &["conv", "gemm", "matmul"];
 
-/// The operand of recurrent layers that has the scales of theirs.
-const SCALES_OF_STATE: usize = 8;
-
-/// The operand of a node that has its weights, if it has any.
+/// The operand of a node that has its weights, if it has any; of recurrent layers those of the state.
 fn operand_of_weights(node: &Node) -> Option<usize> {
-    PRODUCTS.iter().find(|p| p.0 == node.op.name).map(|p| p.1)
+    let of_state = recurrent::gates(node.op.name).map(|_| recurrent::MATRICES[1]);
+    of_state.or_else(|| PRODUCTS.contains(&node.op.name).then_some(1))
 }
 
 /// The weights of a product.
@@ -151,8 +150,8 @@ fn replace_of_state(graph: &mut Graph, mut node: Node, at: usize, coded: Coded) 
     let name = graph.value(node.inputs[at].expect("internal: coded: a product has weights")).name.clone();
     let directions = coded.values.shape()[0];
     let scales = Tensor::from_vec(&[directions, coded.scales.len() as u64], coded.scales.repeat(directions as usize));
-    node.inputs.resize(SCALES_OF_STATE + 1, None);
-    node.inputs[SCALES_OF_STATE] = Some(graph.add_const(&format!("{name}.scale"), scales));
+    node.inputs.resize(recurrent::SCALE + 1, None);
+    node.inputs[recurrent::SCALE] = Some(graph.add_const(&format!("{name}.scale"), scales));
     node.inputs[at] = Some(graph.add_const(&format!("{name}.values"), coded.values));
     graph.nodes.push(node);
 }

@@ -18,6 +18,7 @@ pub mod harness;
 pub mod interpret;
 pub mod mutate;
 pub mod npy;
+pub mod numbers;
 pub mod open_samples;
 pub mod pb;
 pub mod ports;

@@ -12,6 +12,7 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, interp, parse, text};
 use onnxc_passes::compress;
 use onnxc_search::Recipe;
+use onnxc_testsuite::numbers::number;
 use onnxc_testsuite::run;
 
 /// 40 filters do not fill the last panel.
@@ -44,14 +45,6 @@ const TARGETS: [(&str, &str); 6] = [
     ("riscv64gc-unknown-linux-gnu", "rv64gcv"),
     ("riscv64gc-unknown-linux-gnu", ""),
 ];
-
-/// Numbers between -1 and 1 that have nothing to do with each other (the finaliser of SplitMix64, Steele, Lea and Flood, 2014).
-fn number(i: usize, seed: usize) -> f32 {
-    let x = (i as u64 + ((seed as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
 
 /// Weights of which so many filters at a time have the kernels of one channel in three, the others times `rest`.
 fn connected(shape: &[u64], group: usize, rest: f32) -> Tensor {

@@ -13,6 +13,7 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::tensor::Element;
 use onnxc_ir::{Graph, Tensor, interp, parse};
 use onnxc_search::recipe::{self, Arrays, Recipe};
+use onnxc_testsuite::numbers::number;
 use onnxc_testsuite::run::{self, Output};
 
 /// Scores do not depend on how large the input is: they are divided by the mean of what they are computed from.
@@ -40,14 +41,6 @@ const NETWORK: &str = "graph @loud(%x: f32[1,32,12,12]) {
 const SAMPLES: usize = 40;
 const EACH: usize = 32 * 12 * 12;
 const LOUDEST: f32 = 1000.0;
-
-/// Numbers between -1 and 1 that have nothing to do with each other (the finaliser of SplitMix64, Steele, Lea and Flood, 2014).
-fn number(i: usize, seed: usize) -> f32 {
-    let x = (i as u64 + ((seed as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
 
 fn weights(blob: u64) -> Option<Tensor> {
     let shapes: [&[u64]; 3] = [&[64, 32, 3, 3], &[64, 64, 3, 3], &[64, 16]];

@@ -9,6 +9,7 @@ use ndarray_npy::NpzWriter;
 use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, interp, parse, text};
+use onnxc_testsuite::numbers::number;
 use onnxc_testsuite::run;
 
 /// 40 filters are two tiles of one vector of 16 lanes, and half of one.
@@ -33,14 +34,6 @@ const NETWORK: &str = "graph @halves(%x: f32[1,64,16,16]) {
 
 /// Samples of the search.
 const SAMPLES: usize = 60;
-
-/// Numbers between -1 and 1 that have nothing to do with each other (the finaliser of SplitMix64, Steele, Lea and Flood, 2014).
-fn number(i: usize, seed: usize) -> f32 {
-    let x = (i as u64 + ((seed as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
 
 /// Weights of which each 16 filters have channels of their own, the others times `rest`.
 fn halves(shape: &[u64], seed: usize, rest: f32) -> Tensor {

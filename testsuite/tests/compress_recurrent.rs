@@ -9,6 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzWriter, read_npy};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Tensor, parse};
+use onnxc_testsuite::numbers::number;
 use onnxc_testsuite::run;
 
 /// Steps, inputs and units of the layers.
@@ -35,14 +36,6 @@ const GRU: &str = "graph @both(%x: f32[12,1,48]) {
   return %y
 }
 ";
-
-/// Numbers between -1 and 1 that have nothing to do with each other (the finaliser of SplitMix64, Steele, Lea and Flood, 2014).
-fn number(i: usize, seed: usize) -> f32 {
-    let x = (i as u64 + ((seed as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
 
 /// Weights of which most columns matter little, the same for all rows.
 fn weights(shape: &[u64], seed: usize) -> Tensor {
@@ -141,6 +134,13 @@ fn both_matrices_are_pruned() {
     let bytes = |name: &str| fs::read(task.at(name)).expect("an archive");
     assert!(bytes("pruned.a") == bytes("again.a"), "a recipe makes the same archive");
     assert!(bytes("pruned.a").len() * 3 < bytes("dense.a").len() * 2);
+    // A state has no integers on both sides.
+    fs::copy(task.at("pruned.recipe.npz"), task.at("wrong.recipe.npz")).expect("arrays");
+    fs::write(task.at("wrong.recipe"), recipe.replace("weights = \"f32\"", "weights = \"int8\"")).expect("written");
+    let mut wrong = Command::new(run::onnxc());
+    wrong.arg("compile").arg(task.at("model.nir")).args(["--recipe", "wrong.recipe", "-o", "wrong.a"]);
+    let told = run::run(wrong.current_dir(task.folder.path()), Duration::from_secs(60));
+    assert!(told.code == Some(1) && told.stderr.contains("cannot be pruned with weights int8"), "{}", told.stderr);
 }
 
 #[test]

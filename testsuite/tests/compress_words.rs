@@ -9,6 +9,7 @@ use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzWriter, read_npy};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Tensor, parse};
+use onnxc_testsuite::numbers::number;
 use onnxc_testsuite::run;
 
 const NETWORK: &str = "graph @words(%x: f32[1,64,16,16]) {
@@ -24,14 +25,6 @@ const NETWORK: &str = "graph @words(%x: f32[1,64,16,16]) {
 /// Samples of the search, and elements of each.
 const SAMPLES: usize = 24;
 const EACH: usize = 64 * 16 * 16;
-
-/// Numbers between -1 and 1 that have nothing to do with each other (the finaliser of SplitMix64, Steele, Lea and Flood, 2014).
-fn number(i: usize, seed: usize) -> f32 {
-    let x = (i as u64 + ((seed as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-}
 
 fn weights(blob: u64) -> Option<Tensor> {
     let shape: &[u64] = if blob == 1 { &[64, 64, 1, 1] } else { &[64, 64, 3, 3] };

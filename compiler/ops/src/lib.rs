@@ -28,7 +28,7 @@ mod pad;
 mod pairwise_coupling;
 mod pool;
 mod quantized;
-mod recurrent;
+pub mod recurrent;
 mod reduce;
 mod resize;
 mod roi_align;

@@ -15,6 +15,7 @@ use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Attr, Attrs, DType, Dim, TensorType};
 
 use crate::common::strassen::is_narrow;
+use crate::recurrent;
 use crate::winograd::{self, ALGORITHMS, DIRECT};
 
 /// The attribute.
@@ -180,14 +181,12 @@ impl FromStr for Choice {
 /// Operators whose lowering obeys a schedule.
 const SCHEDULED: &[&str] =
     &["conv", "conv_integer", "conv_transpose", "gemm", "matmul", "matmul_integer", "qlinear_conv", "qlinear_matmul"];
-/// Recurrent layers, whose products leave out zeros if a schedule says so.
-const RECURRENT: &[&str] = &["gru", "lstm", "rnn"];
 
 /// The operands of a node with products that have their weights.
 pub fn weights(op: &str) -> &'static [usize] {
     match op {
         "qlinear_conv" | "qlinear_matmul" => &[3],
-        op if RECURRENT.contains(&op) => &[1, 2],
+        op if recurrent::gates(op).is_some() => &recurrent::MATRICES,
         op if SCHEDULED.contains(&op) && op != "conv_transpose" => &[1],
         _ => &[],
     }
@@ -195,7 +194,9 @@ pub fn weights(op: &str) -> &'static [usize] {
 
 /// The ways to leave weights of zero out of a node: in each of the target's tiles.
 pub fn sparse(op: &str, attrs: &Attrs, inputs: &[Option<TensorType>], target: &TargetDesc) -> Vec<Choice> {
-    let tiles = if RECURRENT.contains(&op) { Some(target.f32_tiles.clone()) } else { tiles(op, attrs, inputs, target) };
+    // Products of recurrent layers leave out zeros, and obey nothing else.
+    let is_recurrent = recurrent::gates(op).is_some();
+    let tiles = if is_recurrent { Some(target.f32_tiles.clone()) } else { tiles(op, attrs, inputs, target) };
     let Some(tiles) = tiles.filter(|_| !weights(op).is_empty()) else { return Vec::new() };
     let schedule = |tile: &(u32, u32)| Schedule { tile: Some(*tile), sparse: true, ..Schedule::default() };
     tiles.iter().map(|tile| Choice { algorithm: None, schedule: Some(schedule(tile).to_string()) }).collect()

@@ -227,6 +227,16 @@ pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, wait
             problems.push(format!("layer {:?}: there is no form {:?}, but {}", layer.name, layer.form, known.join(", ")));
             continue;
         };
+        let numbers = candidate::numbers(layer.weights);
+        // What its node multiplies is no operand, so that most forms have nothing to change.
+        if found.is_state() && !(form.fits(found) && form.takes(numbers) && numbers.fits(found)) {
+            let what = format!("{} with weights {:?}", layer.form, layer.weights).to_lowercase();
+            problems.push(format!(
+                "layer {:?}: what a recurrent layer multiplies its state by cannot be {what}; take it out",
+                layer.name
+            ));
+            continue;
+        }
         if layer.factors.is_some() && recipe.activations.iter().all(|a| a.factors != layer.factors) {
             let array = layer.factors.as_deref().unwrap_or_default();
             let why =
@@ -238,7 +248,7 @@ pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, wait
             Ok(nodes) => front.extend(nodes),
             Err(why) => problems.push(format!("layer {:?}: {why}", layer.name)),
         }
-        if candidate::numbers(layer.weights).integers() {
+        if numbers.integers() {
             // What has taken the layer's place is behind all that was there, and it.
             scaled.extend(graph.nodes[from..].iter().chain([&graph.nodes[found.node]]).map(|n| n.outputs[0]));
         }

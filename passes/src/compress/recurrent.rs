@@ -11,9 +11,7 @@
 use onnxc_ir::graph::Node;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Attr, Attrs, DType, Dim, Graph, Tensor, TensorType, ValueId};
-
-/// The operators, with their gates.
-const GATES: &[(&str, usize)] = &[("lstm", 4), ("gru", 3), ("rnn", 1)];
+use onnxc_ops::recurrent::gates;
 
 /// Operands: sequence_lens, initial_h, initial_c, peepholes.
 const LENGTHS: usize = 4;
@@ -22,7 +20,7 @@ const PEEPHOLES: usize = 7;
 
 /// Is it a recurrent layer of products of x that are there already? Its one matrix is r then.
 pub(super) fn is_state(node: &Node) -> bool {
-    GATES.iter().any(|(name, _)| node.op.name == *name) && node.inputs.get(1).is_some_and(Option::is_none)
+    gates(node.op.name).is_some() && node.inputs.get(1).is_some_and(Option::is_none)
 }
 
 /// The graph with its recurrent layers taken apart.
@@ -49,7 +47,7 @@ struct Layer {
 
 impl Layer {
     fn of(graph: &Graph, node: &Node) -> Option<Layer> {
-        let gates = GATES.iter().find(|(name, _)| node.op.name == *name)?.1;
+        let gates = gates(node.op.name)?;
         let operand = |i: usize| node.inputs.get(i).copied().flatten();
         let floats = |i: usize| graph.constant(operand(i)?).filter(|t| t.dtype() == DType::F32);
         let (w, r, bias) = (floats(1)?, floats(2)?, floats(3));
@@ -238,16 +236,18 @@ impl<'a> Direction<'a> {
         Some(self.constant("rows", &[1, size], values[self.d * size..][..size].to_vec()))
     }
 
+    /// The bias of r that is not added to the sums as they are, if there is one.
+    fn bias_apart(&self) -> Option<Vec<f32>> {
+        let (bias, end) = (self.layer.bias(self.d, 1).filter(|_| self.apart > 0)?, self.layer.width() - self.apart);
+        Some(bias.iter().enumerate().map(|(i, b)| if i < end { 0.0 } else { *b }).collect())
+    }
+
     /// The operator without w.
     fn cell(&mut self, own: Operands) {
         let (layer, d) = (self.layer, self.d);
         let size = layer.width() * layer.hidden;
         let r = self.constant("r", &[1, layer.width(), layer.hidden], layer.r[d * size..][..size].to_vec());
-        let bias = layer.bias(d, 1).filter(|_| self.apart > 0).map(|b| {
-            let end = layer.width() - self.apart;
-            b.iter().enumerate().map(|(i, b)| if i < end { 0.0 } else { *b }).collect()
-        });
-        let bias = bias.map(|b| self.constant("b", &[1, layer.width()], b));
+        let bias = self.bias_apart().map(|b| self.constant("b", &[1, layer.width()], b));
         let mut inputs = vec![Some(own.x), None, Some(r), bias, self.operand(LENGTHS), own.states[0]];
         if self.node.op.name == "lstm" {
             inputs.extend([own.states[1], self.rows_of(PEEPHOLES)]);
@@ -340,11 +340,7 @@ impl<'a> Direction<'a> {
         let x = self.gates(own.x, shape, 3);
         let linear = self.apart > 0;
         let some = if linear { 3 } else { 2 };
-        let bias = self.layer.bias(self.d, 1).filter(|_| linear).map(|b| {
-            let end = self.layer.width() - self.apart;
-            b.iter().enumerate().map(|(i, b)| if i < end { 0.0 } else { *b }).collect()
-        });
-        let product = self.product_of_state(h, 0..some, "", bias);
+        let product = self.product_of_state(h, 0..some, "", self.bias_apart());
         let of_h = self.gates(product, shape, some);
         let gate = |this: &mut Self, n: usize| {
             let sum = this.add("add", &[x[n], of_h[n]], shape);

@@ -38,7 +38,7 @@ pub struct Weighted {
 
 /// The operand of a node that has the weights of what it multiplies, and of a recurrent layer those of its state.
 const OF_OPERAND: usize = 1;
-const OF_STATE: usize = 2;
+const OF_STATE: usize = onnxc_ops::recurrent::MATRICES[1];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Form {

@@ -28,8 +28,15 @@ use onnxc_ir::{Attr, Attrs, DType, Dim, TensorType, ValueId};
 
 use cell::{Cell, Kind};
 
+/// The operands w and r.
+pub const MATRICES: [usize; 2] = [1, 2];
 /// The operand that has the scales of r.
-const SCALE: usize = 8;
+pub const SCALE: usize = 8;
+
+/// Gates of a recurrent operator of floats; none of others.
+pub fn gates(op: &str) -> Option<usize> {
+    [Kind::Lstm, Kind::Gru, Kind::Rnn].into_iter().find(|kind| kind.name() == op).map(Kind::gates)
+}
 
 /// Attributes that the operators keep; `layout` and `output_sequence` are dealt with on import.
 const KEPT: &[&str] = &[

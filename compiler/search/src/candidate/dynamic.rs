@@ -1,6 +1,6 @@
 //! Integers of 8 bits with a scale for each output; what they multiply becomes 8 bits wide with a range that is found at run time, for each inference.
 //!
-//! Nothing has to be known of the operand: one that is a thousand times as large for one sample as for another loses no more than others do. It takes two passes
+//! Nothing has to be known of the operand: one that is a thousand times as large for one sample as for another loses no more than others do. It takes one pass
 //! over the operand more than a range that is known, and what comes out are floats.
 
 use onnxc_ir::graph::Node;
