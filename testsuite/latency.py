@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """How good the model of latencies is: predicted against measured times of layers and models, and what choices without measuring lose.
 
-usage: testsuite/latency.py [--models id,id] [--threads N] [--seconds S] [--json OUT] [--markdown OUT] [-- FLAGS OF onnxc bench]
+usage: testsuite/latency.py [--models id,id] [--recipes DIR] [--threads N] [--seconds S] [--json OUT] [--markdown OUT] [-- FLAGS OF onnxc bench]
        JSON has the terms of each layer too, to which `cargo run --release -p onnxc-testsuite --bin fit_latency native FILE...` fits the constants of a core.
 usage: testsuite/latency.py --regret [--rounds N] [--cache FILE] [the same]
 
 The first form profiles every network of ONNXC_DATA (testsuite/setup.sh --bench writes them) and prints Spearman's rank correlation of predicted with measured
-times over all layers and for each family of kernels, and predicted over measured time of each model.  The second form measures each network as it is compiled
+times over all layers and for each family of kernels, and predicted over measured time of each model.  With --recipes it also profiles the models of
+testsuite/accuracy as each recipe of the folder has them (testsuite/accuracy/page.py keeps those of its searches and fronts in target/recipes).  The second form measures each network as it is compiled
 by itself and with --tune, in turn, and prints how much slower the former is.  ONNXC names the compiler; target/release/onnxc otherwise.
 """
-import argparse, json, os, statistics, subprocess, sys
+import argparse, glob, json, os, statistics, subprocess, sys
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(HERE)
 ONNXC = os.environ.get("ONNXC", os.path.join(ROOT, "target", "release", "onnxc"))
 # Layers that take less are as long as reading the clock.
@@ -25,6 +26,13 @@ def networks(wanted):
             flags = [f"--shape={name}={','.join(map(str, s['shape']))}" for name, s in shapes.get(f, {}).items() if isinstance(s, dict) and "shape" in s]
             if not wanted or f[:-5] in wanted: out.append((f[:-5], os.path.join(folder, f), flags))
     return out
+
+def compressed(folder):
+    """the same of every recipe of the accuracy tasks"""
+    sys.path.insert(0, os.path.join(HERE, "accuracy")); import accuracy
+    for task in accuracy.DROPS:
+        for recipe in sorted(glob.glob(os.path.join(folder, f"{task}.recipe")) + glob.glob(os.path.join(folder, f"{task}.front", "*.recipe"))):
+            yield os.path.relpath(recipe, folder)[:-len(".recipe")], accuracy.model(task), [*accuracy.shapes(task), f"--recipe={recipe}"]
 
 def bench(path, flags):
     r = subprocess.run([ONNXC, "bench", path, "--json", "--cpu", "native", *flags], capture_output=True, text=True)
@@ -61,7 +69,7 @@ def show(x, form): return "-" if x is None else format(x, form)
 
 def latency(a):
     layers, rows, data = [], [], []
-    for name, path, flags in networks(a.models):
+    for name, path, flags in [*networks(a.models), *(compressed(a.recipes) if a.recipes else [])]:
         got, error = bench(path, [*flags, "--profile", "--seconds", str(a.seconds), "--threads", str(a.threads), *a.flags])
         if error: print(f"{name}: {error}", file=sys.stderr); continue
         own = [l for l in got["layers"] if l["calls"] > 0 and l["ms"] > LEAST_MS]
@@ -103,7 +111,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--regret", action="store_true"); p.add_argument("--models", type=lambda s: s.split(","), default=[])
     p.add_argument("--threads", type=int, default=1); p.add_argument("--seconds", type=float, default=0.3); p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--cache"); p.add_argument("--json"); p.add_argument("--markdown"); p.add_argument("flags", nargs="*")
+    p.add_argument("--recipes"); p.add_argument("--cache"); p.add_argument("--json"); p.add_argument("--markdown"); p.add_argument("flags", nargs="*")
     a = p.parse_args()
     text, data = (regret if a.regret else latency)(a)
     print(text)

@@ -76,6 +76,7 @@ def front(b):
     b.search("front", "--points", str(POINTS), what="compress", to="--front")
     found = json.load(open(os.path.join(b.at("front"), "front.json")))
     points = [dict(p, score=first(b.score("--recipe", os.path.join(b.at("front"), p["recipe"])))) for p in found["points"] if p["recipe"]]
+    kept = os.path.join(b.a.keep, f"{b.task}.front"); shutil.rmtree(kept, ignore_errors=True); shutil.copytree(b.at("front"), kept)
     if b.task == PICTURED: shutil.copy(os.path.join(b.at("front"), "front.svg"), os.path.join(ROOT, "docs", f"compression-{b.task}.svg"))
     return dict(points=points, baselines=found["baselines"], dense=first(b.score()))
 
