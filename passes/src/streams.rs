@@ -143,7 +143,8 @@ struct Narrowed {
     constants: Vec<(usize, Tensor)>,
 }
 
-fn narrowed(graph: &Graph, stream: &Stream, channels: &[usize]) -> Option<Graph> {
+/// The graph in which the values of a stream have these channels in this order. Readers are as they were.
+pub(crate) fn with_channels(graph: &Graph, stream: &Stream, channels: &[usize]) -> Option<Graph> {
     let of = |(node, axis): (&usize, &usize)| narrowed_node(graph, *node, *axis, channels);
     let changes = stream.nodes.iter().map(of).collect::<Option<Vec<Narrowed>>>()?;
     let mut out = graph.clone();
@@ -156,6 +157,11 @@ fn narrowed(graph: &Graph, stream: &Stream, channels: &[usize]) -> Option<Graph>
         out.values[result.0 as usize].ty.shape[stream.nodes[&node]] = Dim::Const(channels.len() as u64);
         out.nodes[node].attrs = attrs;
     }
+    Some(out)
+}
+
+fn narrowed(graph: &Graph, stream: &Stream, channels: &[usize]) -> Option<Graph> {
+    let mut out = with_channels(graph, stream, channels)?;
     let instead = |n: &usize| Some((out.nodes[*n].outputs[0], out.nodes[*n].inputs[0]?));
     let renamed: BTreeMap<ValueId, ValueId> = stream.readers.iter().filter_map(instead).collect();
     for input in out.nodes.iter_mut().flat_map(|n| n.inputs.iter_mut().flatten()) {

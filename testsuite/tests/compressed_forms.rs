@@ -130,6 +130,7 @@ fn with_subject<T>(form: &'static dyn Form, run: impl FnOnce(&Subject) -> T) -> 
         samples: &samples,
         group: 32,
         ranges,
+        reordered: Vec::new(),
         equalised: Default::default(),
         sha256: "0".to_string(),
         known: String::new(),

@@ -113,6 +113,7 @@ fn each_part_of_a_model_runs_once() {
         samples: &samples,
         group: 8,
         ranges: Default::default(),
+        reordered: Vec::new(),
         equalised: Default::default(),
         sha256: "0".to_string(),
         known: String::new(),

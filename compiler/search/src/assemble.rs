@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::candidate::{self, Pick, Site, Treated};
 use crate::moments::{Kept, Source, Walks};
 use crate::recipe::{self, Activation, Arrays, Layer, Recipe, Weights};
+use crate::reordered::Reordered;
 use crate::taps::{self, Answers, Tapped};
 use crate::{Backend, Result, Samples, work};
 
@@ -75,6 +76,8 @@ pub struct Subject<'a> {
     pub group: usize,
     /// Integers for values that layers multiply.
     pub ranges: BTreeMap<ValueId, Ranges>,
+    /// Filters that are in another order than the model's.
+    pub reordered: Vec<Reordered>,
     /// What channels of some of these values are multiplied by before they become integers.
     pub equalised: BTreeMap<ValueId, Vec<f32>>,
     /// SHA-256 of the model file.
@@ -257,7 +260,7 @@ impl Subject<'_> {
             .filter(|(_, p)| p.form.parts() > 1 && candidate::numbers(p.weights).integers())
             .collect();
         if !several.is_empty() {
-            let graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
+            let graph = recipe::apply_partly(&self.graph, &made.recipe, &made.arrays, &[])?;
             let values: Vec<ValueId> =
                 several.iter().flat_map(|(layer, pick)| layer.within(&self.graph, &graph, pick.form.parts() - 1)).collect();
             let ranges = match samples {
@@ -267,7 +270,7 @@ impl Subject<'_> {
             made.recipe.activations.extend(ranges.iter().map(|(id, range)| activation(&graph, *id, range.bytes)));
         }
         made.recipe.arrays = recipe::fingerprint(&made.arrays);
-        made.graph = recipe::apply(&self.graph, &made.recipe, &made.arrays)?;
+        made.graph = recipe::apply_partly(&self.graph, &made.recipe, &made.arrays, &[])?;
         Ok(made)
     }
 
@@ -285,8 +288,9 @@ impl Subject<'_> {
 
     /// The dense model.
     fn untouched(&self) -> Assembled {
-        let recipe = Recipe { version: recipe::VERSION, model: self.sha256.clone(), ..Recipe::default() };
-        Assembled { recipe, arrays: Vec::new(), graph: self.graph.clone() }
+        let (orders, arrays) = self.reordered.iter().map(|r| (r.order.clone(), (r.order.array.clone(), r.filters()))).unzip();
+        let recipe = Recipe { version: recipe::VERSION, model: self.sha256.clone(), orders, ..Recipe::default() };
+        Assembled { recipe, arrays, graph: self.graph.clone() }
     }
 
     fn result(&self, i: usize) -> ValueId {
@@ -306,6 +310,7 @@ impl Subject<'_> {
             ranks: treated.ranks,
             error: rounded(treated.error),
             factors: self.factors_name(layer.x(&self.graph)).filter(|_| candidate::numbers(pick.weights).integers()),
+            orders: self.reordered.iter().filter(|r| r.touched.contains(&layer.name)).map(|r| r.order.array.clone()).collect(),
             arrays,
         });
     }

@@ -25,7 +25,7 @@ impl Search<'_> {
         let kept = || -> Option<Assembled> {
             let recipe: Recipe = serde_json::from_slice(&store.get(&key)?).ok()?;
             let arrays = store.get_arrays(&key).filter(|a| recipe::fingerprint(a) == recipe.arrays)?;
-            let graph = recipe::apply(&subject.graph, &recipe, &arrays).ok()?;
+            let graph = recipe::apply_partly(&subject.graph, &recipe, &arrays, &[]).ok()?;
             Some(Assembled { recipe, arrays, graph })
         };
         if let Some(found) = kept() {

@@ -204,6 +204,7 @@ graph @f(%x: f32[1,3,6,5]) {
             backend: &NoCompiler,
             ranges: BTreeMap::from([(act, Ranges::of((low, high), (low, high)))]),
             graph,
+            reordered: Vec::new(),
             equalised,
             samples: &samples,
             group: 8,

@@ -9,7 +9,7 @@
 //! - [`candidate`]: what a layer can become, a file for each kind.
 //! - `equalised`: channels of like ranges, where values become integers.
 //! - `effect`: what a layer's errors of any size do to the answers, from two that were measured.
-//! - [`streams`]: channels that several layers read.
+//! - [`streams`]: channels that several layers read; [`reordered`]: filters in the order in which panels can leave out most.
 //! - [`assemble`]: the model that a choice makes, repaired layer after layer; [`walk`]: how it is run so that each part runs once.
 //! - [`price`]: what each candidate takes on the target, [`coded`]: its bytes where weights are stored coded.
 //! - [`choose`]: the model as an e-graph with all candidates, and what is extracted from it within a limit of error; [`budget`]: and within limits of time, memory and size.
@@ -40,6 +40,7 @@ pub mod moments;
 pub mod outputs;
 pub mod price;
 pub mod recipe;
+pub mod reordered;
 pub mod samples;
 pub mod search;
 pub mod streams;

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use onnxc_ir::op::OpSet;
-use onnxc_ir::{Graph, Tensor, ValueId};
+use onnxc_ir::{DType, Graph, Tensor, ValueId};
 use onnxc_passes::compress::pairs::{self, Range};
-use onnxc_passes::compress::{recurrent, split, weighted};
+use onnxc_passes::compress::{recurrent, reorder, split, weighted};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +32,9 @@ pub struct Recipe {
     /// Where it comes from, for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub about: BTreeMap<String, String>,
+    /// Filters that are in another order.
+    #[serde(rename = "order", default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
     /// Layers that change.
     #[serde(rename = "layer", default)]
     pub layers: Vec<Layer>,
@@ -41,6 +44,16 @@ pub struct Recipe {
     /// What the search has told of it. Nothing depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+}
+
+/// The filters of a layer in another order ([`reorder`]), and with them those of all layers of its stream.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The ONNX nodes that the layer does the work of.
+    pub layer: String,
+    /// The array of the filters' numbers in their new order.
+    pub array: String,
 }
 
 /// A layer that changes.
@@ -69,6 +82,9 @@ pub struct Layer {
     /// The array of what its integer weights are divided by: that of the activation that it reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factors: Option<String>,
+    /// The arrays of the orders that its filters or its inputs are in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<String>,
     /// Its arrays: `NAME.weights`, for integers `NAME.scales`, and `NAME.shift`, what is added to its bias. Where several layers take its place, they are
     /// `NAME.first.weights`, `NAME.second.weights` and so on.
     pub arrays: String,
@@ -204,17 +220,37 @@ pub fn named(graph: &Graph) -> Graph {
 /// # Errors
 /// When the recipe names a layer or a value that is not there, or arrays are missing or do not fit. All of them are told at once.
 pub fn apply(graph: &Graph, recipe: &Recipe, arrays: &Arrays) -> Result<Graph> {
-    apply_partly(graph, recipe, arrays, &[])
+    let mut problems = Vec::new();
+    let mut graph = named(graph);
+    for Order { layer, array } in &recipe.orders {
+        match ordered(&graph, layer, array, arrays) {
+            Ok(moved) => graph = moved,
+            Err(why) => problems.push(format!("the order of layer {layer:?}: {why}")),
+        }
+    }
+    apply_to(&graph, recipe, arrays, &[], problems)
 }
 
-/// The same for a recipe that is not all there yet: nodes with the results `waiting` read what integers make of their operands already, but have no integers of
-/// their own.
+/// The graph with the filters of a layer in the order of an array.
+fn ordered(graph: &Graph, layer: &str, array: &str, arrays: &Arrays) -> std::result::Result<Graph, String> {
+    let order = arrays.iter().find(|(name, t)| name == array && t.dtype() == DType::I32);
+    let order = order.ok_or_else(|| format!("there is no array {array} of i32 beside the recipe"))?.1.to_vec::<i32>();
+    let order: Vec<u32> = order.into_iter().map(i32::cast_unsigned).collect();
+    let moved = reorder::reorder(graph, layer, &order).map(|(moved, _)| moved);
+    moved.ok_or_else(|| format!("the model has no such layer whose {} filters can be moved", order.len()))
+}
+
+/// The same for a graph whose filters are in their order already, and a recipe that need not be all there yet: nodes with the results `waiting` read what integers
+/// make of their operands, but have no integers of their own.
 ///
 /// # Errors
 /// As [`apply`].
 pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, waiting: &[ValueId]) -> Result<Graph> {
-    let (dense, mut problems) = (named(graph), Vec::new());
-    let (all, mut graph) = (weighted::layers(&dense), dense.clone());
+    apply_to(&named(graph), recipe, arrays, waiting, Vec::new())
+}
+
+fn apply_to(dense: &Graph, recipe: &Recipe, arrays: &Arrays, waiting: &[ValueId], mut problems: Vec<String>) -> Result<Graph> {
+    let (all, mut graph) = (weighted::layers(dense), dense.clone());
     let ops = OpSet(onnxc_ops::ALL);
     let (mut front, mut scaled) = (Vec::new(), Vec::new());
     for layer in &recipe.layers {
@@ -243,6 +279,10 @@ pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, wait
                 format!("its weights are divided by {array}, and no activation is multiplied by it; take the layer out too");
             problems.push(format!("layer {:?}: {why}", layer.name));
         }
+        if let Some(order) = layer.orders.iter().find(|name| recipe.orders.iter().all(|o| o.array != **name)) {
+            let why = format!("its weights are in the order {order}, which is not there; take the layer out too");
+            problems.push(format!("layer {:?}: {why}", layer.name));
+        }
         let from = graph.nodes.len();
         match form.apply(&mut Applied { graph: &mut graph, ops, arrays }, found, layer) {
             Ok(nodes) => front.extend(nodes),
@@ -254,7 +294,7 @@ pub(crate) fn apply_partly(graph: &Graph, recipe: &Recipe, arrays: &Arrays, wait
         }
     }
     split::settle(&mut graph, dense.nodes.len());
-    let ranges = integers((&mut graph, ops), &dense, (recipe, arrays), [&scaled, waiting], &mut problems);
+    let ranges = integers((&mut graph, ops), dense, (recipe, arrays), [&scaled, waiting], &mut problems);
     if !problems.is_empty() {
         return Err(Error::Input(format!("the recipe does not fit the model: {}", problems.join("; "))));
     }

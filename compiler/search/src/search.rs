@@ -27,7 +27,7 @@ use crate::recipe::{Recipe, Weights};
 use crate::samples::Split;
 use crate::streams::Orders;
 use crate::taps::{Tapped, floats};
-use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, work};
+use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, reordered, work};
 
 /// Divergences below this one are small enough to be proportional to errors.
 const SMALL: f64 = 0.2;
@@ -75,6 +75,8 @@ pub struct Goal {
     pub low_rank: bool,
     /// Layers that read the same channels may lose some of them together.
     pub streams: bool,
+    /// Filters that need the same positions become neighbours.
+    pub reorder: bool,
     /// Layers may become integers whose operands have ranges that are found at run time.
     pub dynamic: bool,
     /// Weights are stored coded by their entropy.
@@ -154,9 +156,12 @@ impl<'a> Search<'a> {
         }
         let (integers, alone, pruning, low_rank) = (goal.integers, goal.weight_only, goal.pruning, goal.low_rank);
         let options = format!("{:?} {integers} {alone} {pruning} {low_rank} {group} {}", goal.method, goal.short_steps);
-        let options = format!("{options} {} {}", goal.streams, goal.words);
+        let options = format!("{options} {} {} {}", goal.streams, goal.words, goal.reorder);
         let known = work::key("model", &[sha256, &samples.fingerprint(), &options]);
         let store = backend.store();
+        let unit = if goal.integers { candidate::numbers(Weights::Int8).unit() } else { 1 };
+        let orders = || reordered::orders(backend, &graph, samples, (group, unit), &known);
+        let (graph, reordered) = reordered::apply(&graph, if goal.reorder && goal.pruning { orders()? } else { Vec::new() });
         let factors: equalised::Factors = work::remember(store, &work::key("equalised", &[&known]), || {
             backend.say("calibration: channels");
             if goal.integers { equalised::factors(backend, &graph, samples, &candidate::largest(&goal)) } else { Ok(Vec::new()) }
@@ -181,6 +186,7 @@ impl<'a> Search<'a> {
             samples,
             group,
             ranges,
+            reordered,
             equalised,
             sha256,
             known: known.clone(),

@@ -7,7 +7,7 @@
 //!
 //! - [`prune`]: masks that a panel of outputs shares ([`Shape`]) and the repair of what survives.
 //! - [`channels`]: layers that read fewer channels.
-//! - [`order`]: outputs that need the same positions next to each other.
+//! - [`order`]: outputs that need the same positions next to each other; [`reorder`]: a graph that has them so.
 //! - [`round`]: weights as 8 or 4 bit integers; [`range`]: what range activations get.
 //! - [`low_rank()`]: a product of two thin matrices; [`narrow()`]: a convolution as two, by channels or by columns of the kernel; [`split`]: the two nodes
 //!   that this makes.
@@ -30,6 +30,7 @@ mod prune;
 mod range;
 pub mod recurrent;
 mod removal;
+pub mod reorder;
 mod round;
 mod shape;
 pub mod split;

@@ -204,6 +204,11 @@ impl Weighted {
         if matches!(self.form, Form::Conv(_)) { 1 } else { graph.ty(self.x(graph)).rank() - 1 }
     }
 
+    /// The dimension of the result that counts outputs.
+    pub fn output_axis(&self, graph: &Graph) -> usize {
+        if matches!(self.form, Form::Conv(_)) { 1 } else { graph.ty(graph.nodes[self.node].outputs[0]).rank() - 1 }
+    }
+
     /// Multiplications of one inference.
     pub fn macs(&self) -> u64 {
         self.rows * (self.n * self.k()) as u64

@@ -56,6 +56,10 @@ pub struct Budget {
     /// choice for others worse.
     #[arg(long, conflicts_with = "recipe")]
     pub streams: bool,
+    /// Put filters that need the same positions next to each other, wherever nothing but layers and elementwise work reads them: panels of them can leave out more at the
+    /// same loss. It takes another calibration, and time for large layers.
+    #[arg(long, conflicts_with = "recipe")]
+    pub reorder: bool,
     /// Layers may also become integers of 8 bits whose operands get a range anew in each inference, beside those with ranges from the calibration inputs: for operands
     /// that differ much between inferences. It takes a pass over the operand, and results stay floats.
     #[arg(long, conflicts_with = "recipe")]
@@ -82,6 +86,7 @@ impl Budget {
             (!self.without.is_empty(), "--without"),
             (self.range.is_some(), "--range"),
             (self.streams, "--streams"),
+            (self.reorder, "--reorder"),
             (self.dynamic, "--dynamic"),
         ];
         flags.into_iter().find_map(|(given, name)| given.then_some(name))

@@ -230,6 +230,7 @@ fn goal(budget: &Budget, freedom: &Freedom, (graph, target): (&Graph, &TargetDes
         half_panels: onnxc_passes::compress::half_panels(target),
         low_rank: without(Technique::LowRank),
         streams: budget.streams,
+        reorder: budget.reorder,
         dynamic: budget.dynamic,
         coded: freedom.weights == Weights::Coded,
         method: onnxc_search::assemble::Method::default(),

@@ -197,8 +197,9 @@ mod tests {
         arrays.push(("a.kept".to_string(), Tensor::from_vec(&[3], KEPT.map(|c| c as i32).to_vec())));
         arrays.push(("a.shift".to_string(), Tensor::from_vec(&[6], vec![0.5f32; 6])));
         let (name, form, arrays_of) = ("project".to_string(), "channels".to_string(), "a".to_string());
-        let (group, unit, ranks, factors) = (None, None, vec![3], None);
-        let layer = Layer { name, form, weights, density: 0.375, group, unit, ranks, error: 0.25, factors, arrays: arrays_of };
+        let (group, unit, ranks, factors, orders) = (None, None, vec![3], None, Vec::new());
+        let (density, error) = (0.375, 0.25);
+        let layer = Layer { name, form, weights, density, group, unit, ranks, error, factors, orders, arrays: arrays_of };
         let activation = Activation { value: "deep".to_string(), scale: 0.06, zero: 128, bits: 8, factors: None };
         let activations = if weights == Weights::Int8 { vec![activation] } else { Vec::new() };
         let (model, version) = ("0".to_string(), crate::recipe::VERSION);

@@ -134,6 +134,7 @@ mod tests {
             half_panels: true,
             low_rank: true,
             streams: false,
+            reorder: false,
             dynamic: false,
             coded,
             method: Method::default(),

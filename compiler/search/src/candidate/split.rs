@@ -369,6 +369,7 @@ mod tests {
             ranks: ranks_of(form),
             error: 0.25,
             factors: None,
+            orders: Vec::new(),
             arrays: "a".to_string(),
         };
         let activation = |value: &str, scale| Activation { value: value.to_string(), scale, zero: 128, bits: 8, factors: None };
