@@ -27,7 +27,7 @@ pub struct Variant {
 }
 
 /// All of them, in order. Reordered filters are the last but one of the floats' and stand beside the line: their score is what masks of groups that like the
-/// same positions would give, but the model's filters stay where they are, so that no code gains from it.
+/// same positions would give, but the model's filters stay where they are ([`crate::reordered`] moves them).
 pub fn variants() -> [Variant; 9] {
     let bare = Method {
         mask: Mask::Magnitude,

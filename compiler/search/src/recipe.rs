@@ -237,7 +237,7 @@ fn ordered(graph: &Graph, layer: &str, array: &str, arrays: &Arrays) -> std::res
     let order = order.ok_or_else(|| format!("there is no array {array} of i32 beside the recipe"))?.1.to_vec::<i32>();
     let order: Vec<u32> = order.into_iter().map(i32::cast_unsigned).collect();
     let moved = reorder::reorder(graph, layer, &order).map(|(moved, _)| moved);
-    moved.ok_or_else(|| format!("the model has no such layer whose {} filters can be moved", order.len()))
+    moved.ok_or_else(|| format!("the model has no such layer whose {} filters can be moved: make the recipe anew", order.len()))
 }
 
 /// The same for a graph whose filters are in their order already, and a recipe that need not be all there yet: nodes with the results `waiting` read what integers

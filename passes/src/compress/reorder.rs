@@ -9,17 +9,17 @@
 
 use std::collections::BTreeMap;
 
-use onnxc_ir::{Graph, Tensor};
+use onnxc_ir::{Graph, Tensor, ValueId};
 
 use super::weighted::{self, Weighted};
-use crate::streams::{self, Stream, Streams};
+use crate::streams::{self, Streams};
 
 /// The numbers of the layers of a graph whose filters can be put in another order: of those whose results are of one stream the one with most multiplications.
 pub fn movable(graph: &Graph, layers: &[Weighted]) -> Vec<usize> {
-    let streams = Streams::new(graph);
+    let (streams, reads) = (Streams::new(graph), weighted::readers(graph, layers, can_move));
     let mut found: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
     for (n, layer) in layers.iter().enumerate().filter(|(_, l)| can_move(l)) {
-        let Some(stream) = stream(graph, &streams, layers, layer) else { continue };
+        let Some(stream) = streams.find(result(graph, layer), &reads) else { continue };
         let largest = found.entry(stream.nodes.into_keys().collect()).or_insert(n);
         if layer.macs() > layers[*largest].macs() {
             *largest = n;
@@ -40,7 +40,8 @@ pub fn reorder(graph: &Graph, name: &str, order: &[u32]) -> Option<(Graph, Vec<S
     if !sorted.into_iter().eq(0..layer.n as u32) {
         return None;
     }
-    let stream = stream(graph, &Streams::new(graph), &layers, layer)?;
+    let reads = weighted::readers(graph, &layers, can_move);
+    let stream = Streams::new(graph).find(result(graph, layer), reads)?;
     let channels: Vec<usize> = order.iter().map(|c| *c as usize).collect();
     let mut out = streams::with_channels(graph, &stream, &channels)?;
     // A layer that adds to what it reads has other filters by now.
@@ -59,11 +60,9 @@ fn can_move(layer: &Weighted) -> bool {
     layer.groups == 1 && !layer.is_state()
 }
 
-/// The stream that the result of a layer belongs to, if all that read it are layers.
-fn stream(graph: &Graph, streams: &Streams, layers: &[Weighted], layer: &Weighted) -> Option<Stream> {
-    let axis = |node: usize| layers.iter().find(|l| l.node == node && can_move(l)).map(|l| l.input_axis(graph));
-    let reads = |node: usize, operand: usize, of: usize| operand == 0 && axis(node) == Some(of);
-    streams.find((graph.nodes[layer.node].outputs[0], layer.output_axis(graph)), reads)
+/// The result of a layer, and its dimension of channels.
+fn result(graph: &Graph, layer: &Weighted) -> (ValueId, usize) {
+    (graph.nodes[layer.node].outputs[0], layer.output_axis(graph))
 }
 
 #[cfg(test)]

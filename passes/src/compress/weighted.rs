@@ -73,19 +73,27 @@ pub fn layers(graph: &Graph) -> Vec<Weighted> {
     layers
 }
 
+/// Does a node read channels of an operand along a dimension as one of these layers? What [`Streams::find`] asks.
+pub(super) fn readers<F: Fn(&Weighted) -> bool>(
+    graph: &Graph,
+    layers: &[Weighted],
+    can: F,
+) -> impl Fn(usize, usize, usize) -> bool + use<F> {
+    let axes: BTreeMap<usize, usize> = layers.iter().filter(|l| can(l)).map(|l| (l.node, l.input_axis(graph))).collect();
+    move |node, operand, axis| operand == 0 && axes.get(&node) == Some(&axis)
+}
+
 /// Tells layers what is before them where a value is read more than once.
 fn find_streams(graph: &Graph, layers: &mut [Weighted]) {
-    let can = |l: &&Weighted| l.groups == 1 && l.rows > 0 && !l.is_state();
-    let axes: BTreeMap<usize, usize> = layers.iter().filter(can).map(|l| (l.node, l.input_axis(graph))).collect();
-    let streams = Streams::new(graph);
-    let reads = |node: usize, operand: usize, axis: usize| operand == 0 && axes.get(&node) == Some(&axis);
+    let can = |l: &Weighted| l.groups == 1 && l.rows > 0 && !l.is_state();
+    let (streams, reads) = (Streams::new(graph), readers(graph, layers, can));
     let mut seen: BTreeSet<usize> = layers.iter().filter(|l| !l.before.is_empty()).map(|l| l.node).collect();
     for n in 0..layers.len() {
         let layer = &layers[n];
-        if !can(&layer) || seen.contains(&layer.node) {
+        if !can(layer) || seen.contains(&layer.node) {
             continue;
         }
-        let Some(stream) = streams.find((layer.x(graph), axes[&layer.node]), reads) else { continue };
+        let Some(stream) = streams.find((layer.x(graph), layer.input_axis(graph)), &reads) else { continue };
         let before: Vec<usize> = stream.nodes.into_keys().collect();
         let readers: Vec<usize> = stream.readers.into_iter().collect();
         for reader in layers.iter_mut().filter(|l| readers.contains(&l.node)) {
