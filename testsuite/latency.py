@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """How good the model of latencies is: predicted against measured times of layers and models, and what choices without measuring lose.
 
-usage: testsuite/latency.py [--models id,id] [--recipes DIR] [--threads N] [--seconds S] [--json OUT] [--markdown OUT] [-- FLAGS OF onnxc bench]
+usage: testsuite/latency.py [--models id,id] [--recipes DIR] [--threads N] [--seconds S] [--rounds N] [--json OUT] [--markdown OUT] [-- FLAGS OF onnxc bench]
        JSON has the terms of each layer too, to which `cargo run --release -p onnxc-testsuite --bin fit_latency native FILE...` fits the constants of a core.
 usage: testsuite/latency.py --regret [--rounds N] [--cache FILE] [the same]
 
 The first form profiles every network of ONNXC_DATA (testsuite/setup.sh --bench writes them) and prints Spearman's rank correlation of predicted with measured
-times over all layers and for each family of kernels, and predicted over measured time of each model.  With --recipes it also profiles the models of
-testsuite/accuracy as each recipe of the folder has them (testsuite/accuracy/page.py keeps those of its searches and fronts in target/recipes).  The second form measures each network as it is compiled
+times over all layers and for each family of kernels, and predicted over measured time of each model: the median of inferences without a profile between them.
+With several rounds, each over all networks, times are medians over them.  With --recipes (needs numpy) it also has the models of testsuite/accuracy as each recipe of the
+folder has them (testsuite/accuracy/page.py keeps those of its searches and fronts in target/recipes).  The second form measures each network as it is compiled
 by itself and with --tune, in turn, and prints how much slower the former is.  ONNXC names the compiler; target/release/onnxc otherwise.
 """
 import argparse, glob, json, os, statistics, subprocess, sys
@@ -67,18 +68,28 @@ def table(head, rows):
 
 def show(x, form): return "-" if x is None else format(x, form)
 
+def over_rounds(rounds):
+    """one profile from those of each round: medians of its times, since the clock of a machine that others use drifts from one minute to the next"""
+    out = dict(rounds[0], **{k: statistics.median(r[k] for r in rounds) for k in ("median_ms", "min_ms", "p10_ms")})
+    out["layers"] = [dict(same[0], ms=statistics.median(l["ms"] for l in same)) for same in zip(*(r["layers"] for r in rounds))]
+    return out
+
 def latency(a):
-    layers, rows, data = [], [], []
-    for name, path, flags in [*networks(a.models), *(compressed(a.recipes) if a.recipes else [])]:
-        got, error = bench(path, [*flags, "--profile", "--seconds", str(a.seconds), "--threads", str(a.threads), *a.flags])
-        if error: print(f"{name}: {error}", file=sys.stderr); continue
+    layers, rows, data, profiles = [], [], [], {}
+    wanted = [*networks(a.models), *(compressed(a.recipes) if a.recipes else [])]
+    for _ in range(a.rounds or 1):
+        for name, path, flags in wanted:
+            got, error = bench(path, [*flags, "--profile", "--seconds", str(a.seconds), "--threads", str(a.threads), *a.flags])
+            if error: print(f"{name}: {error}", file=sys.stderr); continue
+            profiles.setdefault(name, []).append(got)
+            print(f"{name} {got['median_ms']:.4f} {got['predicted_layers_ms']:.4f}", file=sys.stderr, flush=True)
+    for name, got in ((name, over_rounds(rounds)) for name, rounds in profiles.items()):
         own = [l for l in got["layers"] if l["calls"] > 0 and l["ms"] > LEAST_MS]
-        layers += own; measured, predicted = sum(l["ms"] for l in own), sum(l["predicted_ms"] for l in own)
-        rho = spearman([(l["predicted_ms"], l["ms"]) for l in own])
-        rows.append([name, f"{measured:.3f}", f"{predicted:.3f}", f"{predicted / measured:.2f}", show(rho, ".3f"), str(len(own))])
-        data.append({"model": name, "measured_ms": measured, "predicted_ms": predicted, "spearman": rho, "touched": got["touched_bytes"], "layers": own})
-        print(" ".join(rows[-1]), file=sys.stderr, flush=True)
-    out = table(["model", "measured ms", "predicted ms", "predicted / measured", "rank correlation", "layers"], rows) + "\n\n"
+        layers += own; measured, predicted = got["median_ms"], got["predicted_layers_ms"]
+        medians = [r["median_ms"] for r in profiles[name]]; rho = spearman([(l["predicted_ms"], l["ms"]) for l in own])
+        rows.append([name, f"{measured:.3f}", f"{min(medians):.3f} - {max(medians):.3f}", f"{predicted:.3f}", f"{predicted / measured:.2f}", show(rho, ".3f"), str(len(own))])
+        data.append({"model": name, "measured_ms": measured, "medians_ms": medians, "predicted_ms": predicted, "spearman": rho, "touched": got["touched_bytes"], "layers": own})
+    out = table(["model", "measured ms", "of rounds", "predicted ms", "predicted / measured", "rank correlation", "layers"], rows) + "\n\n"
     families = {}
     for l in layers: families.setdefault(family(l), []).append(l)
     lines = []
@@ -97,7 +108,7 @@ def regret(a):
         tuned = [*flags, "--tune", *(["--tune-cache", a.cache] if a.cache else [])]
         got, error = bench(path, [*tuned, "--seconds=0.01"])
         if error: print(f"{name}: {error}", file=sys.stderr); continue
-        times = [[bench(path, [*f, f"--seconds={a.seconds}"])[0] for f in (flags, tuned)] for _ in range(a.rounds)]
+        times = [[bench(path, [*f, f"--seconds={a.seconds}"])[0] for f in (flags, tuned)] for _ in range(a.rounds or 5)]
         least = [min(t[i]["min_ms"] for t in times) for i in (0, 1)]; medians = [statistics.median(t[i]["median_ms"] for t in times) for i in (0, 1)]
         loss = statistics.median(t[0]["median_ms"] / t[1]["median_ms"] for t in times) - 1
         data.append({"model": name, "untuned_ms": medians[0], "tuned_ms": medians[1], "regret": loss, "regret_of_minima": least[0] / least[1] - 1})
@@ -110,7 +121,7 @@ def regret(a):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--regret", action="store_true"); p.add_argument("--models", type=lambda s: s.split(","), default=[])
-    p.add_argument("--threads", type=int, default=1); p.add_argument("--seconds", type=float, default=0.3); p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--threads", type=int, default=1); p.add_argument("--seconds", type=float, default=0.3); p.add_argument("--rounds", type=int)
     p.add_argument("--recipes"); p.add_argument("--cache"); p.add_argument("--json"); p.add_argument("--markdown"); p.add_argument("flags", nargs="*")
     a = p.parse_args()
     text, data = (regret if a.regret else latency)(a)
