@@ -33,7 +33,7 @@ def compressed(folder):
     sys.path.insert(0, os.path.join(HERE, "accuracy")); import accuracy
     for task in accuracy.DROPS:
         for recipe in sorted(glob.glob(os.path.join(folder, f"{task}.recipe")) + glob.glob(os.path.join(folder, f"{task}.front", "*.recipe"))):
-            yield os.path.relpath(recipe, folder)[:-len(".recipe")], accuracy.model(task), [*accuracy.shapes(task), f"--recipe={recipe}"]
+            yield os.path.relpath(recipe, folder), accuracy.model(task), [*accuracy.shapes(task), f"--recipe={recipe}"]
 
 def bench(path, flags):
     r = subprocess.run([ONNXC, "bench", path, "--json", "--cpu", "native", *flags], capture_output=True, text=True)
