@@ -53,7 +53,7 @@ def scored(onnxc, task, data, flags, to):
 
 def score(*args): return scored(*args)[0]
 
-def times(onnxc, task, recipe, seconds, rounds=5):
+def times(onnxc, task, recipe, seconds, rounds=9):
     """medians of the dense and the compressed model, in turn"""
     one = lambda *flags: json.loads(call(onnxc, "bench", model(task), "--json", "--seconds", str(seconds), *shapes(task), *flags))["median_ms"]
     pairs = [(one(), one("--recipe", recipe)) for _ in range(rounds)]
