@@ -2,21 +2,23 @@
 """Compressed tasks beside peers, all engines in turn in one run:  peers.py --recipes DIR [TASK ...] [--threads N] [--seconds S] [--json OUT]
 
 DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR).  Peers run the dense model in floats and, where they can, the same model quantised
-statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can) with the same calibration inputs; scores are those on eval.npz.
+statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can, of 7 bits on x86-64 without VNNI, as its manual says, since sums of
+pairs saturate there) with the same calibration inputs; scores are those on eval.npz.
 Run it by the Python of the peers (setup.sh --peers).
 """
 import argparse, json, os, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite", "zoo")]
+sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite", "zoo"), os.path.join(ROOT, "testsuite")]
 import numpy as np
-import accuracy, bench_peers, tasklib
+import accuracy, bench_page, bench_peers, tasklib
 
 FLOATS = ["ort", "openvino", "ncnn", "mnn", "tract"]
 INTEGERS = ["ort", "openvino"]
 
 def quantised(task):
     """the QDQ model of a task, made once"""
-    out = os.path.join(accuracy.DATA, task + ".qdq.onnx")
+    has = bench_page.cpu()[1]; saturates = "avx2" in has and not {"avx512_vnni", "avx_vnni"} & set(has)
+    out = os.path.join(accuracy.DATA, f"{task}.qdq{7 if saturates else 8}.onnx")
     if os.path.exists(out): return out
     import onnx, onnx.version_converter
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -32,7 +34,7 @@ def quantised(task):
         model = onnx.load(prepared)
         # Scales by channel came with opset 13.
         if any(o.domain in ("", "ai.onnx") and o.version < 13 for o in model.opset_import): onnx.save(onnx.version_converter.convert_version(model, 13), prepared)
-        how = dict(quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+        how = dict(quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, reduce_range=saturates)
         try: quantize_static(prepared, made, Reader(), per_channel=True, **how)
         except ValueError: quantize_static(prepared, made, Reader(), per_channel=False, **how)  # its version of today fails on some biases by channel
         os.makedirs(accuracy.DATA, exist_ok=True); os.replace(made, out + ".new"); os.replace(out + ".new", out)
