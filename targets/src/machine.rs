@@ -1,7 +1,7 @@
 //! What cores take for the steps of kernels and loops, by instruction set: the constants of `onnxc_ir::workload::latency`.
 //!
 //! Those of AVX-512 are fitted to the layers of all networks on a Zen 4 core (one unit; 4909 layers of two runs), on a Sapphire Rapids core (two; with zeros in weights too, 4462 layers)
-//! and on a Zen 5 core (two; with zeros too, 6819 layers of two runs), those of AVX2 on a Zen 3 core (3596 layers), by `testsuite/src/bin/fit_latency.rs`, each constant to all layers together. The rates of the caches
+//! and on a Zen 5 core (two; with zeros too, 6819 layers of two runs), those of AVX2 on Zen 3 cores (the geometric mean of two fits, to 4685 layers and to 3220, on machines that others use too), by `testsuite/src/bin/fit_latency.rs`, each constant to all layers together. The rates of the caches
 //! are what is left of them in a layer, not what a loop that only reads would get. The other descriptions follow by the width of vectors and by the numbers of units that such cores have in common (Fog,
 //! "Instruction tables", 2022; Arm, "Cortex-A76 software optimization guide", 2018): they rank, and their times are rough.
 
@@ -126,34 +126,34 @@ const AVX512: Machine = Machine {
 
 /// A core of two vectors of 256 bits in a cycle.
 const AVX2: Machine = Machine {
-    fma: 0.54,
-    dot: 1.97,
-    short_dot: 0.58,
-    word_dot: 0.6,
-    short_sum: 0.54,
+    fma: 0.53,
+    dot: 3.07,
+    short_dot: 0.68,
+    word_dot: 0.7,
+    short_sum: 0.384,
     // In registers six rows of two vectors are as fast as four of three. With one vector in a row each product waits for a load: a tenth to a fifth
     // slower, of floats and of bytes, in most layers of MobileNetV2 and ResNet-50 with images of 7 and 14 pixels a side on a Zen 3 core.
     tile: (0.75, 1.5),
     byte_tile: (0.75, 1.0),
-    splat: 0.183,
-    panel: 0.045,
+    splat: 0.214,
+    panel: 0.054,
     decode: [1.0, 2.5],
     // Addresses and spreads take the slots of loads, of which there are fewer than multiplications in wide tiles only.
-    list: (0.44, 0.2),
-    inner: 1.25,
-    call: 8.1,
-    result: 0.48,
-    epilogue: 0.56,
-    depthwise: [0.87, 1.48, 3.34],
-    vector_op: 0.55,
-    vector_move: 0.43,
-    scattered: 0.67,
-    plain: 1.21,
-    enter: 16.2,
-    step: 920.0,
-    cold_step: 650.0,
-    levels: [level(32 << 10, 64.0, 21.5), level(256 << 10, 69.0, 17.9), level(6 << 20, 7.1, 2.75), level(128 << 20, 3.4, 3.0)],
-    visible: 0.67,
+    list: (0.294, 0.2),
+    inner: 0.564,
+    call: 3.08,
+    result: 0.226,
+    epilogue: 0.581,
+    depthwise: [0.967, 1.63, 3.75],
+    vector_op: 0.51,
+    vector_move: 0.574,
+    scattered: 1.08,
+    plain: 1.32,
+    enter: 4.94,
+    step: 374.0,
+    cold_step: 1330.0,
+    levels: [level(32 << 10, 64.0, 29.9), level(256 << 10, 62.4, 21.3), level(6 << 20, 9.88, 3.15), level(128 << 20, 4.5, 2.7)],
+    visible: 0.5,
     ..BASE
 };
 

@@ -3,10 +3,11 @@
 
 Searches for each task within the loss that it allows and writes docs/compression-results.md:
   contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice;
-            seconds and memory of the search, which begins with nothing kept, and seconds of a second one with another budget
+            seconds and memory of the search, which begins with nothing kept, and seconds of a second one with another budget;
+            a third one within a quarter of the loss, which peers has beside the first
   macs      multiplications that pruning and low rank remove by themselves (floats only), and their score
   front     points of use of a front of models, beside those of models whose layers are all alike
-  peers     the compressed archive beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
+  peers     the compressed archives beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
   ablation  scores of parts of the method at three densities (mnist and orientation)
   targets   the recipes on AArch64 and RISC-V under the emulator: outputs, instructions; mnist searched for them (needs setup.sh, and the recipes that contract keeps)
   kernels   ResNet-50 and VGG-16 with zeros forced on them beside their dense code (needs setup.sh --bench)
@@ -52,6 +53,7 @@ def contract(b):
     shutil.rmtree(b.work, ignore_errors=True); first_seconds, memory = b.search("small.a", *coded)
     twofold = f"{2 * float(b.drop.rstrip('%')):g}%"; second_seconds, _ = b.search("second.a", *coded, drop=twofold)
     searches = dict(drops=[b.drop, twofold], seconds=[first_seconds, second_seconds], memory=memory)
+    b.search("quarter.a", *coded, "--no-baselines", drop=accuracy.quarter(b.task))
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
@@ -61,7 +63,9 @@ def contract(b):
     accuracy.call(onnxc, "compile", *common, "--recipe", recipe, "-o", b.at("plain.a"))
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
     size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
-    for end in (".recipe", ".recipe.npz"): os.makedirs(b.a.keep, exist_ok=True); shutil.copy(b.at("small" + end), os.path.join(b.a.keep, b.task + end))
+    os.makedirs(b.a.keep, exist_ok=True)
+    for name, to in (("small", b.task), ("quarter", b.task + ".quarter")):
+        for end in (".recipe", ".recipe.npz"): shutil.copy(b.at(name + end), os.path.join(b.a.keep, to + end))
     (dense, was), (compressed, is_) = b.scored(), b.scored("--recipe", recipe); read = lambda path: open(path, "rb").read()
     return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(compressed), error=tasklib.paired_error(was, is_), ms=ms, bytes=size, about=said["about"], searches=searches,
                 same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
@@ -147,8 +151,8 @@ def beside(found):
     def best(times, score, own):
         e = min(times, key=times.get) if times else None
         return [f"{e} {times[e]:.4f} ms, {score:.2f} %", f"{times[e] / own:.2f}x"] if e and own else ["-", "-"]
-    return table(["task", "onnxc, compressed", "best in floats", "faster", "best in 8 bits", "faster"],
-                 [[t, f"{r['ms']:.4f} ms, {r['scores']['onnxc']:.2f} %" if r["ms"] else "-", *best(r["floats"], r["scores"]["dense"], r["ms"]), *best(r["int8"], r["scores"]["int8"], r["ms"])] for t, r in found.items()])
+    return table(["task", "loss allowed", "onnxc, compressed", "best in floats", "faster", "best in 8 bits", "faster"],
+                 [[t, drop, f"{own['ms']:.4f} ms, {own['score']:.2f} %" if own["ms"] else "-", *best(r["floats"], r["scores"]["dense"], own["ms"]), *best(r["int8"], r["scores"]["int8"], own["ms"])] for t, r in found.items() for drop, own in r["own"].items()])
 
 def ablated(found):
     lines = []

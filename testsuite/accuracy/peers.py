@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compressed tasks beside peers, all engines in turn in one run:  peers.py --recipes DIR [TASK ...] [--threads N] [--seconds S] [--json OUT]
 
-DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR).  Peers run the dense model in floats and, where they can, the same model quantised
+DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR), and TASK.quarter.recipe, of a search within a quarter of the loss, if page.py made it.  Peers run the dense model in floats and, where they can, the same model quantised
 statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can, of 7 bits on x86-64 without VNNI, as its manual says, since sums of
 pairs saturate there) with the same calibration inputs; scores are those on eval.npz.
 Run it by the Python of the peers (setup.sh --peers).
@@ -66,10 +66,12 @@ def wrapper(t, name, lines):
     return path
 
 def run(task, a, t):
-    recipe, qdq, model = os.path.join(os.path.abspath(a.recipes), task + ".recipe"), quantised(task), accuracy.model(task)
-    own = wrapper(t, "onnxc-" + task, f'ONNXC_BENCH_FLAGS="--recipe {recipe}" exec {ROOT}/testsuite/adapters/bench "$@"')
+    qdq, model = quantised(task), accuracy.model(task)
+    recipes = {drop: os.path.join(os.path.abspath(a.recipes), name + ".recipe") for drop, name in ((accuracy.DROPS[task], task), (accuracy.quarter(task), task + ".quarter"))}
+    recipes = {drop: recipe for drop, recipe in recipes.items() if os.path.exists(recipe)}
+    own = {drop: wrapper(t, f"onnxc-{task}-{drop.rstrip('%')}", f'ONNXC_BENCH_FLAGS="--recipe {recipe}" exec {ROOT}/testsuite/adapters/bench "$@"') for drop, recipe in recipes.items()}
     integers = {e: wrapper(t, f"{e}-int8-{task}", f'exec {sys.executable} {os.path.abspath(__file__)} --serve {e} {qdq} "$2" "$3"') for e in INTEGERS}
-    out = os.path.join(t, task + ".json"); engines = FLOATS + [f"cmd:{p}" for p in [own, *integers.values()]]
+    out = os.path.join(t, task + ".json"); engines = FLOATS + [f"cmd:{p}" for p in [*own.values(), *integers.values()]]
     r = subprocess.run([sys.executable, os.path.join(ROOT, "testsuite", "zoo", "bench_peers.py"), model, "--threads", str(a.threads), "--engines", ",".join(engines), "--seconds", str(a.seconds),
                         "--max-seconds", str(max(4, 6 * a.seconds)), "--json", out, *(["--no-wait"] if a.no_wait else []), *accuracy.shapes(task)], capture_output=True, text=True)
     if not os.path.exists(out): sys.exit(f"{task}: {r.stderr.strip()[-2000:]}")
@@ -80,9 +82,10 @@ def run(task, a, t):
         score = lambda path: next(iter(tasklib.score_outputs(spec, tasklib.run(spec, path, z), z["labels"]).values()))
         scores = dict(dense=score(model), int8=score(qdq))
     evals = accuracy.inputs(task, "eval", os.path.join(t, task + "_eval.npz"))
-    scores["onnxc"] = next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
+    score = lambda recipe: next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
     floats = {e: ms(e) for e in FLOATS if ms(e)}; bytes_ = {e: ms(f"cmd:{p}") for e, p in integers.items() if ms(f"cmd:{p}")}
-    return dict(task=task, threads=a.threads, ms=ms("cmd:" + own), floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
+    compressed = {drop: dict(ms=ms("cmd:" + path), score=score(recipes[drop])) for drop, path in own.items()}
+    return dict(task=task, threads=a.threads, own=compressed, floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
 
 def main():
     if sys.argv[1:2] == ["--serve"]: return serve(*sys.argv[2:6])
@@ -90,16 +93,17 @@ def main():
     ap.add_argument("tasks", nargs="*"); ap.add_argument("--recipes", required=True); ap.add_argument("--threads", type=int, default=1); ap.add_argument("--seconds", type=float, default=1)
     ap.add_argument("--no-wait", action="store_true"); ap.add_argument("--json"); ap.add_argument("--onnxc", default=os.path.join(ROOT, "target", "release", "onnxc"))
     a = ap.parse_args(); rows = []
-    print("| task | onnxc, compressed: ms, score | best f32 peer: ms, score | faster | best int8 peer: ms, score | faster |\n|---|---|---|---:|---|---:|", flush=True)
+    print("| task | loss allowed | onnxc, compressed: ms, score | best f32 peer: ms, score | faster | best int8 peer: ms, score | faster |\n|---|---|---|---|---:|---|---:|", flush=True)
     with tempfile.TemporaryDirectory() as t:
         for task in a.tasks or [n for n in accuracy.DROPS if os.path.exists(os.path.join(a.recipes, n + ".recipe"))]:
             r = run(task, a, t); rows.append(r); s = r["scores"]
-            def beside(times, score):
-                if not times or not r["ms"]: return "- | -"
+            def beside(times, score, own):
+                if not times or not own["ms"]: return "- | -"
                 e = min(times, key=times.get)
-                return f"{e} {times[e]:.4f}, {score:.2f} % | {times[e] / r['ms']:.2f}x"
-            own = f"{r['ms']:.4f}, {s['onnxc']:.2f} %" if r["ms"] else str(r["failed"])[:80]
-            print(f"| {task} | {own} | {beside(r['floats'], s['dense'])} | {beside(r['int8'], s['int8'])} |", flush=True)
+                return f"{e} {times[e]:.4f}, {score:.2f} % | {times[e] / own['ms']:.2f}x"
+            for drop, own in r["own"].items():
+                text = f"{own['ms']:.4f}, {own['score']:.2f} %" if own["ms"] else str(r["failed"])[:80]
+                print(f"| {task} | {drop} | {text} | {beside(r['floats'], s['dense'], own)} | {beside(r['int8'], s['int8'], own)} |", flush=True)
     if a.json: json.dump(rows, open(a.json, "w"), indent=1)
 
 if __name__ == "__main__": main()
