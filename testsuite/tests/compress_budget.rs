@@ -1,10 +1,11 @@
 //! Compression of a small network: budgets, labels, reports, baselines, ablation, fronts.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzWriter, read_npy};
@@ -196,23 +197,51 @@ fn multiplications_can_be_what_is_to_be_little() {
 fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     // The first search was for the least size, with other kinds of candidates.
     let made = &*MADE;
-    let search = |to: &str, drop: &str, kept: &[&str]| {
+    let args = |to: &str, drop: &str, kept: &[&str]| {
         let (model, calib, to) = (made.text("small.nir"), made.text("calib.npz"), made.text(to));
         let args = ["compile", &model, "--calib", &calib, "--max-drop", drop, "--no-baselines", "-o", &to];
-        onnxc(&[&args[..], kept].concat()).expect_ok("compile --calib");
-        let recipe = Path::new(&to).with_extension("recipe");
+        args.iter().chain(kept).map(|a| (*a).to_string()).collect::<Vec<String>>()
+    };
+    let search = |to: &str, drop: &str, kept: &[&str]| {
+        let args = args(to, drop, kept);
+        onnxc(&args.iter().map(String::as_str).collect::<Vec<_>>()).expect_ok("compile --calib");
+        let recipe = made.at(to).with_extension("recipe");
         (fs::read_to_string(&recipe).expect("a recipe"), bytes(&recipe.with_extension("recipe.npz")))
     };
     let (work, own) = (made.text("work"), made.text("work_of_its_own"));
+    // One that is stopped when it has its first model leaves no output, and goes on from what it had.
+    interrupt(&args("anew.a", "5%", &["--work", &own]), Path::new(&own), "model-");
+    let before = kept(Path::new(&own));
+    assert!(!made.at("anew.a").exists() && !made.at("anew.recipe").exists());
     assert_eq!(search("after.a", "5%", &["--work", &work]), search("anew.a", "5%", &["--work", &own]));
+    let after = kept(Path::new(&own));
+    let anew: Vec<&String> = before.iter().filter(|file| after.get(file.0) != Some(file.1)).map(|file| file.0).collect();
+    assert!(anew.is_empty() && after.len() > before.len(), "{anew:?} computed again; {} results, then {}", before.len(), after.len());
     // Another budget begins with moments, answers and models of the one before.
     let again = search("again.a", "10%", &["--work", &own]);
     assert_eq!(again, search("forgetful.a", "10%", &["--forget"]));
-    let kept = fs::read_dir(&own).expect("a folder").map(|file| file.expect("a file").file_name().to_string_lossy().to_string());
-    let kept: Vec<String> = kept.collect();
     for what in ["moments", "answers", "model", "score", "layer"] {
-        assert!(kept.iter().any(|name| name.starts_with(&format!("{what}-"))), "{what} of {kept:?}");
+        assert!(after.keys().any(|name| name.starts_with(&format!("{what}-"))), "{what} of {after:?}");
     }
+}
+
+/// Kills a search when it has kept a result of a kind.
+fn interrupt(args: &[String], work: &Path, what: &str) {
+    let quiet = || std::process::Stdio::null();
+    let mut search = Command::new(run::onnxc()).args(args).stdout(quiet()).stderr(quiet()).spawn().expect("onnxc");
+    while !kept(work).keys().any(|name| name.starts_with(what)) {
+        assert!(search.try_wait().expect("a child").is_none(), "the search ended without a result {what:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    search.kill().expect("a search to be stopped");
+    search.wait().expect("a child");
+}
+
+/// Complete results in a folder, and when they were written.
+fn kept(work: &Path) -> BTreeMap<String, SystemTime> {
+    let files = fs::read_dir(work).into_iter().flatten().flatten();
+    let named = files.filter_map(|f| Some((f.file_name().to_string_lossy().to_string(), f.metadata().ok()?.modified().ok()?)));
+    named.filter(|(name, _)| name.ends_with(".json") || name.ends_with(".npz")).collect()
 }
 
 #[test]
