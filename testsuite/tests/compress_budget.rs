@@ -216,7 +216,12 @@ fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     assert_eq!(search("after.a", "5%", &["--work", &work]), search("anew.a", "5%", &["--work", &own]));
     let after = kept(Path::new(&own));
     let anew: Vec<&String> = before.iter().filter(|file| after.get(file.0) != Some(file.1)).map(|file| file.0).collect();
-    assert!(anew.is_empty() && after.len() > before.len(), "{anew:?} computed again; {} results, then {}", before.len(), after.len());
+    assert!(
+        anew.is_empty() && after.len() > before.len(),
+        "{anew:?} computed again; {} results, then {}",
+        before.len(),
+        after.len()
+    );
     // Another budget begins with moments, answers and models of the one before.
     let again = search("again.a", "10%", &["--work", &own]);
     assert_eq!(again, search("forgetful.a", "10%", &["--forget"]));
