@@ -15,9 +15,9 @@ HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.pat
 DATA = os.path.join(os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")), "accuracy")
 DROPS = {"mnist": "0.5%", "orientation": "1%", "filetype": "0.5%", "ocr": "1%"}
 
-def quarter(task):
-    """a quarter of the loss that a task allows"""
-    return f"{float(DROPS[task].rstrip('%')) / 4:g}%"
+def allowed(task, times=1):
+    """the loss that a task allows, or so many times that"""
+    return f"{times * float(DROPS[task].rstrip('%')):g}%"
 
 def folder(task):
     return os.path.join(HERE, task) if task == "mnist" else os.path.join(DATA, task)

@@ -51,9 +51,9 @@ def first(score): return next(iter(score.values()))
 def contract(b):
     coded = ["--weights", "coded"]; recipe, onnxc = b.at("small.recipe"), b.a.onnxc
     shutil.rmtree(b.work, ignore_errors=True); first_seconds, memory = b.search("small.a", *coded)
-    twofold = f"{2 * float(b.drop.rstrip('%')):g}%"; second_seconds, _ = b.search("second.a", *coded, drop=twofold)
+    twofold = accuracy.allowed(b.task, 2); second_seconds, _ = b.search("second.a", *coded, drop=twofold)
     searches = dict(drops=[b.drop, twofold], seconds=[first_seconds, second_seconds], memory=memory)
-    b.search("quarter.a", *coded, "--no-baselines", drop=accuracy.quarter(b.task))
+    b.search("quarter.a", *coded, "--no-baselines", drop=accuracy.allowed(b.task, .25))
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)

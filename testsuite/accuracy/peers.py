@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compressed tasks beside peers, all engines in turn in one run:  peers.py --recipes DIR [TASK ...] [--threads N] [--seconds S] [--json OUT]
 
-DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR), and TASK.quarter.recipe, of a search within a quarter of the loss, if page.py made it.  Peers run the dense model in floats and, where they can, the same model quantised
-statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can, of 7 bits on x86-64 without VNNI, as its manual says, since sums of
+DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR), and TASK.quarter.recipe, of a search within a quarter of the loss, if page.py made it.
+Peers run the dense model in floats and, where they can, the same model quantised statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can, of 7 bits on x86-64 without VNNI, as its manual says, since sums of
 pairs saturate there) with the same calibration inputs; scores are those on eval.npz.
 Run it by the Python of the peers (setup.sh --peers).
 """
@@ -67,7 +67,7 @@ def wrapper(t, name, lines):
 
 def run(task, a, t):
     qdq, model = quantised(task), accuracy.model(task)
-    recipes = {drop: os.path.join(os.path.abspath(a.recipes), name + ".recipe") for drop, name in ((accuracy.DROPS[task], task), (accuracy.quarter(task), task + ".quarter"))}
+    recipes = {drop: os.path.join(os.path.abspath(a.recipes), name + ".recipe") for drop, name in ((accuracy.allowed(task), task), (accuracy.allowed(task, .25), task + ".quarter"))}
     recipes = {drop: recipe for drop, recipe in recipes.items() if os.path.exists(recipe)}
     own = {drop: wrapper(t, f"onnxc-{task}-{drop.rstrip('%')}", f'ONNXC_BENCH_FLAGS="--recipe {recipe}" exec {ROOT}/testsuite/adapters/bench "$@"') for drop, recipe in recipes.items()}
     integers = {e: wrapper(t, f"{e}-int8-{task}", f'exec {sys.executable} {os.path.abspath(__file__)} --serve {e} {qdq} "$2" "$3"') for e in INTEGERS}
@@ -82,10 +82,10 @@ def run(task, a, t):
         score = lambda path: next(iter(tasklib.score_outputs(spec, tasklib.run(spec, path, z), z["labels"]).values()))
         scores = dict(dense=score(model), int8=score(qdq))
     evals = accuracy.inputs(task, "eval", os.path.join(t, task + "_eval.npz"))
-    score = lambda recipe: next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
+    compressed = lambda recipe: next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
     floats = {e: ms(e) for e in FLOATS if ms(e)}; bytes_ = {e: ms(f"cmd:{p}") for e, p in integers.items() if ms(f"cmd:{p}")}
-    compressed = {drop: dict(ms=ms("cmd:" + path), score=score(recipes[drop])) for drop, path in own.items()}
-    return dict(task=task, threads=a.threads, own=compressed, floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
+    found = {drop: dict(ms=ms("cmd:" + path), score=compressed(recipes[drop])) for drop, path in own.items()}
+    return dict(task=task, threads=a.threads, own=found, floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
 
 def main():
     if sys.argv[1:2] == ["--serve"]: return serve(*sys.argv[2:6])
