@@ -17,6 +17,9 @@ use crate::search::{Found, Search};
 use crate::taps::{Answers, Tapped};
 use crate::{Result, work};
 
+/// Raised when models are judged in another way, which leaves those that were made as they are.
+const JUDGED: u32 = 1;
+
 impl Search<'_> {
     /// A model that is computed from a part of the samples, from the store if it was made before.
     pub(crate) fn assembled(&self, picks: &[Pick], method: Method, split: Split) -> Result<Assembled> {
@@ -98,7 +101,7 @@ impl Search<'_> {
     }
 
     fn score_key(&self, what: &str, picks: &[Pick], method: Method) -> String {
-        work::key("score", &[&self.known, &format!("{what} {} {method:?} {picks:?}", self.judged_by)])
+        work::key("score", &[&self.known, &format!("{what} {JUDGED} {} {method:?} {picks:?}", self.judged_by)])
     }
 
     /// All samples, in the order in which halves hold them out.

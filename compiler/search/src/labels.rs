@@ -137,8 +137,7 @@ fn edits(a: &[i64], b: &[i64]) -> usize {
 const PARTS: usize = 10;
 
 /// The loss of a measure from `before` to `after` and a bound of it that holds with a probability of 90 %: its standard error by the jackknife over parts of
-/// the samples (Quenouille, "Notes on bias in estimation", 1956), and the doubt of half a sample at least (Krichevsky and Trofimov, 1981), which is all of it
-/// for whole strings.
+/// the samples (Quenouille, "Notes on bias in estimation", 1956), and the doubt of half a sample at least (Krichevsky and Trofimov, 1981).
 pub fn loss(metric: Metric, before: &[Vec<i64>], after: &[Vec<i64>], truth: &[Vec<i64>]) -> (f64, f64) {
     let of = |without: Option<usize>| -> f64 {
         let part = |list: &'_ [Vec<i64>]| -> Vec<Vec<i64>> {
@@ -154,7 +153,7 @@ pub fn loss(metric: Metric, before: &[Vec<i64>], after: &[Vec<i64>], truth: &[Ve
     let n = truth.len() as f64;
     let lost = all.max(0.0);
     let doubt = (n * lost + 0.5) / (n + 1.0);
-    (lost, if metric == Metric::Path { doubt } else { doubt.max(lost + 1.2816 * square.sqrt()) })
+    (lost, doubt.max(lost + 1.2816 * square.sqrt()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! - [`samples`]: calibration inputs, some to compute with, some held out to measure with.
 //! - [`generated`]: inputs where there are none.
 //! - [`taps`]: what values are inside of a model that runs as compiled code; from them ranges, and in [`moments`] what layers are fitted to.
-//! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are.
+//! - [`metric`]: how far answers are from the dense model's; [`labels`]: how right they are; `margins`: what is expected beyond what is counted.
 //! - [`outputs`]: which outputs are compared, and what the first of them decides.
 //! - [`recipe`]: what every layer becomes, as text, and the weights beside it.
 //! - [`candidate`]: what a layer can become, a file for each kind.
@@ -35,6 +35,7 @@ mod front;
 pub mod generated;
 mod isotonic;
 pub mod labels;
+mod margins;
 pub mod metric;
 pub mod moments;
 pub mod outputs;

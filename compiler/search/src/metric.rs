@@ -1,17 +1,14 @@
 //! How far the answers of a compressed model are from those of the dense one.
 //!
 //! Without labels the metric is agreement: how well decisions are those of the dense model. With labels ([`crate::labels`]) it is what they say of both, and
-//! what counts is the difference. A few hundred samples count in steps of half a point, so that
-//! beside what is counted the loss of accuracy is estimated from margins. A sample's margin is by how much (in log-probability) its decision leads;
-//! compression changes margins, by amounts that are seen on all samples; a sample of a small margin would have been decided otherwise by the change that its
-//! neighbour got. The mean over pairs of neighbours has the resolution of pairs. Another decision costs the difference of the probabilities that the dense
-//! model gives to both: of two that it holds for equally likely, the other one is right as often.
+//! what counts is the difference. Where a sample is one decision, what is counted is not all: `margins` says what is expected to be lost.
 
 use onnxc_ir::Graph;
 use serde::{Deserialize, Serialize};
 
 use crate::assemble::rounded;
 use crate::labels::{self, Labels};
+use crate::margins::{self, doubt, expected_loss};
 use crate::outputs::{Outputs, is_share};
 use crate::taps::floats;
 use crate::{Error, Result};
@@ -240,17 +237,12 @@ impl Judge {
             if self.metric == Metric::Signal {
                 continue;
             }
-            let (mut before, mut after) = (f64::INFINITY, f64::INFINITY);
-            let rows = (answer.len() / self.classes) as f64;
-            for (a, b) in answer.chunks(self.classes).zip(other.chunks(self.classes)) {
-                let (a, b) = (self.logs(a), self.logs(b));
-                let decided = largest(&a);
-                before = before.min(lead(&a, decided));
-                after = after.min(lead(&b, decided));
-                divergence += a.iter().zip(&b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0) / rows;
+            let [a, b] = [answer, other].map(|rows| rows.chunks(self.classes).map(|row| self.logs(row)).collect::<Vec<_>>());
+            let rows = a.len() as f64;
+            for (a, b) in a.iter().zip(&b) {
+                divergence += a.iter().zip(b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0) / rows;
             }
-            let agrees = self.decisions[i] == decided[i];
-            margins.push((before, if agrees { after.max(0.0) } else { after.min(-1e-9) }));
+            margins.extend(self.margins(&a, &b, self.decisions[i] == decided[i]));
         }
         let n = self.answers.len().min(others.len()).max(1) as f64;
         let ratio = if signal > 0.0 { noise / signal } else { 0.0 };
@@ -263,6 +255,20 @@ impl Judge {
             }
             labels => self.counted(score, labels.as_ref(), &decided, &mut margins),
         }
+    }
+
+    /// The margin of a sample's decision before and after, from log-probabilities; `None` where a sample is no single decision.
+    fn margins(&self, before: &[Vec<f64>], after: &[Vec<f64>], agrees: bool) -> Option<(f64, f64)> {
+        let of = match self.metric {
+            Metric::Top1 => margins::of_classes,
+            Metric::Path => margins::of_text,
+            _ => return None,
+        };
+        let path = |rows: &[Vec<f64>]| rows.iter().map(|row| largest(row)).collect::<Vec<usize>>();
+        let dense = path(before);
+        // The same text may be spelt by another path.
+        let after = if agrees { of(after, &path(after)).max(0.0) } else { of(after, &dense).min(-1e-9) };
+        Some((of(before, &dense), after))
     }
 
     /// A score of decisions.
@@ -279,9 +285,8 @@ impl Judge {
             compressed: labels::measure(self.metric, &own, truth),
         });
         let (expected, bound) = match self.metric {
-            Metric::Top1 => expected_loss(margins),
-            // Most steps of a path are near ties of a class with the blank beside it, which decide nothing, and margins of pixels are many: what is counted has
-            // to do.
+            Metric::Top1 | Metric::Path => expected_loss(margins),
+            // Where a sample is many decisions, what is counted has to do.
             metric => labels::loss(metric, &dense, &own, truth.as_ref().unwrap_or(&dense)),
         };
         let mut score = Score { agreement, accuracy, expected, bound, ..score };
@@ -369,49 +374,6 @@ fn largest<T: PartialOrd + Copy>(row: &[T]) -> usize {
     best
 }
 
-/// By how much element `i` leads the others; negative when it does not.
-fn lead(row: &[f64], i: usize) -> f64 {
-    let others = row.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, x)| *x);
-    row[i] - others.fold(f64::NEG_INFINITY, f64::max)
-}
-
-/// How many are lost at most, with a probability of 90 %, where so many were counted: the quantile of the gamma distribution that is the posterior
-/// of a Poisson distribution's mean with the prior of Jeffreys, nearly (Wilson and Hilferty, "The Distribution of Chi-Square", 1931). Other priors are
-/// wrong more or less often than they say (Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001).
-fn doubt(counted: f64) -> f64 {
-    let shape = counted + 0.5;
-    shape * (1.0 - 1.0 / (9.0 * shape) + NINETY / (3.0 * shape.sqrt())).powi(3)
-}
-
-/// Neighbours whose changes a sample gets: a part of all samples, and these at least. Changes of samples that hardly lead are worse than those of others, so that
-/// more neighbours would make the estimate of them too good.
-const NEIGHBOURS: (usize, usize) = (32, 8);
-/// One-sided 90 % of a normal distribution.
-const NINETY: f64 = 1.2816;
-
-/// The loss that is expected when samples get the changes of their neighbours in the order of margins, and its 90 % bound.
-///
-/// Of two decisions with a margin between them and nothing else likely, the difference of probabilities is tanh(margin / 2), if the model is as sure as it is
-/// right. It may be right more often (label smoothing makes it so: Müller et al., "When Does Label Smoothing Help?", 2019): the bound takes its logits twice.
-fn expected_loss(margins: &mut [(f64, f64)]) -> (f64, f64) {
-    margins.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let n = margins.len();
-    if n == 0 {
-        return (0.0, 0.0);
-    }
-    let near = (n / NEIGHBOURS.0).max(NEIGHBOURS.1).min(n);
-    let (mut mean, mut sure, mut square) = (0.0, 0.0, 0.0);
-    for (i, (margin, _)) in margins.iter().enumerate() {
-        let first = i.saturating_sub(near / 2).min(n - near);
-        let others = &margins[first..first + near];
-        let share = others.iter().filter(|(before, after)| margin + (after - before) < 0.0).count() as f64 / near as f64;
-        mean += share * (margin / 2.0).tanh() / n as f64;
-        sure += share * margin.tanh() / n as f64;
-        square += share * margin.tanh().powi(2) / n as f64;
-    }
-    (mean, sure + NINETY * ((square - sure * sure).max(0.0) / n as f64).sqrt())
-}
-
 #[cfg(test)]
 mod tests {
     use onnxc_ir::{DType, TensorType};
@@ -447,11 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn few_samples_show_little() {
-        // Quantiles of the chi-square distribution with 1, 3 and 9 degrees of freedom, halved.
-        for (counted, most) in [(0.0, 1.3528), (1.0, 3.1257), (4.0, 7.3418)] {
-            assert!((doubt(counted) - most).abs() < 0.04, "{counted}: {} and not {most}", doubt(counted));
-        }
+    fn few_samples_are_counted() {
         let score = |n: f64, lost: f64| Score {
             agreement: 1.0 - lost / n,
             doubt: doubt(lost) / n,
