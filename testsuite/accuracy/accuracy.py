@@ -57,6 +57,15 @@ def scored(onnxc, task, data, flags, to):
 
 def score(*args): return scored(*args)[0]
 
+def beside_peers(r, own):
+    """of the fastest peers in floats and in 8 bits: milliseconds, score, by how much that is above our own with its standard error (paired); how much faster ours is"""
+    cells = []
+    for times, kind in ((r["floats"], "dense"), (r["int8"], "int8")):
+        e = min(times, key=times.get) if times else None; score, error = r["scores"][kind], own.get("errors", {}).get(kind)
+        lead = f" ({score - own['score']:+.2f} +- {error:.2f})" if error is not None else ""
+        cells += [f"{e} {times[e]:.4f} ms, {score:.2f} %{lead}", f"{times[e] / own['ms']:.2f}x"] if e and own["ms"] else ["-", "-"]
+    return cells
+
 def times(onnxc, task, recipe, seconds, rounds=9):
     """medians of the dense and the compressed model, in turn"""
     one = lambda *flags: json.loads(call(onnxc, "bench", model(task), "--json", "--seconds", str(seconds), *shapes(task), *flags))["median_ms"]

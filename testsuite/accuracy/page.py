@@ -148,11 +148,9 @@ def fronts(found):
     return lines
 
 def beside(found):
-    def best(times, score, own):
-        e = min(times, key=times.get) if times else None
-        return [f"{e} {times[e]:.4f} ms, {score:.2f} %", f"{times[e] / own:.2f}x"] if e and own else ["-", "-"]
-    return table(["task", "loss allowed", "onnxc, compressed", "best in floats", "faster", "best in 8 bits", "faster"],
-                 [[t, drop, f"{own['ms']:.4f} ms, {own['score']:.2f} %" if own["ms"] else "-", *best(r["floats"], r["scores"]["dense"], own["ms"]), *best(r["int8"], r["scores"]["int8"], own["ms"])] for t, r in found.items() for drop, own in r["own"].items()])
+    heads = ["task", "loss allowed", "onnxc, compressed", "best in floats (above ours, +- standard error, paired)", "faster", "best in 8 bits", "faster"]
+    ours = lambda own: f"{own['ms']:.4f} ms, {own['score']:.2f} %" if own["ms"] else "-"
+    return table(heads, [[t, drop, ours(own), *accuracy.beside_peers(r, own)] for t, r in found.items() for drop, own in r["own"].items()])
 
 def ablated(found):
     lines = []

@@ -79,13 +79,16 @@ def run(task, a, t):
     ms = lambda e: (got.get(e) or {}).get("median_ms")
     spec = tasklib.load_task(accuracy.folder(task))
     with np.load(os.path.join(accuracy.folder(task), "eval.npz")) as z:
-        score = lambda path: next(iter(tasklib.score_outputs(spec, tasklib.run(spec, path, z), z["labels"]).values()))
-        scores = dict(dense=score(model), int8=score(qdq))
+        right = {kind: tasklib.right(spec, tasklib.run(spec, path, z), z["labels"]) for kind, path in (("dense", model), ("int8", qdq))}
+    percent = lambda right: 100.0 * float(right.mean())
     evals = accuracy.inputs(task, "eval", os.path.join(t, task + "_eval.npz"))
-    compressed = lambda recipe: next(iter(accuracy.score(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c")).values()))
+    def compressed(recipe):
+        """the score of a compressed model, and standard errors of what peers' are above it"""
+        own = accuracy.scored(a.onnxc, task, evals, ["--recipe", recipe], os.path.join(t, task + "_c"))[1]
+        return dict(score=percent(own), errors={kind: tasklib.paired_error(other, own) for kind, other in right.items()})
     floats = {e: ms(e) for e in FLOATS if ms(e)}; bytes_ = {e: ms(f"cmd:{p}") for e, p in integers.items() if ms(f"cmd:{p}")}
-    found = {drop: dict(ms=ms("cmd:" + path), score=compressed(recipes[drop])) for drop, path in own.items()}
-    return dict(task=task, threads=a.threads, own=found, floats=floats, int8=bytes_, scores=scores, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
+    found = {drop: dict(ms=ms("cmd:" + path), **compressed(recipes[drop])) for drop, path in own.items()}
+    return dict(task=task, threads=a.threads, own=found, floats=floats, int8=bytes_, scores={kind: percent(r) for kind, r in right.items()}, failed={e: v.get("err") for e, v in got.items() if not v.get("median_ms")})
 
 def main():
     if sys.argv[1:2] == ["--serve"]: return serve(*sys.argv[2:6])
@@ -96,14 +99,10 @@ def main():
     print("| task | loss allowed | onnxc, compressed: ms, score | best f32 peer: ms, score | faster | best int8 peer: ms, score | faster |\n|---|---|---|---|---:|---|---:|", flush=True)
     with tempfile.TemporaryDirectory() as t:
         for task in a.tasks or [n for n in accuracy.DROPS if os.path.exists(os.path.join(a.recipes, n + ".recipe"))]:
-            r = run(task, a, t); rows.append(r); s = r["scores"]
-            def beside(times, score, own):
-                if not times or not own["ms"]: return "- | -"
-                e = min(times, key=times.get)
-                return f"{e} {times[e]:.4f}, {score:.2f} % | {times[e] / own['ms']:.2f}x"
+            r = run(task, a, t); rows.append(r)
             for drop, own in r["own"].items():
                 text = f"{own['ms']:.4f}, {own['score']:.2f} %" if own["ms"] else str(r["failed"])[:80]
-                print(f"| {task} | {drop} | {text} | {beside(r['floats'], s['dense'], own)} | {beside(r['int8'], s['int8'], own)} |", flush=True)
+                print(f"| {task} | {drop} | {text} | {' | '.join(accuracy.beside_peers(r, own))} |", flush=True)
     if a.json: json.dump(rows, open(a.json, "w"), indent=1)
 
 if __name__ == "__main__": main()

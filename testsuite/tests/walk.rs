@@ -1,4 +1,4 @@
-//! Walks through a model that changes behind them: operands are those of the whole model, and no part runs twice.
+//! Walks through a model that changes behind them: operands and answers are those of the whole model, and no part runs twice.
 
 use std::sync::Mutex;
 
@@ -82,7 +82,7 @@ fn weights(blob: u64) -> Option<Tensor> {
 /// The model with the first layers of some forms.
 fn changed(subject: &Subject, forms: &[&str]) -> Assembled {
     let change = |(layer, name): (&Weighted, &&str)| {
-        let form = form(name).expect("a form");
+        let form = form(name)?;
         let pick = Pick { form, density: form.densities()[0], weights: Weights::F32 };
         (subject.possible(layer, pick) == pick).then(|| (pick, form.rough(&subject.site(layer, Weights::F32), pick.density)))
     };
@@ -97,8 +97,7 @@ fn operands(backend: &Host, subject: &Subject, own: &Graph, layers: &[&Weighted]
     Tapped::new(backend, own, &values).and_then(|t| t.run_all(subject.samples, &all)).expect("a run")
 }
 
-#[test]
-fn each_part_of_a_model_runs_once() {
+fn with_subject(check: impl FnOnce(&Host, &Subject)) {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = onnxc_targets::describe(&triple, "", 1).expect("a target");
     let host = Host { target, layers: Mutex::default() };
@@ -108,7 +107,7 @@ fn each_part_of_a_model_runs_once() {
     let samples = Samples::new(&graph, &[(input, numbers(&[SAMPLES as u64, 1, 16, 8, 8], 9))]).expect("samples");
     let subject = Subject {
         backend: &host,
-        layers: layers.clone(),
+        layers,
         graph,
         samples: &samples,
         group: 8,
@@ -119,28 +118,55 @@ fn each_part_of_a_model_runs_once() {
         known: String::new(),
         kept: Default::default(),
     };
+    check(&host, &subject);
+}
+
+#[test]
+fn each_part_of_a_model_runs_once() {
+    with_subject(|host, subject| operands_are_those_of_the_whole_model(host, subject));
+}
+
+fn operands_are_those_of_the_whole_model(host: &Host, subject: &Subject) {
+    let (layers, samples) = (&subject.layers, subject.samples);
     // What the first layers have become, the first one that changes next, the one that is asked for, and the layers on the way to it.
     let one_by_one: [(&[&str], usize, usize, usize); 3] =
         [(&["pruned"], 1, 1, 1), (&["pruned", "low_rank"], 2, 2, 2), (&["pruned", "low_rank", "pruned"], 3, 3, 1)];
     // The second and the third layer change together.
     let together: [(&[&str], usize, usize, usize); 2] = [(&["pruned"], 1, 2, 2), (&["pruned", "low_rank", "pruned"], 3, 3, 3)];
-    let begin = || Walk::new(&host, &subject.graph, &samples);
+    let begin = || Walk::new(host, &subject.graph, samples);
     let mut walk = begin();
     for ways in [&together[..], &one_by_one[..]] {
         walk = begin();
         for (forms, first, to, run) in ways {
-            let own = changed(&subject, forms);
+            let own = changed(subject, forms);
             let mut way = walk.way(&own.graph, &layers[*first], &[&layers[*to]]).expect("a way");
             assert_eq!(host.layers.lock().unwrap().last(), Some(run), "layers on the way to layer {to}");
             let found = [walk.run(&mut way, &[0, 1]).expect("a run"), walk.run(&mut way, &[2]).expect("a run")].concat();
             walk.arrive(way);
-            assert_eq!(found, operands(&host, &subject, &own.graph, &[&layers[*to]]), "operands of layer {to}");
+            assert_eq!(found, operands(host, subject, &own.graph, &[&layers[*to]]), "operands of layer {to}");
         }
     }
     // The first layer has fewer filters now than when the walk passed it: it begins anew.
-    let own = changed(&subject, &["pruned", "channels", "pruned"]);
+    let own = changed(subject, &["pruned", "channels", "pruned"]);
     assert_eq!(own.graph.nodes.iter().filter(|n| n.op.name == "conv").count(), 4);
     let mut way = walk.way(&own.graph, &layers[3], &[&layers[3]]).expect("a way");
     let found = walk.run(&mut way, &[0, 1, 2]).expect("a run");
-    assert_eq!(found, operands(&host, &subject, &own.graph, &[&layers[3]]));
+    assert_eq!(found, operands(host, subject, &own.graph, &[&layers[3]]));
+}
+
+#[test]
+fn answers_of_models_that_differ_behind_a_layer_need_no_run_of_what_is_before_it() {
+    with_subject(|host, subject| {
+        let all: Vec<usize> = (0..SAMPLES).collect();
+        for (forms, from) in [(&["", "pruned"][..], 1), (&["", "", "low_rank"], 2), (&["", "pruned", "", "pruned"], 1)] {
+            let own = changed(subject, forms);
+            let mut walk = Walk::new(host, &subject.graph, subject.samples);
+            walk.go(&subject.layers[from], &all).expect("a run");
+            let found = walk.answers(&own.graph, &all).expect("answers");
+            let whole = own.graph.nodes.iter().filter(|n| n.op.name == "conv").count();
+            assert_eq!(host.layers.lock().unwrap().last(), Some(&(whole - from)), "{forms:?}");
+            let tapped = Tapped::new(host, &own.graph, &own.graph.outputs).expect("code");
+            assert!(found == tapped.run_all(subject.samples, &all).expect("answers"), "{forms:?}");
+        }
+    });
 }

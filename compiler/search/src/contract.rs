@@ -9,16 +9,13 @@ use onnxc_ir::Graph;
 
 use crate::assemble::{Assembled, Method};
 use crate::candidate::Pick;
-use crate::metric::{Judge, Score};
+use crate::metric::{JUDGED, Judge, Score};
 use crate::outputs::Outputs;
 use crate::recipe::{self, Recipe};
 use crate::samples::Split;
 use crate::search::{Found, Search};
 use crate::taps::{Answers, Tapped};
 use crate::{Result, work};
-
-/// Raised when models are judged in another way, which leaves those that were made as they are.
-const JUDGED: u32 = 1;
 
 impl Search<'_> {
     /// A model that is computed from a part of the samples, from the store if it was made before.

@@ -1,5 +1,16 @@
 //! What errors of a layer do to the answers, from a few that were measured.
 
+use onnxc_passes::compress::weighted::Weighted;
+
+use crate::Result;
+use crate::candidate::{Curve, Pick, Treated};
+use crate::recipe::Weights;
+use crate::search::Search;
+use crate::walk::Walk;
+
+/// Divergences below this one are small enough to be proportional to errors.
+const SMALL: f64 = 0.2;
+
 /// A divergence for each relative error of a layer in one form.
 pub struct Effect {
     /// Relative errors with the divergences that were measured, ascending.
@@ -31,6 +42,56 @@ impl Effect {
             (_, Some(&only)) | (Some(only), None) => only.1 * error / only.0,
             (None, None) => f64::INFINITY,
         }
+    }
+}
+
+/// Runs of the model with a layer, and what is behind it, changed. What is before it runs once for all of them.
+pub(crate) struct Probes<'a> {
+    search: &'a Search<'a>,
+    walk: Walk<'a>,
+    sample: &'a [usize],
+}
+
+impl<'a> Probes<'a> {
+    /// Of a layer, or of it and others behind it.
+    ///
+    /// # Errors
+    /// When the dense model does not run on the samples.
+    pub(crate) fn of(search: &'a Search, layer: &Weighted, sample: &'a [usize]) -> Result<Probes<'a>> {
+        let subject = &search.subject;
+        let mut walk = Walk::new(subject.backend, &subject.graph, subject.samples);
+        walk.go(layer, sample)?;
+        Ok(Probes { search, walk, sample })
+    }
+
+    /// What errors of a layer in a form, or of several ones together, do to the answers: a usual one, and a large one, which does more than in proportion where the
+    /// model recovers from small ones; or a small one where the usual one makes them other answers altogether.
+    pub(crate) fn effect(&self, curves: &[(usize, &Curve)]) -> Result<Effect> {
+        let effect = |size: usize| -> Result<(f64, f64)> {
+            let treated = |(n, curve): &(usize, &Curve)| {
+                let site = self.search.subject.site(&self.search.subject.layers[*n], Weights::F32);
+                (*n, Pick::DENSE, site.probed(&curve.probes[size]))
+            };
+            let error = curves.iter().map(|(_, curve)| curve.probes[size].error).sum();
+            Ok((error, self.divergence(curves.iter().map(treated).collect())?))
+        };
+        let [usual, small, large] = [0, 1, 2];
+        let first = effect(usual)?;
+        if first.1 >= SMALL {
+            return Ok(Effect::of([effect(small)?]));
+        }
+        let most: f64 = curves.iter().map(|(_, curve)| curve.probes[large].error).sum();
+        let second = if most > first.0 && most.is_finite() { Some(effect(large)?) } else { None };
+        Ok(Effect::of([first].into_iter().chain(second)))
+    }
+
+    /// The divergence of the answers with some layers, by number, changed to these.
+    pub(crate) fn divergence(&self, layers: Vec<(usize, Pick, Treated)>) -> Result<f64> {
+        let subject = &self.search.subject;
+        let mut changes: Vec<Option<(Pick, Treated)>> = subject.layers.iter().map(|_| None).collect();
+        layers.into_iter().for_each(|(n, pick, treated)| changes[n] = Some((pick, treated)));
+        let made = subject.with(changes)?;
+        Ok(self.search.judge.score(&self.walk.answers(&made.graph, self.sample)?).divergence)
     }
 }
 

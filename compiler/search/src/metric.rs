@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::assemble::rounded;
 use crate::labels::{self, Labels};
-use crate::margins::{self, doubt, expected_loss};
+use crate::margins::{self, Row, doubt, expected_loss};
 use crate::outputs::{Outputs, is_share};
 use crate::taps::floats;
 use crate::{Error, Result};
+
+/// Raised when answers are judged in another way, which leaves models that were made as they are.
+pub(crate) const JUDGED: u32 = 2;
 
 /// Which decision is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +126,7 @@ pub struct Score {
     /// Noise over signal of the worst one of the other outputs; for generated inputs of all outputs.
     #[serde(default)]
     pub rest: f64,
-    /// Mean divergence of the answers (Kullback-Leibler, nats), or noise over signal; with that of other outputs.
+    /// Mean divergence of the answers (Kullback-Leibler, nats), of strings that of their probabilities, or noise over signal; with that of other outputs.
     pub divergence: f64,
     /// Signal over noise of the output that decides, in decibels.
     pub sqnr: f64,
@@ -237,11 +240,9 @@ impl Judge {
             if self.metric == Metric::Signal {
                 continue;
             }
-            let [a, b] = [answer, other].map(|rows| rows.chunks(self.classes).map(|row| self.logs(row)).collect::<Vec<_>>());
-            let rows = a.len() as f64;
-            for (a, b) in a.iter().zip(&b) {
-                divergence += a.iter().zip(b).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0) / rows;
-            }
+            let [a, b] = [answer, other]
+                .map(|rows| rows.chunks(self.classes).map(|row| Row::new(row, self.probabilities)).collect::<Vec<_>>());
+            divergence += if self.metric.is_string() { margins::of_texts(&a, &b, &self.decisions[i]) } else { of_rows(&a, &b) };
             margins.extend(self.margins(&a, &b, self.decisions[i] == decided[i]));
         }
         let n = self.answers.len().min(others.len()).max(1) as f64;
@@ -258,13 +259,13 @@ impl Judge {
     }
 
     /// The margin of a sample's decision before and after, from log-probabilities; `None` where a sample is no single decision.
-    fn margins(&self, before: &[Vec<f64>], after: &[Vec<f64>], agrees: bool) -> Option<(f64, f64)> {
+    fn margins(&self, before: &[Row], after: &[Row], agrees: bool) -> Option<(f64, f64)> {
         let of = match self.metric {
             Metric::Top1 => margins::of_classes,
             Metric::Path => margins::of_text,
             _ => return None,
         };
-        let path = |rows: &[Vec<f64>]| rows.iter().map(|row| largest(row)).collect::<Vec<usize>>();
+        let path = |rows: &[Row]| rows.iter().map(Row::largest).collect::<Vec<usize>>();
         let dense = path(before);
         // The same text may be spelt by another path.
         let after = if agrees { of(after, &path(after)).max(0.0) } else { of(after, &dense).min(-1e-9) };
@@ -307,16 +308,6 @@ impl Judge {
         let accuracy = Accuracy { dense: quality(&self.answers), compressed: quality(others) };
         let lost = (accuracy.dense - accuracy.compressed).max(0.0);
         Score { agreement: 1.0 - ratio, accuracy: Some(accuracy), expected: lost, bound: lost, divergence: ratio, ..score }
-    }
-
-    /// Log-probabilities of a row.
-    fn logs(&self, row: &[f32]) -> Vec<f64> {
-        if self.probabilities {
-            return row.iter().map(|p| f64::from(*p).max(1e-9).ln()).collect();
-        }
-        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
-        row.iter().map(|x| f64::from(x - most) - sum.ln()).collect()
     }
 
     fn decision(&self, answer: &[f32]) -> Vec<i64> {
@@ -364,7 +355,13 @@ fn products(x: &[f32], y: &[f32]) -> [f64; 4] {
     })
 }
 
-fn largest<T: PartialOrd + Copy>(row: &[T]) -> usize {
+/// The mean divergence of rows of log-probabilities.
+fn of_rows(before: &[Row], after: &[Row]) -> f64 {
+    let of_row = |a: &Row, b: &Row| a.logs().zip(b.logs()).map(|(a, b)| a.exp() * (a - b)).sum::<f64>().max(0.0);
+    before.iter().zip(after).map(|(a, b)| of_row(a, b) / before.len() as f64).sum()
+}
+
+pub(crate) fn largest<T: PartialOrd + Copy>(row: &[T]) -> usize {
     let mut best = 0;
     for (i, x) in row.iter().enumerate() {
         if *x > row[best] {

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::assemble::{Assembled, Method, Subject};
 use crate::budget::Caps;
-use crate::candidate::{self, Curve, Form, Pick, Treated, kinds};
+use crate::candidate::{self, Curve, Form, Pick, kinds};
 use crate::choose::{Choices, Chosen};
-use crate::effect::Effect;
+use crate::effect::{Effect, Probes};
 use crate::labels::Labels;
-use crate::metric::{Judge, Metric, Score};
+use crate::metric::{JUDGED, Judge, Metric, Score};
 use crate::moments::{Both, Kept};
 use crate::outputs::{self, Outputs};
 use crate::price::{self, Objective, Prices, prices};
@@ -29,8 +29,6 @@ use crate::streams::Orders;
 use crate::taps::{Tapped, floats};
 use crate::{Backend, Error, Result, Samples, equalised, isotonic, recipe, reordered, work};
 
-/// Divergences below this one are small enough to be proportional to errors.
-const SMALL: f64 = 0.2;
 /// Held-out samples that a probe runs.
 const PROBED: usize = 128;
 /// Limits that are tried, in equal ratios.
@@ -217,7 +215,7 @@ impl<'a> Search<'a> {
             known,
             judged_by,
         };
-        let measured = work::key("errors", &[&search.known, &format!("{metric:?}"), &of_kinds]);
+        let measured = work::key("errors", &[&search.known, &format!("{JUDGED} {metric:?}"), &of_kinds]);
         // JSON has no infinity.
         let errors: Vec<Vec<Option<f64>>> = work::remember(store, &measured, || {
             let finite = |list: Vec<f64>| list.into_iter().map(|e| e.is_finite().then_some(e)).collect();
@@ -315,13 +313,14 @@ impl<'a> Search<'a> {
     /// The divergence of the answers for each kind that a layer can be. Its integers are those that it would have, if its moments are known.
     fn effects(&self, n: usize, curves: &Curves, known: Option<&Both>, sample: &[usize]) -> Result<Vec<f64>> {
         let layer = &self.subject.layers[n];
+        let probes = Probes::of(self, layer, sample)?;
         // Errors of one size are not of one kind: each form is measured by itself, but for those that leave out the same.
         let mut by_error: BTreeMap<&str, Effect> = BTreeMap::new();
         // What layers do together is measured of all of them at once.
         let together = |form: &dyn Form| form.reads_less() && !layer.together.is_empty();
         for (of, curve) in curves.iter().filter(|(of, _)| !together(of.form)) {
             if !by_error.contains_key(of.form.alike()) {
-                by_error.insert(of.form.alike(), self.effect(&[(n, curve)], sample)?);
+                by_error.insert(of.form.alike(), probes.effect(&[(n, curve)])?);
             }
         }
         let mut by_numbers: BTreeMap<Weights, f64> = BTreeMap::from([(Weights::F32, 0.0)]);
@@ -331,7 +330,7 @@ impl<'a> Search<'a> {
                     Some((fit, held_out)) => self.subject.treated(n, *kind, (fit, held_out), self.goal.method),
                     None => self.subject.site(layer, kind.weights).rough(&layer.matrix(&self.subject.graph)),
                 };
-                by_numbers.insert(kind.weights, self.probe(vec![(n, Pick::whole(kind.weights), treated)], sample)?);
+                by_numbers.insert(kind.weights, probes.divergence(vec![(n, Pick::whole(kind.weights), treated)])?);
             }
         }
         let error = |kind: &Pick| -> f64 {
@@ -352,27 +351,6 @@ impl<'a> Search<'a> {
         Ok(self.kinds.iter().map(error).collect())
     }
 
-    /// What errors of a layer in a form, or of several ones together, do to the answers: a usual one, and a large one, which does more than in proportion where the
-    /// model recovers from small ones; or a small one where the usual one makes them other answers altogether.
-    pub(crate) fn effect(&self, curves: &[(usize, &Curve)], sample: &[usize]) -> Result<Effect> {
-        let effect = |size: usize| -> Result<(f64, f64)> {
-            let treated = |(n, curve): &(usize, &Curve)| {
-                let site = self.subject.site(&self.subject.layers[*n], Weights::F32);
-                (*n, Pick::DENSE, site.probed(&curve.probes[size]))
-            };
-            let error = curves.iter().map(|(_, curve)| curve.probes[size].error).sum();
-            Ok((error, self.probe(curves.iter().map(treated).collect(), sample)?))
-        };
-        let [usual, small, large] = [0, 1, 2];
-        let first = effect(usual)?;
-        if first.1 >= SMALL {
-            return Ok(Effect::of([effect(small)?]));
-        }
-        let most: f64 = curves.iter().map(|(_, curve)| curve.probes[large].error).sum();
-        let second = if most > first.0 && most.is_finite() { Some(effect(large)?) } else { None };
-        Ok(Effect::of([first].into_iter().chain(second)))
-    }
-
     /// Errors of a layer in each form that has any, with weights of each type; what is known are its moments.
     fn curves(&self, layer: &Weighted, (fit, held_out): &Both, orders: &Orders) -> Curves {
         let mut kinds: Curves = Vec::new();
@@ -385,14 +363,6 @@ impl<'a> Search<'a> {
             kinds.extend(curve.map(|curve| (*kind, curve)));
         }
         kinds
-    }
-
-    /// The divergence of the answers with some layers, by number, changed to these.
-    fn probe(&self, layers: Vec<(usize, Pick, Treated)>, sample: &[usize]) -> Result<f64> {
-        let mut changes: Vec<Option<(Pick, Treated)>> = self.subject.layers.iter().map(|_| None).collect();
-        layers.into_iter().for_each(|(n, pick, treated)| changes[n] = Some((pick, treated)));
-        let made = self.subject.with(changes)?;
-        Ok(self.score(&made.graph, sample)?.divergence)
     }
 
     pub(crate) fn score(&self, graph: &Graph, sample: &[usize]) -> Result<Score> {

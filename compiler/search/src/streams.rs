@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::assemble::Subject;
 use crate::candidate::{self, Curve, Pick};
+use crate::effect::Probes;
 use crate::search::{Curves, Search};
 use crate::{Result, Samples};
 
@@ -73,7 +74,8 @@ impl Search<'_> {
         let effect = |first: usize| {
             let readers = (0..layers.len()).filter(|n| layers[first].together.contains(&layers[*n].node));
             let Some(readers) = readers.map(curve).collect::<Option<Vec<(usize, &Curve)>>>() else { return Ok(None) };
-            self.effect(&readers, sample).map(|effect| Some((first, readers, effect)))
+            let effect = Probes::of(self, &layers[first], sample)?.effect(&readers)?;
+            Ok(Some((first, readers, effect)))
         };
         let firsts: Vec<usize> = (0..layers.len()).filter(first).collect();
         let effects = firsts.into_par_iter().map(effect).collect::<Result<Vec<_>>>()?;

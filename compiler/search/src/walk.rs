@@ -10,6 +10,7 @@ use onnxc_ir::{Graph, TensorType, ValueId};
 use onnxc_passes::compress::weighted::Weighted;
 use rayon::prelude::*;
 
+use crate::taps::Answers;
 use crate::{Backend, Error, Result, Samples};
 
 /// Bytes that are kept of where a walk has come to; where more is alive, the next way begins with the model's inputs.
@@ -61,8 +62,13 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// When the part has no code.
     pub fn way(&self, graph: &Graph, first: &Weighted, layers: &[&Weighted]) -> Result<Way> {
-        let wanted: Vec<ValueId> = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
+        let wanted = layers.iter().map(|l| l.x_within(self.dense, graph)).collect();
         let next = self.alive(graph, first).filter(|next| self.fits(graph, next)).unwrap_or_default();
+        self.way_to(graph, wanted, next)
+    }
+
+    /// The way to some values, and to those that are reached at its end.
+    fn way_to(&self, graph: &Graph, wanted: Vec<ValueId>, next: Vec<ValueId>) -> Result<Way> {
         let all: BTreeSet<ValueId> = wanted.iter().chain(&next).copied().collect();
         let known = |id: &ValueId| self.reached.values.iter().position(|(other, _)| other == id);
         let (cut, begins) = match self.onwards(graph, &all) {
@@ -107,6 +113,27 @@ impl<'a> Walk<'a> {
             next.of.extend(which.iter().zip(&outputs).map(|(i, outputs)| (*i, all(places, (i, outputs)))));
         }
         Ok(which.iter().zip(&outputs).map(|of| all(&way.wanted, of)).collect())
+    }
+
+    /// Goes to a layer of the dense graph with some samples.
+    ///
+    /// # Errors
+    /// As [`Walk::way`] and [`Walk::run`].
+    pub fn go(&mut self, layer: &Weighted, which: &[usize]) -> Result<()> {
+        let mut way = self.way(self.dense, layer, &[])?;
+        if way.next.is_some() {
+            self.run(&mut way, which)?;
+        }
+        self.arrive(way);
+        Ok(())
+    }
+
+    /// What a graph answers to samples that have come to a layer with nothing before it that is not the dense graph's.
+    ///
+    /// # Errors
+    /// As [`Walk::way`] and [`Walk::run`].
+    pub fn answers(&self, graph: &Graph, which: &[usize]) -> Result<Answers> {
+        self.run(&mut self.way_to(graph, graph.outputs.clone(), Vec::new())?, which)
     }
 
     /// At the end of a way that all samples have gone.
