@@ -123,7 +123,7 @@ fn with_subject(check: impl FnOnce(&Host, &Subject)) {
 
 #[test]
 fn each_part_of_a_model_runs_once() {
-    with_subject(|host, subject| operands_are_those_of_the_whole_model(host, subject));
+    with_subject(operands_are_those_of_the_whole_model);
 }
 
 fn operands_are_those_of_the_whole_model(host: &Host, subject: &Subject) {
