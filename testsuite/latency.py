@@ -7,7 +7,8 @@ usage: testsuite/latency.py --regret [--rounds N] [--cache FILE] [the same]
 
 The first form profiles every network of ONNXC_DATA (testsuite/setup.sh --bench writes them) and prints Spearman's rank correlation of predicted with measured
 times over all layers and for each family of kernels, and predicted over measured time of each model: the median of inferences without a profile between them.
-With several rounds, each over all networks, times are medians over them.  With --recipes (needs numpy) it also has the models of testsuite/accuracy as each recipe of the
+With several rounds, each over all networks, times are medians over them; beside them stands what they are when each is scaled by the roof of f32 that the same
+process measured just before it, over the median of all such roofs: a clock that drifts, or a neighbour, changes both.  With --recipes (needs numpy) it also has the models of testsuite/accuracy as each recipe of the
 folder has them (testsuite/accuracy/page.py keeps those of its searches and fronts in target/recipes).  The second form measures each network as it is compiled
 by itself and with --tune, in turn, and prints how much slower the former is.  ONNXC names the compiler; target/release/onnxc otherwise.
 """
@@ -83,13 +84,14 @@ def latency(a):
             if error: print(f"{name}: {error}", file=sys.stderr); continue
             profiles.setdefault(name, []).append(got)
             print(f"{name} {got['median_ms']:.4f} {got['predicted_layers_ms']:.4f}", file=sys.stderr, flush=True)
+    roof = lambda profile: profile["roofs"]["f32_gflops"]; usual = statistics.median(roof(r) for rounds in profiles.values() for r in rounds) if profiles else 0
     for name, got in ((name, over_rounds(rounds)) for name, rounds in profiles.items()):
         own = [l for l in got["layers"] if l["calls"] > 0 and l["ms"] > LEAST_MS]
         layers += own; measured, predicted = got["median_ms"], got["predicted_layers_ms"]
-        medians = [r["median_ms"] for r in profiles[name]]; rho = spearman([(l["predicted_ms"], l["ms"]) for l in own])
-        rows.append([name, f"{measured:.3f}", f"{min(medians):.3f} - {max(medians):.3f}", f"{predicted:.3f}", f"{predicted / measured:.2f}", show(rho, ".3f"), str(len(own))])
-        data.append({"model": name, "measured_ms": measured, "medians_ms": medians, "predicted_ms": predicted, "spearman": rho, "touched": got["touched_bytes"], "layers": own})
-    out = table(["model", "measured ms", "of rounds", "predicted ms", "predicted / measured", "rank correlation", "layers"], rows) + "\n\n"
+        medians = [r["median_ms"] for r in profiles[name]]; steady = statistics.median(r["median_ms"] * roof(r) / usual for r in profiles[name]); rho = spearman([(l["predicted_ms"], l["ms"]) for l in own])
+        rows.append([name, f"{measured:.3f}", f"{min(medians):.3f} - {max(medians):.3f}", f"{predicted:.3f}", f"{predicted / measured:.2f}", f"{predicted / steady:.2f}", show(rho, ".3f"), str(len(own))])
+        data.append({"model": name, "measured_ms": measured, "steady_ms": steady, "medians_ms": medians, "predicted_ms": predicted, "spearman": rho, "touched": got["touched_bytes"], "layers": own})
+    out = table(["model", "measured ms", "of rounds", "predicted ms", "predicted / measured", "at a steady roof", "rank correlation", "layers"], rows) + "\n\n"
     families = {}
     for l in layers: families.setdefault(family(l), []).append(l)
     lines = []
@@ -97,8 +99,11 @@ def latency(a):
         ratio = statistics.median(l["predicted_ms"] / l["ms"] for l in own); total = sum(l["predicted_ms"] for l in own) / sum(l["ms"] for l in own)
         lines.append([key, str(len(own)), f"{sum(l['ms'] for l in own):.3f}", f"{total:.2f}", f"{ratio:.2f}", show(spearman([(l["predicted_ms"], l["ms"]) for l in own]), ".3f")])
     out += table(["kernels", "layers", "ms", "predicted / measured", "median of layers", "rank correlation"], lines) + "\n\n"
-    rho = spearman([(l["predicted_ms"], l["ms"]) for l in layers]); off = [abs(d["predicted_ms"] / d["measured_ms"] - 1) for d in data]
-    out += f"rank correlation over {len(layers)} layers {show(rho, '.4f')}; models: median error {100 * statistics.median(off):.1f} %, within 12 % {sum(o <= 0.12 for o in off)} of {len(off)}\n"
+    rho = spearman([(l["predicted_ms"], l["ms"]) for l in layers])
+    def good(key):
+        off = [abs(d["predicted_ms"] / d[key] - 1) for d in data]
+        return f"median error {100 * statistics.median(off):.1f} %, within 12 % {sum(o <= 0.12 for o in off)} of {len(off)}"
+    out += f"rank correlation over {len(layers)} layers {show(rho, '.4f')}; models: {good('measured_ms')}; at a steady roof: {good('steady_ms')}\n"
     return out, data
 
 def regret(a):
