@@ -66,11 +66,14 @@ def beside_peers(r, own):
         cells += [f"{e} {times[e]:.4f} ms, {score:.2f} %{lead}", f"{times[e] / own['ms']:.2f}x"] if e and own["ms"] else ["-", "-"]
     return cells
 
-def times(onnxc, task, recipe, seconds, rounds=9):
-    """medians of the dense and the compressed model, in turn"""
+def pairs(onnxc, task, recipe, seconds, rounds):
+    """milliseconds of the dense and the compressed model, in turn"""
     one = lambda *flags: json.loads(call(onnxc, "bench", model(task), "--json", "--seconds", str(seconds), *shapes(task), *flags))["median_ms"]
-    pairs = [(one(), one("--recipe", recipe)) for _ in range(rounds)]
-    return [statistics.median(c) for c in zip(*pairs)]
+    return [(one(), one("--recipe", recipe)) for _ in range(rounds)]
+
+def times(onnxc, task, recipe, seconds, rounds=9):
+    """medians of both"""
+    return [statistics.median(c) for c in zip(*pairs(onnxc, task, recipe, seconds, rounds))]
 
 def run(onnxc, task, a, t):
     at = lambda name: os.path.join(t, task + name)

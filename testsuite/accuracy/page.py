@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The page of compression:  page.py [TASK ...] [--parts contract,macs,front,peers,ablation,targets,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
+"""The page of compression:  page.py [TASK ...] [--parts contract,times,macs,front,peers,ablation,targets,kernels] [--again] [--seconds S] [--no-wait] [FLAGS OF onnxc compile]
 
 Searches for each task within the loss that it allows and writes docs/compression-results.md:
   contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice;
             seconds and memory of the search, which begins with nothing kept, and seconds of a second one with another budget;
             a third one within a quarter of the loss, which peers has beside the first
+  times     the dense model and what contract found (--keep), in turn again and more often: how much faster each pair says, its median and quartiles
   macs      multiplications that pruning and low rank remove by themselves (floats only), and their score
   front     points of use of a front of models, beside those of models whose layers are all alike
   peers     the compressed archives beside five engines in floats and two in 8 bits, scores beside times (needs setup.sh --bench --peers)
@@ -14,15 +15,16 @@ Searches for each task within the loss that it allows and writes docs/compressio
 Results are kept in target/compression.json as soon as they are there, with the commit that they are of; what is there is not computed again without --again.
 Evaluation inputs are used for scores only.  All of it takes some hours on two cores; numpy, and for peers the Python of setup.sh --peers.
 """
-import argparse, json, os, shutil, subprocess, sys, tempfile
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "testsuite")]
 import accuracy, bench_page, foreign, tasklib
 
-PARTS = ["contract", "macs", "front", "peers", "ablation", "targets", "kernels"]
+PARTS = ["contract", "times", "macs", "front", "peers", "ablation", "targets", "kernels"]
 ABLATED = ["mnist", "orientation"]
 PICTURED = "orientation"  # its front is a picture in the page
 POINTS = 16
+PAIRS = 25
 # What the tasks are to reach: multiplications removed in floats, speed over our dense code, size against the dense archive.
 GOALS = {"mnist": (4, 5, 10), "orientation": (2, 3, 5), "filetype": (1.8, 2.5, 4), "ocr": (1.4, 2.2, 4)}
 
@@ -69,6 +71,8 @@ def contract(b):
     (dense, was), (compressed, is_) = b.scored(), b.scored("--recipe", recipe); read = lambda path: open(path, "rb").read()
     return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(compressed), error=tasklib.paired_error(was, is_), ms=ms, bytes=size, about=said["about"], searches=searches,
                 same=read(b.at("small.a")) == read(again), report={k: said["report"].get(k) for k in ("baselines", "dense", "compressed", "optimality_gap")})
+
+def times(b): return dict(pairs=accuracy.pairs(b.a.onnxc, b.task, os.path.join(b.a.keep, b.task + ".recipe"), b.a.seconds, PAIRS))
 
 def macs(b):
     b.search("floats.a", "--objective", "macs", "--without", "int8", "--without", "weight-only", "--no-baselines")
@@ -117,6 +121,12 @@ def contracts(found):
         rows.append([task, accuracy.DROPS[task], f"{r['dense']:.2f} -> {r['compressed']:.2f} %", f"{lost:.2f}" + (" **over**" if lost > float(accuracy.DROPS[task].rstrip("%")) + r.get("error", 0) + 1e-9 else ""), f"{r['error']:.2f}" if "error" in r else "-",
                      f"{r['ms'][0]:.4f} -> {r['ms'][1]:.4f}", f"{speed:.2f}x ({fast}x)", f"{r['bytes'][0]:,d} -> {r['bytes'][1]:,d}" + ("" if r["same"] else " (the recipe gives other bytes)"), f"{smaller:.1f}x ({small}x)", f"{r['bytes'][2]:,d}" if len(r["bytes"]) > 2 else "-"])
     return table(["task", "allowed", "score", "lost", "its standard error (paired)", "ms", "faster (goal)", "bytes of the archive, weights coded", "smaller (goal)", "weights as they are"], rows)
+
+def timed(found):
+    def row(task, pairs):
+        low, middle, high = statistics.quantiles([dense / own for dense, own in pairs], n=4); dense, own = zip(*pairs)
+        return [task, str(len(pairs)), f"{statistics.median(dense):.4f} -> {statistics.median(own):.4f}", f"{middle:.2f}x ({GOALS[task][1]}x)", f"{low:.2f}x, {high:.2f}x", f"{min(dense) / min(own):.2f}x"]
+    return table(["task", "pairs", "ms, medians", "faster, median of the pairs (goal)", "their quartiles", "of the least times"], [row(task, r["pairs"]) for task, r in found.items()])
 
 def without_choice(found):
     lines = []
@@ -169,7 +179,7 @@ def elsewhere(found):
                       "RISC-V code is made for registers of at least 128 bits and the same for longer ones.", "", *table(foreign.OWN, own)]
     return lines
 
-SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("contract", "A second search", twice),
+SECTIONS = [("contract", "Within the loss that is allowed", contracts), ("times", "The same models, in turn more often", timed), ("contract", "Without a choice", without_choice), ("macs", "Pruning and low rank alone, in floats", removed), ("contract", "A second search", twice),
             ("front", "Fronts", fronts), ("peers", "Beside peers, one thread", beside), ("ablation", "What parts of the method are good for", ablated),
             ("targets", "On other targets", elsewhere), ("kernels", "Kernels: zeros forced on whole models", lambda found: [r["table"] for r in found.values()] + [""])]
 
