@@ -150,13 +150,13 @@ def main():
     if a.what == "make":
         for name in [m for n in chosen for m in SETS.get(n, [n])]: make(name, a.out)
         return
-    print("| model | ms, least | ms, median | beside | least | median | goal |\n|---|---:|---:|---|---:|---:|---:|"); data = {}
+    print("| model | ms, least | ms, median | beside | least | median | of pairs in turn, median | goal |\n|---|---:|---:|---|---:|---:|---:|---:|"); data = {}
     for one in chosen:
         names = SETS[one]; times = run(names, a.out, a.rounds); data.update(times)
         for name in list(names) + [c for c in CASES if c[:-2] in names and c.endswith("-2")]:
             own = times[name if name in times else name[:-2]]; of, goal = CASES[name][4:]
-            ratio = [f(times[of]) / f(own) for f in (min, statistics.median)] if of else None
-            print(f"| {name} | {min(own):.2f} | {statistics.median(own):.2f} | " + (f"{of} | {ratio[0]:.2f} | {ratio[1]:.2f} | {goal} |" if of else "| | | |"), flush=True)
+            ratio = [*(f(times[of]) / f(own) for f in (min, statistics.median)), statistics.median(a / b for a, b in zip(times[of], own))] if of else None
+            print(f"| {name} | {min(own):.2f} | {statistics.median(own):.2f} | " + (f"{of} | " + " | ".join(f"{r:.2f}" for r in ratio) + f" | {goal} |" if of else "| | | | |"), flush=True)
     if a.json: json.dump(data, open(a.json, "w"))
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ fn machine() -> TargetDesc {
         word_tiles: Vec::new(),
         i8_unsigned_a: true,
         depthwise_columns: 0,
+        depthwise_words: false,
         float_sums: false,
         l1_bytes: 1 << 15,
         byte_tables: false,

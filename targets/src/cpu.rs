@@ -440,6 +440,7 @@ fn desc(
             Isa::Avx2 => 8,
             _ => 0,
         },
+        depthwise_words: matches!(vectors, Isa::Avx2),
         byte_tables: matches!(vectors, Isa::Avx512 { vbmi: true, .. }),
         float_sums: matches!(vectors, Isa::Avx512 { .. }),
         prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),

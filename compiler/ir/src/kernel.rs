@@ -219,7 +219,7 @@ impl Values {
 ///
 /// With `columns` instead of `w_step` taps are those of columns of rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
 /// dot products: `[group][column][four rows][channel of the group][row]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
-/// last one filled up, rows that are not there 0. With `below` they are there a second time behind those of the group, each row one place further down: for
+/// last one filled up, rows that are not there 0. With `words` they are i16 instead, `[group][column][two rows][channel of the group][row]`. With `below` they are there a second time behind those of the group, each row one place further down: for
 /// outputs of two neighbouring rows, which read the same columns of four rows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {
@@ -247,6 +247,8 @@ pub struct DepthwiseKernel {
     pub columns: u32,
     /// Weights of columns are there for two rows of outputs.
     pub below: bool,
+    /// Weights of columns are words, of two rows together.
+    pub words: bool,
     /// Whole groups of columns have weights, bias and operands per column in the order of [`paired_channel`].
     pub paired: bool,
     /// Bias of `channels` values.
@@ -265,6 +267,13 @@ pub const PAIRED: u32 = 64;
 pub fn paired_channel(place: usize) -> usize {
     let (vector, lane) = (place / 16, place % 16);
     16 * (lane / 4) + 4 * vector + lane % 4
+}
+
+impl DepthwiseKernel {
+    /// Rows of a column that one operand of a dot product has.
+    pub fn rows_of_operand(&self) -> usize {
+        if self.words { 2 } else { 4 }
+    }
 }
 
 /// Rows of outputs.

@@ -24,6 +24,8 @@ pub struct TargetDesc {
     pub i8_unsigned_a: bool,
     /// Channels that depthwise kernels take at once by dot products over the rows of a column; 0 where there is no such code.
     pub depthwise_columns: u32,
+    /// These multiply words, not bytes.
+    pub depthwise_words: bool,
     /// True when kernels look up bytes in tables ([`crate::byte_table`]).
     pub byte_tables: bool,
     /// True when kernels take sums of integers as the bits of floats ([`crate::float_sums`]): a fused operation must be faster than a conversion and a product,

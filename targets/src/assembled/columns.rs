@@ -42,22 +42,17 @@ impl Asm {
         Ok(())
     }
 
-    /// Eight channels: words of rows 0 and 2 in the first register, of rows 1 and 3 in the second one.
+    /// Eight channels: words of two rows in each register.
     fn load_columns_256(&mut self, d: &[V], rows: &[Mem], channels: u32) -> Result<(), Error> {
         let t = self.alloc(Ty::I32)?;
-        for (first, v) in d.iter().enumerate() {
-            match (rows.get(first), rows.get(first + 2)) {
-                (Some(a), Some(b)) => {
-                    self.load_bytes(*v, *a, channels)?;
-                    self.load_bytes(t, *b, channels)?;
-                    self.a.vpunpcklbw(x(*v), x(*v), x(t))?;
-                    self.a.vpmovzxbw(y(*v), x(*v))?;
-                }
-                (Some(a), None) => {
-                    self.load_bytes(*v, *a, channels)?;
-                    self.a.vpmovzxbd(y(*v), x(*v))?;
-                }
-                _ => self.a.vpxor(y(*v), y(*v), y(*v))?,
+        for (v, rows) in d.iter().zip(rows.chunks(2)) {
+            self.load_bytes(*v, rows[0], channels)?;
+            if let Some(second) = rows.get(1) {
+                self.load_bytes(t, *second, channels)?;
+                self.a.vpunpcklbw(x(*v), x(*v), x(t))?;
+                self.a.vpmovzxbw(y(*v), x(*v))?;
+            } else {
+                self.a.vpmovzxbd(y(*v), x(*v))?;
             }
         }
         self.free(t);

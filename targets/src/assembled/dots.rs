@@ -60,6 +60,13 @@ impl Asm {
             }
             return Ok(());
         }
+        if of == Dot::Words && !self.zmm {
+            let (t, at) = (self.alloc(Ty::I32)?, self.at(at)?);
+            self.a.vpmaddwd(y(t), y(a[0]), ymmword_ptr(at))?;
+            self.a.vpaddd(y(acc), y(acc), y(t))?;
+            self.free(t);
+            return Ok(());
+        }
         let b = alloc_many(self, Ty::I32, a.len())?;
         self.dot_load_b(&b, at, of)?;
         self.dot(acc, a, &b, of)?;

@@ -16,7 +16,7 @@ pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
     let prepared = crate::epilogue::prepare(&k.epilogue, &k.operands, k.y_dtype, e);
     let together = Together::new(&prepared.program, &k.operands, e.has_lesser());
     let row = Row { k, prepared: &prepared, together: &together, careful, ty: Ty::I32, acc: DType::I32 };
-    let window = Window::of(k, e.columns())?;
+    let window = Window::of(k, e)?;
     let at_once = e.columns();
     let (full, rest) = (k.channels / at_once, k.channels % at_once);
     if k.paired && prepared.together() == 1 {
@@ -28,7 +28,7 @@ pub(super) fn emit(e: &mut dyn Emitter, k: &DepthwiseKernel, careful: bool) -> R
         window.group(e, &row, &ptrs, at_once)?;
         if full > 1 || rest > 0 {
             row.next_group(e, &ptrs, i64::from(at_once))?;
-            // Weights are one byte for each of four rows and each column, where `next_group` counts on 32 bits a channel.
+            // Each operand has 32 bits a channel, where `next_group` counts on one of them.
             e.advance(ptrs.w, window.bytes(at_once) - 4 * i64::from(at_once))?;
         }
         if let Some(block) = block {
@@ -49,13 +49,18 @@ pub(super) struct Window {
     group: u32,
     /// Weights for as many neighbouring rows of outputs.
     copies: usize,
+    /// Rows that an operand of a product has.
+    together: usize,
+    /// What is multiplied.
+    pub dot: Dot,
 }
 
-/// Columns, each of one operand, that stay in registers.
-const MOST_COLUMNS: usize = 3;
+/// Columns, of so many rows, that stay in registers.
+const MOST: (usize, usize) = (3, 4);
 
 impl Window {
-    fn of(k: &DepthwiseKernel, group: u32) -> Result<Window, Error> {
+    fn of(k: &DepthwiseKernel, e: &dyn Emitter) -> Result<Window, Error> {
+        let group = e.columns();
         let columns = k.columns as usize;
         let step = if columns > 1 { k.taps[1] - k.taps[0] } else { k.x_step };
         let rows: Vec<i64> = k.taps.iter().step_by(columns).copied().collect();
@@ -64,11 +69,14 @@ impl Window {
         let one_more = !k.below || rows.len() < 4 && k.outputs > 0;
         let fits = one_more && group > 0 && step > 0 && stride > 0 && stride <= columns as i64 && k.x_step % step == 0;
         let bytes = k.x_dtype == DType::U8 && k.channels.is_multiple_of(4);
+        // Where bytes would be two operands, words are what is multiplied.
+        let words = k.words == (e.dot_parts(Dot::Unsigned) > 1) && (!k.words || !k.below);
         let paired = !k.paired || group == PAIRED && k.y_dtype.bytes() == 1 && k.y_dtype.is_int();
-        if !fits || !paired || !bytes || !grid().eq(k.taps.iter().copied()) {
+        if !fits || !words || !paired || !bytes || !grid().eq(k.taps.iter().copied()) {
             return Err(Error::Internal("a depthwise kernel whose taps are no columns".to_string()));
         }
-        Ok(Window { columns, rows, step, stride: stride as usize, group, copies: 1 + usize::from(k.below) })
+        let (copies, dot) = (1 + usize::from(k.below), if k.words { Dot::Words } else { Dot::Unsigned });
+        Ok(Window { columns, rows, step, stride: stride as usize, group, copies, together: k.rows_of_operand(), dot })
     }
 
     /// Bytes of the weights of a group.
@@ -77,8 +85,8 @@ impl Window {
     }
 
     /// Operands that the rows of a column make.
-    fn groups(&self) -> usize {
-        self.rows.len().div_ceil(4)
+    pub fn groups(&self) -> usize {
+        self.rows.len().div_ceil(self.together)
     }
 
     /// All outputs of some channels.
@@ -91,10 +99,10 @@ impl Window {
         };
         let parts: Vec<Lanes> = (0..quarters).map(part).collect();
         let order = if row.k.paired && channels == e.columns() { Order::Paired } else { Order::Natural };
-        if self.columns > MOST_COLUMNS || self.groups() > 1 {
+        if self.columns > MOST.0 || self.rows.len() > MOST.1 {
             return Strip { window: self, row, parts: &parts, channels, order }.emit(e, start);
         }
-        let operand = e.dot_parts(Dot::Unsigned);
+        let operand = self.groups();
         let x = alloc_many(e, Ty::I32, self.columns * quarters * operand)?;
         let count = row.k.rows.count;
         let pairs = if self.copies > 1 && self.rows.get(1) == Some(&row.k.rows.x) { count / 2 } else { 0 };
@@ -120,10 +128,11 @@ impl Window {
 
     /// Weights of outputs of a row in as many registers.
     fn weights(&self, e: &mut dyn Emitter, p: &Ptrs, (row, registers): (usize, usize), quarters: usize) -> Result<Vec<V>, Error> {
-        let (lanes, operand) = (e.lanes(), e.dot_parts(Dot::Unsigned));
+        let (lanes, groups) = (e.lanes(), self.groups());
         let w = alloc_many(e, Ty::I32, registers)?;
-        for (n, v) in w.chunks(operand).enumerate() {
-            e.dot_load_b(v, self.weight(p, (row, n / quarters, 0), n % quarters, lanes), Dot::Unsigned)?;
+        for (n, v) in w.iter().enumerate() {
+            let (of, group) = (n / groups, n % groups);
+            e.dot_load_b(&[*v], self.weight(p, (row, of / quarters, group), of % quarters, lanes), self.dot)?;
         }
         Ok(w)
     }
@@ -144,7 +153,7 @@ struct Outputs<'a> {
     /// Weights of the first row likewise; none when they stay in memory.
     w: Vec<V>,
     parts: &'a [Lanes],
-    /// Registers that one operand of a dot product takes.
+    /// Operands of the rows of a column.
     operand: usize,
     channels: u32,
     order: Order,
@@ -261,10 +270,11 @@ impl Outputs<'_> {
         for c in 0..self.window.columns {
             let x = self.place(o * self.window.stride + c);
             for (q, v) in acc.iter().enumerate() {
-                let x = &x[q * self.operand..][..self.operand];
-                match weights.chunks(self.operand).nth(c * quarters + q) {
-                    Some(w) => e.dot(*v, x, w, Dot::Unsigned)?,
-                    None => e.dot_memory(*v, x, self.window.weight(p, (below, c, 0), q, lanes), Dot::Unsigned)?,
+                for (g, x) in x[q * self.operand..][..self.operand].iter().enumerate() {
+                    match weights.get((c * quarters + q) * self.operand + g) {
+                        Some(w) => e.dot(*v, &[*x], &[*w], self.window.dot)?,
+                        None => e.dot_memory(*v, &[*x], self.window.weight(p, (below, c, g), q, lanes), self.window.dot)?,
+                    }
                 }
             }
         }

@@ -9,8 +9,10 @@ use super::{Held, Place, Ptrs, Row};
 use crate::emitter::{Dot, Emitter, Lanes, Mem, Opd, Order, Ty, V, alloc_many};
 use crate::error::Error;
 
-/// Registers that columns need to be brought together, and dot products for their weights.
+/// Registers that columns of bytes need to be brought together, and dot products for their weights.
 const COLUMN: usize = 6;
+/// The same beside the operands of words.
+const BESIDE: usize = 2;
 /// Outputs at the same time, at most.
 const MOST: usize = 6;
 
@@ -34,7 +36,8 @@ impl Strip<'_> {
 
     /// How many outputs go together, as long as there are so many, then fewer: parts of equal size where their number is known.
     fn widths(&self, registers: usize) -> Vec<usize> {
-        let most = if self.row.careful { 1 } else { (registers.saturating_sub(COLUMN) / self.parts.len()).clamp(1, MOST) };
+        let column = if self.window.dot == Dot::Words { self.window.groups() + BESIDE } else { COLUMN };
+        let most = if self.row.careful { 1 } else { (registers.saturating_sub(column) / self.parts.len()).clamp(1, MOST) };
         let n = self.row.k.outputs as usize;
         if n == 0 {
             return std::iter::successors(Some(most), |n| Some(n / 2).filter(|n| *n > 0)).collect();
@@ -54,7 +57,8 @@ impl Strip<'_> {
                 (Some(base), _) => e.load(*v, DType::I32, Mem { base, disp: 4 * q as i64 * lanes }, self.parts[q])?,
             }
         }
-        let operand = e.dot_parts(Dot::Unsigned);
+        // Those of words are there at once.
+        let operand = if self.window.dot == Dot::Words { self.window.groups() } else { 1 };
         let x = alloc_many(e, Ty::I32, quarters * operand)?;
         for column in 0..(width - 1) * self.window.stride + self.window.columns {
             self.column(e, p, column, &x, &acc)?;
@@ -71,14 +75,17 @@ impl Strip<'_> {
 
     /// What a column of x adds to all outputs whose window it is in.
     fn column(&self, e: &mut dyn Emitter, p: &Ptrs, column: usize, x: &[V], acc: &[V]) -> Result<(), Error> {
-        let (w, quarters, operand) = (self.window, self.parts.len(), e.dot_parts(Dot::Unsigned));
-        for (group, rows) in w.rows.chunks(4).enumerate() {
+        let (w, quarters) = (self.window, self.parts.len());
+        let operand = x.len() / quarters;
+        for (group, rows) in w.rows.chunks(if operand > 1 { w.rows.len() } else { 4 }).enumerate() {
             let at = |r: &i64| Mem { base: p.x, disp: r + column as i64 * w.step };
             e.load_columns(x, &rows.iter().map(at).collect::<Vec<_>>(), self.channels, self.order)?;
             for (o, sums) in acc.chunks(quarters).enumerate() {
                 let Some(tap) = column.checked_sub(o * w.stride).filter(|tap| *tap < w.columns) else { continue };
                 for (q, sum) in sums.iter().enumerate() {
-                    e.dot_memory(*sum, &x[q * operand..][..operand], w.weight(p, (0, tap, group), q, e.lanes()), Dot::Unsigned)?;
+                    for (g, x) in x[q * operand..][..operand].iter().enumerate() {
+                        e.dot_memory(*sum, &[*x], w.weight(p, (0, tap, group + g), q, e.lanes()), w.dot)?;
+                    }
                 }
             }
         }

@@ -152,10 +152,10 @@ impl Backend for Host<'_> {
     fn name(&self) -> String {
         let Freedom { math, max_size, weights, .. } = &self.freedom;
         let coded = if *weights == Weights::Coded { " coded" } else { "" };
-        format!(
-            "{} {} {:?} {} {math:?} {max_size:?}{coded}",
-            self.target.desc.triple, self.target.desc.cpu, self.target.required_features, self.target.desc.max_threads
-        )
+        let desc = &self.target.desc;
+        // Prices are what these constants make of plans.
+        let how = format!("{:?} {math:?} {max_size:?}{coded} {:?}", self.target.required_features, desc.machine);
+        format!("{} {} {} {how}", desc.triple, desc.cpu, desc.max_threads)
     }
 
     fn target(&self) -> String {

@@ -137,6 +137,7 @@ mod tests {
             word_tiles: Vec::new(),
             i8_unsigned_a: true,
             depthwise_columns: 0,
+            depthwise_words: false,
             float_sums: false,
             byte_tables: false,
             prefetches: false,

@@ -399,6 +399,7 @@ impl Conv {
             w_step: channels as i64 * 4,
             columns: 0,
             below: false,
+            words: false,
             paired: false,
             bias: bias.is_some(),
             epilogue: self.program.clone(),

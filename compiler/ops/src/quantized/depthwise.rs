@@ -42,7 +42,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
     let uniform = packed.is_none()
         && (channels as usize..elements(layer).end).all(|i| weight(layer, i) == weight(layer, i % channels as usize));
     let w = match &packed {
-        Some(packed) => cx.const_buf(DType::I8, packed.weights(paired, below)),
+        Some(packed) => cx.const_buf(if packed.words { DType::I16 } else { DType::I8 }, packed.weights(paired, below)),
         None => cx.const_buf(DType::I32, weights(layer, if uniform { 1 } else { taps.len() })),
     };
     let kernel_operands =
@@ -66,6 +66,7 @@ pub(super) fn emit(layer: &Integer, cx: &mut LowerCx, (y, program, operands): &T
         w_step: if uniform { 0 } else { channels as i64 * 4 },
         columns: packed.as_ref().map_or(0, |p| p.columns as u32),
         below,
+        words: packed.as_ref().is_some_and(|p| p.words),
         paired,
         bias: true,
         epilogue: program.clone(),
@@ -103,6 +104,8 @@ struct Packed<'a> {
     columns: usize,
     /// Channels of a group.
     group: usize,
+    /// Weights are words.
+    words: bool,
 }
 
 impl<'a> Packed<'a> {
@@ -113,9 +116,10 @@ impl<'a> Packed<'a> {
         let small = (2..=7).contains(&rows) && (2..=7).contains(&columns) && layer.strides[1] <= columns as i64;
         let small = small && layer.y.view.shape[2..].iter().any(|n| *n > 1);
         let bytes = x.dtype == DType::U8 && layer.dilations[1] == 1 && layer.group.is_multiple_of(4);
-        let narrow = || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
+        let words = target.depthwise_words;
+        let narrow = || words || elements(layer).all(|i| i8::try_from(weight(layer, i)).is_ok());
         let fits = target.depthwise_columns > 0 && inner && small && bytes && narrow();
-        fits.then_some(Packed { layer, columns: columns as usize, group: target.depthwise_columns as usize })
+        fits.then_some(Packed { layer, columns: columns as usize, group: target.depthwise_columns as usize, words })
     }
 
     fn rows(&self) -> usize {
@@ -166,21 +170,27 @@ impl<'a> Packed<'a> {
         Some((start, ordered.collect()))
     }
 
-    /// Weights as `[group of channels][row of outputs][column][four rows][channel][row]`.
+    /// Weights as `[group of channels][row of outputs][column][rows of an operand][channel][row]`.
     fn weights(&self, paired: bool, below: bool) -> Vec<u8> {
         let (channels, rows) = (self.layer.group as usize, self.rows());
+        let together = if self.words { 2 } else { 4 };
         let mut out = Vec::new();
         for first in (0..channels).step_by(self.group) {
             for down in 0..=usize::from(below) {
-                let operands = (0..self.columns).flat_map(|c| (0..rows.div_ceil(4)).map(move |four| (c, four)));
-                for ((column, four), place) in operands.flat_map(|o| (first..first + self.group).map(move |p| (o, p))) {
+                let operands = (0..self.columns).flat_map(|c| (0..rows.div_ceil(together)).map(move |some| (c, some)));
+                for ((column, some), place) in operands.flat_map(|o| (first..first + self.group).map(move |p| (o, p))) {
                     let channel = self.channel(place, paired);
-                    let at = |row: usize| match (4 * four + row).checked_sub(down).filter(|row| *row < rows && channel < channels)
+                    let at = |row: usize| match (together * some + row)
+                        .checked_sub(down)
+                        .filter(|row| *row < rows && channel < channels)
                     {
-                        Some(row) => weight(self.layer, (row * self.columns + column) * channels + channel) as u8,
+                        Some(row) => weight(self.layer, (row * self.columns + column) * channels + channel),
                         None => 0,
                     };
-                    out.extend((0..4).map(at));
+                    for w in (0..together).map(at) {
+                        let bytes = (w as i16).to_le_bytes();
+                        out.extend(if self.words { &bytes[..] } else { &bytes[..1] });
+                    }
                 }
             }
         }

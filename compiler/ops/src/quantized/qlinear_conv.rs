@@ -160,6 +160,9 @@ fn samples() -> Vec<Sample> {
         swished(case(pads(), (u, &[1, 5, 7, 6]), (s, &[40, 5, 3, 3]), true, true)),
         of_words(case(pads(), (words, &[1, 7, 6, 5]), (words, &[21, 7, 3, 3]), true, true)),
         of_words(case(Attrs::default(), (words, &[1, 32, 5, 5]), (words, &[40, 32, 1, 1]), true, true)),
+        case(depthwise(40, wide(1)), (u, &[1, 40, 5, 9]), (u, &[40, 1, 2, 4]), true, true),
+        case(depthwise(76, pads()), (u, &[1, 76, 7, 6]), (s, &[76, 1, 6, 3]), false, true),
+        swished(case(depthwise(24, wide(2)), (u, &[1, 24, 9, 11]), (u, &[24, 1, 4, 5]), true, false)),
     ];
     sample::and_sparse(all, &[0, 2, 6, 7, 9, 14, 15], 3, (0, 1))
 }

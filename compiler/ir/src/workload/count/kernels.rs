@@ -97,10 +97,10 @@ impl Walk<'_> {
         ops.add(program(&k.epilogue), n * channels);
         self.call(format!("depthwise {} {}x{}", k.x_dtype, k.taps.len(), k.channels), ops, times);
         let taps = k.taps.len() as u64;
-        // Up to four rows of a column are one operand.
+        // Some rows of a column are one operand.
         let steps = match u64::from(k.columns) {
             0 => taps,
-            columns => columns * (taps / columns).div_ceil(4),
+            columns => columns * (taps / columns).div_ceil(k.rows_of_operand() as u64),
         };
         self.work.parts.push(KernelWork {
             form: match (float, k.columns) {
