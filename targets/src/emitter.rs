@@ -272,7 +272,8 @@ pub(crate) trait Emitter {
         0
     }
     /// Bytes of up to four rows beside each other, as operands of `dot`: lane l of operand q of `d` has those of channel `q * lanes + l`, one of each row, and in the
-    /// place of missing rows anything. Where an operand of bytes has several parts they are words, of two rows in each operand, of as many rows as there are. So many `channels` are read, a multiple of 4, and the others are anything.
+    /// place of missing rows anything. Where an operand of bytes has several parts they are words, of two rows in each operand, of as many rows as
+    /// there are. So many `channels` are read, a multiple of 4, and the others are anything.
     fn load_columns(&mut self, d: &[V], rows: &[Mem], channels: u32, order: Order) -> Result<(), Error> {
         let _ = (d, rows, channels, order);
         Err(Error::Unsupported("columns of bytes".to_string()))

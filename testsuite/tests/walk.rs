@@ -79,10 +79,10 @@ fn weights(blob: u64) -> Option<Tensor> {
     Some(numbers(shape, blob))
 }
 
-/// The model with the first layers of some forms.
+/// The model with the first layers of some forms; without a name a layer stays as it is.
 fn changed(subject: &Subject, forms: &[&str]) -> Assembled {
     let change = |(layer, name): (&Weighted, &&str)| {
-        let form = form(name)?;
+        let form = (!name.is_empty()).then(|| form(name).expect("a form"))?;
         let pick = Pick { form, density: form.densities()[0], weights: Weights::F32 };
         (subject.possible(layer, pick) == pick).then(|| (pick, form.rough(&subject.site(layer, Weights::F32), pick.density)))
     };

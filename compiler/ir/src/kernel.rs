@@ -219,8 +219,8 @@ impl Values {
 ///
 /// With `columns` instead of `w_step` taps are those of columns of rows of u8, `taps[row * columns + column]`, and weights are i8, packed for
 /// dot products: `[group][column][four rows][channel of the group][row]`, groups of as many channels as the target says ([`crate::target::TargetDesc`]), the
-/// last one filled up, rows that are not there 0. With `words` they are i16 instead, `[group][column][two rows][channel of the group][row]`. With `below` they are there a second time behind those of the group, each row one place further down: for
-/// outputs of two neighbouring rows, which read the same columns of four rows.
+/// last one filled up, rows that are not there 0. With `words` they are i16 instead, `[group][column][two rows][channel of the group][row]`. With `below` they are
+/// there a second time behind those of the group, each row one place further down: for outputs of two neighbouring rows, which read the same columns of four rows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DepthwiseKernel {
     /// Element type of x: f32, u8 or i8.
@@ -269,11 +269,9 @@ pub fn paired_channel(place: usize) -> usize {
     16 * (lane / 4) + 4 * vector + lane % 4
 }
 
-impl DepthwiseKernel {
-    /// Rows of a column that one operand of a dot product has.
-    pub fn rows_of_operand(&self) -> usize {
-        if self.words { 2 } else { 4 }
-    }
+/// Rows of a column that one operand of a dot product has, of words or of bytes.
+pub fn rows_of_operand(words: bool) -> usize {
+    if words { 2 } else { 4 }
 }
 
 /// Rows of outputs.

@@ -67,16 +67,16 @@ pub(crate) fn of_classes(rows: &[Row], path: &[usize]) -> f64 {
 /// By how much the text of a best path of CTC leads those that differ from it by another class at one step: most steps are near ties of a class with the blank
 /// (class 0) beside it or with its own repeat, which leave the text as it is. Negative when a step's largest class makes it another text.
 pub(crate) fn of_text(rows: &[Row], path: &[usize]) -> f64 {
-    let step = |t: usize| {
+    let step = |(t, row): (usize, &Row)| {
         let neighbours = (t.checked_sub(1).map(|t| path[t]), path.get(t + 1).copied());
         let text = around(path[t], neighbours);
         // Of other classes than these the text would have a character that it does not have.
         let same = [Some(path[t]), Some(0), neighbours.0, neighbours.1].into_iter().flatten();
         let mut same: Vec<usize> = same.filter(|c| around(*c, neighbours) == text).collect();
         same.sort_unstable();
-        rows[t].lead(&same)
+        row.lead(&same)
     };
-    (0..path.len()).map(step).fold(f64::INFINITY, f64::min)
+    rows.iter().take(path.len()).enumerate().map(step).fold(f64::INFINITY, f64::min)
 }
 
 /// How far the probability of a text has moved (Kullback-Leibler, nats), of each of its characters as if all of them were as likely as each other, and summed up.

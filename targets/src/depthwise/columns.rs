@@ -4,7 +4,7 @@
 //! the place of the one that is not needed any more, so that code for one output after the other, as many as there are columns, is a round of a loop.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, PAIRED};
+use onnxc_ir::kernel::{DepthwiseKernel, PAIRED, rows_of_operand};
 
 use super::strip::Strip;
 use super::{Held, Place, Ptrs, Row, Together};
@@ -50,7 +50,7 @@ pub(super) struct Window {
     /// Weights for as many neighbouring rows of outputs.
     copies: usize,
     /// Rows that an operand of a product has.
-    together: usize,
+    pub together: usize,
     /// What is multiplied.
     pub dot: Dot,
 }
@@ -76,7 +76,7 @@ impl Window {
             return Err(Error::Internal("a depthwise kernel whose taps are no columns".to_string()));
         }
         let (copies, dot) = (1 + usize::from(k.below), if k.words { Dot::Words } else { Dot::Unsigned });
-        Ok(Window { columns, rows, step, stride: stride as usize, group, copies, together: k.rows_of_operand(), dot })
+        Ok(Window { columns, rows, step, stride: stride as usize, group, copies, together: rows_of_operand(k.words), dot })
     }
 
     /// Bytes of the weights of a group.

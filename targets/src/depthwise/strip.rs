@@ -77,7 +77,7 @@ impl Strip<'_> {
     fn column(&self, e: &mut dyn Emitter, p: &Ptrs, column: usize, x: &[V], acc: &[V]) -> Result<(), Error> {
         let (w, quarters) = (self.window, self.parts.len());
         let operand = x.len() / quarters;
-        for (group, rows) in w.rows.chunks(if operand > 1 { w.rows.len() } else { 4 }).enumerate() {
+        for (group, rows) in w.rows.chunks(w.together * operand).enumerate() {
             let at = |r: &i64| Mem { base: p.x, disp: r + column as i64 * w.step };
             e.load_columns(x, &rows.iter().map(at).collect::<Vec<_>>(), self.channels, self.order)?;
             for (o, sums) in acc.chunks(quarters).enumerate() {

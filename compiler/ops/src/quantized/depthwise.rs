@@ -3,7 +3,7 @@
 //! The kernel multiplies in 32 bits, so that zero points of weights are simply taken off when compiling; that of x is in the first value of the sums.
 
 use onnxc_ir::DType;
-use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows, PAIRED, paired_channel};
+use onnxc_ir::kernel::{DepthwiseKernel, EpilogueOperand, OutputRows, PAIRED, paired_channel, rows_of_operand};
 use onnxc_ir::lir::{BufId, Expr};
 use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::target::TargetDesc;
@@ -173,7 +173,7 @@ impl<'a> Packed<'a> {
     /// Weights as `[group of channels][row of outputs][column][rows of an operand][channel][row]`.
     fn weights(&self, paired: bool, below: bool) -> Vec<u8> {
         let (channels, rows) = (self.layer.group as usize, self.rows());
-        let together = if self.words { 2 } else { 4 };
+        let together = rows_of_operand(self.words);
         let mut out = Vec::new();
         for first in (0..channels).step_by(self.group) {
             for down in 0..=usize::from(below) {

@@ -6,7 +6,7 @@ use super::{Around, Walk, loops_of};
 use crate::DType;
 use crate::byte_table::Tabled;
 use crate::float_sums;
-use crate::kernel::{DepthwiseKernel, EpilogueOperand, Less, LookupKernel, TileKernel};
+use crate::kernel::{DepthwiseKernel, EpilogueOperand, Less, LookupKernel, TileKernel, rows_of_operand};
 use crate::lir::{BufId, Expr};
 use crate::math;
 use crate::scalar::{BinOp, ScalarOp, ScalarProgram, UnOp};
@@ -100,7 +100,7 @@ impl Walk<'_> {
         // Some rows of a column are one operand.
         let steps = match u64::from(k.columns) {
             0 => taps,
-            columns => columns * (taps / columns).div_ceil(k.rows_of_operand() as u64),
+            columns => columns * (taps / columns).div_ceil(rows_of_operand(k.words) as u64),
         };
         self.work.parts.push(KernelWork {
             form: match (float, k.columns) {
