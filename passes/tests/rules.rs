@@ -90,6 +90,36 @@ fn cases_before_and_after() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Steps between floats that go through bytes, and read what they began with again: as quantizers leave activations that are written out.
+fn quantised_chain(x: &str, steps: usize, lines: &mut String) -> String {
+    let mut line = |name: &str, what: String| lines.push_str(&format!("  {name} = {what} @\"{}\"\n", &name[1..]));
+    let (mut last, at) = (format!("{x}d"), &x[1..]);
+    line(&last, format!("dequantize_linear {x}, %s, %z : f32[2,5]"));
+    for step in 0..steps {
+        let [op, q, d] = ["o", "q", "d"].map(|kind| format!("%{kind}{at}{step}"));
+        let program = ["mul", "add"][step % 2];
+        line(&op, format!("map {x}d, {last} {{program = program \"f32 a0; f32 a1; f32 {program} %0 %1\"}} : f32[2,5]"));
+        line(&q, format!("quantize_linear {op}, %s, %z : u8[2,5]"));
+        line(&d, format!("dequantize_linear {q}, %s, %z : f32[2,5]"));
+        last = d;
+    }
+    last
+}
+
+#[test]
+fn quantised_chains_merge_in_one_order() {
+    let mut lines = "  %s = const f32[] [0.0123]\n  %z = const u8[] [110]\n".to_string();
+    let [a, b] = ["%x", "%v"].map(|x| quantised_chain(x, 5, &mut lines));
+    let sum = format!("map {a}, {b} {{program = program \"f32 a0; f32 a1; f32 add %0 %1\"}} : f32[2,5] @\"sum\"");
+    let source = format!("graph @f(%x: u8[2,5], %v: u8[2,5]) {{\n{lines}  %y = {sum}\n  return %y\n}}\n");
+    let before = parse::parse(&source, OpSet(onnxc_ops::ALL), &|_| None).unwrap_or_else(|e| panic!("{e}\n{source}"));
+    let rules = Phase::Fuse.rules();
+    let (after, outcome) = onnxc_egraph::rewrite(&before, OpSet(onnxc_ops::ALL), &rules, &CountNodes, Limits::default());
+    let ops: Vec<&str> = after.nodes.iter().map(|n| n.op.name).collect();
+    assert!(outcome.saturated && outcome.nodes < 800, "{outcome:?}");
+    assert!(ops.iter().all(|op| *op == "map") && ops.len() <= 5, "{ops:?}");
+}
+
 fn before_and_after(case: &Path) {
     let (rule, fires) = rule_of(case);
     let before = load(case);

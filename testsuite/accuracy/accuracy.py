@@ -14,10 +14,16 @@ import tasklib
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
 DATA = os.path.join(os.environ.get("ONNXC_DATA", os.path.join(ROOT, "target")), "accuracy")
 DROPS = {"mnist": "0.5%", "orientation": "1%", "filetype": "0.5%", "ocr": "1%"}
+# Searches within parts of that, for peers that lose less: their names and the parts.
+TIGHTER = {"quarter": 1 / 4, "sixteenth": 1 / 16}
 
 def allowed(task, times=1):
     """the loss that a task allows, or so many times that"""
     return f"{times * float(DROPS[task].rstrip('%')):g}%"
+
+def tighter(task):
+    """(loss, name of the recipe) of a task's searches within parts of what it allows"""
+    return [(allowed(task, part), f"{task}.{name}") for name, part in TIGHTER.items()]
 
 def folder(task):
     return os.path.join(HERE, task) if task == "mnist" else os.path.join(DATA, task)

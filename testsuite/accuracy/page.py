@@ -4,7 +4,7 @@
 Searches for each task within the loss that it allows and writes docs/compression-results.md:
   contract  scores on the evaluation inputs, times and bytes of the dense and the compressed model, and what the same loss costs without a choice;
             seconds and memory of the search, which begins with nothing kept, and seconds of a second one with another budget;
-            a third one within a quarter of the loss, which peers has beside the first
+            others within a quarter and a sixteenth of the loss, which peers has beside the first
   times     the dense model and what contract found (--keep), in turn again and more often: how much faster each pair says, its median and quartiles
   macs      multiplications that pruning and low rank remove by themselves (floats only), and their score
   front     points of use of a front of models, beside those of models whose layers are all alike
@@ -55,7 +55,8 @@ def contract(b):
     shutil.rmtree(b.work, ignore_errors=True); first_seconds, memory = b.search("small.a", *coded)
     twofold = accuracy.allowed(b.task, 2); second_seconds, _ = b.search("second.a", *coded, drop=twofold)
     searches = dict(drops=[b.drop, twofold], seconds=[first_seconds, second_seconds], memory=memory)
-    b.search("quarter.a", *coded, "--no-baselines", drop=accuracy.allowed(b.task, .25))
+    tighter = accuracy.tighter(b.task)
+    for drop, name in tighter: b.search(name + ".a", *coded, "--no-baselines", drop=drop)
     common = [accuracy.model(b.task), "--cpu", "native", *accuracy.shapes(b.task)]
     accuracy.call(onnxc, "compile", *common, "-o", b.at("dense.a"))
     again = os.path.join(b.t, "again", b.task + "_small.a"); os.makedirs(os.path.dirname(again), exist_ok=True)
@@ -66,7 +67,7 @@ def contract(b):
     said = json.load(open(b.at("small.json")))["compression"]; ms = accuracy.times(onnxc, b.task, recipe, b.a.seconds)
     size = [os.path.getsize(b.at(n)) for n in ("dense.a", "small.a", "plain.a")]
     os.makedirs(b.a.keep, exist_ok=True)
-    for name, to in (("small", b.task), ("quarter", b.task + ".quarter")):
+    for name, to in [("small", b.task), *((name, name) for _, name in tighter)]:
         for end in (".recipe", ".recipe.npz"): shutil.copy(b.at(name + end), os.path.join(b.a.keep, to + end))
     (dense, was), (compressed, is_) = b.scored(), b.scored("--recipe", recipe); read = lambda path: open(path, "rb").read()
     return dict(metric=next(iter(dense)), dense=first(dense), compressed=first(compressed), error=tasklib.paired_error(was, is_), ms=ms, bytes=size, about=said["about"], searches=searches,

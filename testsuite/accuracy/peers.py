@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compressed tasks beside peers, all engines in turn in one run:  peers.py --recipes DIR [TASK ...] [--threads N] [--seconds S] [--json OUT]
 
-DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR), and TASK.quarter.recipe, of a search within a quarter of the loss, if page.py made it.
+DIR has TASK.recipe with its arrays beside it (accuracy.py --keep DIR), and those of searches within a quarter and a sixteenth of the loss, if page.py made them.
 Peers run the dense model in floats and, where they can, the same model quantised statically by ONNX Runtime's quantizer (QDQ, u8 operands, s8 weights by channel where it can, of 7 bits on x86-64 without VNNI, as its manual says, since sums of
 pairs saturate there) with the same calibration inputs; scores are those on eval.npz.
 Run it by the Python of the peers (setup.sh --peers).
@@ -67,7 +67,7 @@ def wrapper(t, name, lines):
 
 def run(task, a, t):
     qdq, model = quantised(task), accuracy.model(task)
-    recipes = {drop: os.path.join(os.path.abspath(a.recipes), name + ".recipe") for drop, name in ((accuracy.allowed(task), task), (accuracy.allowed(task, .25), task + ".quarter"))}
+    recipes = {drop: os.path.join(os.path.abspath(a.recipes), name + ".recipe") for drop, name in [(accuracy.allowed(task), task), *accuracy.tighter(task)]}
     recipes = {drop: recipe for drop, recipe in recipes.items() if os.path.exists(recipe)}
     own = {drop: wrapper(t, f"onnxc-{task}-{drop.rstrip('%')}", f'ONNXC_BENCH_FLAGS="--recipe {recipe}" exec {ROOT}/testsuite/adapters/bench "$@"') for drop, recipe in recipes.items()}
     integers = {e: wrapper(t, f"{e}-int8-{task}", f'exec {sys.executable} {os.path.abspath(__file__)} --serve {e} {qdq} "$2" "$3"') for e in INTEGERS}

@@ -1,5 +1,7 @@
 //! What the e-graph knows of a class: types, constant value, origins, how often the input graph used it, and what was priced of it.
 
+use std::collections::BTreeSet;
+
 use egg::{Analysis, DidMerge, EGraph, Id};
 use onnxc_ir::dim::DimBounds;
 use onnxc_ir::interp::as_dims;
@@ -48,6 +50,15 @@ pub struct Facts {
     pub bounds: DimBounds,
     /// Origins that classes made from now on get.
     pub origins: Vec<String>,
+    /// What rules have put together already: the rule, its root and the other e-node.
+    pub joined: BTreeSet<(&'static str, ENode, ENode)>,
+}
+
+impl Facts {
+    /// Facts of a graph with these inputs.
+    pub fn new(tables: Tables, inputs: Vec<TensorType>, bounds: DimBounds) -> Facts {
+        Facts { tables, inputs, bounds, origins: Vec::new(), joined: BTreeSet::new() }
+    }
 }
 
 impl Analysis<ENode> for Facts {

@@ -27,7 +27,7 @@ pub struct Converted {
 pub fn to_egraph(graph: &IrGraph, ops: OpSet) -> Converted {
     let inputs = graph.inputs.iter().map(|id| graph.ty(*id).clone()).collect();
     let bounds = graph.bounds.clone();
-    let mut egraph = Graph::new(Facts { tables: Tables::new(ops), inputs, bounds, origins: Vec::new() });
+    let mut egraph = Graph::new(Facts::new(Tables::new(ops), inputs, bounds));
     let mut classes: Vec<Option<Id>> = vec![None; graph.values.len()];
     for (n, id) in graph.inputs.iter().enumerate() {
         classes[id.0 as usize] = Some(egraph.add(ENode::Input(n as u32)));

@@ -68,6 +68,8 @@ pub struct Match {
     pub inputs: Vec<Option<Id>>,
     /// Number of results.
     pub results: usize,
+    /// The same as the e-graph has it, with the classes that its operands are in now.
+    node: ENode,
 }
 
 impl Match {
@@ -135,6 +137,7 @@ impl RuleCx<'_> {
             attrs: tables.attrs(*attrs).clone(),
             inputs: children.iter().map(present).collect(),
             results: *results as usize,
+            node: node.clone().map_children(|c| self.egraph.find(c)),
         })
     }
 
@@ -178,6 +181,16 @@ impl RuleCx<'_> {
     /// True when at most one node of the input graph used the class, so that absorbing it duplicates no work.
     pub fn single_use(&self, id: Id) -> bool {
         self.egraph[id].data.uses <= 1
+    }
+
+    /// True when the rule said before that it has put these together ([`RuleCx::join`]): the result is in the class of the first.
+    pub fn joined(&self, rule: &'static str, [root, other]: [&Match; 2]) -> bool {
+        self.egraph.analysis.joined.contains(&(rule, root.node.clone(), other.node.clone()))
+    }
+
+    /// Remembers that the rule has put these together, for rules whose result takes time to make.
+    pub fn join(&mut self, rule: &'static str, [root, other]: [&Match; 2]) {
+        self.egraph.analysis.joined.insert((rule, root.node.clone(), other.node.clone()));
     }
 
     /// Same class?
@@ -287,7 +300,7 @@ pub fn saturate(egraph: Graph, rules: &[Rule], limits: Limits) -> (Graph, bool) 
         .map(|rule| Rewrite::new(rule.name, Search(*rule), Apply(*rule)).expect("internal: rules bind no pattern variables"))
         .collect();
     // A runner starts with an e-graph of its own, which is replaced at once.
-    let empty = Facts { tables: Tables::new(OpSet(&[])), inputs: Vec::new(), bounds: DimBounds::new(), origins: Vec::new() };
+    let empty = Facts::new(Tables::new(OpSet(&[])), Vec::new(), DimBounds::new());
     let runner: Runner<ENode, Facts> = Runner::new(empty)
         .with_egraph(egraph)
         .with_scheduler(SimpleScheduler)

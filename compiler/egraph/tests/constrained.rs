@@ -66,7 +66,7 @@ fn add(egraph: &mut Graph, layers: &[Layer], forms: &[Vec<(f64, f64)>]) {
 
 fn facts() -> Facts {
     let inputs = vec![TensorType::fixed(DType::F32, &[4])];
-    Facts { tables: Tables::new(OpSet(onnxc_ops::ALL)), inputs, bounds: DimBounds::new(), origins: Vec::new() }
+    Facts::new(Tables::new(OpSet(onnxc_ops::ALL)), inputs, DimBounds::new())
 }
 
 /// The e-graph of a model with the classes in order. E-nodes are sums that are told apart by an attribute.

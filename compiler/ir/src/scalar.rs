@@ -341,6 +341,30 @@ impl ScalarProgram {
         out
     }
 
+    /// What `result` needs, in the order in which it is needed, operands from left to right: programs of the same operations become equal.
+    pub fn in_order(&self, result: NodeIx) -> ScalarProgram {
+        let mut map: Vec<Option<NodeIx>> = vec![None; self.nodes.len()];
+        let mut out = ScalarProgram::default();
+        let mut waiting = vec![(result, false)];
+        while let Some((i, operands_are_there)) = waiting.pop() {
+            let node = self.nodes[i as usize];
+            if map[i as usize].is_some() {
+                continue;
+            }
+            if operands_are_there {
+                let placed = |o: NodeIx| map[o as usize].expect("internal: operands of a scalar node come before it");
+                let at = out.push(node.op.map_operands(placed), node.dtype);
+                map[i as usize] = Some(at);
+            } else {
+                waiting.push((i, true));
+                let first = waiting.len();
+                waiting.extend(node.op.operands().map(|o| (o, false)));
+                waiting[first..].reverse();
+            }
+        }
+        out
+    }
+
     /// True when the program is only its operand 0.
     pub fn is_identity(&self) -> bool {
         matches!(self.nodes[..], [ScalarNode { op: ScalarOp::Arg(0), .. }])

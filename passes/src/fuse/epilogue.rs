@@ -24,9 +24,13 @@ pub(crate) const KERNELS: &[(&str, usize)] = &[
     ("qlinear_matmul", 8),
 ];
 
+const RULE: &str = "map-into-epilogue";
+/// What it has refused.
+const REFUSED: &str = "no map-into-epilogue";
+
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
-    vec![Rule { name: "map-into-epilogue", class: RuleClass::Exact, roots: Roots::Named(&["map"]), apply }]
+    vec![Rule { name: RULE, class: RuleClass::Exact, roots: Roots::Named(&["map"]), apply }]
 }
 
 fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
@@ -39,10 +43,18 @@ fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         }
         for (name, own) in KERNELS {
             let Some(kernel) = cx.find(input, name).into_iter().next() else { continue };
+            if cx.joined(RULE, [m, &kernel]) {
+                return None;
+            }
+            if cx.joined(REFUSED, [m, &kernel]) {
+                continue;
+            }
             let others: Vec<Id> = m.inputs.iter().copied().collect::<Option<_>>()?;
             if let Some(id) = absorb(cx, &kernel, *own, &program, position, &others) {
+                cx.join(RULE, [m, &kernel]);
                 return (*cx.ty(id) == ty).then_some(id);
             }
+            cx.join(REFUSED, [m, &kernel]);
         }
     }
     None

@@ -12,16 +12,20 @@ use onnxc_ir::op::{Lower, OpDef};
 use onnxc_ir::scalar::{NodeIx, ScalarOp, ScalarProgram};
 use onnxc_ir::{Attr, Attrs, DType};
 
+use super::quantized::dequantized_operand;
+
 /// Longest program: keeps compile time and register pressure bounded.
 pub(crate) const MAX_NODES: usize = 96;
 /// Most operands of one fused program.
 pub(crate) const MAX_ARGS: usize = 8;
 
+const MERGE: &str = "merge-maps";
+
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
     vec![
         Rule { name: "elementwise-to-map", class: RuleClass::Exact, roots: Roots::Where(is_elementwise), apply: to_map },
-        Rule { name: "merge-maps", class: RuleClass::Exact, roots: Roots::Named(&["map"]), apply: merge },
+        Rule { name: MERGE, class: RuleClass::Exact, roots: Roots::Named(&["map"]), apply: merge },
     ]
 }
 
@@ -39,6 +43,10 @@ fn to_map(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 }
 
 fn merge(cx: &mut RuleCx, m: &Match) -> Option<Id> {
+    // One order of merging is enough: operands are dequantised first.
+    if dequantized_operand(cx, m).is_some() {
+        return None;
+    }
     let outer = m.attrs.program("program")?.clone();
     let shape = cx.ty(m.id).shape.clone();
     for (position, input) in m.inputs.iter().enumerate() {
@@ -47,6 +55,9 @@ fn merge(cx: &mut RuleCx, m: &Match) -> Option<Id> {
             continue;
         }
         let Some(inner) = cx.find(input, "map").into_iter().next() else { continue };
+        if cx.joined(MERGE, [m, &inner]) {
+            return None;
+        }
         let inner_program = inner.attrs.program("program")?.clone();
         let mut args: Vec<Id> = m.inputs.iter().copied().collect::<Option<_>>()?;
         args.remove(position);
@@ -57,6 +68,7 @@ fn merge(cx: &mut RuleCx, m: &Match) -> Option<Id> {
         }
         let program = compose(cx, &outer, position, &inner_program, inner_start, &args);
         cx.absorb(input);
+        cx.join(MERGE, [m, &inner]);
         return build_map(cx, m.id, &program, &args);
     }
     None
@@ -114,14 +126,19 @@ pub(crate) fn simplify(cx: &RuleCx, program: &ScalarProgram, args: &[Id], fixed:
         nodes.push(node);
     }
     let result = out.inline(program, &nodes);
-    let program = out.finish(result);
-    drop_unused(&program, &kept, fixed)
+    in_order(&out.in_order(result), &kept, fixed)
 }
 
-/// Operands that no node reads any more disappear; the rest is renumbered.
-fn drop_unused(program: &ScalarProgram, args: &[Id], fixed: usize) -> (ScalarProgram, Vec<Id>) {
-    let used = |i: usize| i < fixed || program.nodes.iter().any(|n| n.op == ScalarOp::Arg(i as u8));
-    let keep: Vec<usize> = (0..args.len()).filter(|i| used(*i)).collect();
+/// Operands in the order in which they are read; those that no node reads disappear. In whichever order maps merge, the same operations become one e-node,
+/// where there would be as many as there are orders.
+fn in_order(program: &ScalarProgram, args: &[Id], fixed: usize) -> (ScalarProgram, Vec<Id>) {
+    let mut keep: Vec<usize> = (0..fixed).collect();
+    for node in &program.nodes {
+        match node.op {
+            ScalarOp::Arg(n) if !keep.contains(&(n as usize)) => keep.push(n as usize),
+            _ => {}
+        }
+    }
     let mut program = program.clone();
     for node in &mut program.nodes {
         if let ScalarOp::Arg(n) = &mut node.op {

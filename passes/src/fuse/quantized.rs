@@ -14,13 +14,15 @@ use onnxc_ops::{dequantization, quantization};
 use super::map::{MAX_ARGS, MAX_NODES, build_map, compose};
 use crate::canonicalize::quantized::params::{dequantized, quantizes};
 
+const INLINE: &str = "dequantize-into-map";
+
 /// The rules of this file.
 pub fn rules() -> Vec<Rule> {
     let rule = |name, roots, apply| Rule { name, class: RuleClass::Exact, roots: Roots::Named(roots), apply };
     vec![
         rule("quantize-to-map", &["quantize_linear"], quantize),
         rule("dequantize-to-map", &["dequantize_linear"], dequantize),
-        rule("dequantize-into-map", &["map"], inline),
+        rule(INLINE, &["map"], inline),
     ]
 }
 
@@ -46,23 +48,26 @@ fn dequantize(cx: &mut RuleCx, m: &Match) -> Option<Id> {
 
 /// However many use the floats: making them again costs less than loading them.
 fn inline(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    let outer = m.attrs.program("program")?.clone();
-    for (position, input) in m.inputs.iter().enumerate() {
-        let input = (*input)?;
-        if cx.constant(input).is_some() {
-            continue;
-        }
-        let Some((x, inner)) = program(cx, input) else { continue };
-        let mut args: Vec<Id> = m.inputs.iter().copied().collect::<Option<_>>()?;
-        args.remove(position);
-        let inner_start = args.len();
-        args.push(x);
-        if args.len() > MAX_ARGS || outer.nodes.len() + inner.nodes.len() > MAX_NODES {
-            continue;
-        }
-        let program = compose(cx, &outer, position, &inner, inner_start, &args);
-        cx.absorb(input);
-        return build_map(cx, m.id, &program, &args);
+    if cx.joined(INLINE, [m, m]) {
+        return None;
     }
-    None
+    let (position, x, inner) = dequantized_operand(cx, m)?;
+    let mut args: Vec<Id> = m.inputs.iter().copied().collect::<Option<_>>()?;
+    let input = args.remove(position);
+    let inner_start = args.len();
+    args.push(x);
+    let program = compose(cx, m.attrs.program("program")?, position, &inner, inner_start, &args);
+    cx.absorb(input);
+    cx.join(INLINE, [m, m]);
+    build_map(cx, m.id, &program, &args)
+}
+
+/// The first operand of a map that can be dequantised inside of it, its integers, and the program that makes floats of them.
+pub(crate) fn dequantized_operand(cx: &RuleCx, m: &Match) -> Option<(usize, Id, ScalarProgram)> {
+    let outer = m.attrs.program("program")?;
+    m.inputs.iter().enumerate().find_map(|(position, input)| {
+        let input = (*input).filter(|input| cx.constant(*input).is_none())?;
+        let (x, inner) = program(cx, input)?;
+        (m.inputs.len() <= MAX_ARGS && outer.nodes.len() + inner.nodes.len() <= MAX_NODES).then_some((position, x, inner))
+    })
 }
