@@ -22,6 +22,7 @@ fn machine() -> TargetDesc {
         float_sums: false,
         l1_bytes: 1 << 15,
         byte_tables: false,
+        byte_lookups: 0,
         prefetches: true,
         row_streams: 1,
         l2_bytes: 1 << 18,

@@ -9,6 +9,7 @@ mod columns;
 mod constants;
 mod dots;
 pub(crate) mod entry;
+mod lookup;
 mod memory;
 mod operations;
 mod packs;
@@ -24,7 +25,7 @@ use self::constants::{Constants, HOME};
 use self::memory::any_ymm;
 pub(crate) use self::widths::{op_imm, op2, op3};
 use crate::cpu::Isa;
-use crate::emitter::{Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
+use crate::emitter::{ByteTable, Bytes, Dot, Emitter, Lanes, Mem, Opd, Open, Order, P, Table, Ty, V, VUn};
 use crate::error::Error;
 
 /// See the module.
@@ -375,12 +376,12 @@ impl Emitter for Asm {
         self.emit_load_table(from)
     }
 
-    fn load_byte_table(&mut self, from: P, signed: bool) -> Result<[V; 4], Error> {
+    fn load_byte_table(&mut self, from: P, signed: bool) -> Result<ByteTable, Error> {
         self.emit_load_byte_table(from, signed)
     }
 
-    fn look_up_bytes(&mut self, to: Mem, from: Mem, table: &[V; 4]) -> Result<(), Error> {
-        self.emit_look_up_bytes(to, from, table)
+    fn look_up_bytes(&mut self, at: &[(Mem, Mem)], table: &ByteTable) -> Result<(), Error> {
+        self.emit_look_up_bytes(at, table)
     }
 
     fn look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error> {

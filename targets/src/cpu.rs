@@ -442,6 +442,11 @@ fn desc(
         },
         depthwise_words: matches!(vectors, Isa::Avx2),
         byte_tables: matches!(vectors, Isa::Avx512 { vbmi: true, .. }),
+        byte_lookups: match vectors {
+            Isa::Avx512 { vbmi: true, .. } => 4,
+            Isa::Avx2 => 136,
+            _ => 0,
+        },
         float_sums: matches!(vectors, Isa::Avx512 { .. }),
         prefetches: matches!(vectors, Isa::Avx512 { .. } | Isa::Avx2),
         // Measured on a Zen 3 and a Zen 4 core; others may do with their own prefetchers too.

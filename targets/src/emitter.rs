@@ -78,6 +78,18 @@ pub(crate) enum Table {
     Memory(P),
 }
 
+/// A table of 256 bytes.
+pub(crate) struct ByteTable {
+    /// What of it, or for it, is in registers, in a form of the emitter.
+    pub registers: Vec<V>,
+    /// Where it is in memory.
+    pub memory: P,
+    /// The least signed byte reads the first entry, not zero.
+    pub signed: bool,
+    /// How many times 64 bytes are best looked up at once.
+    pub at_once: usize,
+}
+
 /// Operations with one operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VUn {
@@ -182,11 +194,11 @@ pub(crate) trait Emitter {
     /// The 16 signed bytes from a pointer on, for `look_up`. The pointer is the emitter's from then on.
     fn load_table(&mut self, from: P) -> Result<Table, Error>;
     /// Makes a table of 256 bytes ready, where vectors of bytes can be looked up; `signed`: the least signed byte reads the first entry.
-    fn load_byte_table(&mut self, _: P, _signed: bool) -> Result<[V; 4], Error> {
+    fn load_byte_table(&mut self, _: P, _signed: bool) -> Result<ByteTable, Error> {
         Err(Error::Unsupported("tables of bytes".to_string()))
     }
-    /// 64 bytes read from it.
-    fn look_up_bytes(&mut self, _to: Mem, _from: Mem, _: &[V; 4]) -> Result<(), Error> {
+    /// 64 bytes read from it for each place to write to and to read from, no more than are best at once.
+    fn look_up_bytes(&mut self, _: &[(Mem, Mem)], _: &ByteTable) -> Result<(), Error> {
         Err(Error::Unsupported("tables of bytes".to_string()))
     }
     /// Neighbouring elements of the table as f32: in each lane the one whose number is in the four bits from bit `4 * nibble` on of its word in memory.

@@ -5,9 +5,6 @@ use onnxc_ir::kernel::{LOOKUP_BYTES, LookupKernel};
 use crate::emitter::{Emitter, Mem};
 use crate::error::Error;
 
-/// Vectors of a round: as many hide what the shuffles of one wait for.
-const AT_ONCE: i64 = 4;
-
 /// Emits the kernel.
 pub(crate) fn emit(e: &mut dyn Emitter, k: &LookupKernel) -> Result<(), Error> {
     let each = LOOKUP_BYTES as i64;
@@ -16,16 +13,17 @@ pub(crate) fn emit(e: &mut dyn Emitter, k: &LookupKernel) -> Result<(), Error> {
     }
     let (x, table, y) = (e.arg(0)?, e.arg(1)?, e.arg(2)?);
     let table = e.load_byte_table(table, k.signed)?;
-    let vectors = i64::from(k.bytes) / each;
+    let (vectors, at_once) = (i64::from(k.bytes) / each, table.at_once as i64);
     let some = |e: &mut dyn Emitter, n: i64| {
-        (0..n).map(|i| i * each).try_for_each(|at| e.look_up_bytes(Mem { base: y, disp: at }, Mem { base: x, disp: at }, &table))
+        let places = (0..n).map(|i| (Mem { base: y, disp: i * each }, Mem { base: x, disp: i * each }));
+        e.look_up_bytes(&places.collect::<Vec<_>>(), &table)
     };
-    if vectors >= AT_ONCE {
-        let rounds = e.repeat((vectors / AT_ONCE) as u64)?;
-        some(e, AT_ONCE)?;
-        e.advance(x, AT_ONCE * each)?;
-        e.advance(y, AT_ONCE * each)?;
+    if vectors >= at_once {
+        let rounds = e.repeat((vectors / at_once) as u64)?;
+        some(e, at_once)?;
+        e.advance(x, at_once * each)?;
+        e.advance(y, at_once * each)?;
         e.end(rounds)?;
     }
-    some(e, vectors % AT_ONCE)
+    if vectors % at_once > 0 { some(e, vectors % at_once) } else { Ok(()) }
 }

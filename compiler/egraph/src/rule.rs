@@ -79,8 +79,8 @@ impl Match {
     }
 }
 
-/// Longest chain of operators that one rule puts together.
-const MAX_CHAIN: usize = 12;
+/// Longest chain of operators that one rule puts together: eight, each of which quantises what it has dequantised.
+const MAX_CHAIN: usize = 24;
 
 /// What a rule works on.
 pub struct RuleCx<'a> {

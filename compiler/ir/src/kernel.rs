@@ -16,7 +16,7 @@ pub enum Kernel {
     Lookup(LookupKernel),
 }
 
-/// `y[i] = table[x[i]]`, of bytes, for targets with `byte_tables` ([`crate::target::TargetDesc`]).
+/// `y[i] = table[x[i]]`, of bytes, for targets with `byte_lookups` ([`crate::target::TargetDesc`]).
 ///
 /// Arguments: pointers `x, table, y`. The table has 256 bytes. y may be x.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

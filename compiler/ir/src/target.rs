@@ -26,8 +26,10 @@ pub struct TargetDesc {
     pub depthwise_columns: u32,
     /// These multiply words, not bytes.
     pub depthwise_words: bool,
-    /// True when kernels look up bytes in tables ([`crate::byte_table`]).
+    /// True when epilogues look up bytes in tables ([`crate::byte_table`]).
     pub byte_tables: bool,
+    /// Instructions of the kernel that looks up [`crate::kernel::LOOKUP_BYTES`] bytes in a table of 256; 0 where there is none.
+    pub byte_lookups: u32,
     /// True when kernels take sums of integers as the bits of floats ([`crate::float_sums`]): a fused operation must be faster than a conversion and a product,
     /// and there must be a register for its third operand.
     pub float_sums: bool,

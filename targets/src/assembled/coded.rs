@@ -1,4 +1,4 @@
-//! Tables of the assembled emitter: coded weights, bytes and numbers of a table's elements, become floats; bytes become those of a table.
+//! Coded weights of the assembled emitter: bytes and numbers of a table's elements become floats.
 
 use iced_x86::code_asm::*;
 
@@ -30,39 +30,6 @@ impl Asm {
         }
         self.free_ptr(from);
         Ok(Table::Register(table))
-    }
-
-    /// Four vectors; signed bytes as unsigned ones read the halves in the other order.
-    pub(super) fn emit_load_byte_table(&mut self, from: P, signed: bool) -> Result<[V; 4], Error> {
-        if !self.vbmi {
-            return Err(Error::Unsupported("tables of bytes".to_string()));
-        }
-        let mut table = [V(0); 4];
-        for (n, v) in table.iter_mut().enumerate() {
-            *v = self.alloc(Ty::I32)?;
-            let part = if signed { n ^ 2 } else { n };
-            let at = self.at(Mem { base: from, disp: 64 * part as i64 })?;
-            self.a.vmovdqu8(z(*v), zmmword_ptr(at))?;
-        }
-        Ok(table)
-    }
-
-    /// A shuffle has seven bits of an index; the highest one, the sign, chooses between the results of both halves.
-    pub(super) fn emit_look_up_bytes(&mut self, to: Mem, from: Mem, table: &[V; 4]) -> Result<(), Error> {
-        let (low, high) = (self.alloc(Ty::I32)?, self.alloc(Ty::I32)?);
-        let at = self.at(from)?;
-        self.a.vmovdqu8(z(low), zmmword_ptr(at))?;
-        self.forget_masks();
-        self.a.vpmovb2m(k1, z(low))?;
-        self.a.vmovdqa64(z(high), z(low))?;
-        self.a.vpermi2b(z(low), z(table[0]), z(table[1]))?;
-        self.a.vpermi2b(z(high), z(table[2]), z(table[3]))?;
-        self.a.vmovdqu8(z(low).k1(), z(high))?;
-        let at = self.at(to)?;
-        self.a.vmovdqu8(zmmword_ptr(at), z(low))?;
-        self.free(low);
-        self.free(high);
-        Ok(())
     }
 
     pub(super) fn emit_look_up(&mut self, d: V, table: Table, at: Mem, nibble: u32) -> Result<(), Error> {

@@ -73,7 +73,7 @@ impl Table {
 /// The energy of a layer that does `work` and moves `moved`, in an inference that touches `around` bytes; the arguments are those of
 /// [`super::latency::predict`].
 pub fn estimate(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Energy {
-    let steps = Steps::of(work, target.lanes, plain, target.byte_tables);
+    let steps = Steps::of(work, target, plain);
     let (ops, pico) = (&work.ops, 1e-12);
     let products = ops.products as f64 / 2.0 * TABLE.f32_product + ops.dots as f64 / 2.0 * TABLE.int8_product;
     let others = ops.floats as f64 * TABLE.float + ops.ints as f64 * TABLE.int;
@@ -120,34 +120,8 @@ fn loaded(s: &Steps, lanes: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Level, Machine};
+    use crate::workload::testing::target;
     use crate::workload::{Form, KernelWork, Ops};
-
-    fn target() -> TargetDesc {
-        let level = |bytes| Level { bytes, read: 1.0, spilled: 1.0 };
-        let levels = [level(32 << 10), level(1 << 20), level(16 << 20), level(128 << 20)];
-        TargetDesc {
-            triple: String::new(),
-            cpu: String::new(),
-            lanes: 16,
-            f32_tiles: Vec::new(),
-            table_tiles: Vec::new(),
-            i8_tiles: Vec::new(),
-            short_tiles: Vec::new(),
-            word_tiles: Vec::new(),
-            i8_unsigned_a: true,
-            depthwise_columns: 0,
-            depthwise_words: false,
-            float_sums: false,
-            byte_tables: false,
-            prefetches: false,
-            row_streams: 1,
-            l1_bytes: 32 << 10,
-            l2_bytes: 1 << 20,
-            machine: Machine { levels, ..Machine::default() },
-            max_threads: 1,
-        }
-    }
 
     /// A product of 14 x 32 outputs over 64 inputs.
     fn product(form: Form, ops: Ops) -> Work {

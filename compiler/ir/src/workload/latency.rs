@@ -102,30 +102,29 @@ pub struct Latency {
 }
 
 impl Steps {
-    /// Counts the steps of work for vectors of so many lanes. `plain` says that the target has no vector code for the loops, `tables` that its kernels look
-    /// up bytes.
-    pub fn of(work: &Work, lanes: u32, plain: bool, tables: bool) -> Steps {
-        let mut s = Steps::default();
-        work.parts.iter().for_each(|p| s.kernel(p, u64::from(lanes.max(1)), tables));
-        work.loops.values().for_each(|l| s.loops(l, f64::from(lanes.max(1)), plain));
+    /// Counts the steps of work. `plain` says that the target has no vector code for the loops.
+    pub fn of(work: &Work, target: &TargetDesc, plain: bool) -> Steps {
+        let (mut s, lanes) = (Steps::default(), target.lanes.max(1));
+        work.parts.iter().for_each(|p| s.kernel(p, u64::from(lanes), target));
+        work.loops.values().for_each(|l| s.loops(l, f64::from(lanes), plain));
         s
     }
 
-    fn kernel(&mut self, p: &KernelWork, lanes: u64, tables: bool) {
+    fn kernel(&mut self, p: &KernelWork, lanes: u64, target: &TargetDesc) {
         let calls = p.calls as f64;
         if p.form == Form::Lookups {
-            let vectors = calls * (p.columns / LOOKUP_BYTES) as f64;
+            let bytes = calls * p.columns as f64;
             self.calls += calls;
-            // Two shuffles, a mask, a choice; a load and a store.
-            self.vector_ops += 4.0 * vectors;
-            self.vector_moves += 2.0 * vectors;
+            self.vector_ops += f64::from(target.byte_lookups) * bytes / LOOKUP_BYTES as f64;
+            // A load and a store.
+            self.vector_moves += 2.0 * bytes / (4 * lanes) as f64;
             return;
         }
         let vectors = p.columns.div_ceil(lanes) as f64;
         let results = calls * (p.rows * p.written.div_ceil(lanes)) as f64;
         self.calls += calls;
         self.results += results;
-        self.epilogue += results * if tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
+        self.epilogue += results * if target.byte_tables { p.epilogue.1 } else { p.epilogue.0 } as f64;
         let depthwise = match p.form {
             Form::Products | Form::Dots | Form::ShortDots(_) | Form::WordDots => {
                 // Vectors of a panel behind the columns that are written are left out.
@@ -258,7 +257,7 @@ impl Terms {
     pub fn of(target: &TargetDesc, work: &Work, moved: &Traffic, around: u64, plain: bool) -> Terms {
         let (team, tasks) = (u64::from(target.max_threads.max(1)), work.tasks.max(1));
         Terms {
-            steps: Steps::of(work, target.lanes, plain, target.byte_tables),
+            steps: Steps::of(work, target, plain),
             // Of three tasks one of two threads has two.
             threads: tasks as f64 / tasks.div_ceil(team) as f64,
             team: team as f64,
@@ -301,6 +300,7 @@ mod tests {
     use super::*;
     use crate::DType;
     use crate::lir::Var;
+    use crate::workload::testing::target;
     use crate::workload::{Form, KernelWork, LoopWork};
 
     const LEVELS: [Level; 4] = [level(1 << 10, 64.0), level(1 << 14, 16.0), level(1 << 18, 4.0), level(1 << 22, 1.0)];
@@ -338,21 +338,22 @@ mod tests {
             epilogue: (2, 1),
             again: again.clone(),
         });
-        assert_eq!(Steps::of(&work, 16, false, false).listed, (80.0, 240.0));
-        assert_eq!(Steps::of(&work, 16, false, true).epilogue, 60.0);
-        assert_eq!(Steps::of(&work, 16, false, false).decoded, [0.0, 160.0]);
+        let of = |lanes: u32| TargetDesc { lanes, ..target() };
+        assert_eq!(Steps::of(&work, &of(16), false).listed, (80.0, 240.0));
+        assert_eq!(Steps::of(&work, &TargetDesc { byte_tables: true, ..target() }, false).epilogue, 60.0);
+        assert_eq!(Steps::of(&work, &of(16), false).decoded, [0.0, 160.0]);
         // 20 elements are two vectors, of ten each.
         work.loops.insert(Var(0), LoopWork { entered: 5, rounds: 100, vector: Some(20), ops: 200, moves: 100, scattered: 7 });
-        let s = Steps::of(&work, 16, false, false);
+        let s = Steps::of(&work, &of(16), false);
         assert_eq!(
             (s.fma, s.splat, s.panel, s.inner, s.calls, s.results, s.epilogue),
             (480.0, 240.0, 160.0, 20.0, 10.0, 60.0, 120.0)
         );
         assert_eq!((s.vector_ops, s.vector_moves, s.scattered, s.plain, s.again), (20.0, 10.0, 7.0, 0.0, again));
-        assert_eq!(Steps::of(&work, 16, true, false).plain, 307.0);
+        assert_eq!(Steps::of(&work, &of(16), true).plain, 307.0);
         // 20 columns are one vector of 32 lanes, and of 16 two.
-        assert_eq!([16, 32].map(|lanes| Steps::of(&work, lanes, false, false).lone), [0.0, 240.0]);
-        assert_eq!(Steps::of(&work, 1, false, false).fma, 10.0 * 8.0 * 3.0 * 20.0);
+        assert_eq!([16, 32].map(|lanes| Steps::of(&work, &of(lanes), false).lone), [0.0, 240.0]);
+        assert_eq!(Steps::of(&work, &of(1), false).fma, 10.0 * 8.0 * 3.0 * 20.0);
     }
 
     #[test]
@@ -371,7 +372,8 @@ mod tests {
             again: Vec::new(),
         };
         let counted = |together, list, inner| {
-            let s = Steps::of(&Work { parts: vec![part(together, list, inner)], ..Work::default() }, 8, false, false);
+            let work = Work { parts: vec![part(together, list, inner)], ..Work::default() };
+            let s = Steps::of(&work, &TargetDesc { lanes: 8, ..target() }, false);
             assert_eq!((s.dot, s.short_dot), (0.0, (10 * 2 * inner * 3 * 2) as f64));
             s.short_sum / (10 * 2 * 3 * 2) as f64
         };

@@ -10,6 +10,8 @@ mod footprint;
 mod index;
 pub mod latency;
 pub mod roof;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 

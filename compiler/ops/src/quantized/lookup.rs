@@ -57,7 +57,7 @@ fn lower(cx: &mut LowerCx) -> OpResult<()> {
         return Ok(());
     }
     let (outer, run) = nest::runs(&x, &y);
-    if cx.target.byte_tables && table.view.strides[0] == 1 && run >= LOOKUP_BYTES {
+    if cx.target.byte_lookups > 0 && table.view.strides[0] == 1 && run >= LOOKUP_BYTES {
         let elements = nest::most_elements(&y.view.extents());
         let kind = if outer.is_empty() && elements >= 2 * TASK { LoopKind::Parallel } else { LoopKind::Serial };
         nest::rows(cx, &y.view, &outer, elements, &mut nest::origin(y.view.shape.len()), &mut |cx, at| {

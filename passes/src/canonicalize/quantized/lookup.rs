@@ -1,12 +1,13 @@
 //! Functions of one 8-bit value become tables.
 //!
 //! What   `quantize(f(dequantize(x)))` = `lookup(x, table)`, where f is any tree of elementwise operators over the one value and constants of one element,
-//!        with at least one function that targets compute by polynomials (exp, tanh, erf, ...). What was looked up is a function of the value that it was
-//!        looked up at, so that `x * sigmoid(x)` with numbers of 8 bits between is one table.
+//!        with at least one function that targets compute by polynomials (exp, tanh, erf, ...), or with a value that several operators read and numbers of 8
+//!        bits between. What was looked up or quantised is a function of the value that it came from, so that `x * sigmoid(x)` and `x * clip(x + 3) / 6` with
+//!        numbers of 8 bits between are one table.
 //! When   canonicalize phase.
 //! Why    256 values are all there are; a table is faster than a polynomial and the same on every target, whatever their multiply-adds round.
 //! Class  exact: the table holds what the interpreter computes.
-//! Misses plain arithmetic, which joins kernels as a map; functions of several values.
+//! Misses other plain arithmetic, which joins kernels as a map; functions of several values.
 
 use onnxc_egraph::{Id, Match, Roots, Rule, RuleClass, RuleCx};
 use onnxc_ir::op::Lower;
@@ -23,34 +24,44 @@ pub fn rules() -> Vec<Rule> {
 /// Deepest tree that is searched.
 const DEPTH: usize = 8;
 
-/// Values of f at all 256 values of x.
+/// Values of f at all 256 values of x, floats or integers of 8 bits.
 struct Tree {
     x: Id,
     values: Tensor,
     /// Some operator in it is computed by a polynomial, or looked up.
     function: bool,
+    /// Several operators read x, so that the tree joins no kernel before it.
+    shared: bool,
+    /// Quantisations one behind the other.
+    rounded: usize,
 }
 
 fn apply(cx: &mut RuleCx, m: &Match) -> Option<Id> {
-    quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
-    let y = m.input(0)?;
-    let tree = tree(cx, y, DEPTH).filter(|t| t.function)?;
-    let mut operands = vec![tree.values];
-    for i in 1..3 {
-        if let Some(id) = m.input(i) {
-            operands.push(cx.constant(id)?.clone());
-        }
-    }
-    let table = cx.fold("quantize_linear", &operands, &m.attrs)?;
-    let table = cx.add_constant(table);
-    cx.absorb_down_to(y, tree.x);
+    let tree = quantized(cx, m, DEPTH).filter(|t| t.function || t.shared && t.rounded > 1)?;
+    let table = cx.add_constant(tree.values);
+    cx.absorb_down_to(m.input(0)?, tree.x);
     cx.node_of("lookup", &[tree.x, table], Attrs::default())
+}
+
+/// A quantisation as a function of one 8-bit value.
+fn quantized(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
+    quantizes(cx, m).filter(|p| p.dtype.bits() == 8)?;
+    let tree = tree(cx, m.input(0)?, depth)?;
+    let mut operands = vec![tree.values];
+    for id in (1..3).filter_map(|i| m.input(i)) {
+        operands.push(cx.constant(id)?.clone());
+    }
+    let values = cx.fold("quantize_linear", &operands, &m.attrs)?;
+    Some(Tree { values, rounded: tree.rounded + 1, ..tree })
 }
 
 /// The class as a function of one dequantised 8-bit value.
 fn tree(cx: &mut RuleCx, id: Id, depth: usize) -> Option<Tree> {
     if let Some(leaf) = dequantized(cx, id).filter(|d| d.params.dtype.bits() == 8 && cx.constant(d.x).is_none()) {
-        return looked_through(cx, &leaf);
+        // What others read too is where all of them begin.
+        let shared = !cx.single_use(id) || !cx.single_use(leaf.x);
+        let tree = looked_through(cx, &leaf, if shared { 0 } else { depth })?;
+        return Some(Tree { shared: tree.shared || shared, ..tree });
     }
     if depth == 0 || cx.ty(id).dtype != DType::F32 {
         return None;
@@ -61,6 +72,7 @@ fn tree(cx: &mut RuleCx, id: Id, depth: usize) -> Option<Tree> {
 fn node(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
     let mut leaf: Option<Id> = None;
     let (mut operands, mut function) = (Vec::new(), is_function(cx, m)?);
+    let (mut shared, mut rounded) = (false, 0);
     for input in &m.inputs {
         let input = (*input)?;
         if let Some(constant) = cx.constant(input) {
@@ -73,13 +85,15 @@ fn node(cx: &mut RuleCx, m: &Match, depth: usize) -> Option<Tree> {
             return None;
         }
         function |= below.function;
+        shared |= below.shared;
+        rounded = rounded.max(below.rounded);
         operands.push(below.values);
         leaf = Some(below.x);
     }
     let x = leaf.filter(|x| cx.ty(*x).shape == cx.ty(m.id).shape)?;
     let operands: Option<Vec<Tensor>> = operands.into_iter().map(|t| flat(cx, t)).collect();
     let values = cx.fold(m.op.name, &operands?, &m.attrs)?;
-    Some(Tree { x, values, function })
+    Some(Tree { x, values, function, shared, rounded })
 }
 
 /// Constants of one element lose their dimensions, so that they broadcast to the table.
@@ -97,25 +111,33 @@ fn is_function(cx: &RuleCx, m: &Match) -> Option<bool> {
     Some(math::expand(&program) != program || program.nodes.iter().any(|n| matches!(n.op, ScalarOp::Fma(..))))
 }
 
-/// The dequantised integers as a function of what they were looked up at, if they were, otherwise of themselves.
-fn looked_through(cx: &mut RuleCx, leaf: &Dequantized) -> Option<Tree> {
-    let mut x = leaf.x;
-    let mut integers = match leaf.params.dtype {
-        DType::U8 => Tensor::from_vec(&[256], (0..=255u8).collect()),
-        _ => Tensor::from_vec(&[256], (-128..=127i8).collect()),
-    };
-    let mut function = false;
-    for _ in 0..DEPTH {
-        let mut found = cx.find(x, "lookup").into_iter();
-        let known = found.find_map(|m| Some((m.input(0)?, cx.constant(m.input(1)?)?.clone())));
-        let Some((at, table)) = known else { break };
-        integers = cx.fold("lookup", &[table, integers], &Attrs::default())?;
-        (x, function) = (at, true);
-    }
-    let mut operands = vec![integers, Tensor::scalar(leaf.params.scale)];
+/// The dequantised integers as a function of what they come from.
+fn looked_through(cx: &mut RuleCx, leaf: &Dequantized, depth: usize) -> Option<Tree> {
+    let integers = integers(cx, leaf.x, depth)?;
+    let mut operands = vec![integers.values, Tensor::scalar(leaf.params.scale)];
     if let Some(zero) = leaf.zero {
         operands.push(cx.constant(zero)?.clone());
     }
     let values = cx.fold("dequantize_linear", &operands, &Attrs::default())?;
-    Some(Tree { x, values, function })
+    Some(Tree { values, ..integers })
+}
+
+/// Integers as a function of what they were looked up at, or, no deeper than `depth`, of what was computed and quantised, if that is one 8-bit value; otherwise
+/// of themselves.
+fn integers(cx: &mut RuleCx, x: Id, depth: usize) -> Option<Tree> {
+    let tables = cx.find(x, "lookup").into_iter();
+    if let Some((at, table)) = tables.into_iter().find_map(|m| Some((m.input(0)?, cx.constant(m.input(1)?)?.clone()))) {
+        let below = integers(cx, at, depth)?;
+        let values = cx.fold("lookup", &[below.values, table], &Attrs::default())?;
+        return Some(Tree { values, function: true, ..below });
+    }
+    let quantisations = cx.find(x, "quantize_linear").into_iter().filter(|_| depth > 0);
+    if let Some(tree) = quantisations.into_iter().find_map(|m| quantized(cx, &m, depth - 1)) {
+        return Some(tree);
+    }
+    let values = match cx.ty(x).dtype {
+        DType::U8 => Tensor::from_vec(&[256], (0..=255u8).collect()),
+        _ => Tensor::from_vec(&[256], (-128..=127i8).collect()),
+    };
+    Some(Tree { x, values, function: false, shared: false, rounded: 0 })
 }
