@@ -2,7 +2,7 @@
 
 use onnxc_ir::op::OpSet;
 use onnxc_ir::parse;
-use onnxc_ir::target::{Machine, TargetDesc};
+use onnxc_ir::target::TargetDesc;
 use onnxc_passes::Phase;
 use onnxc_passes::canonicalize::quantized::report::{Row, rows};
 
@@ -14,20 +14,13 @@ fn machine() -> TargetDesc {
         f32_tiles: vec![(4, 8)],
         table_tiles: vec![(4, 8)],
         i8_tiles: vec![(4, 8)],
-        short_tiles: Vec::new(),
-        word_tiles: Vec::new(),
         i8_unsigned_a: true,
-        depthwise_columns: 0,
-        depthwise_words: false,
-        float_sums: false,
         l1_bytes: 1 << 15,
-        byte_tables: false,
-        byte_lookups: 0,
         prefetches: true,
         row_streams: 1,
         l2_bytes: 1 << 18,
-        machine: Machine::default(),
         max_threads: 1,
+        ..TargetDesc::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the middle of the compiler may know of a target: numbers, no names.
 
 /// Description of the machine that code is made for; filled by `onnxc-targets`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct TargetDesc {
     /// Target triple.
     pub triple: String,

@@ -15,15 +15,8 @@ pub fn machine() -> TargetDesc {
         f32_tiles: vec![(14, 32), (28, 16)],
         table_tiles: vec![(14, 32), (28, 16)],
         i8_tiles: vec![(14, 32)],
-        short_tiles: Vec::new(),
-        word_tiles: Vec::new(),
         i8_unsigned_a: true,
-        depthwise_columns: 0,
-        depthwise_words: false,
-        float_sums: false,
         l1_bytes: 1 << 15,
-        byte_tables: false,
-        byte_lookups: 0,
         prefetches: true,
         row_streams: 1,
         l2_bytes: 1 << 20,
@@ -41,5 +34,6 @@ pub fn machine() -> TargetDesc {
             ..Machine::default()
         },
         max_threads: 1,
+        ..TargetDesc::default()
     }
 }
