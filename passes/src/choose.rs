@@ -72,17 +72,18 @@ pub(crate) fn by_prediction(
     let mut ways: Vec<Way> = choices.into_iter().filter_map(way).filter(better).collect();
     if !ways.is_empty() {
         ways.push(direct);
-        ways.extend(algorithms(layer, math).into_iter().map(Choice::algorithm).filter_map(way));
+        ways.extend(algorithms(layer, target, math).into_iter().map(Choice::algorithm).filter_map(way));
     }
     ways
 }
 
 /// The algorithms that compute a layer in tiles.
-pub(crate) fn algorithms(layer: &Layer, math: Math) -> Vec<&'static str> {
+pub(crate) fn algorithms(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<&'static str> {
     let (node, inputs) = (layer.node(), layer.inputs());
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
     let allowed = node.op.name == "conv" && math.allows(winograd::CLASS);
-    onnxc_ops::winograd::fitting(&node.attrs, x, w).filter(|_| allowed).map(|a| a.0).collect()
+    let fitting = onnxc_ops::winograd::fitting(&node.attrs, x, w).filter(|a| allowed && winograd::has_room(target, a.1));
+    fitting.map(|a| a.0).collect()
 }
 
 /// A layer computed in one way: cycles by the model of the target.

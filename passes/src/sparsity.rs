@@ -50,7 +50,7 @@ pub fn choices(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<Choice> {
     let node = layer.node();
     let direct = schedule::sparse(node.op.name, &node.attrs, &layer.inputs(), target);
     let with = |name| direct.iter().map(move |list| Choice { algorithm: Some(name), ..list.clone() });
-    let tiled: Vec<Choice> = algorithms(layer, math).into_iter().flat_map(with).collect();
+    let tiled: Vec<Choice> = algorithms(layer, target, math).into_iter().flat_map(with).collect();
     direct.into_iter().chain(tiled).collect()
 }
 

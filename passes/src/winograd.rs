@@ -85,8 +85,13 @@ pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc, predicted: &dyn Fn(
         way(Choice::algorithm(name), cost::tiled(target, points, shape), &more)
     };
     let direct = way(Choice::default(), cost::direct(target, shape), &|time| time);
-    let known = winograd::of_taps(shape.taps as usize).filter(|(_, points)| !points.is_rough() || target.accumulators() >= ROOMY);
+    let known = winograd::of_taps(shape.taps as usize).filter(|(_, points)| has_room(target, points));
     std::iter::once(direct).chain(known.map(tiled)).collect()
+}
+
+/// Has the target registers for the transforms of such tiles?
+pub(crate) fn has_room(target: &TargetDesc, points: &Points) -> bool {
+    !points.is_rough() || target.accumulators() >= ROOMY
 }
 
 /// Bytes of the weights of a convolution that Winograd's algorithm can compute, as a choice keeps them.

@@ -1,5 +1,7 @@
 //! Which convolutions become chains.
 
+mod support;
+
 use onnxc_ir::op::OpSet;
 use onnxc_ir::target::{Level, Machine, TargetDesc};
 use onnxc_ir::{Graph, Tensor, parse, text};
@@ -12,26 +14,9 @@ const fn level(bytes: u64, read: f64, spilled: f64) -> Level {
 
 /// A core that multiplies and adds a vector of 16 floats in a cycle, with caches that bring less than they do.
 fn machine() -> TargetDesc {
+    let base = support::machine();
     TargetDesc {
-        triple: "any".into(),
-        cpu: "any".into(),
-        lanes: 16,
-        f32_tiles: vec![(14, 32), (28, 16)],
-        table_tiles: vec![(14, 32), (28, 16)],
-        i8_tiles: vec![(14, 32)],
-        i8_unsigned_a: true,
-        l1_bytes: 1 << 15,
-        prefetches: true,
-        row_streams: 1,
-        l2_bytes: 1 << 20,
         machine: Machine {
-            ghz: 4.0,
-            fma: 1.0,
-            splat: 0.2,
-            panel: 0.1,
-            tile: (0.5, 1.0),
-            call: 10.0,
-            result: 0.5,
             depthwise: [1.2, 1.6, 0.7],
             vector_op: 0.6,
             vector_move: 0.3,
@@ -39,10 +24,10 @@ fn machine() -> TargetDesc {
             step: 1000.0,
             levels: [level(1 << 15, 64.0, 40.0), level(1 << 20, 30.0, 20.0), level(1 << 24, 5.0, 5.0), level(1 << 27, 4.0, 4.0)],
             visible: 0.4,
-            ..Machine::default()
+            transform: Machine::default().transform,
+            ..base.machine
         },
-        max_threads: 1,
-        ..TargetDesc::default()
+        ..base
     }
 }
 

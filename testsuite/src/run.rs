@@ -91,6 +91,11 @@ pub fn onnxc() -> &'static Path {
     BINARY.get_or_init(|| std::env::var_os("ONNXC").map_or_else(build_onnxc, PathBuf::from))
 }
 
+/// Runs `onnxc` with these arguments, fifteen minutes at the most.
+pub fn onnxc_with(args: &[&str]) -> Output {
+    run(Command::new(onnxc()).args(args), Duration::from_secs(900))
+}
+
 fn build_onnxc() -> PathBuf {
     let test = std::env::current_exe().expect("own path");
     let folder =

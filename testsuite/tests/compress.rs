@@ -2,23 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzReader, NpzWriter, read_npy};
 use onnxc_testsuite::data::repository;
-use onnxc_testsuite::run::{self, Output};
+use onnxc_testsuite::run;
 
 /// Samples that are computed with and scored: fewer than the task has, for time.
 const SAMPLES: (usize, usize) = (160, 400);
 /// Flags of searches that take less time: [`layers_become_thin_ones`] has what is left out.
 const QUICK: [&str; 3] = ["--no-baselines", "--without", "low-rank"];
-
-fn onnxc(args: &[&str]) -> Output {
-    run::run(Command::new(run::onnxc()).args(args), Duration::from_secs(900))
-}
 
 fn task() -> PathBuf {
     repository().join("testsuite/accuracy/mnist")
@@ -69,7 +63,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
     let made = Made { folder, labels };
     let (calib, to, work) = (made.text("calib.npz"), made.text("small.a"), made.text("work"));
     let args = ["compile", &model(), "--calib", &calib, "--max-drop", "2%", "-o", &to, "--work", &work, "--objective", "size"];
-    onnxc(&[&args[..], &QUICK].concat()).expect_ok("compile --calib");
+    run::onnxc_with(&[&args[..], &QUICK].concat()).expect_ok("compile --calib");
     made
 });
 
@@ -95,7 +89,7 @@ fn a_compressed_model_keeps_its_contract_on_other_data() {
         let args =
             [&["run", &model, "--inputs", &eval, "--samples", "--outputs", to.to_str().expect("a path"), shape][..], flags]
                 .concat();
-        onnxc(&args).expect_ok("run --samples");
+        run::onnxc_with(&args).expect_ok("run --samples");
         right(&to, &made.labels)
     };
     let recipe = made.text("small.recipe");
@@ -107,7 +101,7 @@ fn a_compressed_model_keeps_its_contract_on_other_data() {
     // The limit, and one standard error of a difference of pairs.
     let allowed = 0.02 + changed.sqrt() / n;
     assert!(dense > 0.97 && dense - small <= allowed + 1e-9, "{dense} -> {small}, allowed {allowed}");
-    onnxc(&["compile", &model(), shape, "-o", &made.text("dense.a")]).expect_ok("compile");
+    run::onnxc_with(&["compile", &model(), shape, "-o", &made.text("dense.a")]).expect_ok("compile");
     let (large, little) = (bytes(&made.at("dense.a")).len(), bytes(&made.at("small.a")).len());
     assert!(little * 3 < large, "{large} -> {little} bytes");
     let report: serde_json::Value = serde_json::from_slice(&bytes(&made.at("small.json"))).expect("a report");
@@ -119,7 +113,7 @@ fn a_compressed_model_keeps_its_contract_on_other_data() {
 fn weights_of_compressed_layers_are_integers_of_the_graph() {
     let recipe = MADE.text("small.recipe");
     let args = ["compile", &model(), "--shape=input=1,1,28,28", "--recipe", &recipe, "--stop-after=compress"];
-    let text = onnxc(&args).expect_ok("compress");
+    let text = run::onnxc_with(&args).expect_ok("compress");
     // Operands of integer convolutions, or of convolutions of floats.
     assert!(text.matches("= const i8[").count() >= 8 && text.matches("conv").count() >= 8, "{text}");
 }
@@ -133,7 +127,7 @@ fn layers_become_thin_ones() {
     write_npz(Path::new(&at("calib.npz")), "input", &calib);
     let (model, calib, front) = (model(), at("calib.npz"), at("front"));
     let search = ["compress", &model, "--calib", &calib, "--objective", "size", "--points", "6", "--forget", "--front", &front];
-    onnxc(&[&search[..], &["--without", "pruning,int8,weight-only"]].concat()).expect_ok("compress");
+    run::onnxc_with(&[&search[..], &["--without", "pruning,int8,weight-only"]].concat()).expect_ok("compress");
     let json: serde_json::Value = serde_json::from_slice(&bytes(Path::new(&at("front/front.json")))).expect("a front");
     // The smallest model that still is the model.
     let points = json["points"].as_array().expect("points");
@@ -144,8 +138,8 @@ fn layers_become_thin_ones() {
     let others = ["pruned", "int8", "byte", "nibble"].iter().any(|other| text.contains(&format!("= \"{other}\"")));
     assert!(forms.iter().sum::<usize>() >= 4 && !others, "{text}");
     let shape = "--shape=input=1,1,28,28";
-    onnxc(&["compile", &model, shape, "--recipe", &recipe, "-o", &at("thin.a")]).expect_ok("a recipe");
-    onnxc(&["compile", &model, shape, "-o", &at("dense.a")]).expect_ok("compile");
+    run::onnxc_with(&["compile", &model, shape, "--recipe", &recipe, "-o", &at("thin.a")]).expect_ok("a recipe");
+    run::onnxc_with(&["compile", &model, shape, "-o", &at("dense.a")]).expect_ok("compile");
     let (large, little) = (bytes(Path::new(&at("dense.a"))).len(), bytes(Path::new(&at("thin.a"))).len());
     assert!(2 * little < large, "{large} -> {little} bytes");
 }
@@ -154,7 +148,7 @@ fn layers_become_thin_ones() {
 fn a_recipe_reproduces_the_archive_and_another_search_finds_the_same() {
     let (made, recipe) = (&*MADE, MADE.text("small.recipe"));
     let shape = "--shape=input=1,1,28,28";
-    onnxc(&["compile", &model(), shape, "--recipe", &recipe, "--name=small", "-o", &made.text("again/small.a")])
+    run::onnxc_with(&["compile", &model(), shape, "--recipe", &recipe, "--name=small", "-o", &made.text("again/small.a")])
         .expect_ok("compile --recipe");
     assert!(bytes(&made.at("small.a")) == bytes(&made.at("again/small.a")), "the archives differ");
     let args = [
@@ -169,7 +163,8 @@ fn a_recipe_reproduces_the_archive_and_another_search_finds_the_same() {
         "--work",
         &made.text("work"),
     ];
-    onnxc(&[&args[..], &QUICK, &["-o", &made.text("kept/small.a")]].concat()).expect_ok("compile --calib with what was kept");
+    run::onnxc_with(&[&args[..], &QUICK, &["-o", &made.text("kept/small.a")]].concat())
+        .expect_ok("compile --calib with what was kept");
     assert!(bytes(&made.at("small.recipe")) == bytes(&made.at("kept/small.recipe")), "the recipes differ");
 }
 
@@ -177,7 +172,8 @@ fn a_recipe_reproduces_the_archive_and_another_search_finds_the_same() {
 fn a_front_goes_from_the_dense_model_to_small_ones() {
     let (made, front) = (&*MADE, MADE.text("front"));
     let flags = ["--objective", "size", "--points", "4", "--work", &made.text("work"), "--front", &front];
-    onnxc(&[&["compress", &model(), "--calib", &made.text("calib.npz")][..], &flags, &QUICK].concat()).expect_ok("compress");
+    run::onnxc_with(&[&["compress", &model(), "--calib", &made.text("calib.npz")][..], &flags, &QUICK].concat())
+        .expect_ok("compress");
     let json: serde_json::Value = serde_json::from_slice(&bytes(&made.at("front/front.json"))).expect("a front");
     let points = json["points"].as_array().expect("points");
     let number = |p: &serde_json::Value, name: &str| p[name].as_f64().unwrap_or_else(|| panic!("{name}: {p:#}"));
@@ -192,7 +188,7 @@ fn a_front_goes_from_the_dense_model_to_small_ones() {
     assert!(fs::read_to_string(made.at("front/front.svg")).expect("a picture").contains("</svg>"));
     let recipe = made.at("front").join(points[0]["recipe"].as_str().expect("a recipe")).display().to_string();
     let output = made.text("point.a");
-    onnxc(&["compile", &model(), "--shape=input=1,1,28,28", "--recipe", &recipe, "-o", &output]).expect_ok("a point");
+    run::onnxc_with(&["compile", &model(), "--shape=input=1,1,28,28", "--recipe", &recipe, "-o", &output]).expect_ok("a point");
 }
 
 #[test]
@@ -205,7 +201,7 @@ fn recipes_can_be_edited_and_what_does_not_fit_is_told() {
     let edited = made.at("edited.recipe");
     let compile = |recipe: &Path| {
         let recipe = recipe.display().to_string();
-        onnxc(&["compile", &model(), "--shape=input=1,1,28,28", "--recipe", &recipe, "-o", &made.text("edited.a")])
+        run::onnxc_with(&["compile", &model(), "--shape=input=1,1,28,28", "--recipe", &recipe, "-o", &made.text("edited.a")])
     };
     fs::write(&edited, format!("{}{}", &text[..first], &text[second..])).expect("written");
     compile(&edited).expect_ok("a recipe with a layer less");
@@ -232,7 +228,7 @@ fn calibration_inputs_that_do_not_fit_are_told() {
     let made = &*MADE;
     let wrong = made.at("wrong.npz");
     write_npz(&wrong, "image", &ArrayD::zeros(IxDyn(&[2, 1, 28, 28])));
-    let output = onnxc(&[
+    let output = run::onnxc_with(&[
         "compile",
         &model(),
         "--calib",

@@ -11,6 +11,7 @@ use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzWriter, read_npy};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Tensor, parse};
+use onnxc_testsuite::numbers::normal;
 use onnxc_testsuite::run::{self, Output};
 use serde_json::Value;
 
@@ -35,20 +36,6 @@ const TEXT: &str = "graph @small(%x: f32[1,4,12,12]) {
 }
 ";
 
-fn onnxc(args: &[&str]) -> Output {
-    run::run(Command::new(run::onnxc()).args(args), Duration::from_secs(900))
-}
-
-/// Numbers of a normal distribution (Irwin and Hall: sums of twelve uniform ones), by a linear congruential generator.
-fn normal(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
-}
-
 /// A folder with a network and inputs for it, and the model compressed by them to the least size.
 struct Made {
     folder: tempfile::TempDir,
@@ -66,7 +53,7 @@ impl Made {
     /// A search with the inputs and what was kept of the one before.
     fn search(&self, command: &str, flags: &[&str]) -> Output {
         let (model, calib, work) = (self.text("small.nir"), self.text("calib.npz"), self.text("work"));
-        onnxc(&[&[command, &model, "--calib", &calib, "--work", &work][..], flags].concat())
+        run::onnxc_with(&[&[command, &model, "--calib", &calib, "--work", &work][..], flags].concat())
     }
 
     /// The report beside an archive.
@@ -129,7 +116,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
 /// The class that the dense model decides on for each sample.
 fn decisions(made: &Made) -> Vec<i64> {
     let (model, calib, to) = (made.text("small.nir"), made.text("calib.npz"), made.text("dense"));
-    onnxc(&["run", &model, "--inputs", &calib, "--samples", "--outputs", &to]).expect_ok("run --samples");
+    run::onnxc_with(&["run", &model, "--inputs", &calib, "--samples", "--outputs", &to]).expect_ok("run --samples");
     let scores: ArrayD<f32> = read_npy(made.at("dense/output_0.npy")).expect("scores");
     let scores: Vec<f32> = scores.iter().copied().collect();
     scores.chunks(6).map(|row| (0..6).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0) as i64).collect()
@@ -166,7 +153,7 @@ fn coded_weights_of_least_size_are_coarse() {
     let text = fs::read_to_string(&recipe).expect("a recipe");
     assert!(text.contains("form = \"coarse\""), "{text}");
     let args = ["compile", &made.text("small.nir"), "--recipe", &recipe, "--weights", "coded", "-o", &again];
-    onnxc(&args).expect_ok("compile --recipe");
+    run::onnxc_with(&args).expect_ok("compile --recipe");
     assert!(bytes(Path::new(&to)) == bytes(Path::new(&again)), "the archives differ");
 }
 
@@ -204,7 +191,7 @@ fn what_is_kept_of_one_search_does_not_change_what_another_one_finds() {
     };
     let search = |to: &str, drop: &str, kept: &[&str]| {
         let args = args(to, drop, kept);
-        onnxc(&args.iter().map(String::as_str).collect::<Vec<_>>()).expect_ok("compile --calib");
+        run::onnxc_with(&args.iter().map(String::as_str).collect::<Vec<_>>()).expect_ok("compile --calib");
         let recipe = made.at(to).with_extension("recipe");
         (fs::read_to_string(&recipe).expect("a recipe"), bytes(&recipe.with_extension("recipe.npz")))
     };
@@ -268,7 +255,7 @@ fn limits_that_cannot_be_kept_are_refused_with_what_is_near() {
         assert!(!made.at("refused.a").exists() && !made.at("refused.recipe").exists());
     }
     // Without calibration nothing can be made smaller.
-    let output = onnxc(&["compile", &made.text("small.nir"), "--max-size", "100K", "-o", &made.text("refused.a")]);
+    let output = run::onnxc_with(&["compile", &made.text("small.nir"), "--max-size", "100K", "-o", &made.text("refused.a")]);
     assert_eq!(output.code, Some(1), "{}", output.stderr);
     assert!(output.stderr.contains("--max-size permits 102400") && output.stderr.contains("--calib"), "{}", output.stderr);
 }
@@ -295,7 +282,7 @@ fn the_report_tells_layers_baselines_and_the_whole() {
     }
     assert_eq!(told["compressed"]["weight_bytes"], made["weights_bytes"]);
     let recipe = MADE.text("small.recipe");
-    let shown = onnxc(&["inspect", &MADE.text("small.nir"), "--recipe", &recipe]).expect_ok("inspect --recipe");
+    let shown = run::onnxc_with(&["inspect", &MADE.text("small.nir"), "--recipe", &recipe]).expect_ok("inspect --recipe");
     let names = layers.iter().all(|l| shown.contains(l["name"].as_str().expect("a name")));
     assert!(names && shown.contains("uniform int8") && shown.contains("next best") && shown.contains("ISSCC"), "{shown}");
 }
@@ -312,7 +299,7 @@ fn labels_decide_what_is_lost() {
         (made.text("small.nir"), made.text("labelled.npz"), made.text("labelled.a"), made.text("work"));
     let compile = |flags: &[&str]| {
         let args = ["compile", &model, "--calib", &calib, "-o", &to, "--work", &work, "--no-baselines", "--objective", "size"];
-        onnxc(&[&args[..], &["--without", "pruning", "--max-drop", "10%"], flags].concat())
+        run::onnxc_with(&[&args[..], &["--without", "pruning", "--max-drop", "10%"], flags].concat())
     };
     compile(&["--labels", "truth"]).expect_ok("labels");
     let told = made.report("labelled.a")["compression"]["report"].clone();
@@ -351,7 +338,7 @@ fn an_ablation_has_a_model_for_each_part_of_the_method() {
     assert!(sequential < 0.8 * divergence("magnitude without repair", 0.5), "{told}{all:#?}");
     assert!(divergence("+ OBS masks", 0.5) < 0.5 * sequential, "{told}{all:#?}");
     let (model, recipe) = (made.text("small.nir"), rows[26]["recipe"].as_str().expect("a recipe"));
-    onnxc(&["compile", &model, "--recipe", recipe, "-o", &made.text("ablated.a")]).expect_ok("a recipe");
+    run::onnxc_with(&["compile", &model, "--recipe", recipe, "-o", &made.text("ablated.a")]).expect_ok("a recipe");
     let table = made.text("ablation.csv");
     made.search("compress", &["--ablate", &table]).expect_ok("compress --ablate");
     assert_eq!(fs::read_to_string(table).expect("a table").lines().count(), 28);

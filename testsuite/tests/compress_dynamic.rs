@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use ndarray::{ArrayD, Axis, IxDyn, OwnedRepr};
 use ndarray_npy::{NpzReader, NpzWriter, read_npy};
@@ -14,7 +12,7 @@ use onnxc_ir::tensor::Element;
 use onnxc_ir::{Graph, Tensor, interp, parse};
 use onnxc_search::recipe::{self, Arrays, Recipe};
 use onnxc_testsuite::numbers::number;
-use onnxc_testsuite::run::{self, Output};
+use onnxc_testsuite::run;
 
 /// Scores do not depend on how large the input is: they are divided by the mean of what they are computed from.
 const NETWORK: &str = "graph @loud(%x: f32[1,32,12,12]) {
@@ -62,10 +60,6 @@ fn inputs() -> ArrayD<f32> {
     ArrayD::from_shape_vec(IxDyn(&[SAMPLES, 32, 12, 12]), all).expect("inputs")
 }
 
-fn onnxc(args: &[&str]) -> Output {
-    run::run(Command::new(run::onnxc()).args(args), Duration::from_secs(600))
-}
-
 /// A folder with the model, inputs, and what searches with these flags have made of them: integers of known ranges alone, or of others too.
 struct Made(tempfile::TempDir);
 
@@ -94,7 +88,8 @@ impl Made {
         let (model, calib, work, to) = (self.text("loud.nir"), self.text("calib.npz"), self.text("work"), self.text(to));
         let machine = ["--target", "x86_64-unknown-linux-gnu", "--cpu", "znver4"];
         let always = ["--metric", "signal", "--without", "weight-only,pruning,low-rank", "--no-baselines", "--work", &work];
-        onnxc(&[&["compile", &model, "--calib", &calib, "-o", &to][..], &machine, &always, flags].concat()).expect_ok("a search");
+        run::onnxc_with(&[&["compile", &model, "--calib", &calib, "-o", &to][..], &machine, &always, flags].concat())
+            .expect_ok("a search");
     }
 
     /// The text of a recipe.
@@ -106,7 +101,7 @@ impl Made {
     fn answers(&self, to: &str, flags: &[&str]) -> ArrayD<f32> {
         let (model, calib, to) = (self.text("loud.nir"), self.text("calib.npz"), self.text(to));
         let args = ["run", &model, "--inputs", &calib, "--samples", "--outputs", &to];
-        onnxc(&[&args[..], flags].concat()).expect_ok("answers");
+        run::onnxc_with(&[&args[..], flags].concat()).expect_ok("answers");
         read_npy(Path::new(&to).join("output_0.npy")).expect("answers")
     }
 
@@ -141,10 +136,10 @@ fn a_recipe_reproduces_the_archive_and_its_layers_are_products_of_integers() {
     let (model, recipe) = (MADE.text("loud.nir"), MADE.text("dynamic.recipe"));
     let machine = ["--target", "x86_64-unknown-linux-gnu", "--cpu", "znver4", "--recipe", &recipe];
     let again = MADE.text("again/dynamic.a");
-    onnxc(&[&["compile", &model, "-o", &again][..], &machine].concat()).expect_ok("compile --recipe");
+    run::onnxc_with(&[&["compile", &model, "-o", &again][..], &machine].concat()).expect_ok("compile --recipe");
     let bytes = |name: &str| fs::read(MADE.at(name)).expect("an archive");
     assert!(bytes("dynamic.a") == bytes("again/dynamic.a"), "the archives differ");
-    let text = onnxc(&[&["compile", &model, "--stop-after=fuse"][..], &machine].concat()).expect_ok("fuse");
+    let text = run::onnxc_with(&[&["compile", &model, "--stop-after=fuse"][..], &machine].concat()).expect_ok("fuse");
     let count = |op: &str| text.lines().filter(|line| line.contains(&format!(" = {op} "))).count();
     assert!(count("conv_integer") == 2 && count("conv") == 0, "{text}");
     assert_eq!(count("dynamic_quantize_linear"), 2, "{text}");

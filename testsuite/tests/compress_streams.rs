@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzReader, NpzWriter, read_npy};
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Tensor, parse};
 use onnxc_search::Recipe;
-use onnxc_testsuite::run::{self, Output};
+use onnxc_testsuite::numbers::normal;
+use onnxc_testsuite::run;
 
 /// Samples, and elements of one.
 const SAMPLES: usize = 80;
@@ -68,20 +67,6 @@ const SCALED: &str = "graph @scaled(%x: f32[1,4,10,10]) {
 }
 ";
 
-fn onnxc(args: &[&str]) -> Output {
-    run::run(Command::new(run::onnxc()).args(args), Duration::from_secs(900))
-}
-
-/// Numbers of a normal distribution (Irwin and Hall: sums of twelve uniform ones), by a linear congruential generator.
-fn normal(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
-}
-
 /// Are the channel's numbers noise that no layer reads?
 fn is_noise(channel: usize) -> bool {
     channel % 3 == 1 || channel % 6 == 2
@@ -132,7 +117,7 @@ impl Found {
         let at = |name: &str| folder.path().join(name).display().to_string();
         let (model, calib, to) = (at("model.nir"), at("calib.npz"), at("small.a"));
         let flags = ["--streams", "--no-baselines", "--forget", "--without", "int8,weight-only,low-rank", "--max-drop", "1%"];
-        onnxc(&[&["compile", &model, "--calib", &calib, "-o", &to][..], &flags].concat()).expect_ok("compile --calib");
+        run::onnxc_with(&[&["compile", &model, "--calib", &calib, "-o", &to][..], &flags].concat()).expect_ok("compile --calib");
         let recipe = Recipe::parse(&fs::read_to_string(at("small.recipe")).expect("a recipe")).expect("a recipe");
         let mut arrays = NpzReader::new(fs::File::open(at("small.recipe.npz")).expect("arrays")).expect("arrays");
         let mut kept = BTreeMap::new();
@@ -151,7 +136,7 @@ impl Found {
     fn scores(&self, flags: &[&str], to: &str) -> Vec<f32> {
         let (model, calib, to) = (self.text("model.nir"), self.text("calib.npz"), self.text(to));
         let args = ["run", &model, "--inputs", &calib, "--samples", "--outputs", &to];
-        onnxc(&[&args[..], flags].concat()).expect_ok("run --samples");
+        run::onnxc_with(&[&args[..], flags].concat()).expect_ok("run --samples");
         let scores: ArrayD<f32> = read_npy(Path::new(&to).join("output_0.npy")).expect("scores");
         scores.iter().copied().collect()
     }
@@ -165,7 +150,8 @@ fn loses_the_noise(text: &str, [one, other]: [&str; 2], before: &[&str]) {
     let (few, noise) = (kept.len(), kept.iter().filter(|c| is_noise(**c as usize)).count());
     assert!(few < CHANNELS && noise <= few.saturating_sub((0..CHANNELS).filter(|c| !is_noise(*c)).count()), "{kept:?}");
     let recipe = found.text("small.recipe");
-    let text = onnxc(&["compile", &found.text("model.nir"), "--recipe", &recipe, "--stop-after=compress"]).expect_ok("compress");
+    let text = run::onnxc_with(&["compile", &found.text("model.nir"), "--recipe", &recipe, "--stop-after=compress"])
+        .expect_ok("compress");
     for name in before {
         let line = text.lines().find(|l| l.contains(&format!("@\"{name}\""))).expect("a layer");
         assert!(line.contains(&format!(": f32[1,{few},")), "{name} computes {line}");

@@ -12,7 +12,6 @@ use onnxc_passes::compress::weighted::{self, Weighted};
 use onnxc_passes::compress::{Matrix, Moments};
 use onnxc_search::assemble::{Method, Subject};
 use onnxc_search::candidate::{self, FORMS, Form, NUMBERS, Pick};
-use onnxc_search::work::{Nowhere, Store};
 use onnxc_search::{Backend, Cost, Error, Result, Samples, coded, recipe};
 
 const TEXT: &str = "graph @one(%x: f32[1,32,14,14]) {
@@ -46,20 +45,12 @@ impl Backend for Planner {
     fn cost(&self, _: &Graph) -> Result<Cost> {
         Err(Error::Internal("nothing is priced here".to_string()))
     }
-    fn measure(&self, _: &Graph, _: &[&[u8]]) -> Result<Option<f64>> {
-        Ok(None)
-    }
     fn name(&self) -> String {
         String::new()
     }
     fn target(&self) -> String {
         String::new()
     }
-    fn store(&self) -> &dyn Store {
-        &Nowhere
-    }
-    fn say(&self, _: &str) {}
-    fn count(&self, _: &str, _: usize, _: usize) {}
 }
 
 fn weights(blob: u64) -> Option<Tensor> {

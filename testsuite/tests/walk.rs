@@ -11,7 +11,6 @@ use onnxc_search::candidate::{Pick, form};
 use onnxc_search::recipe::Weights;
 use onnxc_search::taps::Tapped;
 use onnxc_search::walk::Walk;
-use onnxc_search::work::{Nowhere, Store};
 use onnxc_search::{Backend, Cost, Error, Result, Samples, recipe};
 use onnxc_targets::Target;
 
@@ -48,20 +47,12 @@ impl Backend for Host {
     fn cost(&self, _: &Graph) -> Result<Cost> {
         Err(Error::Internal("nothing is priced here".to_string()))
     }
-    fn measure(&self, _: &Graph, _: &[&[u8]]) -> Result<Option<f64>> {
-        Ok(None)
-    }
     fn name(&self) -> String {
         String::new()
     }
     fn target(&self) -> String {
         String::new()
     }
-    fn store(&self) -> &dyn Store {
-        &Nowhere
-    }
-    fn say(&self, _: &str) {}
-    fn count(&self, _: &str, _: usize, _: usize) {}
 }
 
 fn numbers(shape: &[u64], seed: u64) -> Tensor {

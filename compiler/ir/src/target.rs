@@ -28,7 +28,7 @@ pub struct TargetDesc {
     pub depthwise_words: bool,
     /// True when epilogues look up bytes in tables ([`crate::byte_table`]).
     pub byte_tables: bool,
-    /// Instructions of the kernel that looks up [`crate::kernel::LOOKUP_BYTES`] bytes in a table of 256; 0 where there is none.
+    /// Operations on vectors that take as long as the kernel that looks up [`crate::kernel::LOOKUP_BYTES`] bytes in a table of 256; 0 where there is none.
     pub byte_lookups: u32,
     /// True when kernels take sums of integers as the bits of floats ([`crate::float_sums`]): a fused operation must be faster than a conversion and a product,
     /// and there must be a register for its third operand.

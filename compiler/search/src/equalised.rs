@@ -116,7 +116,6 @@ mod tests {
     use crate::assemble::{Assembled, Method, Subject};
     use crate::candidate::{FORMS, Form, Pick};
     use crate::recipe::{self, Activation, Recipe, VERSION, Weights, apply};
-    use crate::work::{Nowhere, Store};
     use crate::{Cost, Error};
 
     const TEXT: &str = "
@@ -175,20 +174,12 @@ graph @f(%x: f32[1,3,6,5]) {
         fn cost(&self, _: &Graph) -> Result<Cost> {
             Err(Error::Internal("nothing is priced here".to_string()))
         }
-        fn measure(&self, _: &Graph, _: &[&[u8]]) -> Result<Option<f64>> {
-            Ok(None)
-        }
         fn name(&self) -> String {
             String::new()
         }
         fn target(&self) -> String {
             String::new()
         }
-        fn store(&self) -> &dyn Store {
-            &Nowhere
-        }
-        fn say(&self, _: &str) {}
-        fn count(&self, _: &str, _: usize, _: usize) {}
     }
 
     /// The model whose layer `project` is of a form with integers of 8 bits, of an operand that is multiplied by these factors first if there are any.

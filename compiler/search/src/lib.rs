@@ -117,15 +117,19 @@ pub trait Backend: Sync {
     /// What the graph takes on the target.
     fn cost(&self, graph: &Graph) -> Result<Cost>;
     /// Seconds of one inference on this machine, if it is the target.
-    fn measure(&self, graph: &Graph, input: &[&[u8]]) -> Result<Option<f64>>;
+    fn measure(&self, _graph: &Graph, _input: &[&[u8]]) -> Result<Option<f64>> {
+        Ok(None)
+    }
     /// What prices depend on: target, CPU, and what may be done for speed.
     fn name(&self) -> String;
     /// The target, for people.
     fn target(&self) -> String;
     /// Where results are kept.
-    fn store(&self) -> &dyn work::Store;
+    fn store(&self) -> &dyn work::Store {
+        &work::Nowhere
+    }
     /// Tells the user what is being done.
-    fn say(&self, what: &str);
+    fn say(&self, _what: &str) {}
     /// Tells the user how many of some things that take about as long as each other are done.
-    fn count(&self, what: &str, done: usize, of: usize);
+    fn count(&self, _what: &str, _done: usize, _of: usize) {}
 }
