@@ -6,9 +6,11 @@ use onnxc_ir::kernel::Kernel;
 use onnxc_ir::lir::Stmt;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::plan::{Plan, Step};
+use onnxc_ir::target::TargetDesc;
 use onnxc_ir::{Graph, Tensor, parse};
 use onnxc_ops::schedule::Choice;
-use onnxc_passes::sparsity::pattern;
+use onnxc_passes::layer::layers;
+use onnxc_passes::sparsity::{choices, pattern};
 use onnxc_passes::winograd::GROWTH;
 use onnxc_passes::{Math, choose, plan};
 use support::machine;
@@ -128,6 +130,16 @@ fn kernels_that_are_whole_are_left_out_of_winograd_s_products() {
     let (choice, plan) = chosen(&conv(half), Math::Fast);
     assert!(choice.starts_with("winograd") && choice.ends_with("14x32 sparse"), "{choice}");
     assert!(lists(&plan) > 0);
+}
+
+/// Their transforms keep eight vectors a line in registers.
+#[test]
+fn tiles_of_eight_points_need_registers_with_zeros_too() {
+    let graph = conv(grouped);
+    let layer = layers(&graph).remove(0).expect("a layer");
+    let few = TargetDesc { lanes: 8, f32_tiles: vec![(6, 16)], ..machine() };
+    let largest = |target: &TargetDesc| choices(&layer, target, Math::Fast).iter().filter_map(|c| c.algorithm).max();
+    assert_eq!((largest(&machine()), largest(&few)), (Some("winograd6"), Some("winograd4")));
 }
 
 #[test]
