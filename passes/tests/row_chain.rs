@@ -24,7 +24,6 @@ fn machine() -> TargetDesc {
             step: 1000.0,
             levels: [level(1 << 15, 64.0, 40.0), level(1 << 20, 30.0, 20.0), level(1 << 24, 5.0, 5.0), level(1 << 27, 4.0, 4.0)],
             visible: 0.4,
-            transform: Machine::default().transform,
             ..base.machine
         },
         ..base
