@@ -40,6 +40,14 @@ failed = dict(entry("bert6", 9.0, ort=(1.0, "ref")), cpu="haswell")
 failed["run"]["openvino"] = dict(err="RuntimeError: plugin.cpp:54: bad combination")
 page = "\n".join(b.older_sets([("haswell", "y", [failed])]))
 assert "| bert6 | 1 | 9.000 | - | - | OpenVINO fails: bad combination |" in page, page
+import os, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    file, page = os.path.join(folder, "page.md"), b.page_of(kept)
+    assert b.with_head_of(file, page) == page
+    for title, remark in (('# Benchmarks on Zen 9', "Ours."), ('# Benchmarks', "Made by others.")):
+        with open(file, "w") as f: f.write(f"{title}\n\n{remark}\n\nMachine: an old one.\n")
+        own = title != '# Benchmarks'
+        assert b.with_head_of(file, page) == (page.replace('# Benchmarks', title, 1).replace(page.split("\n\n")[1], remark, 1) if own else page)
 "#;
 
 #[test]
