@@ -327,18 +327,17 @@ def run(a):
     kept[f"section@{a.cpu}"] = state
     save()
     out = a.page if isinstance(a.page, str) and a.page else os.path.join(ROOT, "docs", "benchmarks.md")
-    text = with_head_of(out, page_of(kept))
+    text = titled(out, page_of(kept))
     with open(out, "w") as f: f.write(text)
     print(f"wrote {os.path.relpath(out, ROOT)}; results are kept in {os.path.relpath(keep, ROOT)}")
     return sum(verdict(e) in ("behind", "no figure") for e in entries)
 
 
-def with_head_of(file, text):
-    """the page with title and first remark of the one that it replaces, where that has a title of its own (of another machine)"""
+def titled(file, text):
+    """the page under the title of the one that it replaces, which may say of which machine it is"""
     if not os.path.exists(file): return text
-    with open(file) as f: old = f.read().split("\n\n", 2)
-    new = text.split("\n\n", 2)
-    return "\n\n".join(old[:2] + new[2:]) if len(old) == len(new) == 3 and old[0].startswith(new[0] + " ") else text
+    with open(file) as f: title = f.readline()
+    return title + text.split("\n", 1)[1] if title.startswith(text.split("\n", 1)[0]) else text
 
 
 def page_of(kept):

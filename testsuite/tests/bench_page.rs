@@ -43,11 +43,10 @@ assert "| bert6 | 1 | 9.000 | - | - | OpenVINO fails: bad combination |" in page
 import os, tempfile
 with tempfile.TemporaryDirectory() as folder:
     file, page = os.path.join(folder, "page.md"), b.page_of(kept)
-    assert b.with_head_of(file, page) == page
-    for title, remark in (('# Benchmarks on Zen 9', "Ours."), ('# Benchmarks', "Made by others.")):
-        with open(file, "w") as f: f.write(f"{title}\n\n{remark}\n\nMachine: an old one.\n")
-        own = title != '# Benchmarks'
-        assert b.with_head_of(file, page) == (page.replace('# Benchmarks', title, 1).replace(page.split("\n\n")[1], remark, 1) if own else page)
+    assert b.titled(file, page) == page
+    for title, kept_title in (('# Benchmarks on Zen 9', True), ('# Notes', False)):
+        with open(file, "w") as f: f.write(f"{title}\n\nAn old page.\n")
+        assert b.titled(file, page) == (page.replace('# Benchmarks', title, 1) if kept_title else page)
 "#;
 
 #[test]
