@@ -15,7 +15,7 @@ use onnxc_ir::lir::BufKind;
 use onnxc_ir::plan::Step;
 use onnxc_ir::target::TargetDesc;
 use onnxc_ir::workload::{Work, latency};
-use onnxc_ops::schedule::Choice;
+use onnxc_ops::schedule::{self, Choice};
 
 use crate::layer::{Layer, OWN, layers};
 use crate::{Math, across, plan, sparsity, strassen, winograd, with_bodies};
@@ -50,7 +50,7 @@ pub fn analytical(
     if let (true, Some(layer)) = (ways.is_empty() && strassen::fits(graph, node, math), layer) {
         ways = strassen::ways(layer, target, math, around);
     }
-    if !ways.is_empty() || !math.allows(winograd::CLASS) {
+    if !ways.is_empty() || !winograd::permits(graph, node, math) {
         return ways;
     }
     let lowered = layer.filter(|_| winograd::is_small(graph, node, target));
@@ -80,9 +80,11 @@ pub(crate) fn by_prediction(
 /// The algorithms that compute a layer in tiles.
 pub(crate) fn algorithms(layer: &Layer, target: &TargetDesc, math: Math) -> Vec<&'static str> {
     let (node, inputs) = (layer.node(), layer.inputs());
-    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
-    let allowed = node.op.name == "conv" && math.allows(winograd::CLASS);
-    let fitting = onnxc_ops::winograd::fitting(&node.attrs, x, w).filter(|a| allowed && winograd::has_room(target, a.1));
+    let weights = schedule::weights(node.op.name).first().copied();
+    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), weights.and_then(|i| inputs.get(i))) else { return Vec::new() };
+    let allowed = winograd::is_exact(x.dtype) || math.allows(winograd::CLASS);
+    let fitting = onnxc_ops::winograd::fitting(node.op.name, &node.attrs, x, w);
+    let fitting = fitting.filter(|a| allowed && winograd::has_room(target, a.1));
     fitting.map(|a| a.0).collect()
 }
 
@@ -108,8 +110,7 @@ fn way(layer: &Layer, choice: Choice, target: &TargetDesc, around: u64) -> Optio
 pub fn by_costs(graph: &Graph, target: &TargetDesc, growth: f64, math: Math) -> Graph {
     run(graph, growth, &|graph| {
         let fits = |node: &Node| {
-            let winograd = math.allows(winograd::CLASS) && winograd::is_small(graph, node, target);
-            winograd
+            winograd::permits(graph, node, math) && winograd::is_small(graph, node, target)
                 || sparsity::fits(graph, node, math)
                 || across::fits(graph, node, target, math)
                 || strassen::fits(graph, node, math)

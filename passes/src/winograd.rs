@@ -6,19 +6,23 @@
 //! Class  reassociates with a bound: with the points of `onnxc_ops::winograd` an output differs from the exact one by about 1, 2 and 10 (16, 36 and 64 points)
 //!        times what direct summation differs by, so that whole models stay far below 1e-3 of their largest output. `--math=strict` forbids it.
 //! Paper  Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
-//! Misses strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32.
+//!        Integers of 8 bits have F(2x2, 3x3) only, which is exact.
+//! Misses strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32 and 8 bits, zero points of
+//!        weights other than 0 (128 of u8), an odd number of channels of integers.
 //!
-//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25; [`crate::choose`] keeps the model within its limit.
+//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25, those of integers 32/9 times; [`crate::choose`] keeps the model within its limit.
 
 use onnxc_egraph::RuleClass;
 use onnxc_ir::graph::Node;
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::{Attr, Graph};
-use onnxc_ops::schedule::Choice;
-use onnxc_ops::winograd::blocks::Shape;
+use onnxc_ir::{Attr, DType, Graph};
+use onnxc_ops::schedule::{self, Choice};
+use onnxc_ops::winograd::blocks::{Shape, weight_bytes};
+use onnxc_ops::winograd::numbers::Numbers;
 use onnxc_ops::winograd::points::Points;
 use onnxc_ops::winograd::{self, cost};
 
+use crate::Math;
 use crate::choose::Way;
 
 /// What the choice does to numbers.
@@ -34,6 +38,8 @@ const LEAST_CYCLES: f64 = 1e6;
 const LEAST_PART: f64 = 0.3;
 /// Cycles of a small convolution: its ways are lowered, which takes little.
 const SMALL: f64 = 1e5;
+/// What integers have to gain: the same kernels compute them directly, but moving words is less well known than multiplying them.
+const INTEGER_GAIN: f64 = 0.1;
 /// Vectors of sums that the largest tile of a target has in registers, from which on the transforms of such tiles have room too.
 const ROOMY: u32 = 24;
 
@@ -56,25 +62,40 @@ pub fn chosen(graph: &Graph) -> Vec<Chosen> {
         bodies.for_each(|body| all.extend(chosen(body)));
         let (Some(points), Some(shape)) = (winograd::points(&node.attrs), shape(graph, node)) else { continue };
         let algorithm = node.attrs.str(winograd::ATTR).unwrap_or_default().to_string();
-        let bytes = (kernel_bytes(shape, shape.taps), kernel_bytes(shape, points.n() as u64));
+        let bytes = (kernel_bytes(shape, None), kernel_bytes(shape, Some(points)));
         all.push(Chosen { origins: node.origins.clone(), algorithm, bytes });
     }
     all
 }
 
-/// Bytes of kernels of so many numbers in each direction.
-fn kernel_bytes(shape: Shape, n: u64) -> u64 {
-    4 * n * n * shape.channels * shape.filters
+/// Bytes of kernels as they are, and at the points of an algorithm.
+fn kernel_bytes(shape: Shape, points: Option<&Points>) -> u64 {
+    let plain = shape.numbers.weight_bytes() * shape.taps * shape.taps * shape.channels * shape.filters;
+    points.map_or(plain, |points| weight_bytes(points, shape))
 }
 
-/// Is this a convolution so small that what an estimate leaves out decides: halves of vectors, calls, ends of loops?
+/// Does the algorithm compute elements of this type exactly?
+pub(crate) fn is_exact(x: DType) -> bool {
+    x != DType::F32
+}
+
+/// May `math` have a node computed so?
+pub fn permits(graph: &Graph, node: &Node, math: Math) -> bool {
+    let exact = node.inputs.first().copied().flatten().is_some_and(|x| is_exact(graph.ty(x).dtype));
+    exact || math.allows(CLASS)
+}
+
+/// Is this a convolution so small that what an estimate leaves out decides (halves of vectors, calls, ends of loops), or one of integers, for which there is none?
 pub fn is_small(graph: &Graph, node: &Node, target: &TargetDesc) -> bool {
-    shape(graph, node).is_some_and(|shape| cost::direct(target, shape) < SMALL)
+    shape(graph, node).is_some_and(|shape| shape.numbers == Numbers::Integers || cost::direct(target, shape) < SMALL)
 }
 
 /// The ways of a convolution, if Winograd's algorithm computes it at all, by what they are thought to cost: `predicted` knows the cycles of lowered code.
 pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc, predicted: &dyn Fn(&Choice) -> Option<f64>) -> Vec<Way> {
     let Some(shape) = shape(graph, node) else { return Vec::new() };
+    if shape.numbers == Numbers::Integers {
+        return integer_ways(graph, node, predicted);
+    }
     let way = |choice: Choice, rough: f64, more: &dyn Fn(f64) -> f64| {
         let bytes = bytes(graph, node, &choice).unwrap_or(0);
         Way { bytes, time: more(predicted(&choice).unwrap_or(rough)), choice }
@@ -89,6 +110,17 @@ pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc, predicted: &dyn Fn(
     std::iter::once(direct).chain(known.map(tiled)).collect()
 }
 
+/// The ways of a convolution of integers.
+fn integer_ways(graph: &Graph, node: &Node, predicted: &dyn Fn(&Choice) -> Option<f64>) -> Vec<Way> {
+    let way = |choice: Choice, more: f64| {
+        let (time, bytes) = (predicted(&choice)? * more, bytes(graph, node, &choice)?);
+        Some(Way { choice, time, bytes })
+    };
+    let tiled = winograd::ALGORITHMS.iter().filter(|a| a.1.shift().is_some());
+    let tiled = tiled.filter_map(|a| way(Choice::algorithm(a.0), 1.0 + INTEGER_GAIN));
+    way(Choice::default(), 1.0).into_iter().chain(tiled).collect()
+}
+
 /// Has the target registers for the transforms of such tiles?
 pub(crate) fn has_room(target: &TargetDesc, points: &Points) -> bool {
     !points.is_rough() || target.accumulators() >= ROOMY
@@ -98,20 +130,19 @@ pub(crate) fn has_room(target: &TargetDesc, points: &Points) -> bool {
 pub fn bytes(graph: &Graph, node: &Node, choice: &Choice) -> Option<u64> {
     let named = |name| winograd::ALGORITHMS.iter().find(|a| a.0 == name);
     let shape = shape(graph, node)?;
-    Some(kernel_bytes(shape, choice.algorithm.and_then(named).map_or(shape.taps, |(_, points)| points.n() as u64)))
+    Some(kernel_bytes(shape, choice.algorithm.and_then(named).map(|(_, points)| *points)))
 }
 
 /// The extents of a convolution that fits.
 fn shape(graph: &Graph, node: &Node) -> Option<Shape> {
     let operand = |i: usize| node.inputs.get(i).copied().flatten();
-    let (x, w) = (operand(0)?, operand(1)?);
-    if node.op.name != "conv"
-        || graph.constant(w).is_none()
-        || winograd::fitting(&node.attrs, graph.ty(x), graph.ty(w)).next().is_none()
-    {
+    let (x, w) = (operand(0)?, operand(*schedule::weights(node.op.name).first()?)?);
+    let (of_x, of_w) = (graph.ty(x), graph.ty(w));
+    if graph.constant(w).is_none() || winograd::fitting(node.op.name, &node.attrs, of_x, of_w).next().is_none() {
         return None;
     }
+    let numbers = Numbers::of(of_x.dtype, of_w.dtype)?;
     let (y, w) = (graph.ty(node.outputs[0]).const_shape()?, graph.ty(w).const_shape()?);
     let [images, filters, height, width] = y[..] else { return None };
-    (!y.contains(&0) && w[1] > 0).then_some(Shape { images, height, width, channels: w[1], filters, taps: w[2] })
+    (!y.contains(&0) && w[1] > 0).then_some(Shape { images, height, width, channels: w[1], filters, taps: w[2], numbers })
 }

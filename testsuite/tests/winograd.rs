@@ -5,6 +5,7 @@ use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, interp, parse};
 use onnxc_ops::winograd::ALGORITHMS;
 use onnxc_passes::plan::plan;
+use onnxc_passes::{Math, choose, winograd};
 use onnxc_testsuite::samples::random;
 
 /// A padded convolution of this many taps, images x channels x height x width to filters.
@@ -52,6 +53,64 @@ fn the_error_is_small_for_many_channels_and_large_images() {
             }
         }
     }
+}
+
+/// A padded convolution of bytes at the ends of their range.
+fn conv_integer([n, c, h, w]: [u64; 4], filters: u64, algorithm: &str) -> (Graph, Tensor) {
+    let text = format!(
+        "graph @f(%x: u8[{n},{c},{h},{w}]) {{
+  %w = const i8[{filters},{c},3,3] blob(0000000000000001)
+  %y = conv_integer %x, %w, _, _ {{algorithm = \"{algorithm}\", pads = ints[1, 1, 1, 1]}} : i32[{n},{filters},{h},{w}] @\"layer\"
+  return %y
+}}"
+    );
+    let end = |low: i8, x: &f32| if *x < 0.25 { low } else { !low };
+    let weights: Vec<i8> = random(filters * c * 9, 7).iter().map(|x| end(-128, x)).collect();
+    // The first filter has all sums as large as they can be.
+    let weights = weights.iter().enumerate().map(|(i, w)| if (i as u64) < c * 9 { -128 } else { *w }).collect();
+    let weights = Tensor::from_vec(&[filters, c, 3, 3], weights);
+    let graph = parse::parse(&text, OpSet(onnxc_ops::ALL), &|_| Some(weights.clone())).unwrap_or_else(|e| panic!("{e}"));
+    // One image has no zeros.
+    let image = c * h * w;
+    let x =
+        random(n * image, 3).iter().enumerate().map(|(i, x)| if (i as u64) < image { 255 } else { end(0, x) as u8 }).collect();
+    (graph, Tensor::from_vec(&[n, c, h, w], x))
+}
+
+/// Sums of the most channels that have room in 32 bits, of more, which are computed directly, and of few; blocks in order and in parallel.
+#[test]
+fn integers_are_exact_at_the_ends_of_their_range() {
+    for (x, filters) in [([2, 1826, 4, 5], 3), ([2, 1828, 4, 5], 3), ([2, 6, 33, 30], 37)] {
+        let (graph, x) = conv_integer(x, filters, "winograd2");
+        let want = interp::run(&graph, std::slice::from_ref(&x)).expect("the interpreter").swap_remove(0);
+        for cpu in ["x86-64", "x86-64-v3", "native"] {
+            for threads in [1, 3] {
+                assert!(compiled(&graph, &x, cpu, threads) == want.bytes(), "{:?} on {cpu}, {threads} threads", x.shape());
+            }
+        }
+    }
+}
+
+/// Where words are multiplied no slower than bytes, and within the limit of weights.
+#[test]
+fn integers_are_computed_in_tiles_where_words_are_fast() {
+    let (graph, _) = conv_integer([1, 64, 28, 28], 64, "direct");
+    let mut graph = graph;
+    graph.nodes[0].attrs.0.remove("algorithm");
+    let algorithm = |triple, cpu, growth, math| {
+        let target = onnxc_targets::describe(triple, cpu, 1).expect("a known machine");
+        let after = choose::by_costs(&graph, &target.desc, growth, math);
+        winograd::chosen(&after).pop().map(|chosen| (chosen.algorithm, chosen.bytes))
+    };
+    let x86 = "x86_64-unknown-linux-gnu";
+    let tiled = Some(("winograd2".to_string(), (9 * 64 * 64, 2 * 16 * 64 * 64)));
+    for math in [Math::Fast, Math::Strict] {
+        assert_eq!(algorithm(x86, "x86-64-v3", 4.0, math), tiled);
+    }
+    assert_eq!(algorithm(x86, "x86-64-v3", 1.5, Math::Fast), None);
+    assert_eq!(algorithm("riscv64gc-unknown-linux-gnu", "rv64gcv", 4.0, Math::Fast), tiled);
+    assert_eq!(algorithm(x86, "sapphirerapids", 4.0, Math::Fast), None);
+    assert_eq!(algorithm("aarch64-unknown-linux-gnu", "neoverse-n1", 4.0, Math::Fast), None);
 }
 
 /// Many blocks, which are tasks, and a few, whose tiles and points are.

@@ -247,7 +247,7 @@ const PANELS: &[u64] = &[1, 4];
 const BLOCKS: &[u64] = &[28, 112];
 
 /// The ways to compute a node that are worth a try, what the lowering does by itself first; none where there is only that. `weights` says whether the
-/// second operand is a constant, `bounded` whether rounding errors may grow by a stated bound. Several of them may come out as the same code.
+/// weights are constants, `bounded` whether rounding errors may grow by a stated bound. Several of them may come out as the same code.
 pub fn candidates(
     op: &str,
     attrs: &Attrs,
@@ -255,11 +255,12 @@ pub fn candidates(
     (weights, bounded): (bool, bool),
     target: &TargetDesc,
 ) -> Vec<Choice> {
-    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(1)) else { return Vec::new() };
+    let of_weights = self::weights(op).first().copied().unwrap_or(1);
+    let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(of_weights)) else { return Vec::new() };
     let Some(tiles) = tiles(op, attrs, inputs, target) else { return Vec::new() };
     let plain = Choice { algorithm: None, schedule: None };
-    let allowed = op == "conv" && weights && bounded;
-    let algorithms: Vec<&str> = winograd::fitting(attrs, x, w).filter(|_| allowed).map(|a| a.0).collect();
+    let allowed = weights && (bounded || x.dtype != DType::F32);
+    let algorithms: Vec<&str> = winograd::fitting(op, attrs, x, w).filter(|_| allowed).map(|a| a.0).collect();
     let direct = Choice { algorithm: (!algorithms.is_empty()).then_some(DIRECT), ..plain };
     let mut list = vec![direct.clone()];
     let mut add = |algorithm, schedule: Schedule| list.push(Choice { algorithm, schedule: Some(schedule.to_string()) });

@@ -15,7 +15,7 @@ use crate::data::write_file;
 use crate::fault::{Done, Fault};
 
 /// Changes when the same choices come out as other code, when the lowering chooses otherwise by itself, or when measuring changes.
-const REVISION: u32 = 7;
+const REVISION: u32 = 8;
 
 /// What measurements are true for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]

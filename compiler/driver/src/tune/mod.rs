@@ -74,7 +74,9 @@ fn ways(graph: &Graph, layer: &Layer, times: &Times, target: &Target) -> Vec<Way
 
 fn candidates(layer: &Layer, target: &Target, math: onnxc_passes::Math) -> Vec<Choice> {
     let (node, inputs, bounded) = (layer.node(), layer.inputs(), math.allows(winograd::CLASS));
-    let mut list = schedule::candidates(node.op.name, &node.attrs, &inputs, (layer.is_constant(1), bounded), &target.desc);
+    let weights = schedule::weights(node.op.name).first().copied().unwrap_or(1);
+    let constant = layer.is_constant(weights);
+    let mut list = schedule::candidates(node.op.name, &node.attrs, &inputs, (constant, bounded), &target.desc);
     if sparsity::fits(layer.graph(), node, math) {
         list.extend(sparsity::choices(layer, &target.desc, math));
     }

@@ -8,7 +8,7 @@ use onnxc_ir::op::{OpError, OpResult, View};
 use onnxc_ir::scalar::ScalarProgram;
 
 use super::edges::{self, Run};
-use super::winograd::{self, points::Points};
+use super::winograd::{self, Tiled, numbers::Numbers, points::Points};
 use super::{Geometry, OWN_INPUTS};
 use crate::common::coded::{self, Table};
 use crate::common::depthwise::Depthwise;
@@ -75,7 +75,10 @@ pub(super) fn lower(cx: &mut LowerCx) -> OpResult<()> {
         operands,
     };
     if let Some((points, weights)) = transformed {
-        winograd::emit(cx, &conv, points, weights);
+        let bias = conv.bias(cx);
+        let Conv { x, y, channels, filters, program, operands, .. } = conv;
+        let tiled = Tiled { numbers: Numbers::Floats, x, y, channels, filters, weights: (weights, 0), bias, program, operands };
+        winograd::emit(cx, &tiled, points);
         return Ok(());
     }
     let across = Schedule::of(cx.attrs).across.filter(|_| !depthwise);

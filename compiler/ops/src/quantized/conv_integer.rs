@@ -11,6 +11,7 @@ use crate::common::convolution::{groups, infer_shape, products, window};
 use crate::common::elements::{from_scalars, strides};
 use crate::common::sample::lists;
 use crate::common::{epilogue, sample};
+use crate::conv::winograd;
 use onnxc_ir::op::OpError;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use onnxc_ir::scalar_eval::Scalar;
@@ -31,6 +32,7 @@ pub(crate) const OWN: usize = 4;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
+    winograd::check(cx.attrs, cx.input(1)?)?;
     check_factors(cx.input(0)?.dtype, cx.input(1)?.dtype)?;
     let shape = infer_shape(cx, 0, 1, usize::MAX)?;
     check_scalar(cx, 2, "the zero point of x")?;
@@ -114,7 +116,26 @@ fn samples() -> Vec<Sample> {
     ];
     let all = sample::and_short(all, &[0, 1, 3, 6, 8, 9], 1);
     let short: Vec<usize> = (all.len() - 3..all.len()).collect();
-    sample::and_sparse(all, &[&[2, 3, 4, 5, 6, 7, 10, 11, 12], &short[..]].concat(), 1, (0, 1))
+    let mut all = sample::and_sparse(all, &[&[2, 3, 4, 5, 6, 7, 10, 11, 12], &short[..]].concat(), 1, (0, 1));
+    let ragged = || lists(&[("pads", &[1, 0, 2, 1])]);
+    all.extend(
+        [
+            case(pads(), (u, &[2, 6, 9, 8]), (s, &[33, 6, 3, 3]), true, None),
+            case(ragged(), (s, &[1, 70, 5, 6]), (s, &[19, 70, 3, 3]), true, None),
+            case(pads(), (u, &[1, 16, 7, 13]), (u, &[35, 16, 3, 3]), false, Some(Tensor::scalar(128u8))),
+            case(Attrs::default(), (u, &[1, 2, 3, 3]), (s, &[1, 2, 3, 3]), false, None),
+            // The attribute is no more than a permission.
+            case(pads(), (u, &[1, 5, 6, 5]), (s, &[4, 5, 3, 3]), true, None),
+            case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, Some(Tensor::scalar(-3i8))),
+        ]
+        .map(in_tiles),
+    );
+    all
+}
+
+/// A sample by Winograd's algorithm.
+pub(crate) fn in_tiles(sample: Sample) -> Sample {
+    Sample { attrs: sample.attrs.with(winograd::ATTR, Attr::Str("winograd2".to_string())), ..sample }
 }
 
 /// Run-time data of a type of at most 16 bits over its whole range.

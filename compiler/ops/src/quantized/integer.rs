@@ -54,8 +54,8 @@ pub(super) struct Integer {
 const WIDENED: u64 = 16;
 
 /// x as the tile wants it: bytes or words with channels innermost, padded to whole groups.
-struct Factor {
-    arg: Arg,
+pub(super) struct Factor {
+    pub arg: Arg,
     /// Channels of a group in memory.
     channels: u64,
     /// What was subtracted from every element (128 where the sign changed).
@@ -79,6 +79,10 @@ impl Integer {
             self.weights.make_signed();
             self.w_zeros.iter_mut().for_each(|z| *z -= 128);
         }
+        if let Some(points) = self.points(cx) {
+            self.emit_in_tiles(cx, points);
+            return Ok(());
+        }
         let short = self.is_short(cx);
         let words = self.is_words() || self.wants_words(cx, short);
         self.make_floats(cx);
@@ -99,7 +103,7 @@ impl Integer {
     }
 
     /// Are 16-bit integers multiplied?
-    fn is_words(&self) -> bool {
+    pub(super) fn is_words(&self) -> bool {
         self.x.dtype == DType::I16
     }
 
@@ -206,7 +210,7 @@ impl Integer {
     }
 
     /// A copy of x with elements of a type, and its padding around it if that is missing.
-    fn copied(&self, cx: &mut LowerCx, x: &Arg, padded: bool, want: DType, moved: i32) -> Factor {
+    pub(super) fn copied(&self, cx: &mut LowerCx, x: &Arg, padded: bool, want: DType, moved: i32) -> Factor {
         let channels = x.view.shape[1] / self.group;
         let whole = channels.next_multiple_of(k_group(want));
         let mut shape = x.view.shape.clone();

@@ -15,6 +15,7 @@ mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize_linear;
 mod spread;
+mod tiles;
 mod weights;
 mod words;
 

@@ -6,7 +6,7 @@
 use onnxc_ir::op::{EvalCx, Import, InferCx, Lower, NEWEST, OpDef, OpError, OpResult, Sample, SampleInput, Tolerance};
 use onnxc_ir::{Attr, Attrs, DType, Tensor, TensorType};
 
-use super::conv_integer::{const_integers, integer_data, sums};
+use super::conv_integer::{const_integers, in_tiles, integer_data, sums};
 use super::lower;
 use super::params::{check_factors, check_per_channel, check_result, check_scalar, requantize, scalar_f32, scalar_zero};
 use crate::common::convolution::infer_shape;
@@ -14,6 +14,7 @@ use crate::common::elements::f64s;
 use crate::common::epilogue;
 use crate::common::sample::lists;
 use crate::common::{elements, sample};
+use crate::conv::winograd;
 use onnxc_ir::scalar::{BinOp, ScalarProgram, UnOp};
 use onnxc_ir::scalar_eval::Scalar;
 
@@ -36,6 +37,7 @@ pub(super) const OWN: usize = 9;
 
 fn infer(cx: &InferCx) -> OpResult<Vec<TensorType>> {
     crate::schedule::check(cx.attrs)?;
+    winograd::check(cx.attrs, cx.input(3)?)?;
     check_factors(cx.input(0)?.dtype, cx.input(3)?.dtype)?;
     let raw = cx.input(7)?.dtype;
     check_result(raw)?;
@@ -164,5 +166,16 @@ fn samples() -> Vec<Sample> {
         case(depthwise(76, pads()), (u, &[1, 76, 7, 6]), (s, &[76, 1, 6, 3]), false, true),
         swished(case(depthwise(24, wide(2)), (u, &[1, 24, 9, 11]), (u, &[24, 1, 4, 5]), true, false)),
     ];
-    sample::and_sparse(all, &[0, 2, 6, 7, 9, 14, 15], 3, (0, 1))
+    let residual_in_tiles = in_tiles(all[0].clone());
+    let mut all = sample::and_sparse(all, &[0, 2, 6, 7, 9, 14, 15], 3, (0, 1));
+    all.push(residual_in_tiles);
+    all.extend(
+        [
+            case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
+            swished(case(pads(), (u, &[1, 20, 7, 6]), (s, &[40, 20, 3, 3]), true, true)),
+            case(Attrs::default(), (u, &[2, 34, 9, 11]), (s, &[37, 34, 3, 3]), false, false),
+        ]
+        .map(in_tiles),
+    );
+    all
 }

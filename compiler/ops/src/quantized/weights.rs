@@ -43,6 +43,11 @@ impl Weights {
         self.moved = if self.tensor.dtype() == DType::U8 { 128 } else { 0 };
     }
 
+    /// What is taken from every element.
+    pub fn moved(&self) -> i32 {
+        self.moved
+    }
+
     fn value(&self, at: usize) -> i32 {
         let bytes = self.tensor.bytes();
         match self.tensor.dtype() {

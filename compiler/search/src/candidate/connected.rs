@@ -61,7 +61,7 @@ mod tests {
             assert_eq!(KERNELS.fits(&layers(&graph)[0]), fits, "{w} {attributes}");
             let node = &graph.nodes[0];
             let [x, w] = [0, 1].map(|i| graph.ty(node.inputs[i].expect("an operand")));
-            assert!(!fits || winograd::fitting(&node.attrs, x, w).next().is_some(), "{attributes}");
+            assert!(!fits || winograd::fitting(node.op.name, &node.attrs, x, w).next().is_some(), "{attributes}");
         }
     }
 

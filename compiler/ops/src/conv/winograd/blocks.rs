@@ -3,10 +3,10 @@
 //! The transformed input and the products of a block are written and read again, so a block should stay in the second-level cache. But every block
 //! reads all transformed weights: where those are larger than the caches, large blocks are better.
 
-use onnxc_ir::target::{Factors, TargetDesc};
+use onnxc_ir::target::TargetDesc;
 
+use super::numbers::Numbers;
 use super::points::Points;
-use crate::common::tile;
 use crate::schedule::Schedule;
 
 /// Extents that the choice depends on.
@@ -24,6 +24,8 @@ pub struct Shape {
     pub filters: u64,
     /// Taps of a kernel in each direction.
     pub taps: u64,
+    /// What is multiplied.
+    pub numbers: Numbers,
 }
 
 /// The division of a convolution into blocks.
@@ -53,8 +55,8 @@ impl Blocks {
         let m = points.m as u64;
         let (rows, columns) = (shape.height.div_ceil(m), shape.width.div_ceil(m));
         let tiles = shape.images * rows * columns;
-        let wanted = schedule.tile_among(&target.f32_tiles);
-        let product = |tiles| wanted.unwrap_or_else(|| product(target, tiles, shape.filters));
+        let wanted = schedule.tile_among(shape.numbers.tiles(target));
+        let product = |tiles| wanted.unwrap_or_else(|| product(target, tiles, shape));
         let (mr, _) = product(tiles);
         let whole = |n: u64| {
             let tiles_of_block = tiles.div_ceil(tiles.div_ceil(n));
@@ -78,7 +80,7 @@ impl Blocks {
 
     /// Does each thread have blocks of its own, few as they may be? Where weights are small, all of them read these, and none what another one has written.
     pub fn are_own(target: &TargetDesc, points: &Points, shape: Shape) -> bool {
-        weight_bytes(points, shape.filters, shape.channels) <= target.l2_bytes / 4
+        weight_bytes(points, shape) <= target.l2_bytes / 4
     }
 
     /// Number of blocks.
@@ -88,32 +90,38 @@ impl Blocks {
 
     fn scratch_bytes(&self, points: &Points, shape: Shape) -> u64 {
         let n = points.n() as u64;
-        4 * n * n * self.tiles_of_block * (shape.channels + shape.filters)
+        n * n * self.tiles_of_block * moved(shape)
     }
 
     /// Cycles for bringing the weights: from memory for the first block, from where they are left for the others.
     pub fn weights(&self, target: &TargetDesc, points: &Points, shape: Shape) -> f64 {
-        let bytes = weight_bytes(points, shape.filters, shape.channels);
+        let bytes = weight_bytes(points, shape);
         target.machine.moving(bytes as f64, u64::MAX) + target.machine.moving(((self.count() - 1) * bytes) as f64, bytes)
     }
 
     /// Cycles for writing and reading transformed input and products.
     pub fn scratch(&self, target: &TargetDesc, points: &Points, shape: Shape) -> f64 {
         let n = points.n() as u64;
-        let bytes = 2 * 4 * n * n * self.tiles * (shape.channels + shape.filters);
+        let bytes = 2 * n * n * self.tiles * moved(shape);
         target.machine.spilling(bytes as f64, self.scratch_bytes(points, shape))
     }
 }
 
 /// The tile of the products: one that divides the filters if there is one, for every point has its own weights and their padding.
-fn product(target: &TargetDesc, tiles: u64, filters: u64) -> (u32, u32) {
+fn product(target: &TargetDesc, tiles: u64, shape: Shape) -> (u32, u32) {
+    let (numbers, filters) = (shape.numbers, shape.filters);
     let padded = |nr: u32| filters.next_multiple_of(u64::from(nr));
-    let least = target.f32_tiles.iter().map(|t| padded(t.1)).min().unwrap_or(filters);
-    tile::choose_among(target, Factors::Floats, tiles, filters, |t| padded(t.1) == least)
+    let least = numbers.tiles(target).iter().map(|t| padded(t.1)).min().unwrap_or(filters);
+    numbers.tile(target, tiles, filters, |t| padded(t.1) == least)
 }
 
 /// Bytes of transformed weights, without the padding of the last panel.
-pub fn weight_bytes(points: &Points, filters: u64, channels: u64) -> u64 {
+pub fn weight_bytes(points: &Points, shape: Shape) -> u64 {
     let n = points.n() as u64;
-    4 * n * n * filters * channels
+    shape.numbers.factor().bytes() * n * n * shape.filters * shape.channels
+}
+
+/// Bytes of transformed input and products of a point of a tile.
+fn moved(shape: Shape) -> u64 {
+    shape.channels * shape.numbers.factor().bytes() + shape.filters * shape.numbers.sum().bytes()
 }

@@ -1,5 +1,6 @@
 //! The loops: for every block of tiles the transform of the input, a product for each point, the transform of the result with bias and epilogue.
 
+use onnxc_ir::Tensor;
 use onnxc_ir::blob::Blob;
 use onnxc_ir::kernel::{FetchKernel, Kernel};
 use onnxc_ir::lir::{BufId, Expr, LoopKind, Stmt};
@@ -7,14 +8,14 @@ use onnxc_ir::lower::{Arg, LowerCx};
 use onnxc_ir::math;
 use onnxc_ir::op::Extent;
 use onnxc_ir::scalar::{BinOp, ScalarProgram};
-use onnxc_ir::{DType, Tensor};
 
 use super::blocks::{Blocks, Shape};
 use super::kernels::{Kernels, channels_left};
+use super::numbers::Numbers;
 use super::points::{Coefficients, Points};
 use crate::common::list::List;
+use crate::common::nest::{ExprExt, int, number};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
-use crate::conv::lower::Conv;
 use crate::schedule::Schedule;
 
 /// Channels that a transform keeps in the first-level cache between its two directions.
@@ -43,12 +44,28 @@ impl Planes {
     }
 }
 
+/// A convolution to be computed in tiles.
+pub(crate) struct Tiled {
+    pub numbers: Numbers,
+    /// With what it reads around it, as far as tiles reach.
+    pub x: Arg,
+    pub y: Arg,
+    pub channels: u64,
+    pub filters: u64,
+    /// `[filter][channel][tap]`, and what is taken from those that are bytes without sign.
+    pub weights: (Tensor, i32),
+    /// Added to the sums.
+    pub bias: Option<(BufId, i64)>,
+    /// Over a sum and `operands`, which broadcast to y.
+    pub program: ScalarProgram,
+    pub operands: Vec<Arg>,
+}
+
 struct Winograd<'c> {
-    conv: &'c Conv,
+    conv: &'c Tiled,
     points: &'static Points,
     blocks: Blocks,
     weights: Weights,
-    bias: Option<(BufId, i64)>,
     /// Transformed input, products, and what is between the two directions of a transform.
     input: BufId,
     products: BufId,
@@ -71,9 +88,10 @@ struct At {
     column: Expr,
 }
 
-/// Emits the convolution, whose x has zeros as far as tiles reach, and whose extents and weights are known.
-pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Points, weights: Tensor) {
+/// Emits the convolution, whose extents are known.
+pub(crate) fn emit(cx: &mut LowerCx, conv: &Tiled, points: &'static Points) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
+    let (numbers, (weights, moved)) = (conv.numbers, conv.weights.clone());
     let shape = Shape {
         images: x[0],
         height: y[2],
@@ -81,11 +99,13 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
         channels: conv.channels,
         filters: conv.filters,
         taps: points.taps as u64,
+        numbers,
     };
     let schedule = Schedule::of(cx.attrs);
     let blocks = Blocks::choose(cx.target, points, shape, &schedule);
     let (filters, channels, nr) = (conv.filters as usize, conv.channels as usize, blocks.product.1);
-    let left = channels_left((&weights, points.taps), (filters, channels), nr as usize, schedule.sparse);
+    let left =
+        channels_left((&weights, points.taps), (filters, channels), nr as usize, schedule.sparse && numbers == Numbers::Floats);
     let left = if left.iter().all(Vec::is_empty) {
         channels_left((&weights, points.taps), (filters, channels), nr as usize, false)
     } else {
@@ -93,26 +113,25 @@ pub(in crate::conv) fn emit(cx: &mut LowerCx, conv: &Conv, points: &'static Poin
     };
     let list = left.iter().any(|l| l.len() < channels).then(|| List::of_rows(cx, &left, nr));
     let rows: usize = left.iter().map(Vec::len).sum();
-    let packed = Blob::packed(weights, Kernels { points, filters, channels, nr: nr as usize, left });
+    let packed = Blob::packed(weights, Kernels { points, numbers, moved, filters, channels, nr: nr as usize, left });
     let few = blocks.count() < BLOCKS_OF_THREAD * u64::from(cx.target.max_threads);
     let inside = blocks.count() == 1 || (few && !Blocks::are_own(cx.target, points, shape));
     let (n, tiles) = (points.n() as u64, blocks.tiles_of_block);
     let (input_planes, product_planes) = (Planes::new(tiles, conv.channels), Planes::new(tiles, conv.filters));
-    let mut scratch = |planes: Planes| cx.scratch(DType::F32, n * n * planes.point as u64, !inside);
-    let (input, products) = (scratch(input_planes), scratch(product_planes));
-    let between = cx.scratch(DType::F32, 2 * n * n * CHANNELS, true);
-    let weights = cx.blob_buf(DType::F32, packed);
-    let bias = conv.bias(cx);
+    let mut scratch = |dtype, planes: Planes| cx.scratch(dtype, n * n * planes.point as u64, !inside);
+    let (input, products) = (scratch(numbers.factor(), input_planes), scratch(numbers.sum(), product_planes));
+    let between = cx.scratch(numbers.sum(), 2 * n * n * CHANNELS, true);
+    let weights = cx.blob_buf(numbers.factor(), packed);
     let point = rows as i64 * i64::from(nr);
     let weights = Weights { b: weights, list, point };
-    let w = Winograd { conv, points, blocks, weights, bias, input, products, between, input_planes, product_planes };
+    let w = Winograd { conv, points, blocks, weights, input, products, between, input_planes, product_planes };
     if inside { w.blocks_in_order(cx) } else { w.blocks_in_parallel(cx) }
 }
 
 impl Winograd<'_> {
     /// Coefficients of the transforms of input and result.
     fn coefficients(&self, cx: &mut LowerCx) -> (Coefficients, Coefficients) {
-        let any = vec![Expr::f32(0.0); self.points.n()];
+        let any = vec![number(self.conv.numbers.sum(), 0.0); self.points.n()];
         let to = Coefficients::set(cx, |k, cx| drop(self.points.input(cx, k, &any)));
         (to, Coefficients::set(cx, |k, cx| drop(self.points.output(cx, k, &any))))
     }
@@ -200,7 +219,8 @@ impl Winograd<'_> {
                 let element = c.clone().times(s[1]).add(from);
                 for column in 0..n as i64 {
                     let load = |row: i64| Expr::Load(x.buf, Box::new(element.clone().add(Expr::Int(row * s[2] + column * s[3]))));
-                    let d: Vec<Expr> = (0..n as i64).map(load).map(|e| Expr::Var(cx.let_(e))).collect();
+                    let wide = |e: Expr| e.cast_from(x.dtype, self.conv.numbers.sum());
+                    let d: Vec<Expr> = (0..n as i64).map(load).map(|e| Expr::Var(cx.let_(wide(e)))).collect();
                     let out = self.points.input(cx, &mut k.clone(), &d);
                     for (row, e) in out.into_iter().enumerate() {
                         cx.push(Stmt::Store(self.between, self.between_at(&c, row * n + column as usize), e));
@@ -211,6 +231,7 @@ impl Winograd<'_> {
                     let out = self.points.input(cx, &mut k.clone(), &d);
                     for (column, e) in out.into_iter().enumerate() {
                         let point = (row * n + column) as i64 * self.input_planes.point;
+                        let e = e.cast_from(self.conv.numbers.sum(), self.conv.numbers.factor());
                         cx.push(Stmt::Store(self.input, c.clone().add(to.clone()).add(Expr::Int(point)), e));
                     }
                 }
@@ -240,10 +261,10 @@ impl Winograd<'_> {
 
     /// The products of all points of a block of so many tiles.
     fn multiply(&self, cx: &mut LowerCx, kind: LoopKind, tiles: u64) {
-        let conv = self.conv;
+        let (conv, numbers) = (self.conv, self.conv.numbers);
         let (mr, nr) = self.blocks.product;
         let mut identity = ScalarProgram::default();
-        identity.arg(0, DType::F32);
+        identity.arg(0, numbers.sum());
         let points = (self.points.n() * self.points.n()) as u64;
         let outer = Outer {
             n: points.into(),
@@ -257,15 +278,15 @@ impl Winograd<'_> {
             outer: vec![outer],
             rows: Extent::from(tiles),
             cols: Extent::from(conv.filters),
-            a: (self.input, DType::F32, 0),
+            a: (self.input, numbers.factor(), 0),
             a_row: self.input_planes.tile,
             nest: vec![(conv.channels, 1)],
             open_k: None,
-            b: (self.weights.b, DType::F32, 0),
+            b: (self.weights.b, numbers.factor(), 0),
             short: 0,
             table: None,
             list: self.weights.list.clone(),
-            c: (self.products, DType::F32, 0),
+            c: (self.products, numbers.sum(), 0),
             c_row: self.product_planes.tile,
             bias: None,
             epilogue: identity,
@@ -335,7 +356,7 @@ impl Winograd<'_> {
         let from = Expr::Var(cx.let_(i.clone().times(self.product_planes.tile)));
         self.each_piece(cx, conv.filters, &|cx, start, channels| {
             let from = Expr::Var(cx.let_(from.clone().add(start.clone())));
-            let bias = self.bias.map(|(b, at)| (b, start.clone().add(Expr::Int(at))));
+            let bias = conv.bias.map(|(b, at)| (b, start.clone().add(Expr::Int(at))));
             let ends = |cx: &mut LowerCx, origin: &Expr, s: &[i64]| {
                 (Expr::Var(cx.let_(origin.clone().add(start.clone().times(s[1])))), s.to_vec())
             };
@@ -366,6 +387,7 @@ impl Winograd<'_> {
                     let p: Vec<Expr> = (0..self.points.n()).map(|x| self.kept(cx, &c, row * self.points.n() + x)).collect();
                     let out = self.points.output(cx, &mut k.clone(), &p);
                     for (column, e) in out.into_iter().take(columns as usize).enumerate() {
+                        let e = self.shifted_back(e);
                         let e = bias.clone().map_or(e.clone(), |b| Expr::bin(BinOp::Add, e, b));
                         if extents.is_none() {
                             finish(cx, &c, Expr::Int(row as i64), Expr::Int(column as i64), e);
@@ -387,6 +409,14 @@ impl Winograd<'_> {
                 });
             });
         });
+    }
+
+    /// A result whose weights were multiplied to be whole.
+    fn shifted_back(&self, e: Expr) -> Expr {
+        match (self.conv.numbers, self.points.shift()) {
+            (Numbers::Integers, Some(shift)) => Expr::bin(BinOp::Shr, e, int(self.conv.numbers.sum(), 2 * i64::from(shift))),
+            _ => e,
+        }
     }
 
     /// The first direction of the transform of the result.

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use onnxc_ir::blob::Packing;
+use onnxc_ir::kernel::k_group;
 use onnxc_ir::{DType, Tensor};
 
+use super::numbers::Numbers;
 use super::points::Points;
 
 /// Channels whose taps are read before the next filter.
@@ -12,10 +14,13 @@ const CHANNELS: usize = 8;
 /// Taps of the largest kernels in each direction.
 const MOST_TAPS: usize = 5;
 
-/// `G g Gt` of all kernels, in the order in which the products read them: `[point][panel][channel][nr]`, zero padded, from
-/// `[filter][channel][tap]`. Computed in f64, rounded once. A part has the points of a row.
+/// `G g Gt` of all kernels, in the order in which the products read them: `[point][panel][channel][nr]`, words of two channels beside each other, zero padded, from
+/// `[filter][channel][tap]`. Computed in f64, rounded once; those of integers are whole. A part has the points of a row.
 pub(super) struct Kernels {
     pub points: &'static Points,
+    pub numbers: Numbers,
+    /// What is taken from bytes without sign.
+    pub moved: i32,
     pub filters: usize,
     pub nr: usize,
     /// Channels that there are.
@@ -49,7 +54,28 @@ impl fmt::Debug for Kernels {
 }
 
 impl Kernels {
-    /// Floats of one point.
+    /// A tap.
+    fn tap(&self, from: &Tensor, at: usize) -> f64 {
+        let bytes = from.bytes();
+        match from.dtype() {
+            DType::F32 => f64::from(f32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]])),
+            DType::U8 => f64::from(i32::from(bytes[at]) - self.moved),
+            _ => f64::from(bytes[at] as i8),
+        }
+    }
+
+    /// Puts a transformed weight to its place.
+    fn put(&self, out: &mut [u8], at: usize, value: f64) {
+        match self.numbers {
+            Numbers::Floats => out[4 * at..4 * at + 4].copy_from_slice(&(value as f32).to_le_bytes()),
+            Numbers::Integers => {
+                let whole = value * f64::from(1 << (2 * self.points.shift().unwrap_or(0)));
+                out[2 * at..2 * at + 2].copy_from_slice(&(whole as i16).to_le_bytes());
+            }
+        }
+    }
+
+    /// Elements of one point.
     fn point(&self) -> usize {
         self.left.iter().map(Vec::len).sum::<usize>() * self.nr
     }
@@ -58,7 +84,7 @@ impl Kernels {
 impl Packing for Kernels {
     fn bytes(&self) -> u64 {
         let n = self.points.n() as u64;
-        4 * n * n * self.point() as u64
+        self.numbers.factor().bytes() * n * n * self.point() as u64
     }
 
     fn parts(&self) -> usize {
@@ -66,10 +92,9 @@ impl Packing for Kernels {
     }
 
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {
-        let (weights, rows) = (from.bytes().as_chunks::<4>().0, self.points.kernel_rows());
-        let (down, taps) = (&rows[part], self.points.taps);
-        let mut out = vec![0u8; 4 * rows.len() * self.point()];
-        let floats = out.as_chunks_mut::<4>().0;
+        let (rows, factor) = (self.points.kernel_rows(), self.numbers.factor());
+        let (down, taps, group) = (&rows[part], self.points.taps, k_group(factor) as usize);
+        let mut out = vec![0u8; factor.bytes() as usize * rows.len() * self.point()];
         // `G g` of a row: a number for each tap across, of each filter of a panel.
         let mut columns = vec![[[0f64; MOST_TAPS]; CHANNELS]; self.nr];
         let mut row = 0;
@@ -80,7 +105,7 @@ impl Packing for Kernels {
                 for (q, column) in columns[..filters].iter_mut().enumerate() {
                     for (channel, column) in some.iter().zip(column) {
                         let at = ((first + q) * self.channels + channel) * taps * taps;
-                        let g = |i: usize| f64::from(f32::from_le_bytes(weights[at + i]));
+                        let g = |i: usize| self.tap(from, at + i);
                         for (i, value) in column[..taps].iter_mut().enumerate() {
                             *value = down.iter().enumerate().map(|(j, d)| d * g(j * taps + i)).sum();
                         }
@@ -88,10 +113,10 @@ impl Packing for Kernels {
                 }
                 for (x, across) in rows.iter().enumerate() {
                     for c in 0..some.len() {
-                        let at = x * self.point() + (row + c) * self.nr;
-                        for (place, column) in floats[at..at + filters].iter_mut().zip(&columns) {
+                        let (step, of_step) = ((row + c) / group, (row + c) % group);
+                        for (q, column) in columns[..filters].iter().enumerate() {
                             let value: f64 = across.iter().zip(&column[c]).map(|(x, g)| x * g).sum();
-                            *place = (value as f32).to_le_bytes();
+                            self.put(&mut out, x * self.point() + (step * self.nr + q) * group + of_step, value);
                         }
                     }
                 }

@@ -1,5 +1,6 @@
 //! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
-//! attribute `algorithm` asks for.
+//! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3), whose transforms are exact (Meng and Brothers, "Efficient Winograd Convolution via Integer
+//! Arithmetic", 2019): those of weights four times as large, which the results are shifted back by.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call, other types) is
 //! computed directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, [`cost`] what that takes, `emit` the loops.
@@ -8,15 +9,18 @@ pub mod blocks;
 pub mod cost;
 mod emit;
 mod kernels;
+pub mod numbers;
 pub mod points;
 
+use onnxc_ir::kernel::k_group;
 use onnxc_ir::op::{OpError, OpResult};
 use onnxc_ir::{Attrs, DType, TensorType};
 
 use super::Geometry;
+use numbers::Numbers;
 use points::{FOUR, FOUR_OF_FIVE, Points, SIX, TWO, TWO_OF_FIVE};
 
-pub(super) use emit::emit;
+pub(crate) use emit::{Tiled, emit};
 
 /// The attribute of `conv` that names the algorithm.
 pub const ATTR: &str = "algorithm";
@@ -49,12 +53,25 @@ pub fn rounding(attrs: &Attrs) -> f64 {
     if points(attrs).is_some_and(Points::is_rough) { 4.0 } else { 1.0 }
 }
 
-/// The algorithms that compute a convolution: none unless all is f32, 3 by 3 or 5 by 5, without strides, dilations and groups.
-pub fn fitting(attrs: &Attrs, x: &TensorType, w: &TensorType) -> impl Iterator<Item = (&'static str, &'static Points)> {
-    let floats = x.dtype == DType::F32 && w.dtype == DType::F32;
+/// The algorithms that compute a convolution, a node `op`: none unless it is 3 by 3 or 5 by 5, without strides, dilations and groups, of f32 or of bytes.
+pub fn fitting(op: &str, attrs: &Attrs, x: &TensorType, w: &TensorType) -> impl Iterator<Item = (&'static str, &'static Points)> {
+    let numbers = Numbers::of(x.dtype, w.dtype).filter(|n| match n {
+        Numbers::Floats => op == "conv",
+        Numbers::Integers => INTEGER.contains(&op) && w.shape.get(1).and_then(|c| c.as_const()).is_some_and(fits_words),
+    });
     // No algorithm has no taps.
-    of_taps(taps(attrs, w).filter(|_| floats).unwrap_or(0))
+    let taps = taps(attrs, w).filter(|_| numbers.is_some()).unwrap_or(0);
+    of_taps(taps).filter(move |(_, points)| numbers == Some(Numbers::Floats) || points.shift().is_some())
 }
+
+/// Can so many channels of bytes be transformed to words? Two are multiplied beside each other, and four times the sum of all products of a window has 32 bits.
+pub(crate) fn fits_words(channels: u64) -> bool {
+    const LARGEST: u64 = 4 * 9 * 255 * 128;
+    channels.is_multiple_of(k_group(DType::I16)) && channels.saturating_mul(LARGEST) <= i32::MAX as u64
+}
+
+/// Convolutions of integers.
+const INTEGER: [&str; 2] = ["conv_integer", "qlinear_conv"];
 
 /// Taps in each direction of a kernel without strides, dilations and groups.
 fn taps(attrs: &Attrs, w: &TensorType) -> Option<usize> {
@@ -66,7 +83,7 @@ fn taps(attrs: &Attrs, w: &TensorType) -> Option<usize> {
 }
 
 /// Inference: the attribute is one of the names, and for this geometry.
-pub(super) fn check(attrs: &Attrs, w: &TensorType) -> OpResult<()> {
+pub(crate) fn check(attrs: &Attrs, w: &TensorType) -> OpResult<()> {
     let Some(name) = attrs.str(ATTR) else { return Ok(()) };
     if name == DIRECT {
         return Ok(());

@@ -99,6 +99,12 @@ impl Points {
         self.n() >= ROUGH
     }
 
+    /// The power of two by which transforms of weights are whole numbers in each direction, if that of the input has whole coefficients, and those of bytes are words:
+    /// sums of four bytes, and of nine times as much as a weight.
+    pub fn shift(&self) -> Option<u32> {
+        (self.pairs == [1.0] && self.taps == 3).then_some(1)
+    }
+
     /// Inputs of a tile, and points, in each direction.
     pub fn n(&self) -> usize {
         self.m + self.taps - 1
