@@ -6,11 +6,11 @@
 //! Class  reassociates with a bound: with the points of `onnxc_ops::winograd` an output differs from the exact one by about 1, 2 and 10 (16, 36 and 64 points)
 //!        times what direct summation differs by, so that whole models stay far below 1e-3 of their largest output. `--math=strict` forbids it.
 //! Paper  Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
-//!        Integers of 8 bits have F(2x2, 3x3) only, which is exact.
+//!        Integers of 8 bits have F(2x2, 3x3) and F(4x4, 3x3), which are exact.
 //! Misses strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32 and 8 bits, zero points of
 //!        weights other than 0 (128 of u8), an odd number of channels of integers.
 //!
-//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25, those of integers 32/9 times; [`crate::choose`] keeps the model within its limit.
+//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25, those of integers 32/9 and 72/9 times; [`crate::choose`] keeps the model within its limit.
 
 use onnxc_egraph::RuleClass;
 use onnxc_ir::graph::Node;
@@ -116,7 +116,7 @@ fn integer_ways(graph: &Graph, node: &Node, predicted: &dyn Fn(&Choice) -> Optio
         let (time, bytes) = (predicted(&choice)? * more, bytes(graph, node, &choice)?);
         Some(Way { choice, time, bytes })
     };
-    let tiled = winograd::ALGORITHMS.iter().filter(|a| a.1.shift().is_some());
+    let tiled = winograd::ALGORITHMS.iter().filter(|a| a.1.whole().is_some());
     let tiled = tiled.filter_map(|a| way(Choice::algorithm(a.0), 1.0 + INTEGER_GAIN));
     way(Choice::default(), 1.0).into_iter().chain(tiled).collect()
 }

@@ -80,13 +80,22 @@ fn conv_integer([n, c, h, w]: [u64; 4], filters: u64, algorithm: &str) -> (Graph
 /// Sums of the most channels that have room in 32 bits, of more, which are computed directly, and of few; blocks in order and in parallel.
 #[test]
 fn integers_are_exact_at_the_ends_of_their_range() {
-    for (x, filters) in [([2, 1826, 4, 5], 3), ([2, 1828, 4, 5], 3), ([2, 6, 33, 30], 37)] {
-        let (graph, x) = conv_integer(x, filters, "winograd2");
-        let want = interp::run(&graph, std::slice::from_ref(&x)).expect("the interpreter").swap_remove(0);
-        for cpu in ["x86-64", "x86-64-v3", "native"] {
-            for threads in [1, 3] {
-                assert!(compiled(&graph, &x, cpu, threads) == want.bytes(), "{:?} on {cpu}, {threads} threads", x.shape());
-            }
+    for (channels, algorithm) in [(1826, "winograd2"), (1828, "winograd2"), (114, "winograd4"), (116, "winograd4")] {
+        exact([2, channels, 4, 5], 3, algorithm);
+    }
+    for algorithm in ["winograd2", "winograd4"] {
+        exact([2, 6, 33, 30], 37, algorithm);
+        exact([2, 20, 90, 87], 24, algorithm);
+    }
+}
+
+fn exact(x: [u64; 4], filters: u64, algorithm: &str) {
+    let (graph, x) = conv_integer(x, filters, algorithm);
+    let want = interp::run(&graph, std::slice::from_ref(&x)).expect("the interpreter").swap_remove(0);
+    for cpu in ["x86-64", "x86-64-v3", "native"] {
+        for threads in [1, 3] {
+            let got = compiled(&graph, &x, cpu, threads);
+            assert!(got == want.bytes(), "{algorithm} of {:?} on {cpu}, {threads} threads", x.shape());
         }
     }
 }
@@ -107,6 +116,8 @@ fn integers_are_computed_in_tiles_where_words_are_fast() {
     for math in [Math::Fast, Math::Strict] {
         assert_eq!(algorithm(x86, "x86-64-v3", 4.0, math), tiled);
     }
+    let larger = Some(("winograd4".to_string(), (9 * 64 * 64, 2 * 36 * 64 * 64)));
+    assert_eq!(algorithm(x86, "x86-64-v3", 9.0, Math::Fast), larger);
     assert_eq!(algorithm(x86, "x86-64-v3", 1.5, Math::Fast), None);
     assert_eq!(algorithm("riscv64gc-unknown-linux-gnu", "rv64gcv", 4.0, Math::Fast), tiled);
     assert_eq!(algorithm(x86, "sapphirerapids", 4.0, Math::Fast), None);

@@ -128,14 +128,17 @@ fn samples() -> Vec<Sample> {
             case(pads(), (u, &[1, 5, 6, 5]), (s, &[4, 5, 3, 3]), true, None),
             case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, Some(Tensor::scalar(-3i8))),
         ]
-        .map(in_tiles),
+        .iter()
+        .flat_map(in_tiles),
     );
     all
 }
 
-/// A sample by Winograd's algorithm.
-pub(crate) fn in_tiles(sample: Sample) -> Sample {
-    Sample { attrs: sample.attrs.with(winograd::ATTR, Attr::Str("winograd2".to_string())), ..sample }
+/// A sample by Winograd's algorithm, in smaller and in larger tiles.
+pub(crate) fn in_tiles(sample: &Sample) -> [Sample; 2] {
+    let with =
+        |name: &str| Sample { attrs: sample.attrs.clone().with(winograd::ATTR, Attr::Str(name.to_string())), ..sample.clone() };
+    ["winograd2", "winograd4"].map(with)
 }
 
 /// Run-time data of a type of at most 16 bits over its whole range.

@@ -166,16 +166,17 @@ fn samples() -> Vec<Sample> {
         case(depthwise(76, pads()), (u, &[1, 76, 7, 6]), (s, &[76, 1, 6, 3]), false, true),
         swished(case(depthwise(24, wide(2)), (u, &[1, 24, 9, 11]), (u, &[24, 1, 4, 5]), true, false)),
     ];
-    let residual_in_tiles = in_tiles(all[0].clone());
+    let residual_in_tiles = in_tiles(&all[0]);
     let mut all = sample::and_sparse(all, &[0, 2, 6, 7, 9, 14, 15], 3, (0, 1));
-    all.push(residual_in_tiles);
+    all.extend(residual_in_tiles);
     all.extend(
         [
             case(pads(), (s, &[1, 8, 6, 5]), (s, &[16, 8, 3, 3]), true, true),
             swished(case(pads(), (u, &[1, 20, 7, 6]), (s, &[40, 20, 3, 3]), true, true)),
             case(Attrs::default(), (u, &[2, 34, 9, 11]), (s, &[37, 34, 3, 3]), false, false),
         ]
-        .map(in_tiles),
+        .iter()
+        .flat_map(in_tiles),
     );
     all
 }

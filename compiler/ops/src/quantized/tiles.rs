@@ -1,5 +1,6 @@
 //! Convolutions of bytes by Winograd's algorithm.
 
+use onnxc_ir::DType;
 use onnxc_ir::lower::LowerCx;
 
 use super::integer::Integer;
@@ -12,8 +13,15 @@ impl Integer {
         let plain = self.group == 1 && ones(&self.strides) && ones(&self.dilations) && self.w_zeros.iter().all(|z| *z == 0);
         let words = winograd::fits_words(self.x.view.shape[1]) && !self.is_words() && !cx.target.word_tiles.is_empty();
         let fixed = self.x.view.is_fixed() && self.y.view.is_fixed();
-        let fits = |p: &&Points| p.shift().is_some() && self.kernel == [p.taps as u64; 2];
-        winograd::points(cx.attrs).filter(|_| plain && words && fixed).filter(fits)
+        let points = winograd::points(cx.attrs).filter(|_| plain && words && fixed)?.whole()?;
+        (self.kernel == [points.taps as u64; 2] && self.has_room(points)).then_some(points)
+    }
+
+    /// Have the largest sums of products 32 bits after they were multiplied by the power of two that is in results?
+    fn has_room(&self, points: &Points) -> bool {
+        let x = if self.x.dtype == DType::U8 { 255 } else { 128 };
+        let room = i64::from(i32::MAX >> points.multiple().1) / x;
+        self.weights.sizes().iter().all(|size| *size <= room)
     }
 
     /// The convolution by Winograd's algorithm: exact, since all its sums are, modulo 2^32.

@@ -86,6 +86,12 @@ impl Weights {
         sums
     }
 
+    /// What the elements of each filter add up to without their signs.
+    pub fn sizes(&self) -> Vec<i64> {
+        let of = |filter: usize| (0..self.per_filter()).map(|i| i64::from(self.get(filter, i).abs())).sum();
+        (0..self.filters).map(of).collect()
+    }
+
     /// Panels of `nr` columns for the filters of each group, for an A of type `a`; rows are taps with `padded` channels each, of which there are `channels`.
     pub fn panels(&self, groups: usize, a: DType, (taps, channels, padded): (u64, u64, u64), nr: u32) -> Panels {
         let (filters, (filter, element)) = (self.filters / groups.max(1), self.strides);

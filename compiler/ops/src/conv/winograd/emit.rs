@@ -14,14 +14,14 @@ use super::kernels::{Kernels, channels_left};
 use super::numbers::Numbers;
 use super::points::{Coefficients, Points};
 use crate::common::list::List;
-use crate::common::nest::{ExprExt, int, number};
+use crate::common::nest::{ExprExt, int};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
 use crate::schedule::Schedule;
 
 /// Channels that a transform keeps in the first-level cache between its two directions.
 const CHANNELS: u64 = 16;
-/// Most operations of the epilogues of a tile that are computed together with the transform.
-const MOST_NODES: usize = 200;
+/// Most operations of the epilogues of a tile that are computed together with the transform: of floats, and of integers, whose requantisation takes some.
+const MOST_NODES: (usize, usize) = (200, 400);
 /// Accumulators of targets with registers for a transform beside what functions in an epilogue need.
 const ROOMY: u32 = 16;
 /// Fewer blocks than so many for each thread are divided inside.
@@ -88,6 +88,12 @@ struct At {
     column: Expr,
 }
 
+/// What makes one of an odd number modulo 2^32: each step has twice as many right bits (Newton).
+fn inverse(odd: u32) -> i32 {
+    let step = |x: u32, _| x.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(x)));
+    (0..5).fold(odd, step) as i32
+}
+
 /// Emits the convolution, whose extents are known.
 pub(crate) fn emit(cx: &mut LowerCx, conv: &Tiled, points: &'static Points) {
     let (x, y) = (&conv.x.view.shape, &conv.y.view.shape);
@@ -131,7 +137,10 @@ pub(crate) fn emit(cx: &mut LowerCx, conv: &Tiled, points: &'static Points) {
 impl Winograd<'_> {
     /// Coefficients of the transforms of input and result.
     fn coefficients(&self, cx: &mut LowerCx) -> (Coefficients, Coefficients) {
-        let any = vec![number(self.conv.numbers.sum(), 0.0); self.points.n()];
+        if self.conv.numbers == Numbers::Integers {
+            return (Coefficients::whole(), Coefficients::whole());
+        }
+        let any = vec![Expr::f32(0.0); self.points.n()];
         let to = Coefficients::set(cx, |k, cx| drop(self.points.input(cx, k, &any)));
         (to, Coefficients::set(cx, |k, cx| drop(self.points.output(cx, k, &any))))
     }
@@ -302,7 +311,8 @@ impl Winograd<'_> {
         let (m, conv) = (self.points.m, self.conv);
         let roomy = cx.target.accumulators() >= ROOMY;
         let nodes = if roomy { conv.program.nodes.len() } else { math::expand(&conv.program).nodes.len() };
-        nodes * m * m <= MOST_NODES && conv.operands.len() <= 2
+        let most = if conv.numbers == Numbers::Floats { MOST_NODES.0 } else { MOST_NODES.1 };
+        nodes * m * m <= most && conv.operands.len() <= 2
     }
 
     fn transform_result(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
@@ -387,7 +397,7 @@ impl Winograd<'_> {
                     let p: Vec<Expr> = (0..self.points.n()).map(|x| self.kept(cx, &c, row * self.points.n() + x)).collect();
                     let out = self.points.output(cx, &mut k.clone(), &p);
                     for (column, e) in out.into_iter().take(columns as usize).enumerate() {
-                        let e = self.shifted_back(e);
+                        let e = self.taken_once(e);
                         let e = bias.clone().map_or(e.clone(), |b| Expr::bin(BinOp::Add, e, b));
                         if extents.is_none() {
                             finish(cx, &c, Expr::Int(row as i64), Expr::Int(column as i64), e);
@@ -411,12 +421,11 @@ impl Winograd<'_> {
         });
     }
 
-    /// A result whose weights were multiplied to be whole.
-    fn shifted_back(&self, e: Expr) -> Expr {
-        match (self.conv.numbers, self.points.shift()) {
-            (Numbers::Integers, Some(shift)) => Expr::bin(BinOp::Shr, e, int(self.conv.numbers.sum(), 2 * i64::from(shift))),
-            _ => e,
-        }
+    /// A result that was taken several times, modulo 2^32.
+    fn taken_once(&self, e: Expr) -> Expr {
+        let ((odd, bits), of) = (self.points.multiple(), self.conv.numbers.sum());
+        let e = if odd == 1 { e } else { e.mul(int(of, inverse(odd).into())) };
+        if bits == 0 { e } else { Expr::bin(BinOp::Shr, e, int(of, bits.into())) }
     }
 
     /// The first direction of the transform of the result.
@@ -433,5 +442,13 @@ impl Winograd<'_> {
                 cx.push(Stmt::Store(self.between, self.between_at(c, row * n + column), e));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn inverses_are_modulo_words() {
+        assert!([1u32, 3, 9, 81, 0xFFFF_FFFF].iter().all(|n| n.wrapping_mul(super::inverse(*n) as u32) == 1));
     }
 }

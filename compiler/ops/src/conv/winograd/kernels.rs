@@ -68,10 +68,7 @@ impl Kernels {
     fn put(&self, out: &mut [u8], at: usize, value: f64) {
         match self.numbers {
             Numbers::Floats => out[4 * at..4 * at + 4].copy_from_slice(&(value as f32).to_le_bytes()),
-            Numbers::Integers => {
-                let whole = value * f64::from(1 << (2 * self.points.shift().unwrap_or(0)));
-                out[2 * at..2 * at + 2].copy_from_slice(&(whole as i16).to_le_bytes());
-            }
+            Numbers::Integers => out[2 * at..2 * at + 2].copy_from_slice(&(value.round() as i16).to_le_bytes()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
-//! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3), whose transforms are exact (Meng and Brothers, "Efficient Winograd Convolution via Integer
-//! Arithmetic", 2019): those of weights four times as large, which the results are shifted back by.
+//! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3) and F(4x4, 3x3) with transforms of whole numbers (Meng and Brothers, "Efficient Winograd Convolution
+//! via Integer Arithmetic", 2019). Results come out 4 and 576 times as large, modulo 2^32, where 9 has an inverse and the rest is a shift: so they are exact.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call, other types) is
 //! computed directly. [`points`] has the transforms, [`blocks`] how many tiles are done at once, [`cost`] what that takes, `emit` the loops.
@@ -61,13 +61,12 @@ pub fn fitting(op: &str, attrs: &Attrs, x: &TensorType, w: &TensorType) -> impl 
     });
     // No algorithm has no taps.
     let taps = taps(attrs, w).filter(|_| numbers.is_some()).unwrap_or(0);
-    of_taps(taps).filter(move |(_, points)| numbers == Some(Numbers::Floats) || points.shift().is_some())
+    of_taps(taps).filter(move |(_, points)| numbers == Some(Numbers::Floats) || points.whole().is_some())
 }
 
-/// Can so many channels of bytes be transformed to words? Two are multiplied beside each other, and four times the sum of all products of a window has 32 bits.
+/// Can so many channels of bytes be transformed to words? Two are multiplied beside each other.
 pub(crate) fn fits_words(channels: u64) -> bool {
-    const LARGEST: u64 = 4 * 9 * 255 * 128;
-    channels.is_multiple_of(k_group(DType::I16)) && channels.saturating_mul(LARGEST) <= i32::MAX as u64
+    channels.is_multiple_of(k_group(DType::I16))
 }
 
 /// Convolutions of integers.

@@ -9,9 +9,12 @@
 //! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for eight points are the best of eighths from 3/8 to 19/8, exact too.
 //! The points alone make the transform of the input; kernels of more taps have fewer outputs at the same points.
 
+use onnxc_ir::DType;
 use onnxc_ir::lir::Expr;
 use onnxc_ir::lower::LowerCx;
 use onnxc_ir::scalar::BinOp;
+
+use crate::common::nest::{ExprExt, int};
 
 /// The points of one m and r.
 pub struct Points {
@@ -21,19 +24,27 @@ pub struct Points {
     pub taps: usize,
     /// The pairs: each number stands for itself and its negative.
     pairs: &'static [f64],
+    /// What results are multiplied by in each direction, if all numbers are whole.
+    multiple: Option<u32>,
 }
 
 /// F(2x2, 3x3).
-pub static TWO: Points = Points { m: 2, taps: 3, pairs: &[1.0] };
+pub static TWO: Points = Points { m: 2, taps: 3, pairs: &[1.0], multiple: None };
 /// F(4x4, 3x3).
-pub static FOUR: Points = Points { m: 4, taps: 3, pairs: SIX_POINTS };
+pub static FOUR: Points = Points { m: 4, taps: 3, pairs: SIX_POINTS, multiple: None };
 /// F(6x6, 3x3).
-pub static SIX: Points = Points { m: 6, taps: 3, pairs: EIGHT_POINTS };
+pub static SIX: Points = Points { m: 6, taps: 3, pairs: EIGHT_POINTS, multiple: None };
 /// F(2x2, 5x5).
-pub static TWO_OF_FIVE: Points = Points { m: 2, taps: 5, pairs: SIX_POINTS };
+pub static TWO_OF_FIVE: Points = Points { m: 2, taps: 5, pairs: SIX_POINTS, multiple: None };
 /// F(4x4, 5x5).
-pub static FOUR_OF_FIVE: Points = Points { m: 4, taps: 5, pairs: EIGHT_POINTS };
+pub static FOUR_OF_FIVE: Points = Points { m: 4, taps: 5, pairs: EIGHT_POINTS, multiple: None };
+/// F(2x2, 3x3) of integers.
+static TWO_WHOLE: Points = Points { m: 2, taps: 3, pairs: &[1.0], multiple: Some(2) };
+/// F(4x4, 3x3) of integers, at the points of Lavin and Gray. Transformed bytes are a hundred times as large at most, which words have room for.
+static FOUR_WHOLE: Points = Points { m: 4, taps: 3, pairs: &[1.0, 2.0], multiple: Some(24) };
 
+/// What the taps of a kernel are multiplied by at a whole point adds up to no more than this in each direction: `15 * 15 * 128 < 2^15`.
+const MOST_OF_ROW: f64 = 15.0;
 /// Points in each direction from which on rounding is larger.
 const ROUGH: usize = 8;
 const SIX_POINTS: &[f64] = &[0.75, 1.5];
@@ -55,15 +66,24 @@ fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
 
 /// The coefficients of transforms as variables that are set in front of the loops: they stay in registers there.
 #[derive(Clone, Default)]
-pub struct Coefficients(Vec<(f32, Expr)>);
+pub struct Coefficients {
+    known: Vec<(f32, Expr)>,
+    /// Of whole numbers: in the operations themselves.
+    whole: bool,
+}
 
 impl Coefficients {
+    /// Those of whole numbers.
+    pub fn whole() -> Coefficients {
+        Coefficients { known: Vec::new(), whole: true }
+    }
+
     /// Sets a variable to each coefficient that is not 1 or -1 of a transform. `transform` is one of a [`Points`].
     pub fn set(cx: &mut LowerCx, transform: impl Fn(&mut Coefficients, &mut LowerCx)) -> Coefficients {
         let mut all = Coefficients::default();
         // What the transform computes here goes nowhere: only the coefficients that it asks for matter.
         cx.block(|cx| transform(&mut all, cx));
-        for (value, e) in &mut all.0 {
+        for (value, e) in &mut all.known {
             *e = Expr::Var(cx.let_(Expr::f32(*value)));
         }
         all
@@ -71,11 +91,22 @@ impl Coefficients {
 
     fn get(&mut self, value: f64) -> Expr {
         let value = value as f32;
-        if let Some((_, e)) = self.0.iter().find(|(v, _)| *v == value) {
+        if let Some((_, e)) = self.known.iter().find(|(v, _)| *v == value) {
             return e.clone();
         }
-        self.0.push((value, Expr::f32(value)));
+        self.known.push((value, Expr::f32(value)));
         Expr::f32(value)
+    }
+
+    fn times(&mut self, c: f64, x: Expr) -> Expr {
+        if !self.whole {
+            return Expr::bin(BinOp::Mul, self.get(c), x);
+        }
+        let number = c as i64;
+        match u64::try_from(number) {
+            Ok(n) if n.is_power_of_two() => Expr::bin(BinOp::Shl, x, int(DType::I32, n.trailing_zeros().into())),
+            _ => x.mul(int(DType::I32, number)),
+        }
     }
 
     /// `sum of c * x`, whose coefficients of one cost no multiplication. Coefficients of zero are left out.
@@ -84,10 +115,12 @@ impl Coefficients {
         // The first term starts the sum: one that needs no multiplication, if there is one.
         let first = terms.iter().position(|(c, _)| *c == 1.0).unwrap_or(0);
         let (c, x) = terms.remove(first);
-        let start = if c == 1.0 { x } else { Expr::bin(BinOp::Mul, self.get(c), x) };
+        let start = if c == 1.0 { x } else { self.times(c, x) };
         terms.into_iter().fold(start, |sum, (c, x)| match c {
             1.0 => Expr::bin(BinOp::Add, sum, x),
             -1.0 => Expr::bin(BinOp::Sub, sum, x),
+            c if self.whole && c < 0.0 => Expr::bin(BinOp::Sub, sum, self.times(-c, x)),
+            c if self.whole => Expr::bin(BinOp::Add, sum, self.times(c, x)),
             c => Expr::Fma(Box::new(self.get(c)), Box::new(x), Box::new(sum)),
         })
     }
@@ -99,10 +132,25 @@ impl Points {
         self.n() >= ROUGH
     }
 
-    /// The power of two by which transforms of weights are whole numbers in each direction, if that of the input has whole coefficients, and those of bytes are words:
-    /// sums of four bytes, and of nine times as much as a weight.
-    pub fn shift(&self) -> Option<u32> {
-        (self.pairs == [1.0] && self.taps == 3).then_some(1)
+    /// The same tiles with whole numbers throughout, for integers.
+    pub fn whole(&self) -> Option<&'static Points> {
+        match (self.m, self.taps) {
+            (2, 3) => Some(&TWO_WHOLE),
+            (4, 3) => Some(&FOUR_WHOLE),
+            _ => None,
+        }
+    }
+
+    /// How often a result of whole numbers has been taken, both directions together: so many times a power of two, and that, in bits.
+    pub fn multiple(&self) -> (u32, u32) {
+        let multiple = self.multiple.unwrap_or(1).pow(2);
+        (multiple >> multiple.trailing_zeros(), multiple.trailing_zeros())
+    }
+
+    /// What the weights at infinity have not been multiplied by, for words have no room: a power of two.
+    fn left_at_infinity(&self) -> f64 {
+        let multiple = f64::from(self.multiple.unwrap_or(1));
+        (0..).map(|bits| f64::from(1 << bits)).find(|left| multiple / left <= MOST_OF_ROW).unwrap_or(1.0)
     }
 
     /// Inputs of a tile, and points, in each direction.
@@ -140,13 +188,13 @@ impl Points {
         let mut row = |r: usize| {
             let pairs = self.pairs.iter().zip(&halves).map(|(a, h)| (a.powi(r as i32), h[r % 2].clone()));
             let zero = (r == 0).then(|| (1.0, p[0].clone()));
-            let infinity = (r + 1 == self.m).then(|| (1.0, p[self.n() - 1].clone()));
+            let infinity = (r + 1 == self.m).then(|| (self.left_at_infinity(), p[self.n() - 1].clone()));
             k.sum(zero.into_iter().chain(infinity).chain(pairs))
         };
         (0..self.m).map(&mut row).collect()
     }
 
-    /// G: n rows that make a kernel's taps the values at the points.
+    /// G: n rows that make a kernel's taps the values at the points, or so many times these that they are whole.
     pub(super) fn kernel_rows(&self) -> Vec<Vec<f64>> {
         let all = even_powers(self.pairs, None);
         let alone = |tap: usize, value: f64| (0..self.taps).map(|t| if t == tap { value } else { 0.0 }).collect::<Vec<f64>>();
@@ -158,7 +206,27 @@ impl Points {
             let slope = 2.0 * a * a * others;
             rows.extend([*a, -*a].map(|x| (0..self.taps as i32).map(|t| x.powi(t) / slope).collect()));
         }
-        rows.push(alone(self.taps - 1, 1.0));
+        rows.push(alone(self.taps - 1, 1.0 / self.left_at_infinity()));
+        let multiple = f64::from(self.multiple.unwrap_or(1));
+        rows.iter_mut().flatten().for_each(|x| *x *= multiple);
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_points_have_whole_rows_that_words_have_room_for() {
+        for points in [&TWO, &FOUR].map(|p| p.whole().expect("points")) {
+            let rows = points.kernel_rows();
+            // Division by three is not exact, its product is.
+            assert!(rows.iter().flatten().all(|x| (x - x.round()).abs() < 1e-12), "{rows:?}");
+            let size = |row: &Vec<f64>| row.iter().map(|x| x.abs()).sum::<f64>();
+            assert!(rows.iter().all(|row| size(row) <= MOST_OF_ROW), "{rows:?}");
+        }
+        assert_eq!([&TWO, &FOUR].map(|p| p.whole().expect("points").multiple()), [(1, 2), (9, 6)]);
+        assert!(SIX.whole().is_none() && TWO_OF_FIVE.whole().is_none());
     }
 }
