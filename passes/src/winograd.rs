@@ -1,21 +1,22 @@
-//! Which algorithm computes a convolution of 3 by 3 or 5 by 5: directly, or by Winograd's F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3), F(2x2, 5x5) or F(4x4, 5x5).
+//! Which algorithm computes a convolution of 3 by 3 or 5 by 5: directly, or by Winograd's F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3), F(2x2, 5x5) or F(4x4, 5x5);
+//! with strides of two by F(2x2, 3x3).
 //!
 //! What   `conv(x, w, b)` gets the attribute `algorithm`, which permits its lowering to compute it through transforms.
 //! When   after fusion: shapes, epilogues and users are settled, and the layout can give tiles at the edge the zeros that they read.
-//! Why    2.25, 4 and 5.06 times fewer multiplications, 2.78 and 6.25 of 5 by 5.
+//! Why    2.25, 4 and 5.06 times fewer multiplications, 2.78 and 6.25 of 5 by 5, 1.44 with strides of two.
 //! Class  reassociates with a bound: with the points of `onnxc_ops::winograd` an output differs from the exact one by about 1, 2 and 10 (16, 36 and 64 points)
-//!        times what direct summation differs by, so that whole models stay far below 1e-3 of their largest output. `--math=strict` forbids it.
+//!        times what direct summation differs by, so that whole models stay far below 1e-3 of their largest output. `--math=strict` forbids it. Integers of 8 bits
+//!        are exact (F(2x2, 3x3), F(4x4, 3x3), and with strides of two).
 //! Paper  Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
-//!        Integers of 8 bits have F(2x2, 3x3) and F(4x4, 3x3), which are exact.
-//! Misses strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32 and 8 bits, zero points of
+//! Misses other strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32 and 8 bits, zero points of
 //!        weights other than 0 (128 of u8), an odd number of channels of integers.
 //!
-//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25, those of integers 32/9 and 72/9 times; [`crate::choose`] keeps the model within its limit.
+//! Transformed weights are larger: 16/9, 36/9 and 64/9 times, 36/25 and 64/25, with strides of two 16/9, those of integers, which become words, by a factor of two more; [`crate::choose`] keeps the model within its limit.
 
 use onnxc_egraph::RuleClass;
 use onnxc_ir::graph::Node;
 use onnxc_ir::target::TargetDesc;
-use onnxc_ir::{Attr, DType, Graph};
+use onnxc_ir::{Attr, DType, Graph, ValueId};
 use onnxc_ops::schedule::{self, Choice};
 use onnxc_ops::winograd::blocks::{Shape, weight_bytes};
 use onnxc_ops::winograd::numbers::Numbers;
@@ -106,7 +107,7 @@ pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc, predicted: &dyn Fn(
         way(Choice::algorithm(name), cost::tiled(target, points, shape), &more)
     };
     let direct = way(Choice::default(), cost::direct(target, shape), &|time| time);
-    let known = winograd::of_taps(shape.taps as usize).filter(|(_, points)| has_room(target, points));
+    let known = fitting(graph, node).filter(|(_, points)| has_room(target, points));
     std::iter::once(direct).chain(known.map(tiled)).collect()
 }
 
@@ -116,8 +117,7 @@ fn integer_ways(graph: &Graph, node: &Node, predicted: &dyn Fn(&Choice) -> Optio
         let (time, bytes) = (predicted(&choice)? * more, bytes(graph, node, &choice)?);
         Some(Way { choice, time, bytes })
     };
-    let tiled = winograd::ALGORITHMS.iter().filter(|a| a.1.whole().is_some());
-    let tiled = tiled.filter_map(|a| way(Choice::algorithm(a.0), 1.0 + INTEGER_GAIN));
+    let tiled = fitting(graph, node).filter_map(|a| way(Choice::algorithm(a.0), 1.0 + INTEGER_GAIN));
     way(Choice::default(), 1.0).into_iter().chain(tiled).collect()
 }
 
@@ -133,16 +133,25 @@ pub fn bytes(graph: &Graph, node: &Node, choice: &Choice) -> Option<u64> {
     Some(kernel_bytes(shape, choice.algorithm.and_then(named).map(|(_, points)| *points)))
 }
 
-/// The extents of a convolution that fits.
-fn shape(graph: &Graph, node: &Node) -> Option<Shape> {
+/// The operand of a convolution and its weights, which are constants.
+fn factors(graph: &Graph, node: &Node) -> Option<[ValueId; 2]> {
     let operand = |i: usize| node.inputs.get(i).copied().flatten();
     let (x, w) = (operand(0)?, operand(*schedule::weights(node.op.name).first()?)?);
-    let (of_x, of_w) = (graph.ty(x), graph.ty(w));
-    if graph.constant(w).is_none() || winograd::fitting(node.op.name, &node.attrs, of_x, of_w).next().is_none() {
-        return None;
-    }
-    let numbers = Numbers::of(of_x.dtype, of_w.dtype)?;
-    let (y, w) = (graph.ty(node.outputs[0]).const_shape()?, graph.ty(w).const_shape()?);
+    graph.constant(w).map(|_| [x, w])
+}
+
+/// The algorithms that compute a node.
+fn fitting(graph: &Graph, node: &Node) -> impl Iterator<Item = (&'static str, &'static Points)> {
+    let types = factors(graph, node).map(|factors| factors.map(|id| graph.ty(id)));
+    types.into_iter().flat_map(|[x, w]| winograd::fitting(node.op.name, &node.attrs, x, w))
+}
+
+/// The extents of a convolution that fits.
+fn shape(graph: &Graph, node: &Node) -> Option<Shape> {
+    fitting(graph, node).next()?;
+    let types = factors(graph, node)?.map(|id| graph.ty(id));
+    let numbers = Numbers::of(types[0].dtype, types[1].dtype)?;
+    let (y, w) = (graph.ty(node.outputs[0]).const_shape()?, types[1].const_shape()?);
     let [images, filters, height, width] = y[..] else { return None };
     (!y.contains(&0) && w[1] > 0).then_some(Shape { images, height, width, channels: w[1], filters, taps: w[2], numbers })
 }

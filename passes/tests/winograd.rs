@@ -66,6 +66,15 @@ fn kernels_of_five_by_five_have_tiles_of_their_own() {
 }
 
 #[test]
+fn strides_of_two_have_tiles_of_their_own() {
+    let strided = conv("1,128,56,56", &[128, 128, 3, 3], "pads = ints[1, 1, 1, 1], strides = ints[2, 2]", "1,128,28,28", 1 << 20);
+    assert_eq!(algorithm(&strided, GROWTH).as_deref(), Some("winograd2_by_2"));
+    let weights = 9 * 128 * 128 * 4;
+    let after = choose::by_costs(&strided, &machine(), GROWTH, Math::Fast);
+    assert_eq!(chosen(&after)[0].bytes, (weights, weights * 16 / 9));
+}
+
+#[test]
 fn growth_is_limited() {
     let graph = |ballast| conv("1,64,56,56", &[64, 64, 3, 3], PADS, "1,64,56,56", ballast);
     // 147 KB of weights become 262 or 590 KB.
@@ -79,7 +88,8 @@ fn growth_is_limited() {
 fn what_does_not_fit_stays_direct() {
     let direct =
         |w: &[u64], attrs: &str, y: &str| assert_eq!(algorithm(&conv("1,64,56,56", w, attrs, y, 1 << 20), 9.0), None, "{attrs}");
-    direct(&[64, 64, 3, 3], "pads = ints[1, 1, 1, 1], strides = ints[2, 2]", "1,64,28,28");
+    direct(&[64, 64, 3, 3], "pads = ints[1, 1, 1, 1], strides = ints[2, 1]", "1,64,28,56");
+    direct(&[64, 64, 5, 5], "pads = ints[2, 2, 2, 2], strides = ints[2, 2]", "1,64,28,28");
     direct(&[64, 64, 3, 3], "dilations = ints[2, 2], pads = ints[2, 2, 2, 2]", "1,64,56,56");
     direct(&[64, 32, 3, 3], "group = 2, pads = ints[1, 1, 1, 1]", "1,64,56,56");
     direct(&[64, 64, 1, 1], "", "1,64,56,56");

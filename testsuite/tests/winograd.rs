@@ -4,17 +4,19 @@ use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
 use onnxc_ir::{Graph, Tensor, interp, parse};
 use onnxc_ops::winograd::ALGORITHMS;
+use onnxc_ops::winograd::points::Points;
 use onnxc_passes::plan::plan;
 use onnxc_passes::{Math, choose, winograd};
 use onnxc_testsuite::samples::random;
 
-/// A padded convolution of this many taps, images x channels x height x width to filters.
-fn conv([n, c, h, w]: [u64; 4], (filters, taps): (u64, u64), algorithm: &str) -> (Graph, Tensor) {
-    let pad = taps / 2;
+/// A padded convolution at these points, images x channels x height x width to filters.
+fn conv([n, c, h, w]: [u64; 4], filters: u64, (algorithm, points): (&str, &Points)) -> (Graph, Tensor) {
+    let (taps, stride) = (points.taps as u64, points.stride as u64);
+    let (pad, [rows, columns]) = (taps / 2, [h, w].map(|n| n.div_ceil(stride)));
     let text = format!(
         "graph @f(%x: f32[{n},{c},{h},{w}]) {{
   %w = const f32[{filters},{c},{taps},{taps}] blob(0000000000000001)
-  %y = conv %x, %w, _ {{algorithm = \"{algorithm}\", pads = ints[{pad}, {pad}, {pad}, {pad}]}} : f32[{n},{filters},{h},{w}] @\"layer\"
+  %y = conv %x, %w, _ {{algorithm = \"{algorithm}\", pads = ints[{pad}, {pad}, {pad}, {pad}], strides = ints[{stride}, {stride}]}} : f32[{n},{filters},{rows},{columns}] @\"layer\"
   return %y
 }}"
     );
@@ -42,7 +44,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 fn the_error_is_small_for_many_channels_and_large_images() {
     for extents in [[1, 512, 9, 8], [1, 20, 93, 170]] {
         for (algorithm, points) in ALGORITHMS {
-            let (graph, x) = conv(extents, (12, points.taps as u64), algorithm);
+            let (graph, x) = conv(extents, 12, (algorithm, points));
             let want = interp::run(&graph, std::slice::from_ref(&x)).expect("the interpreter").swap_remove(0).to_vec::<f32>();
             let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
             for cpu in ["x86-64", "x86-64-v3", "native"] {
@@ -57,10 +59,12 @@ fn the_error_is_small_for_many_channels_and_large_images() {
 
 /// A padded convolution of bytes at the ends of their range.
 fn conv_integer([n, c, h, w]: [u64; 4], filters: u64, algorithm: &str) -> (Graph, Tensor) {
+    let stride = if algorithm == "winograd2_by_2" { 2 } else { 1 };
+    let [rows, columns] = [h, w].map(|n| n.div_ceil(stride));
     let text = format!(
         "graph @f(%x: u8[{n},{c},{h},{w}]) {{
   %w = const i8[{filters},{c},3,3] blob(0000000000000001)
-  %y = conv_integer %x, %w, _, _ {{algorithm = \"{algorithm}\", pads = ints[1, 1, 1, 1]}} : i32[{n},{filters},{h},{w}] @\"layer\"
+  %y = conv_integer %x, %w, _, _ {{algorithm = \"{algorithm}\", pads = ints[1, 1, 1, 1], strides = ints[{stride}, {stride}]}} : i32[{n},{filters},{rows},{columns}] @\"layer\"
   return %y
 }}"
     );
@@ -83,7 +87,7 @@ fn integers_are_exact_at_the_ends_of_their_range() {
     for (channels, algorithm) in [(1826, "winograd2"), (1828, "winograd2"), (114, "winograd4"), (116, "winograd4")] {
         exact([2, channels, 4, 5], 3, algorithm);
     }
-    for algorithm in ["winograd2", "winograd4"] {
+    for algorithm in ["winograd2", "winograd4", "winograd2_by_2"] {
         exact([2, 6, 33, 30], 37, algorithm);
         exact([2, 20, 90, 87], 24, algorithm);
     }
@@ -129,7 +133,7 @@ fn integers_are_computed_in_tiles_where_words_are_fast() {
 fn threads_change_no_bit() {
     for (algorithm, points) in ALGORITHMS {
         for (x, filters) in [([2, 20, 90, 87], 24), ([1, 96, 13, 14], 70), ([1, 40, 33, 30], 36)] {
-            let (graph, x) = conv(x, (filters, points.taps as u64), algorithm);
+            let (graph, x) = conv(x, filters, (algorithm, points));
             let one = compiled(&graph, &x, "x86-64-v3", 1);
             for threads in [2, 3] {
                 assert!(compiled(&graph, &x, "x86-64-v3", threads) == one, "{algorithm}, {:?}, {threads} threads", x.shape());

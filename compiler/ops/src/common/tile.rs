@@ -361,13 +361,17 @@ fn panels_of_group(cx: &mut LowerCx, n: &Expr, group: u64, panels: u64, body: &m
     cx.for_range(LoopKind::Serial, lo, hi, 1, |cx, panel| body(cx, &panel));
 }
 
-/// Emits the products of all steps of the one outer dimension, each with its panels outside: columns stream once, the rows stay near.
+/// Emits the products of all steps of the outer dimensions, each with its panels outside: columns stream once, the rows stay near.
 pub fn emit_panels_outside(cx: &mut LowerCx, p: &Product, kind: LoopKind) {
-    let [outer] = &p.outer[..] else { unreachable!("internal: one dimension around the products") };
     let panels = p.cols.bound.div_ceil(u64::from(p.nr));
-    let start = Point { ahead: Ahead::new(cx.target, p, vec![1]), ..Point::start(p) };
-    cx.for_in(kind, &outer.n, |cx, i| {
-        let at = start.step(&i, outer);
+    let start = Point { ahead: Ahead::new(cx.target, p, vec![1; p.outer.len()]), ..Point::start(p) };
+    cx.for_(kind, p.outer.iter().map(|o| o.n.bound).product(), |cx, i| {
+        let (mut at, mut rest) = (start.clone(), i);
+        for (d, outer) in p.outer.iter().enumerate().rev() {
+            let (outside, i) = if d == 0 { (Expr::Int(0), rest) } else { split(cx, rest, outer.n.bound) };
+            at = at.step(&i, outer);
+            rest = outside;
+        }
         cx.for_(LoopKind::Serial, panels, |cx, panel| {
             row_blocks(cx, p, balanced(p), &at, &mut |cx, at, mr| panel_call(cx, p, mr, at, &panel, panels));
         });

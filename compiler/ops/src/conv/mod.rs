@@ -365,8 +365,10 @@ fn winograd_samples() -> Vec<Sample> {
     for (algorithm, points) in winograd::ALGORITHMS {
         let k = points.taps as u64;
         let same = [k as i64 / 2; 4];
+        let along = |n: u64| n.div_ceil(points.stride as u64);
         let attrs = |pads: [i64; 4]| {
-            let attrs = Attrs::default().with("pads", Attr::Ints(pads.to_vec()));
+            let strides = Attr::Ints(vec![points.stride as i64; 2]);
+            let attrs = Attrs::default().with("pads", Attr::Ints(pads.to_vec())).with("strides", strides);
             attrs.with(winograd::ATTR, Attr::Str((*algorithm).to_string()))
         };
         let epilogue = |attrs: Attrs, program: &ScalarProgram| attrs.with("epilogue", Attr::Program(program.clone()));
@@ -377,13 +379,13 @@ fn winograd_samples() -> Vec<Sample> {
         case(attrs([1; 4]), vec![data(&[3, 16, 17, 30]), weights(&[16, 16, k, k]), None]);
         case(
             epilogue(attrs(same), &relu_of_sum()),
-            vec![data(&[2, 9, 10, 11]), weights(&[33, 9, k, k]), weights(&[33]), data(&[2, 33, 10, 11])],
+            vec![data(&[2, 9, 10, 11]), weights(&[33, 9, k, k]), weights(&[33]), data(&[2, 33, along(10), along(11)])],
         );
         case(epilogue(attrs(same), &relu_of_sum()), vec![data(&[1, 4, 6, 5]), weights(&[66, 4, k, k]), None, data(&[66, 1, 1])]);
         case(epilogue(attrs([1; 4]), &swish), vec![data(&[1, 20, 9, 9]), weights(&[20, 20, k, k]), weights(&[20])]);
         // Computed weights: the attribute is no more than a permission.
         case(attrs([1; 4]), vec![data(&[1, 3, 4, 4]), data(&[2, 3, k, k]), None]);
     }
-    // Of the first two, and of F(2x2, 5x5).
-    sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14, 26, 27, 28, 30], 1, (0, 1))
+    // Of the first two, with strides, and of F(2x2, 5x5).
+    sample::and_sparse(out, &[2, 3, 4, 6, 10, 11, 12, 14, 26, 27, 28, 30, 34, 35, 36, 38], 1, (0, 1))
 }

@@ -131,6 +131,10 @@ fn samples() -> Vec<Sample> {
         .iter()
         .flat_map(in_tiles),
     );
+    let mut strided =
+        case(ragged().with("strides", Attr::Ints(vec![2, 2])), (u, &[2, 10, 9, 14]), (s, &[19, 10, 3, 3]), true, None);
+    strided.attrs = strided.attrs.with(winograd::ATTR, Attr::Str("winograd2_by_2".to_string()));
+    all.push(strided);
     all
 }
 

@@ -10,11 +10,12 @@ impl Integer {
     /// The points of Winograd's algorithm, if that is asked for and computes it.
     pub(super) fn points(&self, cx: &LowerCx) -> Option<&'static Points> {
         let ones = |steps: &[i64]| steps.iter().all(|s| *s == 1);
-        let plain = self.group == 1 && ones(&self.strides) && ones(&self.dilations) && self.w_zeros.iter().all(|z| *z == 0);
+        let plain = self.group == 1 && ones(&self.dilations) && self.w_zeros.iter().all(|z| *z == 0);
         let words = winograd::fits_words(self.x.view.shape[1]) && !self.is_words() && !cx.target.word_tiles.is_empty();
         let fixed = self.x.view.is_fixed() && self.y.view.is_fixed();
         let points = winograd::points(cx.attrs).filter(|_| plain && words && fixed)?.whole()?;
-        (self.kernel == [points.taps as u64; 2] && self.has_room(points)).then_some(points)
+        let window = self.kernel == [points.taps as u64; 2] && self.strides == [points.stride as i64; 2];
+        (window && self.has_room(points)).then_some(points)
     }
 
     /// Have the largest sums of products 32 bits after they were multiplied by the power of two that is in results?

@@ -117,7 +117,7 @@ fn product(target: &TargetDesc, tiles: u64, shape: Shape) -> (u32, u32) {
 
 /// Bytes of transformed weights, without the padding of the last panel.
 pub fn weight_bytes(points: &Points, shape: Shape) -> u64 {
-    let n = points.n() as u64;
+    let n = points.kernels() as u64;
     shape.numbers.factor().bytes() * n * n * shape.filters * shape.channels
 }
 

@@ -12,7 +12,7 @@ use onnxc_ir::scalar::{BinOp, ScalarProgram};
 use super::blocks::{Blocks, Shape};
 use super::kernels::{Kernels, channels_left};
 use super::numbers::Numbers;
-use super::points::{Coefficients, Points};
+use super::points::{Coefficients, Points, Run};
 use crate::common::list::List;
 use crate::common::nest::{ExprExt, int};
 use crate::common::tile::{self, Outer, Product, broadcast_strides};
@@ -213,7 +213,7 @@ impl Winograd<'_> {
     }
 
     fn transform_input(&self, cx: &mut LowerCx, k: &Coefficients, at: &At, i: &Expr) {
-        let (x, m, n) = (&self.conv.x, self.points.m as i64, self.points.n());
+        let (x, m, n) = (&self.conv.x, (self.points.m * self.points.stride) as i64, self.points.n());
         let s = &x.view.strides;
         let origin = Expr::Int(x.view.offset).add(at.image.clone().times(s[0]));
         let origin = origin.add(at.row.clone().times(m * s[2])).add(at.column.clone().times(m * s[3]));
@@ -270,32 +270,51 @@ impl Winograd<'_> {
 
     /// The products of all points of a block of so many tiles.
     fn multiply(&self, cx: &mut LowerCx, kind: LoopKind, tiles: u64) {
-        let (conv, numbers) = (self.conv, self.conv.numbers);
+        for rows in self.points.runs() {
+            for columns in self.points.runs() {
+                self.multiply_run(cx, kind, tiles, (&rows, &columns));
+            }
+        }
+    }
+
+    /// The products of the points of two runs.
+    fn multiply_run(&self, cx: &mut LowerCx, kind: LoopKind, tiles: u64, (rows, columns): (&Run, &Run)) {
+        let (conv, numbers, (n, kernels)) = (self.conv, self.conv.numbers, (self.points.n(), self.points.kernels()));
         let (mr, nr) = self.blocks.product;
         let mut identity = ScalarProgram::default();
         identity.arg(0, numbers.sum());
-        let points = (self.points.n() * self.points.n()) as u64;
-        let outer = Outer {
-            n: points.into(),
-            a: self.input_planes.point,
-            b: self.weights.point,
-            c: self.product_planes.point,
+        // Elements from one point to the next one in each direction, and those to the first.
+        let [a, c] = [self.input_planes, self.product_planes].map(|p| p.point);
+        let along = |run: &Run, points: usize, kernels: usize| Outer {
+            n: (run.points as u64).into(),
+            a: a * points as i64,
+            b: self.weights.point * (run.step * kernels) as i64,
+            c: c * points as i64,
             bias: 0,
             operands: Vec::new(),
         };
+        let first = (rows.first * n + columns.first) as i64;
+        let kernel = (rows.kernel * kernels + columns.kernel) as i64;
+        let (down, across) = (along(rows, n, kernels), along(columns, 1, 1));
+        // One loop where the points of both directions are all there are.
+        let outer = if rows.points == n && columns.points == n {
+            vec![Outer { n: ((n * n) as u64).into(), ..across }]
+        } else {
+            vec![down, across]
+        };
         let product = Product {
-            outer: vec![outer],
+            outer,
             rows: Extent::from(tiles),
             cols: Extent::from(conv.filters),
-            a: (self.input, numbers.factor(), 0),
+            a: (self.input, numbers.factor(), first * a),
             a_row: self.input_planes.tile,
             nest: vec![(conv.channels, 1)],
             open_k: None,
-            b: (self.weights.b, numbers.factor(), 0),
+            b: (self.weights.b, numbers.factor(), kernel * self.weights.point),
             short: 0,
             table: None,
             list: self.weights.list.clone(),
-            c: (self.products, numbers.sum(), 0),
+            c: (self.products, numbers.sum(), first * c),
             c_row: self.product_planes.tile,
             bias: None,
             epilogue: identity,

@@ -80,12 +80,12 @@ impl Kernels {
 
 impl Packing for Kernels {
     fn bytes(&self) -> u64 {
-        let n = self.points.n() as u64;
+        let n = self.points.kernels() as u64;
         self.numbers.factor().bytes() * n * n * self.point() as u64
     }
 
     fn parts(&self) -> usize {
-        self.points.n()
+        self.points.kernels()
     }
 
     fn part(&self, from: &Tensor, part: usize) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
+//! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), also with strides of two, F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
 //! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3) and F(4x4, 3x3) with transforms of whole numbers (Meng and Brothers, "Efficient Winograd Convolution
 //! via Integer Arithmetic", 2019). Results come out 4 and 576 times as large, modulo 2^32, where 9 has an inverse and the rest is a shift: so they are exact.
 //!
@@ -18,7 +18,7 @@ use onnxc_ir::{Attrs, DType, TensorType};
 
 use super::Geometry;
 use numbers::Numbers;
-use points::{FOUR, FOUR_OF_FIVE, Points, SIX, TWO, TWO_OF_FIVE};
+use points::{FOUR, FOUR_OF_FIVE, Points, SIX, TWO, TWO_BY_TWO, TWO_OF_FIVE};
 
 pub(crate) use emit::{Tiled, emit};
 
@@ -33,14 +33,10 @@ pub static ALGORITHMS: &[(&str, &Points)] = &[
     ("winograd2", &TWO),
     ("winograd4", &FOUR),
     ("winograd6", &SIX),
+    ("winograd2_by_2", &TWO_BY_TWO),
     ("winograd2_of_5", &TWO_OF_FIVE),
     ("winograd4_of_5", &FOUR_OF_FIVE),
 ];
-
-/// The algorithms for kernels of so many taps in each direction.
-pub fn of_taps(taps: usize) -> impl Iterator<Item = (&'static str, &'static Points)> {
-    ALGORITHMS.iter().copied().filter(move |(_, points)| points.taps == taps)
-}
 
 /// The points that the attributes of a convolution ask for.
 pub fn points(attrs: &Attrs) -> Option<&'static Points> {
@@ -53,15 +49,16 @@ pub fn rounding(attrs: &Attrs) -> f64 {
     if points(attrs).is_some_and(Points::is_rough) { 4.0 } else { 1.0 }
 }
 
-/// The algorithms that compute a convolution, a node `op`: none unless it is 3 by 3 or 5 by 5, without strides, dilations and groups, of f32 or of bytes.
+/// The algorithms that compute a convolution, a node `op`: none unless it is 3 by 3 or 5 by 5, without dilations and groups, of f32 or of bytes; with
+/// strides of two there is one for 3 by 3.
 pub fn fitting(op: &str, attrs: &Attrs, x: &TensorType, w: &TensorType) -> impl Iterator<Item = (&'static str, &'static Points)> {
     let numbers = Numbers::of(x.dtype, w.dtype).filter(|n| match n {
         Numbers::Floats => op == "conv",
         Numbers::Integers => INTEGER.contains(&op) && w.shape.get(1).and_then(|c| c.as_const()).is_some_and(fits_words),
     });
-    // No algorithm has no taps.
-    let taps = taps(attrs, w).filter(|_| numbers.is_some()).unwrap_or(0);
-    of_taps(taps).filter(move |(_, points)| numbers == Some(Numbers::Floats) || points.whole().is_some())
+    let window = window(attrs, w).filter(|_| numbers.is_some());
+    let of_window = ALGORITHMS.iter().copied().filter(move |(_, points)| window == Some((points.taps, points.stride)));
+    of_window.filter(move |(_, points)| numbers == Some(Numbers::Floats) || points.whole().is_some())
 }
 
 /// Can so many channels of bytes be transformed to words? Two are multiplied beside each other.
@@ -72,13 +69,14 @@ pub(crate) fn fits_words(channels: u64) -> bool {
 /// Convolutions of integers.
 const INTEGER: [&str; 2] = ["conv_integer", "qlinear_conv"];
 
-/// Taps in each direction of a kernel without strides, dilations and groups.
-fn taps(attrs: &Attrs, w: &TensorType) -> Option<usize> {
+/// Taps and stride of a kernel that has the same ones in both directions, and neither dilations nor groups.
+fn window(attrs: &Attrs, w: &TensorType) -> Option<(usize, usize)> {
     let [height, width] = w.shape.get(2..)? else { return None };
     let g = Geometry::of(attrs, 2);
-    let plain = g.group == 1 && g.strides.iter().chain(&g.dilations).all(|s| *s == 1) && g.pads.iter().all(|p| *p >= 0);
-    let taps = height.as_const().filter(|n| plain && width.as_const() == Some(*n))?;
-    usize::try_from(taps).ok()
+    let stride = *g.strides.first()?;
+    let plain = g.group == 1 && g.strides.iter().all(|s| *s == stride) && g.dilations.iter().all(|s| *s == 1);
+    let taps = height.as_const().filter(|n| plain && g.pads.iter().all(|p| *p >= 0) && width.as_const() == Some(*n))?;
+    Some((usize::try_from(taps).ok()?, usize::try_from(stride).ok()?))
 }
 
 /// Inference: the attribute is one of the names, and for this geometry.
@@ -91,13 +89,15 @@ pub(crate) fn check(attrs: &Attrs, w: &TensorType) -> OpResult<()> {
         let names: Vec<&str> = ALGORITHMS.iter().map(|a| a.0).chain([DIRECT]).collect();
         return Err(OpError::new(format!("algorithm {name:?} is unknown; there are {}", names.join(", "))));
     };
-    let r = points.taps;
-    let error = || OpError::new(format!("algorithm {name:?} is for kernels of {r} by {r} without strides, dilations and groups"));
-    if taps(attrs, w) == Some(r) { Ok(()) } else { Err(error()) }
+    let (r, s) = (points.taps, points.stride);
+    let error = || {
+        OpError::new(format!("algorithm {name:?} is for kernels of {r} by {r} with strides of {s}, without dilations and groups"))
+    };
+    if window(attrs, w) == Some((r, s)) { Ok(()) } else { Err(error()) }
 }
 
 /// Rows and columns by which the tiles reach over the end of a padded operand, for a result of this height and width.
 pub fn overhang(points: &Points, height: u64, width: u64) -> [u64; 2] {
-    let m = points.m as u64;
-    [height, width].map(|n| n.next_multiple_of(m) - n)
+    let (m, stride) = (points.m as u64, points.stride as u64);
+    [height, width].map(|n| (n.next_multiple_of(m) - n) * stride)
 }

@@ -8,6 +8,9 @@
 //! the Accuracy of Winograd Convolution for Deep Neural Networks", 2020): with 3/4 and 3/2 the error is less than a third, and every coefficient of the
 //! transforms is exact in f32, so that no rounding of coefficients adds to it. Those for eight points are the best of eighths from 3/8 to 19/8, exact too.
 //! The points alone make the transform of the input; kernels of more taps have fewer outputs at the same points.
+//!
+//! With strides of two, two outputs of three taps are those of two taps by the even inputs and of one tap by the odd ones: F(2, 2) at 0, 1 and infinity, and two
+//! products, five in the place of six, 25 of 36 in both directions. No coefficient needs a multiplication.
 
 use onnxc_ir::DType;
 use onnxc_ir::lir::Expr;
@@ -22,26 +25,34 @@ pub struct Points {
     pub m: usize,
     /// Taps of the kernels in each direction, r.
     pub taps: usize,
-    /// The pairs: each number stands for itself and its negative.
+    /// Inputs from one output to the next.
+    pub stride: usize,
+    /// The pairs: each number stands for itself and its negative. None with strides of two, whose transforms have a form of their own.
     pairs: &'static [f64],
     /// What results are multiplied by in each direction, if all numbers are whole.
     multiple: Option<u32>,
 }
 
 /// F(2x2, 3x3).
-pub static TWO: Points = Points { m: 2, taps: 3, pairs: &[1.0], multiple: None };
+pub static TWO: Points = Points { m: 2, taps: 3, stride: 1, pairs: &[1.0], multiple: None };
 /// F(4x4, 3x3).
-pub static FOUR: Points = Points { m: 4, taps: 3, pairs: SIX_POINTS, multiple: None };
+pub static FOUR: Points = Points { m: 4, taps: 3, stride: 1, pairs: SIX_POINTS, multiple: None };
 /// F(6x6, 3x3).
-pub static SIX: Points = Points { m: 6, taps: 3, pairs: EIGHT_POINTS, multiple: None };
+pub static SIX: Points = Points { m: 6, taps: 3, stride: 1, pairs: EIGHT_POINTS, multiple: None };
 /// F(2x2, 5x5).
-pub static TWO_OF_FIVE: Points = Points { m: 2, taps: 5, pairs: SIX_POINTS, multiple: None };
+pub static TWO_OF_FIVE: Points = Points { m: 2, taps: 5, stride: 1, pairs: SIX_POINTS, multiple: None };
 /// F(4x4, 5x5).
-pub static FOUR_OF_FIVE: Points = Points { m: 4, taps: 5, pairs: EIGHT_POINTS, multiple: None };
+pub static FOUR_OF_FIVE: Points = Points { m: 4, taps: 5, stride: 1, pairs: EIGHT_POINTS, multiple: None };
+/// F(2x2, 3x3) with strides of two.
+pub static TWO_BY_TWO: Points = Points { m: 2, taps: 3, stride: 2, pairs: &[], multiple: None };
+
 /// F(2x2, 3x3) of integers.
-static TWO_WHOLE: Points = Points { m: 2, taps: 3, pairs: &[1.0], multiple: Some(2) };
+static TWO_WHOLE: Points = Points { m: 2, taps: 3, stride: 1, pairs: &[1.0], multiple: Some(2) };
 /// F(4x4, 3x3) of integers, at the points of Lavin and Gray. Transformed bytes are a hundred times as large at most, which words have room for.
-static FOUR_WHOLE: Points = Points { m: 4, taps: 3, pairs: &[1.0, 2.0], multiple: Some(24) };
+static FOUR_WHOLE: Points = Points { m: 4, taps: 3, stride: 1, pairs: &[1.0, 2.0], multiple: Some(24) };
+
+/// F(2x2, 3x3) of integers with strides of two.
+static TWO_BY_TWO_WHOLE: Points = Points { m: 2, taps: 3, stride: 2, pairs: &[], multiple: Some(1) };
 
 /// What the taps of a kernel are multiplied by at a whole point adds up to no more than this in each direction: `15 * 15 * 128 < 2^15`.
 const MOST_OF_ROW: f64 = 15.0;
@@ -49,6 +60,14 @@ const MOST_OF_ROW: f64 = 15.0;
 const ROUGH: usize = 8;
 const SIX_POINTS: &[f64] = &[0.75, 1.5];
 const EIGHT_POINTS: &[f64] = &[0.5, 1.0, 2.125];
+
+/// Neighbouring points of a direction: the first one and its kernel, how many they are, and what is between their kernels: 1, or 0 where all have the same.
+pub(super) struct Run {
+    pub first: usize,
+    pub points: usize,
+    pub kernel: usize,
+    pub step: usize,
+}
 
 /// Coefficients of `product of (x - b^2)` over the pairs but number `without`, the lowest power first.
 fn even_powers(pairs: &[f64], without: Option<usize>) -> Vec<f64> {
@@ -134,9 +153,10 @@ impl Points {
 
     /// The same tiles with whole numbers throughout, for integers.
     pub fn whole(&self) -> Option<&'static Points> {
-        match (self.m, self.taps) {
-            (2, 3) => Some(&TWO_WHOLE),
-            (4, 3) => Some(&FOUR_WHOLE),
+        match (self.m, self.taps, self.stride) {
+            (2, 3, 1) => Some(&TWO_WHOLE),
+            (4, 3, 1) => Some(&FOUR_WHOLE),
+            (2, 3, 2) => Some(&TWO_BY_TWO_WHOLE),
             _ => None,
         }
     }
@@ -155,11 +175,30 @@ impl Points {
 
     /// Inputs of a tile, and points, in each direction.
     pub fn n(&self) -> usize {
-        self.m + self.taps - 1
+        (self.m - 1) * self.stride + self.taps
+    }
+
+    /// The points of a direction, in runs.
+    pub(super) fn runs(&self) -> Vec<Run> {
+        let own = |points| Run { first: 0, points, kernel: 0, step: 1 };
+        if self.stride == 1 {
+            return vec![own(self.n())];
+        }
+        vec![own(self.taps), Run { first: self.taps, points: self.m, kernel: self.taps, step: 0 }]
+    }
+
+    /// Different kernels in each direction.
+    pub fn kernels(&self) -> usize {
+        self.runs().iter().map(|run| if run.step == 0 { 1 } else { run.points }).sum()
     }
 
     /// `Bt d`: n inputs to n values.
     pub fn input(&self, cx: &mut LowerCx, k: &mut Coefficients, d: &[Expr]) -> Vec<Expr> {
+        if let ([], [a, b, c, d, e]) = (self.pairs, d) {
+            let ends = [a, e].map(|end| Expr::bin(BinOp::Sub, end.clone(), c.clone()));
+            let [first, last] = ends;
+            return vec![first, c.clone(), last, b.clone(), d.clone()];
+        }
         let all = even_powers(self.pairs, None);
         let every_other = |k: &mut Coefficients, coefficients: &[f64], start: usize| {
             k.sum(coefficients.iter().enumerate().map(|(j, c)| (*c, d[start + 2 * j].clone())))
@@ -178,6 +217,10 @@ impl Points {
 
     /// `At p`: n products to m outputs.
     pub fn output(&self, cx: &mut LowerCx, k: &mut Coefficients, p: &[Expr]) -> Vec<Expr> {
+        if let ([], [first, middle, last, b, d]) = (self.pairs, p) {
+            let mut sum = |end: &Expr, odd: &Expr| k.sum([end, middle, odd].map(|e| (1.0, e.clone())));
+            return [(first, b), (last, d)].map(|(end, odd)| sum(end, odd)).to_vec();
+        }
         let mut halves = Vec::new();
         for i in 0..self.pairs.len() {
             let (plus, minus) = (&p[1 + 2 * i], &p[2 + 2 * i]);
@@ -194,9 +237,12 @@ impl Points {
         (0..self.m).map(&mut row).collect()
     }
 
-    /// G: n rows that make a kernel's taps the values at the points, or so many times these that they are whole.
+    /// G: rows that make a kernel's taps the values at the points, or so many times these that they are whole.
     pub(super) fn kernel_rows(&self) -> Vec<Vec<f64>> {
         let all = even_powers(self.pairs, None);
+        if self.pairs.is_empty() {
+            return [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]].map(|row| row.to_vec()).to_vec();
+        }
         let alone = |tap: usize, value: f64| (0..self.taps).map(|t| if t == tap { value } else { 0.0 }).collect::<Vec<f64>>();
         let mut rows = vec![alone(0, 1.0 / all[0])];
         for (i, a) in self.pairs.iter().enumerate() {
@@ -219,14 +265,15 @@ mod tests {
 
     #[test]
     fn whole_points_have_whole_rows_that_words_have_room_for() {
-        for points in [&TWO, &FOUR].map(|p| p.whole().expect("points")) {
+        for points in [&TWO, &FOUR, &TWO_BY_TWO].map(|p| p.whole().expect("points")) {
             let rows = points.kernel_rows();
+            assert_eq!(rows.len(), points.kernels());
             // Division by three is not exact, its product is.
             assert!(rows.iter().flatten().all(|x| (x - x.round()).abs() < 1e-12), "{rows:?}");
             let size = |row: &Vec<f64>| row.iter().map(|x| x.abs()).sum::<f64>();
             assert!(rows.iter().all(|row| size(row) <= MOST_OF_ROW), "{rows:?}");
         }
-        assert_eq!([&TWO, &FOUR].map(|p| p.whole().expect("points").multiple()), [(1, 2), (9, 6)]);
+        assert_eq!([&TWO, &FOUR, &TWO_BY_TWO].map(|p| p.whole().expect("points").multiple()), [(1, 2), (9, 6), (1, 0)]);
         assert!(SIX.whole().is_none() && TWO_OF_FIVE.whole().is_none());
     }
 }
