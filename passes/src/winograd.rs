@@ -39,8 +39,9 @@ const LEAST_CYCLES: f64 = 1e6;
 const LEAST_PART: f64 = 0.3;
 /// Cycles of a small convolution: its ways are lowered, which takes little.
 const SMALL: f64 = 1e5;
-/// What integers have to gain: the same kernels compute them directly, but moving words is less well known than multiplying them.
-const INTEGER_GAIN: f64 = 0.1;
+/// What is to be gained where costs are less well known: of integers, whose words are moved more than multiplied, and with strides of two, whose direct products take less
+/// time than is thought.
+const LITTLE_KNOWN_GAIN: f64 = 0.1;
 /// Vectors of sums that the largest tile of a target has in registers, from which on the transforms of such tiles have room too.
 const ROOMY: u32 = 24;
 
@@ -102,8 +103,11 @@ pub fn ways(graph: &Graph, node: &Node, target: &TargetDesc, predicted: &dyn Fn(
         Way { bytes, time: more(predicted(&choice).unwrap_or(rough)), choice }
     };
     let tiled = |(name, points): (&'static str, &Points)| {
-        let more =
-            |time: f64| if points.is_rough() { time * (1.0 + LEAST_GAIN) + LEAST_CYCLES.min(LEAST_PART * time) } else { time };
+        let more = |time: f64| match points {
+            p if p.is_rough() => time * (1.0 + LEAST_GAIN) + LEAST_CYCLES.min(LEAST_PART * time),
+            p if p.stride > 1 => time * (1.0 + LITTLE_KNOWN_GAIN),
+            _ => time,
+        };
         way(Choice::algorithm(name), cost::tiled(target, points, shape), &more)
     };
     let direct = way(Choice::default(), cost::direct(target, shape), &|time| time);
@@ -117,7 +121,7 @@ fn integer_ways(graph: &Graph, node: &Node, predicted: &dyn Fn(&Choice) -> Optio
         let (time, bytes) = (predicted(&choice)? * more, bytes(graph, node, &choice)?);
         Some(Way { choice, time, bytes })
     };
-    let tiled = fitting(graph, node).filter_map(|a| way(Choice::algorithm(a.0), 1.0 + INTEGER_GAIN));
+    let tiled = fitting(graph, node).filter_map(|a| way(Choice::algorithm(a.0), 1.0 + LITTLE_KNOWN_GAIN));
     way(Choice::default(), 1.0).into_iter().chain(tiled).collect()
 }
 
