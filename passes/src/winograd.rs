@@ -6,7 +6,7 @@
 //! Why    2.25, 4 and 5.06 times fewer multiplications, 2.78 and 6.25 of 5 by 5, 1.44 with strides of two.
 //! Class  reassociates with a bound: with the points of `onnxc_ops::winograd` an output differs from the exact one by about 1, 2 and 10 (16, 36 and 64 points)
 //!        times what direct summation differs by, so that whole models stay far below 1e-3 of their largest output. `--math=strict` forbids it. Integers of 8 bits
-//!        are exact (F(2x2, 3x3), F(4x4, 3x3), and with strides of two).
+//!        are exact (F(2x2, 3x3), F(4x4, 3x3), and with strides of two), and not forbidden.
 //! Paper  Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
 //! Misses other strides, dilations, groups, other kernels, weights that are computed, extents that come with the call, types other than f32 and 8 bits, zero points of
 //!        weights other than 0 (128 of u8), an odd number of channels of integers.
@@ -78,7 +78,7 @@ fn kernel_bytes(shape: Shape, points: Option<&Points>) -> u64 {
 
 /// Does the algorithm compute elements of this type exactly?
 pub(crate) fn is_exact(x: DType) -> bool {
-    x != DType::F32
+    x.is_int()
 }
 
 /// May `math` have a node computed so?

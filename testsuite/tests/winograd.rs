@@ -1,4 +1,4 @@
-//! Winograd's algorithm as compiled code: its error for many channels, and the same bits for any number of threads.
+//! Winograd's algorithm as compiled code: its error for many channels, none of integers, and the same bits for any number of threads.
 
 use onnxc_codegen::JitModel;
 use onnxc_ir::op::OpSet;
@@ -59,7 +59,7 @@ fn the_error_is_small_for_many_channels_and_large_images() {
 
 /// A padded convolution of bytes at the ends of their range.
 fn conv_integer([n, c, h, w]: [u64; 4], filters: u64, algorithm: &str) -> (Graph, Tensor) {
-    let stride = if algorithm == "winograd2_by_2" { 2 } else { 1 };
+    let stride = ALGORITHMS.iter().find(|a| a.0 == algorithm).map_or(1, |(_, points)| points.stride as u64);
     let [rows, columns] = [h, w].map(|n| n.div_ceil(stride));
     let text = format!(
         "graph @f(%x: u8[{n},{c},{h},{w}]) {{

@@ -259,7 +259,7 @@ pub fn candidates(
     let (Some(Some(x)), Some(Some(w))) = (inputs.first(), inputs.get(of_weights)) else { return Vec::new() };
     let Some(tiles) = tiles(op, attrs, inputs, target) else { return Vec::new() };
     let plain = Choice { algorithm: None, schedule: None };
-    let allowed = weights && (bounded || x.dtype != DType::F32);
+    let allowed = weights && (bounded || x.dtype.is_int());
     let algorithms: Vec<&str> = winograd::fitting(op, attrs, x, w).filter(|_| allowed).map(|a| a.0).collect();
     let direct = Choice { algorithm: (!algorithms.is_empty()).then_some(DIRECT), ..plain };
     let mut list = vec![direct.clone()];

@@ -12,7 +12,7 @@ use super::pruned::{PANELS, Pruned};
 /// Input channels from which on it is tried: the lowest density leaves two of so many.
 const LEAST: usize = 8;
 
-/// The form. Winograd's algorithm is for floats.
+/// The form. Of integers Winograd's algorithm leaves nothing out.
 pub const KERNELS: Pruned = Pruned {
     name: "connected",
     whole_kernels: true,

@@ -1,5 +1,5 @@
 //! Winograd's algorithm for convolutions of 3 by 3: F(2x2, 3x3), also with strides of two, F(4x4, 3x3) and F(6x6, 3x3), and of 5 by 5: F(2x2, 5x5) and F(4x4, 5x5), as the
-//! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3) and F(4x4, 3x3) with transforms of whole numbers (Meng and Brothers, "Efficient Winograd Convolution
+//! attribute `algorithm` asks for. Integers of 8 bits have F(2x2, 3x3), with both strides, and F(4x4, 3x3) with transforms of whole numbers (Meng and Brothers, "Efficient Winograd Convolution
 //! via Integer Arithmetic", 2019). Results come out 4 and 576 times as large, modulo 2^32, where 9 has an inverse and the rest is a shift: so they are exact.
 //!
 //! The attribute is a permission that a pass gives: what has no code for it (weights that are computed, extents that come with the call, other types) is
@@ -22,7 +22,7 @@ use points::{FOUR, FOUR_OF_FIVE, Points, SIX, TWO, TWO_BY_TWO, TWO_OF_FIVE};
 
 pub(crate) use emit::{Tiled, emit};
 
-/// The attribute of `conv` that names the algorithm.
+/// The attribute of convolutions that names the algorithm.
 pub const ATTR: &str = "algorithm";
 
 /// The value of the attribute that asks for none of them.
